@@ -1,0 +1,53 @@
+# Every target works from nothing: a fresh clone, Python 3.10 or later, and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := torch==2.13.0
+
+help:
+	@echo "make setup     virtual environment in .venv with everything that the other targets need"
+	@echo "make demo      export HRViT-b1 and paint its answer over examples/street.jpg"
+	@echo "make test      what CI runs: ruff, mypy, the tests without the slow ones"
+	@echo "make test-all  the same with the slow ones"
+	@echo "make bench     run every script in benchmarks/"
+	@echo "make clean     remove .venv, demo/ and all caches"
+
+setup: .venv/installed
+
+# torch first, as a CPU wheel: the default one for Linux x86-64 brings gigabytes of CUDA. It is taken from where pip
+# looks anyway and, if it is not there, from PyTorch's own index; what has no CPU-only wheel has one wheel for all.
+.venv/installed: pyproject.toml hiresvit/version.py
+	@$(PYTHON) -c 'import sys; sys.exit("hiresvit needs Python 3.10 or later, this is %d.%d: make PYTHON=python3.11" \
+		% sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@echo "== setup: virtual environment in .venv"
+	@$(PYTHON) -m venv .venv
+	@echo "== setup: $(TORCH) for the CPU (200 MB)"
+	@$(BIN)/pip install -qq '$(TORCH)+cpu' 2>/dev/null || \
+		$(BIN)/pip install -qq --extra-index-url https://download.pytorch.org/whl/cpu '$(TORCH)'
+	@echo "== setup: hiresvit with TensorRT-RTX and the development tools (200 MB)"
+	@$(BIN)/pip install -qq -e '.[rtx,dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/hiresvit export hrvit_b1 --fp16 --force -o demo/hrvit_b1-segment-512x512
+	$(BIN)/hiresvit run demo/hrvit_b1-segment-512x512 examples/street.jpg -o demo/street-overlay.png
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Two threads: tests mean the same on every machine as on CI's two cores.
+test: lint
+	OMP_NUM_THREADS=2 $(BIN)/pytest -q -m 'not slow'
+
+test-all: lint
+	OMP_NUM_THREADS=2 $(BIN)/pytest -q
+
+bench: setup
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup demo lint test test-all bench clean

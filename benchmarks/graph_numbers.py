@@ -1,0 +1,116 @@
+"""Nodes, kernels, fused attentions and memory of every variant at its default size, and what an export costs.
+
+    python benchmarks/graph_numbers.py [--models hrvit_b1 ...] [--task segment] [--write]
+
+Plans are built by TensorRT-RTX for compute capability 8.0 and later, on a machine without a GPU: the kernels are
+counted, none is run. ``export`` is one `hiresvit export MODEL --fp16` in a process of its own: wall time, and the
+largest resident memory of it and its children together, looked at ten times a second (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from hiresvit import list_models
+from hiresvit.bundle import read_bundle
+from hiresvit.sources import graph_summary
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=list_models())
+    parser.add_argument("--task", default="segment")
+    parser.add_argument("--write", action="store_true", help="keep the result in benchmarks/results")
+    args = parser.parse_args()
+    rows = [measure(name, args.task) for name in args.models]
+    print(
+        "| model | size | nodes exported, simplified | kernels | attentions fused | products in FP16 |",
+        end="",
+    )
+    print(" activation | plan | build | export |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(cells(row)) + " |")
+    if args.write:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "graph_numbers.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def measure(name: str, task: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "bundle")
+        command = ["-m", "hiresvit", "export", name, "--task", task, "--fp16", "-o", str(target), "--json"]
+        seconds, peak = run(command)
+        bundle = read_bundle(target)
+        graph = graph_summary(bundle.path("simplified"))
+        engine = bundle.manifest.engine
+    return {
+        "model": name,
+        "task": task,
+        "imgsz": list(bundle.manifest.spec.imgsz),
+        "simplify": bundle.manifest.simplify,
+        "operators": graph["operators"],
+        "engine": engine,
+        "export_seconds": seconds,
+        "export_peak_bytes": peak,
+    }
+
+
+def run(command: list[str]) -> tuple[float, int]:
+    """Seconds and peak resident bytes of a python command and all its descendants."""
+    start, peak = time.perf_counter(), 0
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        peak = max(peak, resident_bytes(process.pid))
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} exited with {process.returncode}")
+    return time.perf_counter() - start, peak
+
+
+def resident_bytes(root: int) -> int:
+    """Resident bytes of a process and its descendants now."""
+    family, total = {root}, 0
+    for entry in sorted((e for e in Path("/proc").iterdir() if e.name.isdigit()), key=lambda e: int(e.name)):
+        try:
+            status = dict(
+                line.split(":", 1) for line in (entry / "status").read_text().splitlines() if ":" in line
+            )
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(entry.name) in family or int(status["PPid"]) in family:
+            family.add(int(entry.name))
+            total += int(status.get("VmRSS", "0").split()[0]) * 1024
+    return total
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    engine, nodes = row["engine"], row["simplify"]
+    products = sum(engine["precision"].values())
+    return [
+        row["model"],
+        "x".join(str(side) for side in row["imgsz"]),
+        f"{nodes['nodes_before']}, {nodes['nodes_after']}",
+        str(engine["kernel_total"]),
+        f"{engine['attentions_fused']} of {engine['attentions_total']}",
+        f"{engine['precision'].get('fp16', 0)} of {products}",
+        f"{engine['activation_bytes'] / 1e6:.1f} MB",
+        f"{engine['plan_bytes'] / 1e6:.1f} MB",
+        f"{engine['build_seconds']:.1f} s",
+        f"{row['export_seconds']:.0f} s, {row['export_peak_bytes'] / 2**30:.1f} GiB",
+    ]
+
+
+if __name__ == "__main__":
+    main()

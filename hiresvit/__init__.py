@@ -1,0 +1,55 @@
+"""hiresvit: from a PyTorch checkpoint of a high-resolution vision transformer to a verified engine on the edge.
+
+The public verbs are here and are imported when they are first used, so that ``import hiresvit`` loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hiresvit.version import __version__
+
+if TYPE_CHECKING:
+    from hiresvit.evaluation.latency import measure_latency
+    from hiresvit.evaluation.parity import compare
+    from hiresvit.export.engine import build_engine
+    from hiresvit.export.fp16 import to_fp16
+    from hiresvit.export.onnx import export_onnx
+    from hiresvit.export.simplify import simplify
+    from hiresvit.models import create_model, list_models
+    from hiresvit.models.fold import fold
+    from hiresvit.runtime.runner import open_runner
+
+_VERBS = {
+    "build_engine": "hiresvit.export.engine",
+    "compare": "hiresvit.evaluation.parity",
+    "create_model": "hiresvit.models",
+    "export_onnx": "hiresvit.export.onnx",
+    "fold": "hiresvit.models.fold",
+    "list_models": "hiresvit.models",
+    "measure_latency": "hiresvit.evaluation.latency",
+    "open_runner": "hiresvit.runtime.runner",
+    "simplify": "hiresvit.export.simplify",
+    "to_fp16": "hiresvit.export.fp16",
+}
+
+__all__ = [
+    "__version__",
+    "build_engine",
+    "compare",
+    "create_model",
+    "export_onnx",
+    "fold",
+    "list_models",
+    "measure_latency",
+    "open_runner",
+    "simplify",
+    "to_fp16",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _VERBS:
+        return getattr(importlib.import_module(_VERBS[name]), name)
+    raise AttributeError(f"module 'hiresvit' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Calibration for INT8: observers, tables and the placement of Q/DQ pairs (not built yet)."""

@@ -1,0 +1,378 @@
+"""The command line: parse, call the library, print.
+
+Results go to stdout, progress and errors to stderr; with ``--json`` stdout is exactly one document. Exit codes
+are those of `hiresvit.errors`, and 130 after Ctrl-C. Everything heavy is imported inside the command that needs
+it, so that ``hiresvit --help`` is there at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hiresvit import cli_options as opt
+from hiresvit import cli_output as out
+from hiresvit.errors import GateError, HiresvitError, UsageError
+from hiresvit.version import __version__
+
+if TYPE_CHECKING:
+    from hiresvit.sources import Source
+
+BROKEN_PIPE = 141  # what a shell reports for SIGPIPE
+
+TERMINATED = 143  # and for SIGTERM
+app = typer.Typer(
+    help="From a PyTorch checkpoint of a high-resolution vision transformer to a verified engine on the edge.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        out.print_text(f"hiresvit {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        out.print_text(context.get_help())
+        raise typer.Exit(UsageError.exit_code)
+
+
+@app.command("list")
+def list_models(as_json: opt.Json = False) -> None:
+    """List the models: tasks, sizes, parameters, MACs."""
+    from hiresvit.evaluation.report import models_table
+    from hiresvit.models import MODELS
+
+    models = []
+    for name, entry in MODELS.items():
+        tasks = [
+            {
+                "task": task,
+                "default": task == entry.task,
+                "imgsz": list(imgsz),
+                "published": entry.published[task].__dict__ if task in entry.published else None,
+            }
+            for task, imgsz in entry.imgsz.items()
+        ]
+        models.append({"name": name, "family": entry.family, "weights": entry.weights, "tasks": tasks})
+    out.answer(as_json, {"models": models}, [models_table(models)])
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    model: opt.Model,
+    *,
+    weights: opt.Weights = None,
+    ema: opt.Ema = False,
+    task: opt.TaskOption = None,
+    imgsz: opt.Imgsz = None,
+    num_classes: opt.Classes = None,
+    windows: Annotated[str | None, typer.Option(metavar="1,2,9,9", help="HRViT's attention windows.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Draw fresh weights from another seed.")] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Make the FP16 graph and, from it, the plan.")] = False,
+    io: Annotated[Literal["fp32", "fp16"], typer.Option(help="Types at the FP16 graph's ends.")] = "fp32",
+    int8: Annotated[bool, typer.Option("--int8", help="Not available in this version.")] = False,
+    calib: Annotated[Path | None, typer.Option(metavar="DIR", help="Calibration images for --int8.")] = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 17 to 22.")] = 20,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open.")] = False,
+    logits: Annotated[
+        Literal["image", "head"] | None,
+        typer.Option(help="Segmentation at the image's size (default) or the head's stride."),
+    ] = None,
+    no_plan: Annotated[bool, typer.Option("--no-plan", help="Do not build a plan.")] = False,
+    images: Annotated[int, typer.Option(min=1, help="Pictures to compare every stage on.")] = 4,
+    min_sqnr: opt.MinSqnr = None,
+    min_cosine: opt.MinCosine = None,
+    min_agreement: opt.MinAgreement = None,
+    no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not measure latency.")] = False,
+    threads: opt.Threads = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Turn a checkpoint into a verified bundle.
+
+    The bundle holds the graphs and the plan, how far each graph is from PyTorch and how fast it is. Without
+    --weights the model has fresh ones, good for a trial.
+
+    A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu or fp16.
+    """
+    began = time.monotonic()
+    if int8 or calib:
+        raise _no_int8(int8, calib)
+    if seed is not None and weights is not None:
+        raise UsageError("--seed draws fresh weights: leave it out with --weights")
+    size, overrides = opt.parse_imgsz(imgsz), opt.parse_windows(windows)
+    without = [stage for stage, absent in (("fp16", not fp16), ("cpu", dynamic_batch)) if absent]
+    gates = opt.parse_gates(min_sqnr, min_cosine, min_agreement, without=without)
+
+    out.load_onnxruntime()
+    from hiresvit.models import model_spec
+    from hiresvit.pipeline import ExportSettings, export_bundle
+
+    spec = model_spec(model, task, size, num_classes, **overrides)
+    if logits and spec.task != "segment":
+        raise UsageError(f"--logits {logits} is about segmentation; the task is {spec.task}")
+    settings = ExportSettings(
+        weights=weights,
+        ema=ema,
+        seed=seed or 0,
+        fp16=fp16,
+        io=io,
+        opset=opset,
+        dynamic_batch=dynamic_batch,
+        resize=logits != "head",
+        plan=not no_plan,
+        images=images,
+        latency=not no_latency,
+        threads=threads,
+        gates=gates,
+        force=force,
+    )
+    command = ["hiresvit", *context.obj]
+    with out.progress() as on_step:
+        bundle = export_bundle(spec, output or Path(spec.slug), settings, command=command, on_step=on_step)
+    out.answer_export(as_json, bundle.folder, bundle.manifest.to_json(), time.monotonic() - began)
+
+
+def _no_int8(int8: bool, calib: Path | None) -> UsageError:
+    if not int8:
+        return UsageError("--calib is what --int8 calibrates with; leave it out")
+    if calib is None:
+        return UsageError("--int8 needs calibration data: --calib DIR (and is not available yet)")
+    return UsageError("--int8 is not available in this version; export with --fp16 instead")
+
+
+@app.command()
+def inspect(source: opt.Anything, as_json: opt.Json = False) -> None:
+    """Verify a bundle and say what is in it."""
+    out.load_onnxruntime()
+    from hiresvit.evaluation.report import inspect_report
+    from hiresvit.sources import inspect_source
+
+    found = inspect_source(source)
+    out.answer(as_json, found, inspect_report(found))
+
+
+@app.command()
+def compare(
+    reference: opt.Anything,
+    test: opt.Anything,
+    *,
+    weights: opt.Weights = None,
+    ema: opt.Ema = False,
+    task: opt.TaskOption = None,
+    imgsz: opt.Imgsz = None,
+    num_classes: opt.Classes = None,
+    graph: opt.Graph = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A picture to compare on, too.")] = None,
+    images: Annotated[int, typer.Option(min=0, help="How many drawn pictures to compare on.")] = 4,
+    min_sqnr: opt.MinSqnr = None,
+    min_cosine: opt.MinCosine = None,
+    min_agreement: opt.MinAgreement = None,
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Compare two networks' answers on pictures."""
+    limits = opt.parse_limits(min_sqnr, min_cosine, min_agreement)
+    options = opt.model_options(weights, ema, task, imgsz, num_classes)
+    from hiresvit.data import sample_images
+    from hiresvit.evaluation import parity
+    from hiresvit.evaluation.report import parity_table
+    from hiresvit.preprocess import load_image, preprocess
+
+    pictures = [load_image(path) for path in image or ()]
+    with ExitStack() as stack:
+        a, b = _open(stack, [reference, test], options, graph, threads)
+        spec = a.spec or b.spec
+        if spec is None:
+            raise UsageError("neither graph says how it takes a picture; one must be from hiresvit")
+        pictures += sample_images(images, spec.imgsz)
+        name = a.runner.inputs[0].name
+        feeds = [{name: preprocess(picture, spec.preprocess, spec.imgsz)} for picture in pictures]
+        report = parity.compare(a.runner, b.runner, feeds, spec.task)
+    stage = {"stage": b.label, "gate": limits, "report": report.to_json()}
+    found = {"reference": a.label, "task": spec.task, "images": len(feeds), "stages": [stage]}
+    gate = parity.Gate(**(dict.fromkeys(opt.LIMITS, -math.inf) | limits))
+    missed = parity.check_gate(report, gate, b.label)  # NaN and Inf miss any
+    failure = GateError("; ".join(missed)) if missed else None
+    out.answer(as_json, {"parity": found}, [parity_table(found)], failure)
+
+
+@app.command()
+def bench(
+    sources: Annotated[list[str], typer.Argument(help="Model names, .onnx files or bundle folders.")],
+    *,
+    weights: opt.Weights = None,
+    ema: opt.Ema = False,
+    task: opt.TaskOption = None,
+    imgsz: opt.Imgsz = None,
+    num_classes: opt.Classes = None,
+    graph: opt.Graph = None,
+    min_s: Annotated[float, typer.Option(help="Seconds to measure each side for.")] = 3.0,
+    budget_ms: Annotated[float | None, typer.Option(help="Most the median may take.")] = None,
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Measure latency, several networks in turn."""
+    for option, value in (("--min-s", min_s), ("--budget-ms", budget_ms)):
+        if value is not None and not 0 <= value < math.inf:
+            raise UsageError(f"{option} {value:g}: give a number of 0 or more")
+    options = opt.model_options(weights, ema, task, imgsz, num_classes)
+    from hiresvit.evaluation.report import latency_tables
+    from hiresvit.sources import measure_sources
+
+    with ExitStack() as stack:
+        threads = threads or len(os.sched_getaffinity(0))
+        measured = measure_sources(_open(stack, sources, options, graph, threads), min_s)
+        latency = {"threads": threads, **measured}
+    over = [
+        f"{name}: the median is {side['median_ms']:.2f} ms, --budget-ms allows {budget_ms:g}"
+        for name, side in latency["sides"].items()
+        if budget_ms is not None and side["median_ms"] > budget_ms
+    ]
+    missed = GateError("; ".join(over)) if over else None
+    out.answer(as_json, {"latency": latency}, latency_tables(latency), missed)
+
+
+@app.command()
+def run(
+    source: opt.Anything,
+    image: Annotated[Path, typer.Argument(help="A picture.")],
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Overlay; default: ./IMAGE-segment.png")
+    ] = None,
+    weights: opt.Weights = None,
+    ema: opt.Ema = False,
+    task: opt.TaskOption = None,
+    imgsz: opt.Imgsz = None,
+    num_classes: opt.Classes = None,
+    graph: opt.Graph = None,
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Answer for one picture: overlay or top-5."""
+    began = time.monotonic()
+    options = opt.model_options(weights, ema, task, imgsz, num_classes)
+    target = _overlay_name(image, output)
+    from hiresvit.evaluation.report import shares_table, size_text, top_table
+    from hiresvit.preprocess import load_image
+    from hiresvit.runtime.predictor import ClassifyResult, Predictor
+
+    picture = load_image(image)
+    with ExitStack() as stack:
+        [opened] = _open(stack, [source], options, graph, threads)
+        spec = opened.spec
+        if spec is None:
+            raise UsageError(f"{source} does not say what its answers mean; give one that hiresvit exported")
+        if output and spec.task != "segment":
+            raise UsageError(f"--output is for the overlay of a segmentation; the task is {spec.task}")
+        found = Predictor(opened.runner, spec).predict(picture)
+    document: dict[str, Any] = {"source": opened.label, "image": str(image), "task": spec.task}
+    if isinstance(found, ClassifyResult):
+        top = [{"class": index, "name": f"class {index}", "probability": p} for index, p in found.top]
+        out.answer(as_json, document | {"top": top}, [top_table(top)])
+        return
+    shares = out.save_overlay(target, picture, found.labels, spec.num_classes)
+    size = target.stat().st_size
+    wrote = f"\nwrote {target}: {size_text(size)}, in {time.monotonic() - began:.1f} s"
+    following = f"next: hiresvit bench {shlex.quote(source)}"
+    document |= {"output": str(target), "bytes": size, "shares": shares}
+    out.answer(as_json, document, [shares_table(shares), wrote, following])
+
+
+def _overlay_name(image: Path, output: Path | None) -> Path:
+    target = output or Path(f"{image.stem}-segment.png")
+    if target.suffix.lower() != ".png":
+        raise UsageError(f"--output {target}: the overlay is a PNG, give a name that ends in .png")
+    if target.exists() and image.exists() and target.samefile(image):
+        raise UsageError(f"--output {target}: this is the picture itself; choose another name")
+    return target
+
+
+@app.command()
+def doctor(as_json: opt.Json = False) -> None:
+    """Try what is installed here."""
+    out.load_onnxruntime()
+    from hiresvit.doctor import examine, missing
+    from hiresvit.evaluation.report import doctor_tables
+
+    found = examine()
+    out.answer(as_json, found, doctor_tables(found), missing(found))
+
+
+def _open(
+    stack: ExitStack, texts: Sequence[str], options: dict[str, Any], graph: str | None, threads: int | None
+) -> list[Source]:
+    """Open what the texts name and close it with ``stack``; each option goes where it applies, or is refused."""
+    out.load_onnxruntime()
+    from hiresvit.sources import open_source
+
+    names = [text for text in texts if not Path(text).suffix and not Path(text).exists()]
+    folders = [text for text in texts if Path(text).is_dir()]
+    if options and not names:
+        given = ", ".join("--" + name.replace("_", "-") for name in options)
+        raise UsageError(f"{given}: for a model name; {', '.join(texts)} brings its own")
+    if graph and not folders:
+        raise UsageError(f"--graph picks a file of a bundle folder; there is none in {', '.join(texts)}")
+    opened = []
+    for text in texts:
+        own = options if text in names else {}
+        source = open_source(text, **own, graph=graph if text in folders else None, threads=threads)
+        stack.enter_context(source.runner)
+        opened.append(source)
+    return opened
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; ``argv`` leaves out the program's name."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(
+            signal.SIGTERM, lambda *_: sys.exit(TERMINATED)
+        )  # unwinds as Ctrl-C does: nothing is left
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a library's word to its developers
+            return _invoke(args)
+    except BrokenPipeError:
+        out.abandon_stdout()
+        return BROKEN_PIPE
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("HIRESVIT_DEBUG") == "1" and not out.expected(error):
+            raise
+        out.print_error(error)
+        if "--json" in args:
+            with suppress(OSError, HiresvitError):  # of two failures the first is the one to report
+                out.print_json({}, error)
+        return out.exit_code(error)
+
+
+def _invoke(args: list[str]) -> int:
+    """Typer's `main` without its own handling of errors."""
+    try:
+        with typer.main.get_command(app).make_context("hiresvit", list(args), obj=args) as context:
+            context.command.invoke(context)
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    return 0

@@ -1,0 +1,112 @@
+"""The options that several commands share, and what their texts mean."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hiresvit.errors import UsageError
+from hiresvit.spec import Task
+
+if TYPE_CHECKING:
+    from hiresvit.evaluation.parity import Gate
+
+Texts = list[str] | None
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hiresvit list`.")]
+Anything = Annotated[str, typer.Argument(help="A model name, an .onnx file or a bundle folder.")]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .safetensors.")]
+Ema = Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")]
+TaskOption = Annotated[Task | None, typer.Option("--task", help="Default: the family's own.")]
+Imgsz = Annotated[
+    str | None, typer.Option("--imgsz", metavar="HxW", help="Input size; default: the family's own.")
+]
+Classes = Annotated[int | None, typer.Option("--num-classes", min=1, help="Number of classes.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of every runtime.")]
+Graph = Annotated[
+    str | None,
+    typer.Option(
+        "--graph", help="Which of a bundle: fp32, simplified, cpu or fp16; default: the fastest here."
+    ),
+]
+MinSqnr = Annotated[Texts, typer.Option("--min-sqnr", metavar="DB", help="Least SQNR in dB.")]
+MinCosine = Annotated[Texts, typer.Option("--min-cosine", metavar="X", help="Least cosine.")]
+MinAgreement = Annotated[
+    Texts, typer.Option("--min-agreement", metavar="X", help="Least share of equal answers, 0 to 1.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+LIMITS = {"min_sqnr_db": "--min-sqnr", "min_cosine": "--min-cosine", "min_agreement": "--min-agreement"}
+
+
+def parse_imgsz(text: str | None) -> tuple[int, int] | None:
+    """``512x1024`` as (height, width), ``512`` as a square."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text.strip(), re.ASCII)
+    if match is None:
+        raise UsageError(f"--imgsz {text}: give HEIGHTxWIDTH such as 512x1024, or one number for a square")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def parse_windows(text: str | None) -> dict[str, Any]:
+    """``1,2,9,9`` or ``1-2-9-9`` as the model's ``windows``; nothing where the option was not given."""
+    if text is None:
+        return {}
+    if not re.fullmatch(r"\d+([,-]\d+)*", text.strip(), re.ASCII):
+        raise UsageError(f"--windows {text}: give one number for each of the four stages, such as 1,2,9,9")
+    return {"windows": tuple(int(size) for size in re.split("[,-]", text.strip()))}
+
+
+def parse_gates(*texts: Texts, without: Collection[str]) -> dict[str, Gate]:
+    """The default gates with what was set, in the order of `LIMITS`: VALUE for all, STAGE=VALUE for one stage.
+
+    ``without`` are the stages that this export does not have.
+    """
+    from hiresvit.evaluation.parity import GATES
+
+    gates = {stage: gate for stage, gate in GATES.items() if stage not in without}
+    for (measure, option), given in zip(LIMITS.items(), texts, strict=True):
+        for text in sorted(
+            given or (), key=lambda text: "=" in text
+        ):  # what is said of one stage counts more
+            name, _, number = text.rpartition("=")
+            if name and name not in gates:
+                raise UsageError(f"{option} {text}: the stages of this export are {', '.join(gates)}")
+            value = _limit(option, number)
+            for stage in [name] if name else list(gates):
+                gates[stage] = replace(gates[stage], **{measure: value})
+    return gates
+
+
+def parse_limits(*texts: Texts) -> dict[str, float]:
+    """The limits of one comparison, in the order of `LIMITS`; those that were not given are not there."""
+    given = zip(LIMITS.items(), texts, strict=True)
+    return {measure: _limit(option, text[-1]) for (measure, option), text in given if text}
+
+
+def model_options(
+    weights: Path | None, ema: bool, task: Task | None, imgsz: str | None, num_classes: int | None
+) -> dict[str, Any]:
+    """Those that were given of the options that make a model from its name."""
+    options: dict[str, Any] = {"weights": weights, "ema": ema or None, "task": task}
+    options |= {"imgsz": parse_imgsz(imgsz), "num_classes": num_classes}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _limit(option: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{option} {text}: give a number")
+    if option != "--min-sqnr" and not 0 <= value <= 1:
+        raise UsageError(f"{option} {text}: give a value from 0 to 1")
+    return value

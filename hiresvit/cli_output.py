@@ -1,0 +1,196 @@
+"""What the command line writes: results on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hiresvit.errors import HiresvitError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SCHEMA_VERSION = 1
+INTERRUPTED = 130  # what a shell reports for SIGINT
+
+OnStep = Callable[[str, float | None], None]
+
+
+def answer(
+    as_json: bool,
+    document: dict[str, Any],
+    items: Sequence[RenderableType],
+    failure: HiresvitError | None = None,
+) -> None:
+    """Print a result, as a document or for people; a failure belongs to it and ends the program."""
+    if as_json:
+        print_json(document, failure)
+    else:
+        from hiresvit.evaluation.report import render
+
+        print_text(render(items))
+    if failure:
+        print_error(failure)
+        raise typer.Exit(exit_code(failure))
+
+
+def answer_export(as_json: bool, folder: Path, manifest: dict[str, Any], seconds: float) -> None:
+    """Print what `hiresvit export` made and what it found out."""
+    from hiresvit.evaluation.report import export_report, size_text
+
+    size = sum(entry["bytes"] for entry in manifest["files"])
+    wrote = f"\nwrote {folder}: {len(manifest['files'])} files, {size_text(size)}, in {seconds:.1f} s"
+    items = [*export_report(manifest), wrote, f"next: hiresvit run {shlex.quote(str(folder))} PHOTO.jpg"]
+    answer(as_json, {"bundle": str(folder), "bytes": size, "seconds": seconds, "manifest": manifest}, items)
+
+
+def print_json(document: dict[str, Any], failure: BaseException | None = None) -> None:
+    """Print the one document of ``--json``."""
+    error = {"error": {"message": explain(failure), "exit_code": exit_code(failure)}} if failure else {}
+    values = {"schema_version": SCHEMA_VERSION, **document, **error}
+    print_text(json.dumps(values, indent=2, allow_nan=False))
+
+
+def print_text(text: str) -> None:
+    """Print on stdout and see it through. Raises BrokenPipeError, and HiresvitError if the disk is full."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        abandon_stdout()
+        raise HiresvitError(f"cannot write the result to stdout: {error.strerror}") from error
+
+
+def abandon_stdout() -> None:
+    """Send what is still buffered nowhere; Python would fail on it once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_error(error: BaseException) -> None:
+    """Print what went wrong as one line on stderr."""
+    prefix = "" if isinstance(error, KeyboardInterrupt) or not expected(error) else "error: "
+    print(prefix + explain(error), file=sys.stderr)
+
+
+def expected(error: BaseException) -> bool:
+    """Whether an exception is the user's or the machine's doing, and no mistake of ours."""
+    ours = (HiresvitError, typer.TyperException, KeyboardInterrupt)
+    return isinstance(error, ours) or _out_of_memory(error)
+
+
+def explain(error: BaseException) -> str:
+    """An exception in one line."""
+    said = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    text = " ".join(said.split())
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        return f"{text} (see `{context.command_path if context else 'hiresvit'} --help`)"
+    if _out_of_memory(error):
+        why = f" ({text})" if text else ""
+        return f"out of memory{why}; close other programs or choose a smaller --imgsz"
+    if expected(error):
+        return text
+    return f"internal error: {type(error).__name__}: {text}; set HIRESVIT_DEBUG=1 for the traceback"
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of an exception."""
+    if isinstance(error, HiresvitError):
+        return error.exit_code
+    if isinstance(error, typer.TyperException):
+        return UsageError.exit_code
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else HiresvitError.exit_code
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """PyTorch raises a RuntimeError where Python raises a MemoryError."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def save_overlay(target: Path, picture: Any, labels: Any, num_classes: int) -> list[dict[str, Any]]:
+    """Write the overlay and return the share of each class that is there, largest first."""
+    import numpy as np
+    from PIL import Image
+
+    from hiresvit.files import atomic_path
+    from hiresvit.runtime.predictor import class_names, overlay
+
+    painted = Image.fromarray(overlay(picture, labels, num_classes=num_classes))
+    with atomic_path(target) as temporary:
+        painted.save(temporary, "PNG")
+    counts = np.bincount(labels.ravel(), minlength=num_classes)
+    names = class_names(num_classes)
+    rows = [{"class": k, "name": names[k], "share": int(n) / labels.size} for k, n in enumerate(counts) if n]
+    return sorted(rows, key=lambda row: -row["share"])
+
+
+def load_onnxruntime() -> None:
+    """Import ONNX Runtime without the warning that its native code then prints where it finds no GPU.
+
+    No setting of ONNX Runtime turns it off (onnxruntime issue 27092), and a Jetson is such a machine.
+    """
+    with suppress(OSError):  # stderr is closed
+        stderr = os.dup(2)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        try:
+            importlib.import_module("onnxruntime")
+        except ImportError:
+            pass  # whoever needs it says so
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            os.close(null)
+
+
+@contextmanager
+def progress() -> Iterator[OnStep]:
+    """Yield ``on_step(name, fraction)``, which shows stages on stderr; ``a: b`` is a step of stage ``a``.
+
+    Nothing is written where stderr is no terminal. The spinner rests while latency is measured: drawing it
+    would take time from the calls that are timed.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _name, _fraction: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    stage, began = "", time.monotonic()
+
+    def finish() -> None:
+        if stage:
+            console.print(f"  {stage:<10} {time.monotonic() - began:6.1f} s")
+
+    with console.status("", refresh_per_second=5) as status:
+
+        def on_step(name: str, fraction: float | None) -> None:
+            nonlocal stage, began
+            now = name.partition(":")[0]
+            if now != stage:
+                finish()
+                stage, began = now, time.monotonic()
+            if now == "latency":
+                status.stop()
+                console.print("  latency ...", end="\r")
+                return
+            status.update(Text(name if fraction is None else f"{name} {fraction:.0%}"))
+            status.start()
+
+        yield on_step
+    finish()

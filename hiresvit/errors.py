@@ -1,0 +1,56 @@
+"""Every error this package raises on purpose, each with the exit code the command line gives it.
+
+::
+
+    HiresvitError            1  bad input: a file, an image, a checkpoint
+    ├── UsageError           2  the arguments themselves cannot be served (also a ValueError)
+    ├── IllegalGraphError    3  the graph is illegal for its target
+    ├── GateError            4  a parity, accuracy or budget gate failed
+    ├── BuildError           5  an engine build failed
+    ├── MissingDependency    6  a library or device that is not here
+    └── ArtefactError        7  an artefact is damaged, stale or does not match
+
+A message is one line: what was given, what is allowed, what to do.
+"""
+
+
+class HiresvitError(Exception):
+    """Bad input; the message is for the user and needs no traceback."""
+
+    exit_code = 1
+
+
+class UsageError(HiresvitError, ValueError):
+    """Arguments that cannot be served: an unknown model, a size off the grid, an impossible combination."""
+
+    exit_code = 2
+
+
+class IllegalGraphError(HiresvitError):
+    """A graph that the target cannot take."""
+
+    exit_code = 3
+
+
+class GateError(HiresvitError):
+    """A parity, accuracy or budget gate that failed."""
+
+    exit_code = 4
+
+
+class BuildError(HiresvitError):
+    """An engine build that failed, with the builder's last lines."""
+
+    exit_code = 5
+
+
+class MissingDependency(HiresvitError):  # noqa: N818  (reads as the thing that is missing)
+    """A library or a device that this machine lacks, and how to get it."""
+
+    exit_code = 6
+
+
+class ArtefactError(HiresvitError):
+    """A bundle, plan or table that is damaged, stale or does not match."""
+
+    exit_code = 7

@@ -1,0 +1,1 @@
+"""Measure: parity, latency and activation ranges; nothing here needs torch."""

@@ -1,0 +1,171 @@
+"""Latency by trtexec's definitions, of several sides in turn so that they share the machine's state.
+
+Percentile p of N samples is element max(N - 1 - floor((1 - p / 100) N), 0) of the ascending sort, computed in
+integers (trtexec's float32 takes the next larger sample for p = 99 when N is a multiple of 100); the median
+of an even N is the mean of the middle two; the coefficient of variation is the population's standard
+deviation over the mean. No sample is ever removed. What was not measured is None, never 0.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hiresvit.errors import UsageError
+
+MAX_CV_PERCENT = 2.5
+"""Above this coefficient of variation a run is marked unstable, as trtexec does."""
+
+SETTLE_S = 0.03
+"""The rest before each call: several times as long as idle workers of PyTorch and ONNX Runtime spin."""
+
+
+@dataclass(frozen=True)
+class LatencyStats:
+    """Host wall time of one call in milliseconds, copies included, and the raw samples in nanoseconds.
+
+    ``throughput`` is images per second: batch x calls over the time that these calls took. The last three are
+    the parts of a call on a GPU, None on a CPU.
+    """
+
+    calls: int
+    min_ms: float
+    max_ms: float
+    mean_ms: float
+    median_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    std_ms: float
+    cv_percent: float
+    throughput: float
+    warnings: tuple[str, ...]
+    samples_ns: tuple[int, ...]
+    h2d_ms: float | None = None
+    d2h_ms: float | None = None
+    gpu_compute_ms: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ratios a / b of the same rounds: above 1, a is slower. p10 and p90 say how far to trust it."""
+
+    median: float
+    p10: float
+    p90: float
+
+
+def measure_latency(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    warmup_s: float = 0.2,
+    min_s: float = 3.0,
+    min_iterations: int = 10,
+    batch: int = 1,
+    settle_s: float = 0.0,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> dict[str, LatencyStats]:
+    """Call every side once per round, the order rotated by one each round, and time each call by itself.
+
+    Warm-up rounds (at least one) take ``warmup_s`` seconds per side; then follow at least ``min_iterations``
+    rounds and ``min_s`` seconds per side, both counted over all sides together, so that one slow side does
+    not stretch the run. Before each call the machine rests for ``settle_s`` seconds, untimed: the idle workers
+    of a thread pool spin on for some milliseconds and would slow the next side down. ``clock`` returns
+    nanoseconds. Sample i of every side comes from round i. Raises UsageError if there is nothing to run, on
+    impossible limits, and if the clock is too coarse to see a call.
+    """
+    if not runs or warmup_s < 0 or min_s < 0 or min_iterations < 1 or batch < 1:
+        raise UsageError(
+            f"{len(runs)} runs, warmup_s {warmup_s}, min_s {min_s}, min_iterations {min_iterations},"
+            f" batch {batch}; at least 1 run, 0 s, 0 s, 1 iteration and batch 1 are needed"
+        )
+    _rounds(runs, clock, settle_s, seconds=warmup_s, least=1)
+    samples = _rounds(runs, clock, settle_s, seconds=min_s, least=min_iterations)
+    return {name: latency_stats(ns, batch) for name, ns in samples.items()}
+
+
+def latency_report(sides: Mapping[str, Callable[[], object]], *, min_s: float) -> dict[str, Any]:
+    """Measure all sides and compare each with the first, as plain JSON values: ``sides`` and ``ratios``."""
+    stats = measure_latency(sides, min_s=min_s, settle_s=SETTLE_S)
+    (first, base), *others = stats.items()
+    return {
+        "sides": {name: side.to_json() for name, side in stats.items()},
+        "ratios": {f"{name}/{first}": asdict(ratio(side, base)) for name, side in others},
+    }
+
+
+def latency_stats(samples_ns: Sequence[int], batch: int = 1) -> LatencyStats:
+    """Statistics of samples in the order they were taken; UsageError unless all are positive."""
+    if not samples_ns or min(samples_ns) <= 0:
+        raise UsageError("every call must take at least 1 ns by the clock; put more work into a call")
+    ms = sorted(ns / 1e6 for ns in samples_ns)
+    mean, std = float(np.mean(ms)), float(np.std(ms))
+    cv = 100 * std / mean
+    unstable = f"unstable: coefficient of variation {cv:.1f} % is over {MAX_CV_PERCENT} %"
+    return LatencyStats(
+        calls=len(ms),
+        min_ms=ms[0],
+        max_ms=ms[-1],
+        mean_ms=mean,
+        median_ms=float(np.median(ms)),
+        p90_ms=_percentile(ms, 90),
+        p95_ms=_percentile(ms, 95),
+        p99_ms=_percentile(ms, 99),
+        std_ms=std,
+        cv_percent=cv,
+        throughput=batch * len(ms) / (sum(samples_ns) / 1e9),
+        warnings=(unstable,) if cv > MAX_CV_PERCENT else (),
+        samples_ns=tuple(samples_ns),
+    )
+
+
+def ratio(a: LatencyStats, b: LatencyStats) -> Ratio:
+    """How many times as long a call of ``a`` takes as one of ``b``, round by round.
+
+    Both must come from one `measure_latency`: a ratio within a round cancels what slows the whole machine
+    down. Raises UsageError if their numbers of rounds differ.
+    """
+    if a.calls != b.calls:
+        raise UsageError(
+            f"{a.calls} calls against {b.calls}; ratios need sides measured together, round by round"
+        )
+    pairs = sorted(x / y for x, y in zip(a.samples_ns, b.samples_ns, strict=True))
+    return Ratio(float(np.median(pairs)), _percentile(pairs, 10), _percentile(pairs, 90))
+
+
+def _rounds(
+    runs: Mapping[str, Callable[[], object]],
+    clock: Callable[[], int],
+    settle_s: float,
+    *,
+    seconds: float,
+    least: int,
+) -> dict[str, list[int]]:
+    samples: dict[str, list[int]] = {name: [] for name in runs}
+    order = list(runs)
+    deadline = clock() + seconds * 1e9 * len(runs)
+    done = 0
+    while done < least or clock() < deadline:
+        for name in order:
+            run = runs[name]
+            if settle_s:
+                time.sleep(settle_s)
+            start = clock()
+            run()
+            samples[name].append(clock() - start)
+        order.append(order.pop(0))
+        done += 1
+    return samples
+
+
+def _percentile(ascending: Sequence[float], percent: int) -> float:
+    excluded = (100 - percent) * len(ascending) // 100
+    return ascending[max(len(ascending) - 1 - excluded, 0)]

@@ -1,0 +1,253 @@
+"""How far two runs of one network differ, and the gates that say how far is too far.
+
+Agreement is strict: the share of argmaxes that are equal, near-ties included. Noise flips the pixels whose
+two best logits lie closer together than the noise, and there are always some: for independent normal logits
+of 19 classes 8 % at 22 dB, 0.6 % at 45 dB, 0.2 % at 55 dB and 0.01 % at 80 dB (simulated; about 1.5 times
+that for 150 classes). Fresh random weights are such a case, trained ones decide most pixels by a wide margin.
+A tolerance for near-ties that follows the measured noise would forgive the very error it is there to catch,
+so the gates leave room for them instead, and `Parity.flip_margin` tells the cases apart: up to `NEAR_TIE` the
+argmaxes that differ were near-ties, towards 1 the network answers something else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiresvit.errors import GateError, HiresvitError, UsageError
+from hiresvit.runtime.runner import Runner
+from hiresvit.spec import Task
+
+NEAR_TIE = 0.05
+"""The gap between two logits, in standard deviations of a pixel's logits, that noise at 45 dB can close."""
+
+_BLOCK = 2**20  # elements upcast to float64 at once; a whole 19x1024x2048 logit map would take 0.3 GB a copy
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One output compared.
+
+    ``sqnr_db`` is 20 log10(|ref| / |ref - test|), infinite for exact arrays. ``agreement`` is the share of
+    equal argmaxes, None for feature maps. ``flip_margin`` is the widest gap in the reference between its
+    class and the test's, in standard deviations of that pixel's logits, over the argmaxes that differ; None
+    without any. A test with NaN or Inf (``non_finite`` of them) gets the worst of every measure.
+    """
+
+    max_abs: float
+    cosine: float
+    sqnr_db: float
+    agreement: float | None
+    flip_margin: float | None
+    exact: bool
+    non_finite: int
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """One output over all images: the worst of each measure, and the mean agreement."""
+
+    name: str
+    worst: Parity
+    mean_agreement: float | None
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What `compare` found."""
+
+    task: Task
+    images: int
+    outputs: tuple[OutputParity, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; an infinite measure is null, ``exact`` and ``non_finite`` say which kind."""
+        return {
+            "task": self.task,
+            "images": self.images,
+            "outputs": [
+                {"name": o.name, **_finite(asdict(o.worst)), "mean_agreement": o.mean_agreement}
+                for o in self.outputs
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The least a comparison must reach; NaN or Inf fails every gate."""
+
+    min_sqnr_db: float
+    min_cosine: float
+    min_agreement: float
+
+
+FP32 = Gate(min_sqnr_db=90.0, min_cosine=0.999999, min_agreement=0.999)
+GATES: dict[str, Gate] = {
+    # PyTorch against its own fp32 export. The order of summation leaves 108 dB on HRViT-b1 at 512x512 with fresh
+    # weights and standardised logits (see `models.standardise_logits`; 129 dB before, because the mean of a
+    # logit counts as signal). Small mistakes cost more than the gate allows: tests/evaluation/test_mutations.py.
+    "onnx": FP32,
+    # Constants folded: the same noise.
+    "simplified": FP32,
+    # The same sums under other names, for ONNX Runtime's CPU.
+    "cpu": FP32,
+    # 11 bits of mantissa leave 43 to 45 dB on fresh b1, b2, b3 at 512x512, and 0.4, 3 and 3.5 % flips: every class
+    # competes in every pixel there, while a trained network decides most pixels by a wide margin.
+    "fp16": Gate(min_sqnr_db=38.0, min_cosine=0.9995, min_agreement=0.94),
+}
+"""The gates of `hiresvit export`, by stage: what is compared with the stage before and with PyTorch."""
+
+
+def compare_arrays(reference: NDArray[Any], test: NDArray[Any], task: Task = "features") -> Parity:
+    """Compare two arrays of one shape and of any real dtypes, in float64.
+
+    Agreement is per pixel over axis 1 of (B, C, H, W) for segment and top-1 of (B, C) for classify. Raises
+    UsageError if the shapes differ, are empty or do not fit the task, HiresvitError if the reference itself
+    has NaN or Inf, because then nothing can be said about the test.
+    """
+    if reference.shape != test.shape or reference.size == 0:
+        raise UsageError(
+            f"reference is {reference.shape}, test is {test.shape}; shapes must be equal, not empty"
+        )
+    rank = {"segment": 4, "classify": 2}.get(task, reference.ndim)
+    if reference.ndim != rank:
+        raise UsageError(f"an output of shape {reference.shape} is not {task}: that needs {rank} dimensions")
+    bad = reference.size - int(np.count_nonzero(np.isfinite(reference)))
+    if bad:
+        raise HiresvitError(
+            f"the reference has {bad} NaN or Inf values; repair it first, nothing compares with it"
+        )
+    bad = test.size - int(np.count_nonzero(np.isfinite(test)))
+    if bad:
+        agreement = None if task == "features" else 0.0
+        return Parity(math.inf, -math.inf, -math.inf, agreement, None, exact=False, non_finite=bad)
+    agreement, margin = (None, None) if task == "features" else _agreement(reference, test)
+    max_abs, cosine, sqnr_db = _distance(reference, test)
+    return Parity(max_abs, cosine, sqnr_db, agreement, margin, exact=max_abs == 0, non_finite=0)
+
+
+def compare(
+    reference: Runner, test: Runner, feeds: Iterable[Mapping[str, NDArray[Any]]], task: Task
+) -> ParityReport:
+    """Run both on every feed, one image at a time, and keep the worst of each measure per output.
+
+    Raises UsageError if there is no feed, if a feed does not fit, or if the outputs differ in name or shape.
+    """
+    found = [_compare_outputs(reference(feed), test(feed), task) for feed in feeds]
+    if not found:
+        raise UsageError("no images to compare on; give at least one")
+    outputs = tuple(_summary(name, [image[name] for image in found]) for name in found[0])
+    return ParityReport(task, len(found), outputs)
+
+
+def compare_runs(
+    reference: Mapping[str, NDArray[Any]], test: Mapping[str, NDArray[Any]], task: Task
+) -> ParityReport:
+    """Compare the outputs of one run with recorded ones. Raises UsageError if they differ in name or shape."""
+    outputs = _compare_outputs(reference, test, task)
+    return ParityReport(task, 1, tuple(_summary(name, [parity]) for name, parity in outputs.items()))
+
+
+def _compare_outputs(
+    reference: Mapping[str, NDArray[Any]], test: Mapping[str, NDArray[Any]], task: Task
+) -> dict[str, Parity]:
+    if sorted(reference) != sorted(test):
+        raise UsageError(
+            f"the reference returns {list(reference)}, the test {list(test)}; compare runs of one network"
+        )
+    return {name: compare_arrays(values, test[name], task) for name, values in reference.items()}
+
+
+def check_gate(report: ParityReport, gate: Gate, stage: str) -> list[str]:
+    """Say in one line each which measures miss the gate; an empty list passes.
+
+    Segmentation is held to its worst image. Classification is held to its mean, since one image is either
+    right or wrong, and not at all if every answer that differs was a near-tie: a handful of images cannot
+    tell those from a share of 99 %, and the logits' SQNR is gated as well.
+    """
+    failures = []
+    for output in report.outputs:
+        worst, where = output.worst, f"{stage}: output {output.name!r}"
+        if worst.non_finite:
+            failures.append(
+                f"{where} has {worst.non_finite} NaN or Inf values, allowed are 0; no option lifts this"
+            )
+            continue
+        agreement = output.mean_agreement if report.task == "classify" else worst.agreement
+        near_tie = report.task == "classify" and (worst.flip_margin or 0.0) <= NEAR_TIE
+        for measure, value, least, option in (
+            ("sqnr_db", worst.sqnr_db, gate.min_sqnr_db, "--min-sqnr"),
+            ("cosine", worst.cosine, gate.min_cosine, "--min-cosine"),
+            ("agreement", None if near_tie else agreement, gate.min_agreement, "--min-agreement"),
+        ):
+            if value is not None and value < least:
+                failures.append(
+                    f"{where} has {measure} {value:.6g}, at least {least:g} is needed; {option} sets it"
+                )
+    return failures
+
+
+def enforce(report: ParityReport, gate: Gate, stage: str) -> None:
+    """Raise GateError with the first failure and the number of the others, if the report misses the gate."""
+    failures = check_gate(report, gate, stage)
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise GateError(failures[0] + more)
+
+
+def _distance(reference: NDArray[Any], test: NDArray[Any]) -> tuple[float, float, float]:
+    """Largest absolute difference, cosine (0 if one side is all zeros) and SQNR in dB."""
+    ref, other = reference.ravel(), test.ravel()
+    ref_sq = test_sq = diff_sq = dot = max_abs = 0.0
+    for start in range(0, ref.size, _BLOCK):
+        a = ref[start : start + _BLOCK].astype(np.float64)
+        b = other[start : start + _BLOCK].astype(np.float64)
+        d = a - b
+        ref_sq += float(a @ a)
+        test_sq += float(b @ b)
+        diff_sq += float(d @ d)
+        dot += float(a @ b)
+        max_abs = max(max_abs, float(np.abs(d).max()))
+    if max_abs == 0:
+        return 0.0, 1.0, math.inf
+    norms = math.sqrt(ref_sq) * math.sqrt(test_sq)
+    cosine = min(dot / norms, 1.0) if norms else 0.0  # rounding can leave 1 + 2e-16
+    return max_abs, cosine, 10 * math.log10(ref_sq / diff_sq) if ref_sq else -math.inf
+
+
+def _agreement(reference: NDArray[Any], test: NDArray[Any]) -> tuple[float, float | None]:
+    """Share of equal argmaxes over axis 1, and the flip margin."""
+    expected, actual = reference.argmax(1), test.argmax(1)
+    flips = expected != actual
+    count = int(np.count_nonzero(flips))
+    if count == 0:
+        return 1.0, None
+    logits = np.moveaxis(reference, 1, -1)[flips].astype(np.float64)  # flips, C
+    row = np.arange(count)
+    gap = logits[row, expected[flips]] - logits[row, actual[flips]]
+    spread = np.maximum(logits.std(1), np.finfo(np.float64).tiny)  # equal logits: 0 / tiny is 0
+    return 1 - count / flips.size, float((gap / spread).max())
+
+
+def _summary(name: str, images: list[Parity]) -> OutputParity:
+    agreements = [p.agreement for p in images if p.agreement is not None]
+    margins = [p.flip_margin for p in images if p.flip_margin is not None]
+    worst = Parity(
+        max_abs=max(p.max_abs for p in images),
+        cosine=min(p.cosine for p in images),
+        sqnr_db=min(p.sqnr_db for p in images),
+        agreement=min(agreements, default=None),
+        flip_margin=max(margins, default=None),
+        exact=all(p.exact for p in images),
+        non_finite=sum(p.non_finite for p in images),
+    )
+    return OutputParity(name, worst, sum(agreements) / len(agreements) if agreements else None)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -1,0 +1,306 @@
+"""Reports as tables for people, from the plain dicts that manifests and ``--json`` documents hold.
+
+Nothing is computed here, only rounded. What a manifest lacks is left out, so that a bundle of another version
+can still be looked at.
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Values = Mapping[str, Any]
+
+PLAIN_WIDTH = 160  # of a pipe or a file, which have no width of their own
+TOP_OPERATORS = 6
+_SIDES = ("pytorch", "fp32", "simplified", "cpu", "fp16")  # the order of an export, which JSON does not keep
+
+
+def render(items: Iterable[RenderableType]) -> str:
+    """Tables and lines as text for stdout, in colour if that is a terminal.
+
+    Nothing is read as markup, since file names may look like it.
+    """
+    encoding = sys.stdout.encoding or "utf-8"  # decides what lines are drawn with
+    page = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace")
+    terminal = sys.stdout.isatty()
+    console = Console(
+        file=page,
+        force_terminal=terminal or None,
+        width=None if terminal else PLAIN_WIDTH,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+    for number, item in enumerate(items):
+        if number and isinstance(item, Table):
+            console.print()
+        console.print(item, soft_wrap=isinstance(item, str | Text))
+    page.seek(0)
+    return page.read().rstrip("\n")
+
+
+def size_text(count: int) -> str:
+    """Bytes in decimal units, as disks and downloads are counted: ``73.4 MB``."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def export_report(manifest: Values) -> list[RenderableType]:
+    """What an export found: graphs, parity, latency and kernels, then the notes."""
+    items: list[RenderableType] = []
+    if simplify := manifest.get("simplify"):
+        items.append(_simplify_line(simplify))
+    if fp16 := manifest.get("fp16"):
+        items += _fp16_lines(fp16)
+    if parity := manifest.get("parity"):
+        items.append(parity_table(parity))
+    if latency := manifest.get("latency"):
+        items += latency_tables(latency)
+    if engine := manifest.get("engine"):
+        items.append(engine_table(engine))
+    return [*items, *(f"note: {note}" for note in manifest.get("notes", ()))]
+
+
+def inspect_report(found: Values) -> list[RenderableType]:
+    """What `inspect_source` said of a model name, a graph or a bundle."""
+    if found["kind"] == "model":
+        return [_facts({key: _plain(value) for key, value in found.items() if key != "published"})]
+    if found["kind"] == "graph":
+        return [_contract_table(found), _graphs_table({found["stage"] or "unknown": found})]
+    unlisted = [f"note: {name} lies in the folder and is no part of the bundle" for name in found["unlisted"]]
+    return [
+        _facts(_spec_facts(found["spec"]) | _origin_facts(found)),
+        _files_table(found["files"]),
+        _contract_table(found),
+        _graphs_table(found["graphs"]),
+        *export_report(found),
+        *unlisted,
+    ]
+
+
+def models_table(models: Iterable[Values]) -> Table:
+    """Variants with what their papers say and what we count."""
+    table = _table(None, "model", "task", "size", ">params M", ">GMACs paper", ">GMACs ours", "weights")
+    for model in models:
+        for number, row in enumerate(model["tasks"]):
+            mark = " (default)" if row["default"] else ""
+            published = row["published"] or {}
+            params = published.get("params")
+            table.add_row(
+                "" if number else model["name"],
+                row["task"] + mark,
+                _by(row["imgsz"]),
+                _number(params, f".{published.get('params_digits', 1)}f"),
+                _number(published.get("macs"), ".2f"),
+                _number(published.get("gmacs"), ".2f"),
+                "" if number else model["weights"],
+            )
+    return table
+
+
+def parity_table(parity: Values) -> Table:
+    """One row per stage and output: the worst image, and what the gate asks for."""
+    stages = parity["stages"]
+    gated = any(stage.get("gate") for stage in stages)
+    title = f"parity with {parity.get('reference', 'the reference')}, the worst of {parity['images']} images"
+    columns = ["stage", "output", ">max abs", ">cosine", ">SQNR dB", ">equal %"]
+    table = _table(title, *columns, *(["gate: dB, cosine, %"] if gated else []))
+    for stage in stages:
+        for output in stage["report"]["outputs"]:
+            gate = [_gate_text(stage["gate"])] if gated else []
+            table.add_row(stage["stage"], output["name"], *_parity_cells(output), *gate)
+    return table
+
+
+def latency_tables(latency: Values) -> list[RenderableType]:
+    """One row per side, what the others are divided by first, and a line on the sides that waver."""
+    sides, ratios = latency["sides"], latency.get("ratios", {})
+    base = next((name for name in sides if any(key.endswith(f"/{name}") for key in ratios)), "")
+    title = f"latency of one call in ms, {latency['threads']} threads, sides in turn"
+    columns = [">median", ">p90", ">p99", ">cv %", ">per s", ">calls"]
+    table = _table(title, "side", *columns, *([f">x {base} (p10 to p90)"] if ratios else []))
+    for name in sorted(sides, key=lambda name: (name != base, _SIDES.index(name) if name in _SIDES else 0)):
+        side, ratio = sides[name], ratios.get(f"{name}/{base}")
+        milliseconds = [_number(side[key], ".2f") for key in ("median_ms", "p90_ms", "p99_ms")]
+        rest = (_number(side["cv_percent"], ".1f"), _number(side["throughput"], ".1f"), str(side["calls"]))
+        spread = f"{ratio['median']:.3f} ({ratio['p10']:.3f} to {ratio['p90']:.3f})" if ratio else ""
+        table.add_row(name, *milliseconds, *rest, *([spread] if ratios else []))
+    kinds: dict[str, list[str]] = {}
+    for name, side in sides.items():
+        for warning in side.get("warnings", ()):
+            kinds.setdefault(warning.partition(":")[0], []).append(name)
+    return [table, *(f"note: {kind}: {', '.join(names)}" for kind, names in kinds.items())]
+
+
+def engine_table(engine: Values) -> Table:
+    """Kernels by kind, fused attentions, realised precision and memory of a built plan."""
+    table = _table(f"plan by {engine['backend']} {engine['version']}", "what", ">count")
+    for kind, count in sorted(engine["kernels"].items(), key=lambda item: -item[1]):
+        table.add_row(f"{kind} kernels", str(count))
+    table.add_row("kernels in all", str(engine["kernel_total"]))
+    table.add_row("attentions fused", f"{engine['attentions_fused']} of {engine['attentions_total']}")
+    precision = ", ".join(f"{count} {name}" for name, count in engine["precision"].items())
+    table.add_row("attentions, convolutions, products in", precision)
+    for name in ("activation", "scratch", "weight", "plan"):
+        table.add_row(f"{name} size", size_text(engine[f"{name}_bytes"]))
+    table.add_row("builder's memory", size_text(engine["peak_rss_bytes"]))
+    table.add_row("build time", f"{engine['build_seconds']:.1f} s")
+    return table
+
+
+def shares_table(shares: Sequence[Values]) -> Table:
+    """Segmentation: the share of the picture each class covers, largest first."""
+    table = _table(None, "class", ">share")
+    for row in shares:
+        table.add_row(row["name"], f"{100 * row['share']:.1f} %")
+    return table
+
+
+def top_table(top: Sequence[Values]) -> Table:
+    """Classification: the best classes."""
+    table = _table(None, "class", ">probability")
+    for row in top:
+        table.add_row(row["name"], f"{100 * row['probability']:.2f} %")
+    return table
+
+
+def doctor_tables(found: Values) -> list[RenderableType]:
+    """What `doctor.examine` found."""
+    libraries = _table("libraries", "name", "installed", "wanted", "for")
+    for row in found["libraries"]:
+        libraries.add_row(row["name"], row["version"] or "-", row["wanted"], row["extra"] or "everything")
+    abilities = _table("what works here", "ability", "works", "detail", "to get it")
+    for row in found["abilities"]:
+        abilities.add_row(row["name"], "yes" if row["works"] else "no", row["detail"], row["hint"] or "")
+    return [_facts(found["machine"]), libraries, abilities]
+
+
+def _simplify_line(report: Values) -> str:
+    if report.get("rolled_back"):
+        return f"simplify: left as it was, {report['nodes_before']} nodes: {report['rolled_back']}"
+    return f"simplify: {report['nodes_before']} -> {report['nodes_after']} nodes"
+
+
+def _fp16_lines(report: Values) -> list[str]:
+    """The counts, and a line for each kind of value that FP16 cannot hold."""
+    counts = f"{report['nodes_fp16']} nodes in FP16, {report['nodes_fp32']} in FP32, {report['casts']} casts"
+    lines = [f"fp16: {counts}, {report['subnormal']} weights below 2**-14"]
+    for loss, what in (("overflow", "clamped to 65504"), ("flushed", "flushed to 0")):
+        if rows := report.get(loss):
+            worst = max(rows, key=lambda row: abs(row["extreme"]))
+            count = f"{sum(row['count'] for row in rows)} weights of {len(rows)} tensors {what}"
+            lines.append(f"fp16: {count}, the largest {worst['extreme']:.3g} in {worst['name']}")
+    for row in report.get("activation_hazards", ()):
+        lines.append(f"fp16: {row['hazard']} in {row['name']}, up to {row['max_abs']:.3g}")
+    return lines
+
+
+def _parity_cells(output: Values) -> list[str]:
+    if output["non_finite"]:
+        return [f"{output['non_finite']} NaN or Inf", "", "", _percent(output["agreement"])]
+    sqnr = "exact" if output["exact"] else _number(output["sqnr_db"], ".1f")
+    agreement = _percent(output["agreement"])
+    return [f"{output['max_abs']:.2e}", _number(output["cosine"], ".7f"), sqnr, agreement]
+
+
+def _gate_text(gate: Mapping[str, float]) -> str:
+    parts = (("min_sqnr_db", 1), ("min_cosine", 1), ("min_agreement", 100))
+    return ", ".join(f"{scale * gate[name]:g}" if name in gate else "-" for name, scale in parts)
+
+
+def _files_table(files: Iterable[Values]) -> Table:
+    table = _table("files, each after what it was made from", "file", "role", ">size", "made from", "sha256")
+    for row in files:
+        made_from = row["parent"] or "weights"
+        table.add_row(row["name"], row["role"], size_text(row["bytes"]), made_from, row["sha256"][:12])
+    return table
+
+
+def _contract_table(found: Values) -> Table:
+    table = _table("contract", "side", "name", "type", "shape")
+    for side in ("inputs", "outputs"):
+        for tensor in found.get(side, ()):
+            table.add_row(side[:-1], tensor["name"], tensor["dtype"], _by(tensor["shape"]))
+    return table
+
+
+def _graphs_table(graphs: Mapping[str, Values]) -> Table:
+    table = _table("graphs", "graph", ">opset", ">nodes", ">attentions", ">size", "operators")
+    for name, graph in graphs.items():
+        operators = list(graph["operators"].items())
+        listed = ", ".join(f"{count} {kind}" for kind, count in operators[:TOP_OPERATORS])
+        more = f" and {len(operators) - TOP_OPERATORS} more" if len(operators) > TOP_OPERATORS else ""
+        counts = (str(graph["opset"]), str(graph["nodes"]), str(graph["attentions"]))
+        table.add_row(name, *counts, size_text(graph["bytes"]), listed + more)
+    return table
+
+
+def _spec_facts(spec: Values) -> dict[str, str]:
+    facts = {"model": spec["name"], "task": spec["task"], "size": _by(spec["imgsz"])}
+    if spec["num_classes"]:
+        facts["classes"] = str(spec["num_classes"])
+    for name, value in spec["overrides"]:
+        facts[name] = _plain(value)
+    return facts | {"preprocessing": _plain(spec["preprocess"])}
+
+
+def _origin_facts(found: Values) -> dict[str, str]:
+    weights = found["weights"]
+    digest = f" (sha256 {weights['sha256'][:12]})" if weights.get("sha256") else ""
+    return {
+        "weights": weights["source"] + digest,
+        "command": shlex.join(found["command"]),
+        "created": found["created"],
+        "tools": _plain(found["tools"]),
+    }
+
+
+def _facts(facts: Values) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, Text(str(value)))
+    return table
+
+
+def _table(title: str | None, *columns: str) -> Table:
+    """A table without lines between columns; a column named ``>x`` is aligned to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.show_edge = table.pad_edge = False
+    table.padding = (0, 0, 0, 1)  # with the column of the box two blanks between columns
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(str(item) for item in value)
+    return str(value)
+
+
+def _by(sizes: Iterable[int | str]) -> str:
+    return "x".join(str(size) for size in sizes)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.3f}"

@@ -1,0 +1,1 @@
+"""From a model to what a device loads: ONNX graphs, their precision, their legality, TensorRT plans."""

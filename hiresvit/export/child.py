@@ -1,0 +1,98 @@
+"""Run a module in a child process: native code may crash, hang or leak there without taking us along."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hiresvit.errors import HiresvitError
+
+_STDERR_LINES = 20
+_STDERR_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class ChildResult:
+    """How a child ended: exit code (negative: minus the signal that killed it) and last stderr lines."""
+
+    returncode: int
+    stderr: tuple[str, ...]
+
+    @property
+    def outcome(self) -> str:
+        """In words: ``exited with code 3`` or ``was killed by SIGSEGV``."""
+        if self.returncode >= 0:
+            return f"exited with code {self.returncode}"
+        try:
+            name = signal.Signals(-self.returncode).name
+        except ValueError:  # a real-time signal has no name
+            name = f"signal {-self.returncode}"
+        hint = " (often: out of memory)" if name == "SIGKILL" else ""
+        return f"was killed by {name}{hint}"
+
+
+def run_child(
+    argv: Sequence[str], *, on_line: Callable[[str], None] | None = None, env: Mapping[str, str] | None = None
+) -> ChildResult:
+    """Run ``python *argv`` to its end, for example ``run_child(["-m", "package.module", "argument"])``.
+
+    Each line of the child's stdout goes to ``on_line`` as it comes, without its newline. The child imports
+    what this process imports (its ``sys.path``, not the current folder); ``env`` is added to the environment.
+    Whatever is raised meanwhile, KeyboardInterrupt included, first kills the child and all it has started.
+
+    Raises HiresvitError when no process can be started. A child that fails is a result, not an exception.
+    """
+    modules = {
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        "PYTHONSAFEPATH": "1",  # a file onnx.py in the current folder must not shadow the library
+    }
+    with tempfile.TemporaryFile() as stderr:  # a file, not a pipe: nobody has to drain it
+        try:
+            process = subprocess.Popen(
+                [sys.executable, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env={**os.environ, **modules, **(env or {})},
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,  # its own process group, so that one kill reaches all of it
+            )
+        except OSError as error:
+            raise HiresvitError(f"cannot start {sys.executable}: {error.strerror}") from error
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            try:
+                for line in stdout:
+                    if on_line is not None:
+                        on_line(line.rstrip("\n"))
+                process.wait()
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)  # not yet waited for, so the id is still its own
+                process.wait()
+                raise
+        return ChildResult(process.returncode, _last_lines(stderr))
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident set of this process so far, in bytes; Linux only.
+
+    A child calls it at its end and reports it. ``wait4`` and ``getrusage`` would be wrong: Linux carries
+    ``ru_maxrss`` over ``exec``, so the child of a parent that holds 3 GB never shows less than 3 GB.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def _last_lines(stream: IO[bytes]) -> tuple[str, ...]:
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, end - _STDERR_BYTES))
+    lines = stream.read().decode("utf-8", "replace").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())[-_STDERR_LINES:]

@@ -1,0 +1,76 @@
+"""The contract of a deployed graph: names, types and shapes of what goes in and what comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import onnx
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiresvit.errors import ArtefactError
+from hiresvit.spec import ModelSpec, TensorSpec
+
+_SPEC_KEY, _STAGE_KEY = "hiresvit.spec", "hiresvit.stage"
+
+INPUT = "image"
+STRIDES = (4, 8, 16, 32)
+BATCH = "batch"
+
+
+class Deployed(nn.Module):
+    """A model as it is exported: segmentation logits resized to the input's size unless ``resize`` is off."""
+
+    def __init__(self, model: nn.Module, spec: ModelSpec, *, resize: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        self.height = spec.imgsz[0] if resize and spec.task == "segment" else None
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        out: Tensor | tuple[Tensor, ...] = self.model(image)
+        if self.height is None or isinstance(out, tuple):
+            return out
+        # A factor and not a size: no shape arithmetic in the graph, whatever the batch is.
+        factor = self.height / out.shape[2]
+        return F.interpolate(out, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:
+    """``image``: float32 (B, 3, H, W), normalised by `hiresvit.preprocess`."""
+    return TensorSpec(INPUT, "float32", (batch, 3, *spec.imgsz))
+
+
+def output_names(spec: ModelSpec) -> list[str]:
+    """``logits``, or ``features_4`` .. ``features_32`` by stride."""
+    return [f"features_{stride}" for stride in STRIDES] if spec.task == "features" else ["logits"]
+
+
+def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...]:
+    """Outputs of a `Deployed` model whose logits are resized; feature channels are known to the model only."""
+    if spec.task == "classify":
+        return (TensorSpec("logits", "float32", (batch, spec.num_classes)),)
+    if spec.task == "segment":
+        return (TensorSpec("logits", "float32", (batch, spec.num_classes, *spec.imgsz)),)
+    maps = [(spec.imgsz[0] // stride, spec.imgsz[1] // stride) for stride in STRIDES]
+    return tuple(
+        TensorSpec(name, "float32", (batch, "channels", *size))
+        for name, size in zip(output_names(spec), maps, strict=True)
+    )
+
+
+def stamp(model: onnx.ModelProto, spec: ModelSpec, stage: str) -> None:
+    """Write into the graph's metadata which model it is and which stage of the export made it."""
+    kept = {prop.key: prop.value for prop in model.metadata_props}
+    kept |= {_SPEC_KEY: json.dumps(spec.to_json(), sort_keys=True), _STAGE_KEY: stage}
+    onnx.helper.set_model_props(model, kept)
+
+
+def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
+    """The spec and stage that `stamp` wrote; None for a graph of somebody else's. Raises ArtefactError if damaged."""
+    if _SPEC_KEY not in metadata:
+        return None
+    try:
+        return ModelSpec.from_json(json.loads(metadata[_SPEC_KEY])), metadata.get(_STAGE_KEY, "")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(f"the graph's {_SPEC_KEY} metadata is damaged: {error!r}") from error

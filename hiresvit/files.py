@@ -1,0 +1,71 @@
+"""Writing files so that a reader sees the old one or the new one, never half of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hiresvit.errors import HiresvitError
+
+# What the disk says no with. Any other OSError is not about the place written to and passes through.
+_REFUSALS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG),
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+        *(errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV),
+    }
+)
+
+
+@contextmanager
+def naming_target(target: Path) -> Iterator[None]:
+    """Turn a full disk, a folder that cannot be written and their like into one line naming ``target``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise HiresvitError(f"cannot write {target}: {error.strerror}{where}") from error
+
+
+@contextmanager
+def new_parents(target: Path) -> Iterator[None]:
+    """Create the folders above ``target``; remove again those that were created if the body fails."""
+    created = [folder for folder in target.parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in created:  # deepest first; one that somebody else has filled meanwhile stays
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def temporary_name(target: Path) -> Path:
+    """A free, hidden name beside ``target`` that keeps its suffix, since some writers look at it."""
+    return target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target`` to write to; on success it becomes ``target``.
+
+    On any exception, Ctrl-C and a full disk included, the temporary file is removed and an existing
+    ``target`` stays as it was. Missing parent folders are created. Raises HiresvitError where the place
+    cannot be written.
+    """
+    temporary = temporary_name(target)
+    with naming_target(target), new_parents(target):
+        try:
+            yield temporary
+            with temporary.open("rb+") as stream:  # some disks say only here that they are full
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,287 @@
+"""HRViT: four parallel resolutions, each a small vision transformer, that exchange maps before every module.
+
+Gu et al., "Multi-Scale High-Resolution Vision Transformer for Semantic Segmentation", CVPR 2022, arXiv 2111.01236.
+Written from the paper and from notes on how the authors' code behaves; where the two differ the code is followed,
+because checkpoints come from it (docs/models.md lists every difference). Module names are the checkpoints' keys.
+
+    image (B, 3, H, W) - stem, stride 4 - module 1 .. 6 - maps at strides 4, 8, 16, 32 - head
+    module: fusion of all maps (opens a branch in modules 1, 2, 3, 5), then per branch: patch embedding, blocks, norm
+    block:  x + Attention(norm(x)) + DiversityShortcut(x), then x + MixCFN(norm(x))
+    attention: half the channels look along rows of the map, half along columns, in stripes `window` wide
+
+B batch, C channels of a branch, H W its map, N = H*W tokens, c = C/2 channels of a half, h heads in a half,
+d channels of a head, s the window, n stripes of L = s*W tokens. Tokens are rows (B*N, C): a Linear is one Gemm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiresvit.errors import UsageError
+from hiresvit.models.fold import FoldableSequential, fold_pairs_
+from hiresvit.models.heads import HRNetHead, SegFormerHead
+from hiresvit.models.hrvit_block import Block
+from hiresvit.models.layers import to_map, to_tokens, upsample
+from hiresvit.spec import ModelSpec
+
+STRIDES = (4, 8, 16, 32)
+STEM_CHANNELS = 64
+OVERRIDES = ("windows", "drop_path")
+
+
+@dataclass(frozen=True)
+class HRViTConfig:
+    """What differs between the variants (paper, Table 2; head widths of the segmentor from section 4.1)."""
+
+    channels: tuple[int, int, int, int]
+    blocks: tuple[tuple[int, ...], ...]  # per module, per branch
+    ratios: tuple[int, int, int, int]  # MixCFN expansion per branch
+    head_dim: int
+    decoder: int  # channels of the SegFormer head
+    windows: tuple[int, int, int, int] = (1, 2, 7, 7)
+    drop_path: float = 0.1
+
+    def __post_init__(self) -> None:
+        windows = self.windows if isinstance(self.windows, tuple) else ()
+        if len(windows) != 4 or any(type(s) is not int or s < 1 for s in windows):
+            raise UsageError(
+                f"windows={self.windows!r}: give four whole numbers of 1 or more, such as 1 2 7 7"
+            )
+        if not isinstance(self.drop_path, float | int) or not 0.0 <= self.drop_path < 1.0:
+            raise UsageError(f"drop_path={self.drop_path!r}: give a rate from 0 to below 1")
+
+
+EARLY = ((1,), (1, 1), (1, 1, 6), (1, 1, 6))
+VARIANTS: dict[str, HRViTConfig] = {
+    "hrvit_b1": HRViTConfig(
+        channels=(32, 64, 128, 256),
+        blocks=(*EARLY, (1, 1, 6, 2), (1, 1, 2, 2)),
+        ratios=(4, 4, 4, 4),
+        head_dim=32,
+        decoder=256,
+    ),
+    "hrvit_b2": HRViTConfig(
+        channels=(48, 96, 240, 384),
+        blocks=(*EARLY, (1, 1, 6, 2), (1, 1, 6, 2)),
+        ratios=(2, 3, 3, 3),
+        head_dim=24,
+        decoder=256,
+    ),
+    "hrvit_b3": HRViTConfig(
+        channels=(64, 128, 256, 512),
+        blocks=(*EARLY, (1, 1, 6, 3), (1, 1, 6, 3)),
+        ratios=(2, 2, 2, 2),
+        head_dim=32,
+        decoder=768,
+    ),
+}
+
+
+def check(spec: ModelSpec) -> None:
+    """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
+    check_size(spec.imgsz)
+    configure(spec)
+
+
+def check_size(imgsz: tuple[int, int]) -> None:
+    """Height and width must be multiples of 32: the coarsest map has stride 32 and maps are added. UsageError."""
+    if all(side >= 32 and side % 32 == 0 for side in imgsz):
+        return
+    below = "x".join(str(max(32, side // 32 * 32)) for side in imgsz)
+    above = "x".join(str(max(32, -(-side // 32) * 32)) for side in imgsz)
+    options = above if above == below else f"{below} or {above}"
+    raise UsageError(f"{imgsz[0]}x{imgsz[1]}: HRViT takes multiples of 32 on both sides; nearest: {options}")
+
+
+def configure(spec: ModelSpec) -> HRViTConfig:
+    """The variant's configuration with the spec's overrides. Raises UsageError on values that make no sense."""
+    return replace(VARIANTS[spec.name], **dict(spec.overrides))
+
+
+def build(spec: ModelSpec) -> nn.Module:
+    """The model of a spec, with fresh weights."""
+    config = configure(spec)
+    if spec.task == "classify":
+        return HRViTClassifier(config, spec.imgsz, spec.num_classes)
+    if spec.task == "segment":
+        return HRViTSegmentor(config, spec.imgsz, spec.num_classes)
+    return HRViT(config, spec.imgsz)
+
+
+class HRViT(nn.Module):
+    """The backbone: image (B, 3, H, W) -> four maps (B, C_i, H/s_i, W/s_i), strides 4, 8, 16, 32.
+
+    Static in H and W, which must be multiples of 32: stripes, padding and masks are laid out at construction.
+    """
+
+    def __init__(self, config: HRViTConfig, imgsz: tuple[int, int]) -> None:
+        super().__init__()
+        self.imgsz = imgsz
+        sizes = [(imgsz[0] // stride, imgsz[1] // stride) for stride in STRIDES]
+        self.stem = Stem()
+        depths = [max(blocks) for blocks in config.blocks]
+        rates = [config.drop_path * block / (sum(depths) - 1) for block in range(sum(depths))]
+        layers: list[nn.Module] = []
+        incoming: tuple[int, ...] = (STEM_CHANNELS,)
+        for module, blocks in enumerate(config.blocks):
+            opened = len(blocks)
+            # A new branch is opened with the channels of its variant; the others keep what the last module gave.
+            outgoing = (*incoming, *config.channels[len(incoming) : opened])
+            drop = rates[sum(depths[:module]) : sum(depths[: module + 1])]
+            layers += [Fusion(incoming, outgoing), Stage(config, outgoing, sizes, blocks, drop)]
+            incoming = config.channels[:opened]
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if tuple(image.shape[2:]) != self.imgsz:
+            got = f"{image.shape[2]}x{image.shape[3]}"
+            raise UsageError(f"an input of {got} for a model laid out at {self.imgsz[0]}x{self.imgsz[1]}")
+        maps: tuple[Tensor, ...] = (self.stem(image),)
+        for layer in self.features:
+            maps = layer(maps)
+        return maps
+
+
+class HRViTClassifier(HRViT):
+    """Backbone and HRNetV2 head: (B, 3, H, W) -> logits (B, classes)."""
+
+    def __init__(self, config: HRViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
+        super().__init__(config, imgsz)
+        self.head = HRNetHead(config.channels, num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        logits: Tensor = self.head(super().forward(image))
+        return logits
+
+
+class HRViTSegmentor(nn.Module):
+    """Backbone and SegFormer head: (B, 3, H, W) -> logits (B, classes, H/4, W/4)."""
+
+    def __init__(self, config: HRViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
+        super().__init__()
+        self.backbone = HRViT(config, imgsz)
+        self.decode_head = SegFormerHead(config.channels, config.decoder, num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.decode_head(self.backbone(image))
+        return logits
+
+
+class Stem(nn.Module):
+    """Two 3x3 convolutions of stride 2 (paper, Figure 2): (B, 3, H, W) -> (B, 64, H/4, W/4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, STEM_CHANNELS // 2, 3, stride=2, padding=1)
+        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS // 2)
+        self.conv2 = nn.Conv2d(STEM_CHANNELS // 2, STEM_CHANNELS, 3, stride=2, padding=1)
+        self.bn2 = nn.BatchNorm2d(STEM_CHANNELS)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(image)))
+        return F.relu(self.bn2(self.conv2(x)))
+
+    def fold_(self) -> None:
+        """Both BatchNorms into their convolutions."""
+        fold_pairs_(self, {"conv1": "bn1", "conv2": "bn2"})
+
+
+class Fusion(nn.Module):
+    """Cross-resolution fusion (paper, section 3.1): every map becomes GELU of the sum over all incoming maps.
+
+    A finer map comes down through a depthwise (D+1)x(D+1) convolution of stride D and a 1x1; a coarser one comes
+    up through a 1x1 and nearest upsampling. Upsampling x4 is x2 twice, so the coarse maps are added at their own
+    size on the way up: the same numbers with a fraction of the memory traffic.
+    """
+
+    def __init__(self, incoming: Sequence[int], outgoing: Sequence[int]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(fusion_path(j, i, incoming[j], channels) for j in range(len(incoming)))
+            for i, channels in enumerate(outgoing)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(F.gelu(self.gather(i, maps)) for i in range(len(self.blocks)))
+
+    def gather(self, target: int, maps: Sequence[Tensor]) -> Tensor:
+        """The sum of all maps at the resolution of branch ``target``, before the activation."""
+        moved = [path(x) for path, x in zip(self.blocks[target], maps, strict=True)]  # type: ignore[call-overload]
+        coarse: Tensor | None = None
+        for x in reversed(moved[target + 1 :]):
+            coarse = upsample(x if coarse is None else x + coarse, 2, "nearest")
+        total: Tensor = sum(moved[1 : target + 1], start=moved[0])
+        return total if coarse is None else total + coarse
+
+
+def fusion_path(source: int, target: int, in_channels: int, channels: int) -> nn.Sequential:
+    """The layers between branch ``source`` and branch ``target``; upsampling is left to `Fusion`."""
+    if source == target:
+        return nn.Sequential()
+    if source > target:
+        return FoldableSequential(nn.Conv2d(in_channels, channels, 1), nn.BatchNorm2d(channels))
+    stride = 2 ** (target - source)
+    return FoldableSequential(
+        nn.Conv2d(
+            in_channels, in_channels, stride + 1, stride, padding=stride // 2, groups=in_channels, bias=False
+        ),
+        nn.BatchNorm2d(in_channels),
+        nn.Conv2d(in_channels, channels, 1),
+        nn.BatchNorm2d(channels),
+    )
+
+
+class Stage(nn.Module):
+    """All branches of one module after the fusion: patch embedding, blocks, final LayerNorm (not in the paper)."""
+
+    def __init__(
+        self,
+        config: HRViTConfig,
+        incoming: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+        blocks: Sequence[int],
+        drop: Sequence[float],
+    ) -> None:
+        super().__init__()
+        channels = config.channels[: len(blocks)]
+        self.patch_embed = nn.ModuleList(map(PatchEmbed, incoming, channels))
+        self.branches = nn.ModuleList(
+            nn.ModuleList(block_of(config, branch, sizes[branch], drop[b]) for b in range(depth))
+            for branch, depth in enumerate(blocks)
+        )
+        self.norm = nn.ModuleList(nn.LayerNorm(c) for c in channels)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        out = []
+        for x, embed, blocks, norm in zip(maps, self.patch_embed, self.branches, self.norm, strict=True):
+            size = (x.shape[2], x.shape[3])
+            tokens = embed(x)
+            for block in blocks:  # type: ignore[attr-defined]
+                tokens = block(tokens)
+            out.append(to_map(norm(tokens), size))
+        return tuple(out)
+
+
+class PatchEmbed(nn.Module):
+    """1x1 and depthwise 3x3 convolution, then LayerNorm: (B, C_in, H, W) -> tokens (B*N, C)."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1), nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        )
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.norm(to_tokens(self.proj(x)))
+        return tokens
+
+
+def block_of(config: HRViTConfig, branch: int, size: tuple[int, int], drop_path: float) -> Block:
+    """The block that ``config`` puts on a branch."""
+    channels, window, ratio = config.channels[branch], config.windows[branch], config.ratios[branch]
+    return Block(channels, size, head_dim=config.head_dim, window=window, ratio=ratio, drop_path=drop_path)

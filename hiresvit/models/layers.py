@@ -1,0 +1,44 @@
+"""Layers that more than one family uses. Shapes: B batch, C channels, H and W the map, N = H*W tokens."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """Rows of one token each, so that a Linear is one Gemm with its bias inside: (B, C, H, W) -> (B*H*W, C)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The inverse of `to_tokens`: (B*H*W, C) -> (B, C, H, W)."""
+    return x.reshape(-1, *size, x.shape[-1]).permute(0, 3, 1, 2)
+
+
+def upsample(x: Tensor, factor: int, mode: str) -> Tensor:
+    """Enlarge a map by a whole factor, ``nearest`` or ``bilinear``: (B, C, H, W) -> (B, C, factor*H, factor*W).
+
+    A factor, not a size: the graph then holds two constants and no shape arithmetic, whatever the batch is.
+    """
+    return F.interpolate(x, scale_factor=float(factor), mode=mode)
+
+
+class DropPath(nn.Module):
+    """Drops the whole residual branch of a sample while training (stochastic depth, Huang et al. 2016).
+
+    Works on tokens (B*H*W, C); `tokens` is H*W, so that rows are grouped by sample.
+    """
+
+    def __init__(self, rate: float, tokens: int) -> None:
+        super().__init__()
+        self.rate = rate
+        self.tokens = tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = torch.empty(x.shape[0] // self.tokens, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
+        return (x.view(-1, self.tokens, x.shape[-1]) * (mask / keep)).view_as(x)

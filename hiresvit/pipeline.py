@@ -1,0 +1,292 @@
+"""The export, end to end: spec -> model -> graphs -> plan, each stage compared with PyTorch -> bundle."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+from numpy.typing import NDArray
+from torch import nn
+
+from hiresvit.bundle import (
+    Bundle,
+    FileEntry,
+    Manifest,
+    Role,
+    Weights,
+    file_entry,
+    read_bundle,
+    sha256_file,
+    write_golden,
+    write_manifest,
+    writing_bundle,
+)
+from hiresvit.data import sample_images
+from hiresvit.errors import UsageError
+from hiresvit.evaluation.latency import latency_report
+from hiresvit.evaluation.parity import GATES, Gate, compare, enforce
+from hiresvit.evaluation.ranges import activation_ranges
+from hiresvit.export.contract import INPUT, Deployed, stamp
+from hiresvit.export.cpu import for_cpu
+from hiresvit.export.engine import INSTALL_HINT, EngineReport, build_engine, rtx_available
+from hiresvit.export.fp16 import to_fp16
+from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
+from hiresvit.export.simplify import simplify
+from hiresvit.models import build_model, enliven, load_model_weights
+from hiresvit.models.fold import fold
+from hiresvit.preprocess import preprocess
+from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
+from hiresvit.runtime.runner import Casting, Runner
+from hiresvit.runtime.torch_runner import TorchRunner
+from hiresvit.spec import ModelSpec
+from hiresvit.version import __version__
+
+OnStep = Callable[[str, float | None], None]
+Feeds = list[dict[str, NDArray[Any]]]
+
+# The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
+BATCH_PROFILE = (1, 1, 8)
+STAGES: dict[str, Role] = {"onnx": "fp32", "simplified": "simplified", "cpu": "cpu", "fp16": "fp16"}
+TOOLS = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "tensorrt-rtx-cu12")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What can be chosen about an export beside the model itself.
+
+    ``io`` is the type of the FP16 graph's inputs and outputs; ``resize`` off leaves segmentation logits at the
+    head's stride; ``images`` are compared at every stage; ``gates`` are limits by stage, where they are not
+    those of `GATES`.
+    """
+
+    weights: Path | None = None
+    ema: bool = False
+    seed: int = 0
+    fp16: bool = False
+    io: Literal["fp32", "fp16"] = "fp32"
+    opset: int = DEFAULT_OPSET
+    dynamic_batch: bool = False
+    resize: bool = True
+    plan: bool = True
+    images: int = 4
+    latency: bool = True
+    threads: int | None = None
+    gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every stage of one export needs."""
+
+    spec: ModelSpec
+    settings: ExportSettings
+    folder: Path
+    feeds: Feeds
+    on_step: OnStep
+
+
+def export_bundle(
+    spec: ModelSpec,
+    target: Path,
+    settings: ExportSettings,
+    *,
+    command: Sequence[str],
+    on_step: OnStep = lambda _name, _fraction: None,
+) -> Bundle:
+    """Make a verified bundle at ``target`` and return it.
+
+    ``on_step(name, fraction)`` is told what is going on; the fraction is None where it cannot be known. Nothing
+    is left behind on any error. Raises UsageError on settings that exclude each other, HiresvitError on weights
+    or a place that cannot be used, GateError when a stage differs from PyTorch by more than its gate, and
+    BuildError when the plan cannot be built.
+    """
+    _check(settings)
+    with writing_bundle(target, force=settings.force) as folder:
+        on_step("load", None)
+        feeds = _feeds(spec, settings.images)
+        model, weights, notes = _load(spec, settings)
+        job = _Job(spec, settings, folder, feeds, on_step)
+        paths, reports = _graphs(job, model)
+        with OnnxRuntimeRunner(paths["fp32"]) as runner:
+            inputs, outputs = runner.inputs, runner.outputs
+        deployed = Deployed(model, spec, resize=settings.resize)  # unfolded: what the user trained
+        with TorchRunner(deployed, inputs, outputs, settings.threads) as reference:
+            parity = _parity(job, reference, paths)
+            engine, missing = _plan(job, paths)
+            golden = job.feeds[0]
+            write_golden(folder / "golden.npz", golden, reference(golden))
+            latency = _latency(job, reference, paths) if settings.latency else None
+        on_step("write", None)
+        manifest = Manifest(
+            spec=spec,
+            inputs=inputs,
+            outputs=outputs,
+            weights=weights,
+            files=_entries(folder, weights),
+            tools=_tools(),
+            command=list(command),
+            parity=parity,
+            latency=latency,
+            engine=engine.to_json() if engine else None,
+            notes=(*notes, *missing),
+            **reports,
+        )
+        write_manifest(folder, manifest)
+    return read_bundle(target)
+
+
+def _check(settings: ExportSettings) -> None:
+    check_opset(settings.opset)
+    if settings.io == "fp16" and not settings.fp16:
+        raise UsageError("io fp16 is about the FP16 graph: add --fp16")
+    if settings.images < 1:
+        raise UsageError(
+            f"{settings.images} parity images: give at least 1; every export is compared with PyTorch"
+        )
+    if settings.threads is not None and settings.threads < 1:
+        raise UsageError(f"{settings.threads} threads: give at least 1")
+    if settings.ema and settings.weights is None:
+        raise UsageError("--ema chooses among the weights of a checkpoint: give one with --weights")
+
+
+def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, Weights, list[str]]:
+    model = build_model(spec, seed=settings.seed)
+    if settings.weights is None:
+        enliven(model, spec, settings.seed)
+        note = (
+            f"fresh weights from seed {settings.seed}, made lively for the comparison: the graph is right, its answers"
+            " mean nothing; give a checkpoint with --weights"
+        )
+        return model, Weights(f"fresh, seed {settings.seed}"), [note]
+    report = load_model_weights(model, spec, settings.weights, ema=settings.ema)
+    notes = [f"{report.loaded} tensors from {report.source} of {settings.weights.name}", *report.notes]
+    if report.left_out:
+        notes.append(f"left out by name: {', '.join(report.left_out)}")
+    return model, Weights(settings.weights.name, sha256_file(settings.weights)), notes
+
+
+def _feeds(spec: ModelSpec, count: int) -> Feeds:
+    images = sample_images(count, spec.imgsz)
+    return [{INPUT: preprocess(image, spec.preprocess, spec.imgsz)} for image in images]
+
+
+def _graphs(job: _Job, model: nn.Module) -> tuple[dict[Role, Path], dict[str, Any]]:
+    """Write the graphs; returns their paths by role and the reports of what was done to them."""
+    spec, settings = job.spec, job.settings
+    job.on_step("export", None)
+    graph = export_onnx(
+        fold(model), spec, opset=settings.opset, dynamic_batch=settings.dynamic_batch, resize=settings.resize
+    )
+    paths: dict[Role, Path] = {"fp32": _save(graph, job.folder / "fp32.onnx")}
+    job.on_step("simplify", None)
+    simple, report = simplify(graph)
+    stamp(simple, spec, "simplified")
+    paths["simplified"] = _save(simple, job.folder / "simplified.onnx")
+    reports: dict[str, Any] = {"simplify": report.to_json()}
+    if not settings.dynamic_batch:  # its norms need a known number of rows
+        cpu = for_cpu(simple)
+        stamp(cpu, spec, "cpu")
+        paths["cpu"] = _save(cpu, job.folder / "cpu.onnx")
+    if settings.fp16:
+        job.on_step("fp16", None)
+        half, half_report = to_fp16(simple, io=settings.io)
+        stamp(half, spec, "fp16")
+        paths["fp16"] = _save(half, job.folder / "fp16.onnx")
+        job.on_step("ranges", None)
+        ranges = activation_ranges(simple, job.feeds[:1])
+        hazards = [found.to_json() | {"hazard": found.hazard} for found in ranges if found.hazard]
+        reports["fp16"] = half_report.to_json() | {"activation_hazards": hazards}
+    return paths, reports
+
+
+def _save(graph: onnx.ModelProto, path: Path) -> Path:
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+    return path
+
+
+def _plan(job: _Job, paths: Mapping[Role, Path]) -> tuple[EngineReport | None, list[str]]:
+    """Build the plan of the FP16 graph; without one, say why in a note."""
+    settings, on_step = job.settings, job.on_step
+    if "fp16" not in paths:
+        return None, ["no plan was built: TensorRT fuses attention in FP16 only, add --fp16"]
+    if not settings.plan:
+        return None, []
+    if not rtx_available():
+        return None, [f"no plan was built: {INSTALL_HINT}"]
+    on_step("plan", None)
+    report = build_engine(
+        paths["fp16"],
+        job.folder / "fp16.plan",
+        batch=BATCH_PROFILE if settings.dynamic_batch else None,
+        on_progress=lambda phase, fraction: on_step(f"plan: {phase}", fraction),
+    )
+    return report, []
+
+
+def _parity(job: _Job, reference: Runner, paths: Mapping[Role, Path]) -> dict[str, Any]:
+    """Compare every graph with PyTorch. Raises GateError at the first that misses its gate."""
+    stages = []
+    for stage, role in STAGES.items():
+        if role not in paths:
+            continue
+        job.on_step(f"parity: {stage}", None)
+        with OnnxRuntimeRunner(paths[role], threads=job.settings.threads) as runner:
+            report = compare(reference, Casting(runner), job.feeds, job.spec.task)
+        gate = job.settings.gates.get(stage, GATES[stage])
+        enforce(report, gate, stage)
+        stages.append({"stage": stage, "gate": asdict(gate), "report": report.to_json()})
+    return {"task": job.spec.task, "images": len(job.feeds), "reference": "pytorch", "stages": stages}
+
+
+def _latency(job: _Job, reference: Runner, paths: Mapping[Role, Path]) -> dict[str, Any]:
+    """PyTorch and every graph on ONNX Runtime, in turn in one run."""
+    job.on_step("latency", None)
+    feed, threads = job.feeds[0], _threads(job.settings)
+    with ExitStack() as stack:
+        sides: dict[str, Callable[[], object]] = {"pytorch": partial(reference, feed)}
+        for role, path in paths.items():
+            runner = stack.enter_context(OnnxRuntimeRunner(path, threads=threads))
+            sides[role] = partial(Casting(runner), feed)
+        report = latency_report(sides, min_s=1.0)
+    return {"threads": threads, "device": platform.processor() or platform.machine(), **report}
+
+
+def _threads(settings: ExportSettings) -> int:
+    """What was asked for, or every core this process may use; PyTorch and ONNX Runtime get the same."""
+    return settings.threads or len(os.sched_getaffinity(0))
+
+
+def _entries(folder: Path, weights: Weights) -> tuple[FileEntry, ...]:
+    """Every file after its parent."""
+    entries: dict[str, FileEntry] = {}
+    parents: list[tuple[str, Role, str | None]] = [
+        ("fp32.onnx", "fp32", None),
+        ("simplified.onnx", "simplified", "fp32.onnx"),
+        ("cpu.onnx", "cpu", "simplified.onnx"),
+        ("fp16.onnx", "fp16", "simplified.onnx"),
+        ("fp16.plan", "plan", "fp16.onnx"),
+        ("golden.npz", "golden", None),
+    ]
+    for name, role, parent in parents:
+        if (folder / name).exists():
+            entries[name] = file_entry(folder, name, role, parent=entries[parent] if parent else weights)
+    return tuple(entries.values())
+
+
+def _tools() -> dict[str, str]:
+    found = {"hiresvit": __version__, "python": platform.python_version()}
+    for name in TOOLS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found | {"platform": f"{platform.system()} {platform.machine()}"}

@@ -1,0 +1,176 @@
+"""An image in, labels or a class out; and labels painted over the image for people to look at."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.preprocess import check_image, preprocess
+from hiresvit.runtime.runner import Runner
+from hiresvit.spec import ModelSpec
+
+# Class order, names and colours of Cityscapes' 19 evaluated classes (cityscapesScripts, labels.py).
+CITYSCAPES: dict[str, tuple[int, int, int]] = {
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "pole": (153, 153, 153),
+    "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentResult:
+    """``labels`` (H, W) at the image's own size: uint8, or int32 above 256 classes."""
+
+    labels: NDArray[np.uint8] | NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ClassifyResult:
+    """``top``: (class index, probability), best first."""
+
+    top: tuple[tuple[int, float], ...]
+
+
+class Predictor:
+    """Preprocess, run, read the answer. Raises UsageError if the network and the spec do not fit together."""
+
+    def __init__(self, runner: Runner, spec: ModelSpec, *, top_k: int = 5) -> None:
+        if spec.task == "features":
+            raise UsageError(
+                f"{spec.name}: feature maps are no answer to draw; give a classify or segment model"
+            )
+        if spec.task == "segment" and spec.preprocess.resize != "stretch":
+            raise UsageError(
+                f"{spec.name}: segmentation needs resize='stretch', a crop leaves pixels without a label"
+            )
+        if top_k < 1:
+            raise UsageError(f"top_k {top_k}: give at least 1")
+        if len(runner.inputs) != 1 or len(runner.outputs) != 1:
+            sides = f"{len(runner.inputs)} inputs and {len(runner.outputs)} outputs"
+            raise UsageError(f"{spec.name}: the network has {sides}; a predictor takes one of each")
+        self.runner = runner
+        self.spec = spec
+        self.top_k = top_k
+
+    def predict(self, image: NDArray[np.uint8]) -> SegmentResult | ClassifyResult:
+        """Answer for one uint8 (H, W, 3) RGB image.
+
+        The logits are resized bilinearly to the image's size, and only then comes the argmax: the heads
+        answer at stride 4 or 8, labels enlarged from there have staircase borders, and it is how mmseg
+        computes the published mIoU. Raises HiresvitError if the network returns NaN or Inf.
+        """
+        feed = preprocess(image, self.spec.preprocess, self.spec.imgsz)
+        logits = self.runner({self.runner.inputs[0].name: feed})[self.runner.outputs[0].name]
+        self._check(logits)
+        if self.spec.task == "classify":
+            return ClassifyResult(_top(logits[0], self.top_k))
+        return SegmentResult(_labels(logits[0], image.shape[:2]))
+
+    def _check(self, logits: NDArray[Any]) -> None:
+        rank = 2 if self.spec.task == "classify" else 4
+        if logits.ndim != rank or logits.shape[:2] != (1, self.spec.num_classes):
+            want = f"(1, {self.spec.num_classes}{', h, w' if rank == 4 else ''})"
+            raise UsageError(f"{self.spec.name}: the network returned {logits.shape}; its spec says {want}")
+        bad = logits.size - np.count_nonzero(np.isfinite(logits))
+        if bad:
+            raise HiresvitError(
+                f"{self.spec.name}: {bad} of {logits.size} logits are NaN or Inf; compare with fp32"
+            )
+
+
+def class_names(num_classes: int) -> tuple[str, ...]:
+    """Cityscapes' names for 19 classes, else ``class 0``, ``class 1`` and so on."""
+    if num_classes == len(CITYSCAPES):
+        return tuple(CITYSCAPES)
+    return tuple(f"class {i}" for i in range(num_classes))
+
+
+def palette(num_classes: int) -> NDArray[np.uint8]:
+    """Colours (num_classes, 3): Cityscapes' for 19 classes, else hues a golden ratio apart."""
+    if num_classes == len(CITYSCAPES):
+        return np.array(list(CITYSCAPES.values()), np.uint8)
+    colours = [
+        colorsys.hsv_to_rgb(i * 0.6180339887 % 1, (0.9, 0.6, 0.75)[i % 3], (0.95, 0.7)[i % 2])
+        for i in range(num_classes)
+    ]
+    return np.round(np.array(colours) * 255).astype(np.uint8)
+
+
+def overlay(
+    image: NDArray[np.uint8], labels: NDArray[Any], *, num_classes: int, alpha: float = 0.5
+) -> NDArray[np.uint8]:
+    """Paint labels (H, W) over a uint8 (H, W, 3) image; ``alpha`` 0 shows the image, 1 the colours.
+
+    Raises UsageError if the sizes differ, a label is outside 0..num_classes-1, or alpha is outside 0..1.
+    """
+    check_image(image)
+    if labels.shape != image.shape[:2]:
+        raise UsageError(
+            f"labels are {labels.shape}, the image is {image.shape[:2]}; they must be of one size"
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        found = f"{labels.min()} to {labels.max()}"
+        raise UsageError(f"labels run from {found}; {num_classes} classes end at {num_classes - 1}")
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"alpha {alpha}: give a share from 0 to 1")
+    weight = round(alpha * 256)
+    colours = palette(num_classes)[labels].astype(np.uint16)
+    mixed = image * np.uint16(256 - weight) + colours * np.uint16(weight)
+    return np.asarray((mixed + 128) >> 8, np.uint8)
+
+
+def _top(logits: NDArray[Any], k: int) -> tuple[tuple[int, float], ...]:
+    z = logits.astype(np.float64)
+    p = np.exp(z - z.max())
+    p /= p.sum()
+    best = np.argsort(-p, kind="stable")[:k]  # stable: of equals the lowest index comes first
+    return tuple((int(i), float(p[i])) for i in best)
+
+
+def _labels(logits: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.uint8] | NDArray[np.int32]:
+    """Argmax over C of logits (C, h, w) resized bilinearly to (H, W); of equals the lowest class.
+
+    One class at a time: all logits at the image's size would take 5 GB for 150 classes at 2048x4096.
+    """
+    height, width = size
+    top, bottom, down = _taps(logits.shape[1], height)
+    left, right, across = _taps(logits.shape[2], width)
+    best = np.full(size, -np.inf, np.float32)
+    labels: NDArray[np.uint8] | NDArray[np.int32]
+    labels = np.zeros(size, np.uint8 if len(logits) <= 256 else np.int32)
+    for index, plane in enumerate(logits.astype(np.float32, copy=False)):
+        wide = plane[:, left]  # h, W
+        wide += (plane[:, right] - wide) * across
+        full = wide[top]  # H, W
+        full += (wide[bottom] - full) * down[:, None]
+        np.copyto(labels, index, where=full > best)
+        np.maximum(best, full, out=best)
+    return labels
+
+
+def _taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Two source indices and the second's weight per target index; half-pixel centres, repeated edges."""
+    centre = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    first = centre.astype(np.intp)
+    return first, np.minimum(first + 1, source - 1), (centre - first).astype(np.float32)

@@ -1,0 +1,192 @@
+"""Opening whatever a user names: a model of the registry, an ONNX file, or a bundle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from hiresvit.bundle import MANIFEST, Bundle, Role, read_bundle, read_golden
+from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.evaluation.latency import latency_report
+from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
+from hiresvit.export.contract import Deployed, input_spec, output_specs, read_stamp
+from hiresvit.export.engine import count_attentions
+from hiresvit.models import MODELS, create_model, enliven, find_model
+from hiresvit.runtime.runner import Casting, Runner, open_runner
+from hiresvit.runtime.torch_runner import TorchRunner
+from hiresvit.spec import ModelSpec, Task
+
+GRAPHS: tuple[Role, ...] = ("fp32", "simplified", "cpu", "fp16")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A runner, what it is called in tables, and its spec where that is known."""
+
+    runner: Runner
+    spec: ModelSpec | None
+    label: str
+
+
+def open_source(
+    text: str,
+    *,
+    weights: Path | None = None,
+    ema: bool = False,
+    task: Task | None = None,
+    imgsz: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    graph: str | None = None,
+    threads: int | None = None,
+) -> Source:
+    """Open a model name (PyTorch), an ``.onnx`` file or a bundle's ``graph`` (default: cpu).
+
+    A bundle is verified and its golden pair replayed first. Raises UsageError for a name that is none of these
+    and for options that do not apply, ArtefactError for what is damaged, HiresvitError for what is missing.
+    """
+    model_options = {
+        "weights": weights,
+        "ema": ema or None,
+        "task": task,
+        "imgsz": imgsz,
+        "num_classes": num_classes,
+    }
+    path = Path(text)
+    if not path.exists() and not path.suffix:
+        if graph is not None:
+            raise UsageError(f"--graph picks a file of a bundle; {text} is a model name")
+        find_model(text)
+        return _open_model(text, threads, model_options)
+    if given := [name for name, value in model_options.items() if value is not None]:
+        raise UsageError(f"{text} is a file and brings its own {', '.join(given)}: leave the option out")
+    if path.is_dir():
+        return _open_bundle(path, graph, threads)
+    if graph is not None:
+        raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
+    runner = open_runner(path, threads=threads)
+    stamped = read_stamp(_metadata(path))
+    return Source(Casting(runner), stamped[0] if stamped else None, path.name)
+
+
+def _open_model(name: str, threads: int | None, options: dict[str, Any]) -> Source:
+    given = {key: value for key, value in options.items() if value is not None}
+    model = create_model(name, **given)
+    spec = model.spec
+    assert isinstance(spec, ModelSpec)
+    if "weights" not in given:
+        enliven(model, spec)  # as an export does, so that the two can be compared
+    runner = TorchRunner(Deployed(model, spec), (input_spec(spec),), output_specs(spec), threads)
+    return Source(runner, spec, f"{name} (PyTorch)")
+
+
+def _open_bundle(folder: Path, graph: str | None, threads: int | None) -> Source:
+    bundle = read_bundle(folder)
+    # The fastest on this machine's CPU; a bundle with a dynamic batch has none made for it.
+    wanted = graph or next((role for role in ("cpu", "simplified") if role in _roles(bundle)), "fp32")
+    role = next((role for role in GRAPHS if role == wanted), None)
+    if role is None:
+        raise UsageError(f"--graph {graph}: one of {', '.join(GRAPHS)}")
+    runner = Casting(open_runner(bundle.path(role), threads=threads))
+    _replay_golden(bundle, runner, role)
+    return Source(runner, bundle.manifest.spec, f"{folder.name}/{role}")
+
+
+def _replay_golden(bundle: Bundle, runner: Runner, role: Role) -> None:
+    """Raise ArtefactError unless this machine gives what the exporting machine gave, within the export's gate."""
+    inputs, outputs = read_golden(bundle.path("golden"))
+    stage = "onnx" if role == "fp32" else role
+    gates = {done["stage"]: Gate(**done["gate"]) for done in (bundle.manifest.parity or {}).get("stages", ())}
+    try:
+        report = compare_runs(outputs, runner(inputs), bundle.manifest.spec.task)
+        failures = check_gate(report, gates.get(stage, GATES[stage]), stage)
+    except (KeyError, HiresvitError) as error:  # other names or shapes than the graph's, NaN
+        failures = [f"it does not fit {role}.onnx ({error})"]
+    if failures:
+        what = failures[0].partition("; --")[0]  # no option of the reader's would lift it
+        raise ArtefactError(
+            f"{bundle.folder}: the golden pair does not come out on this machine: {what}; export it again"
+        )
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    return {prop.key: prop.value for prop in onnx.load(path, load_external_data=False).metadata_props}
+
+
+def measure_sources(sources: Sequence[Source], min_s: float) -> dict[str, Any]:
+    """Latencies of all sources in turn, on noise, which takes a dense network as long as a picture does."""
+    generator = np.random.default_rng(0)
+    sides: dict[str, Callable[[], object]] = {}
+    for source in sources:
+        shapes = {t.name: [1 if isinstance(n, str) else n for n in t.shape] for t in source.runner.inputs}
+        feed = {name: generator.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+        number = f" ({len(sides) + 1})" if source.label in sides else ""
+        sides[source.label + number] = partial(source.runner, feed)
+    return latency_report(sides, min_s=min_s)
+
+
+def inspect_source(text: str) -> dict[str, Any]:
+    """What can be said of a model name, an ONNX file or a bundle without running it, as plain JSON values.
+
+    Raises as `open_source` does.
+    """
+    path = Path(text)
+    if path.is_dir():
+        bundle = read_bundle(path)
+        graphs = {role: graph_summary(bundle.path(role)) for role in _roles(bundle) if role in GRAPHS}
+        manifest = bundle.manifest.to_json()
+        return {
+            "kind": "bundle",
+            "path": str(path),
+            "graphs": graphs,
+            "unlisted": list(bundle.unlisted),
+            **manifest,
+        }
+    if path.suffix == ".onnx":
+        with open_runner(path) as runner:  # says in one line what is wrong with a damaged file
+            tensors = {
+                "inputs": [spec.__dict__ for spec in runner.inputs],
+                "outputs": [spec.__dict__ for spec in runner.outputs],
+            }
+        return {"kind": "graph", "path": str(path), **graph_summary(path), **tensors}
+    if text in MODELS:
+        entry = find_model(text)
+        return {
+            "kind": "model",
+            "name": text,
+            "family": entry.family,
+            "task": entry.task,
+            "imgsz": {task: list(size) for task, size in entry.imgsz.items()},
+            "published": {task: row.__dict__ for task, row in entry.published.items()},
+            "weights": entry.weights,
+        }
+    if path.exists():
+        raise UsageError(f"{text}: give a model name, an .onnx file or a bundle folder (one with {MANIFEST})")
+    if path.suffix or len(path.parts) > 1:
+        raise HiresvitError(f"{text} does not exist")
+    find_model(text)
+    raise AssertionError("unreachable")
+
+
+def _roles(bundle: Bundle) -> Sequence[Role]:
+    return [entry.role for entry in bundle.manifest.files]
+
+
+def graph_summary(path: Path) -> dict[str, Any]:
+    """Opset, node counts by operator, attentions and weight bytes of an ONNX file."""
+    model = onnx.load(path)
+    stamped = read_stamp({prop.key: prop.value for prop in model.metadata_props})
+    return {
+        "stage": stamped[1] if stamped else None,
+        "opset": max((o.version for o in model.opset_import if o.domain == ""), default=None),
+        "nodes": len(model.graph.node),
+        "operators": dict(Counter(node.op_type for node in model.graph.node).most_common()),
+        "attentions": count_attentions(model),
+        "bytes": path.stat().st_size,
+    }

@@ -1,0 +1,80 @@
+"""What is said about a model without loading it: frozen dataclasses, standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Task = Literal["classify", "segment", "features"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+TASKS: tuple[Task, ...] = ("classify", "segment", "features")
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, numpy dtype name and shape of a graph input or output; a string in the shape is a dynamic axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How a uint8 RGB image becomes the network's input.
+
+    ``resize="stretch"`` scales both sides to the input size (segmentation: no pixel of the image is lost);
+    ``"crop"`` scales the shorter side to ``size / crop_pct`` and takes the centre (ImageNet's protocol).
+    Then ``(x / 255 - mean) / std`` per channel, NCHW, float32.
+    """
+
+    resize: Literal["stretch", "crop"] = "stretch"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop_pct: float = 0.875
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, for which task, at which size: everything `create_model` needs but the weights.
+
+    ``imgsz`` is (height, width). ``overrides`` are the family's own arguments that differ from the variant's
+    table, as sorted (name, value) pairs, so that two specs that mean the same compare equal.
+    """
+
+    name: str
+    family: str
+    task: Task
+    imgsz: tuple[int, int]
+    num_classes: int
+    preprocess: PreprocessSpec
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """The bundle's folder name, for example ``hrvit_b1-segment-512x512``."""
+        return f"{self.name}-{self.task}-{self.imgsz[0]}x{self.imgsz[1]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ModelSpec:
+        """Rebuild a spec from a manifest. Raises TypeError or KeyError on values that are not a spec."""
+        pre = dict(values["preprocess"])
+        pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
+        overrides = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in values["overrides"])
+        height, width = values["imgsz"]
+        rest = {
+            **values,
+            "preprocess": PreprocessSpec(**pre),
+            "overrides": overrides,
+            "imgsz": (height, width),
+        }
+        return cls(**rest)

@@ -1,0 +1,97 @@
+"""The command line for the tests, in this process and in one of its own, and one exported bundle for all of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hiresvit.cli import main
+
+# SIGINT is ignored in a process that a shell has put in the background; Python's own handler is set again.
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+{before}
+from hiresvit.cli import main
+sys.exit(main())
+"""
+# hrvit_b1 shrunk to what exports in seconds; for what does not depend on the network.
+TINY = """
+from dataclasses import replace
+from hiresvit.models import MODELS
+from tiny import build_tiny
+MODELS["hrvit_b1"] = replace(MODELS["hrvit_b1"], build=build_tiny)
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run of the command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+def hiresvit_command(*args: str | Path, before: str = "") -> list[str]:
+    """What starts the command line in a process of its own, after the code ``before``."""
+    return [sys.executable, "-c", PROGRAM.format(before=before), *map(str, args)]
+
+
+def environment() -> dict[str, str]:
+    """The child imports this working tree, and takes one core."""
+    tests = Path(__file__).parent
+    return {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}
+
+
+def run_program(folder: Path, *args: str | Path, before: str = "") -> Result:
+    """Run the command line in a process of its own."""
+    done = subprocess.run(
+        hiresvit_command(*args, before=before),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run the command line in this process."""
+
+    def run(*args: str | Path) -> Result:
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A bundle of HRViT-b1 with fresh weights and what its export printed; do not change it."""
+    folder = tmp_path_factory.mktemp("exported")
+    options = ["--imgsz", "64x64", "--fp16", "--images", "2", "--no-latency", "--json"]
+    result = run_program(folder, "export", "hrvit_b1", *options)
+    assert result.code == 0, result.err
+    return folder / "hrvit_b1-segment-64x64", result
+
+
+@pytest.fixture
+def bundle(exported: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy of the exported bundle, to be changed."""
+    return Path(shutil.copytree(exported[0], tmp_path / "bundle"))

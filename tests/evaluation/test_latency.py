@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiresvit.errors import UsageError
+from hiresvit.evaluation.latency import LatencyStats, Ratio, latency_stats, measure_latency, ratio
+
+MS = 1_000_000
+
+
+class Clock:
+    """Nanoseconds that pass only when a run says so."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.calls: list[str] = []
+
+    def __call__(self) -> int:
+        return self.now
+
+    def run(self, name: str, *durations: int) -> Callable[[], None]:
+        """A run that takes the next of these durations, over and over."""
+
+        def call() -> None:
+            self.now += durations[self.calls.count(name) % len(durations)]
+            self.calls.append(name)
+
+        return call
+
+
+def test_hand_computed_statistics() -> None:
+    stats = latency_stats([4 * MS, 2 * MS, 4 * MS, 4 * MS, 5 * MS, 5 * MS, 7 * MS, 9 * MS], batch=2)
+    # The textbook's eight numbers: mean 5, population standard deviation 2.
+    assert (stats.mean_ms, stats.std_ms, stats.cv_percent) == pytest.approx((5, 2, 40))
+    assert (stats.calls, stats.min_ms, stats.max_ms, stats.median_ms) == (8, 2, 9, 4.5)
+    assert (stats.p90_ms, stats.p95_ms, stats.p99_ms) == (9, 9, 9)
+    assert stats.throughput == pytest.approx(2 * 8 / 0.040)
+    assert stats.samples_ns[:2] == (4 * MS, 2 * MS)  # as they came
+    assert (stats.h2d_ms, stats.d2h_ms, stats.gpu_compute_ms) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("count", "p90", "p95", "p99"),
+    [(1, 1, 1, 1), (9, 9, 9, 9), (10, 9, 10, 10), (20, 18, 19, 20), (100, 90, 95, 99), (1000, 900, 950, 990)],
+)
+def test_percentiles_are_trtexecs(count: int, p90: int, p95: int, p99: int) -> None:
+    # Samples 1 ms .. N ms: element N - 1 - floor((1 - p / 100) N) of the sort is N - floor(...) ms.
+    stats = latency_stats([MS * (i + 1) for i in reversed(range(count))])
+    assert (stats.p90_ms, stats.p95_ms, stats.p99_ms) == (p90, p95, p99)
+
+
+@given(st.lists(st.integers(1, 10**12), min_size=1, max_size=200))
+def test_statistics_are_ordered(samples: list[int]) -> None:
+    stats = latency_stats(samples)
+    order = [stats.min_ms, stats.median_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms, stats.max_ms]
+    # With an even N the median may lie above p90's element only if N < 10, where p90 is the maximum anyway.
+    assert order == sorted(order)
+    assert stats.samples_ns == tuple(samples)
+    json.dumps(stats.to_json(), allow_nan=False)
+
+
+def test_an_unstable_run_is_marked() -> None:
+    steady = latency_stats([1000, 1000, 1000, 1040])
+    assert steady.cv_percent < 2.5
+    assert steady.warnings == ()
+    assert latency_stats([1000, 1000, 1000, 1100]).warnings == (
+        "unstable: coefficient of variation 4.2 % is over 2.5 %",
+    )
+
+
+def test_sides_take_turns_and_the_order_rotates() -> None:
+    clock = Clock()
+    runs = {name: clock.run(name, MS) for name in "abc"}
+    stats = measure_latency(runs, warmup_s=0, min_s=0, min_iterations=3, clock=clock)
+    warmup, measured = clock.calls[:3], clock.calls[3:]
+    assert "".join(warmup) == "abc"
+    assert "".join(measured) == "abcbcacab"
+    assert {name: s.calls for name, s in stats.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_samples_of_one_index_are_of_one_round() -> None:
+    clock = Clock()
+    runs = {"a": clock.run("a", 7, 1 * MS, 2 * MS, 3 * MS), "b": clock.run("b", 7, 10 * MS, 20 * MS, 30 * MS)}
+    stats = measure_latency(runs, warmup_s=0, min_s=0, min_iterations=3, clock=clock)
+    assert stats["a"].samples_ns == (1 * MS, 2 * MS, 3 * MS)  # the warm-up call of 7 ns is not among them
+    assert stats["b"].samples_ns == (10 * MS, 20 * MS, 30 * MS)
+    assert ratio(stats["b"], stats["a"]) == Ratio(10, 10, 10)
+
+
+def test_durations_are_counted_over_all_sides() -> None:
+    clock = Clock()
+    runs = {"slow": clock.run("slow", 150 * MS), "fast": clock.run("fast", 50 * MS)}
+    stats = measure_latency(runs, warmup_s=0.4, min_s=1.0, min_iterations=2, clock=clock)
+    # A round takes 200 ms: 2 x 0.4 s of warm-up are 4 rounds, 2 x 1 s are 10.
+    assert len(clock.calls) == 2 * (4 + 10)
+    assert stats["slow"].calls == stats["fast"].calls == 10
+    assert stats["fast"].throughput == pytest.approx(20)  # by its own time, not the other side's
+
+
+def test_the_number_of_iterations_is_a_floor() -> None:
+    clock = Clock()
+    stats = measure_latency({"a": clock.run("a", 10_000 * MS)}, min_iterations=10, clock=clock)
+    assert stats["a"].calls == 10
+    assert len(clock.calls) == 11
+
+
+def test_ratios_are_paired() -> None:
+    a = latency_stats([20 * MS, 40 * MS, 90 * MS])
+    b = latency_stats([10 * MS, 10 * MS, 30 * MS])
+    assert ratio(a, b).median == 3  # of 2, 4, 3; the ratio of the medians would be 4
+    many = latency_stats([MS * (i + 1) for i in range(10)])
+    one = latency_stats([MS] * 10)
+    assert ratio(many, one) == Ratio(5.5, 1, 9)
+    with pytest.raises(UsageError, match="3 calls against 10"):
+        ratio(a, many)
+
+
+def test_impossible_measurements_are_refused() -> None:
+    clock = Clock()
+    run = {"a": clock.run("a", MS)}
+    with pytest.raises(UsageError, match="0 runs"):
+        measure_latency({})
+    with pytest.raises(UsageError, match="min_iterations 0"):
+        measure_latency(run, min_iterations=0, clock=clock)
+    with pytest.raises(UsageError, match="warmup_s -1"):
+        measure_latency(run, warmup_s=-1, clock=clock)
+    with pytest.raises(UsageError, match="at least 1 ns"):
+        measure_latency({"a": clock.run("a", 0)}, warmup_s=0, min_s=0, clock=clock)
+    with pytest.raises(UsageError, match="at least 1 ns"):
+        latency_stats([])
+
+
+def test_a_run_that_fails_is_not_swallowed() -> None:
+    def broken() -> None:
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        measure_latency({"a": broken})
+
+
+def test_the_real_clock_measures_real_work() -> None:
+    stats = measure_latency({"sum": lambda: np.arange(1000).sum()}, warmup_s=0, min_s=0, min_iterations=5)[
+        "sum"
+    ]
+    assert isinstance(stats, LatencyStats)
+    assert stats.calls == 5
+    assert stats.min_ms > 0

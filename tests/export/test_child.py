@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hiresvit.errors import HiresvitError
+from hiresvit.export.child import ChildResult, peak_rss_bytes, run_child
+
+
+def test_lines_arrive_in_order_and_without_newline() -> None:
+    lines: list[str] = []
+    result = run_child(["-c", "print('one'); print(); print('drei ä')"], on_line=lines.append)
+    assert lines == ["one", "", "drei ä"]
+    assert result == ChildResult(0, ())
+
+
+def test_a_line_arrives_while_the_child_still_runs(tmp_path: Path) -> None:
+    flag = tmp_path / "seen"
+    code = f"""
+import pathlib, sys, time
+print("ready", flush=True)
+deadline = time.monotonic() + 30
+while not pathlib.Path({str(flag)!r}).exists():
+    if time.monotonic() > deadline:
+        sys.exit("nobody answered")
+    time.sleep(0.01)
+"""
+    result = run_child(["-c", code], on_line=lambda line: flag.touch())
+    assert result.returncode == 0, result.stderr
+
+
+def test_exit_code_and_last_stderr_lines() -> None:
+    code = "import sys\nfor i in range(40): print(f'line {i}\\n', file=sys.stderr)\nsys.exit(3)"
+    result = run_child(["-c", code])
+    assert result.outcome == "exited with code 3"
+    assert result.stderr == tuple(f"line {i}" for i in range(20, 40))
+
+
+def test_stderr_of_many_megabytes_does_not_block_the_child() -> None:
+    result = run_child(["-c", "import sys\nfor _ in range(200): sys.stderr.write('x' * 9999 + '\\n')"])
+    assert result.returncode == 0
+    assert 0 < len(result.stderr) <= 20
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGSEGV, "was killed by SIGSEGV"),
+        (signal.SIGKILL, "was killed by SIGKILL (often: out of memory)"),
+        (signal.SIGRTMIN + 1, f"was killed by signal {signal.SIGRTMIN + 1}"),
+    ],
+)
+def test_a_signal_is_named(number: int, words: str) -> None:
+    result = run_child(["-c", f"import os; os.kill(os.getpid(), {int(number)})"])
+    assert result.returncode == -number
+    assert result.outcome == words
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("boom")])
+def test_an_exception_kills_the_child_and_what_it_started(error: BaseException) -> None:
+    code = """
+import subprocess, sys, time
+grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(grandchild.pid, flush=True)
+time.sleep(60)
+"""
+    pids: list[int] = []
+
+    def on_line(line: str) -> None:
+        pids.append(int(line))
+        raise error
+
+    with pytest.raises(type(error)):
+        run_child(["-c", code], on_line=on_line)
+    with pytest.raises(ChildProcessError):  # nothing left to wait for
+        os.waitpid(-1, os.WNOHANG)
+    deadline = time.monotonic() + 10  # who reaps the orphan is not us
+    while _runs(pids[0]):
+        assert time.monotonic() < deadline, "the grandchild is still there"
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_child_imports_what_we_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_here.py").write_text("print('found')")
+    monkeypatch.syspath_prepend(tmp_path)
+    lines: list[str] = []
+    assert run_child(["-m", "only_here"], on_line=lines.append).returncode == 0
+    assert lines == ["found"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH came with 3.11")
+def test_a_file_in_the_current_folder_shadows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('shadowed')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    result = run_child(["-c", "import numpy"])
+    assert result.returncode == 0, result.stderr
+
+
+def test_env_is_added() -> None:
+    lines: list[str] = []
+    code = "import os; print(os.environ['HIRESVIT_TEST'], 'PATH' in os.environ)"
+    run_child(["-c", code], env={"HIRESVIT_TEST": "7"}, on_line=lines.append)
+    assert lines == ["7 True"]
+
+
+def test_no_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with pytest.raises(HiresvitError, match="cannot start /nonexistent/python: No such file"):
+        run_child(["-c", ""])
+
+
+def test_peak_rss_is_the_childs_own_and_not_its_parents() -> None:
+    ballast = b"\1" * (200 << 20)
+    code = "from hiresvit.export.child import peak_rss_bytes; print(peak_rss_bytes())"
+    lines: list[str] = []
+    run_child(["-c", code], on_line=lines.append)
+    assert peak_rss_bytes() > len(ballast)
+    # A bare interpreter is 10 to 20 MB; ru_maxrss would say more than the ballast.
+    assert 1 << 20 < int(lines[0]) < 100 << 20
+
+
+def test_peak_rss_remembers_what_was_freed() -> None:
+    code = """
+from hiresvit.export.child import peak_rss_bytes
+ballast = b"1" * (150 << 20)
+del ballast
+print(peak_rss_bytes())
+"""
+    lines: list[str] = []
+    run_child(["-c", code], on_line=lines.append)
+    assert int(lines[0]) > 150 << 20

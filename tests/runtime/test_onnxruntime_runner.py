@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
+from hiresvit.runtime.runner import Runner, open_runner
+from hiresvit.spec import TensorSpec
+
+
+def save(path: Path, *nodes: onnx.NodeProto, batch: Any = "batch", kind: int = TensorProto.FLOAT) -> Path:
+    """A graph (batch, 2) -> (batch, 2), y being what the nodes make of x."""
+    values = [helper.make_tensor_value_info(name, kind, [batch, 2]) for name in ("x", "y")]
+    graph = helper.make_graph(list(nodes), "tiny", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Path:
+    return save(tmp_path / "double.onnx", helper.make_node("Add", ["x", "x"], ["y"]))
+
+
+def test_a_graph_runs_and_says_what_it_takes(double: Path) -> None:
+    with open_runner(double, threads=1) as runner:
+        assert runner.inputs == (TensorSpec("x", "float32", ("batch", 2)),)
+        assert runner.outputs == (TensorSpec("y", "float32", ("batch", 2)),)
+        y = runner({"x": np.array([[1, 2], [3, 4]], np.float32)})
+        assert list(y) == ["y"]
+        np.testing.assert_array_equal(y["y"], [[2, 4], [6, 8]])
+
+
+def test_strided_and_read_only_feeds_run_too(double: Path) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)[:, ::-2]
+    x.flags.writeable = False
+    with open_runner(double) as runner:
+        np.testing.assert_array_equal(runner({"x": x})["y"], 2 * x)
+
+
+def test_an_unnamed_axis_gets_a_name_and_fp16_its_dtype(tmp_path: Path) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    runner = OnnxRuntimeRunner(save(tmp_path / "a.onnx", node, batch=None, kind=TensorProto.FLOAT16))
+    assert runner.inputs == (TensorSpec("x", "float16", ("x_0", 2)),)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "words"),
+    [
+        ({}, "feeds are"),
+        ({"z": np.zeros((1, 2), np.float32)}, r"feeds are \['z'\]; the network's inputs are \['x'\]"),
+        ({"x": np.zeros((1, 2))}, r"float64 \(1, 2\); the network takes float32 \(batch, 2\)"),
+        ({"x": np.zeros((1, 3), np.float32)}, r"float32 \(1, 3\)"),
+        ({"x": np.zeros(2, np.float32)}, r"float32 \(2,\)"),
+        ({"x": np.zeros((1, 2), ">f4")}, "the network takes float32"),
+    ],
+)
+def test_feeds_that_do_not_fit_are_refused(double: Path, feeds: dict[str, NDArray[Any]], words: str) -> None:
+    with open_runner(double) as runner, pytest.raises(UsageError, match=words):
+        runner(feeds)
+
+
+def test_a_closed_runner_says_so(double: Path) -> None:
+    runner: Runner = open_runner(double)
+    runner.close()
+    runner.close()
+    with pytest.raises(UsageError, match="closed"):
+        runner({"x": np.zeros((1, 2), np.float32)})
+
+
+def test_damaged_files_are_artefact_errors(double: Path, tmp_path: Path) -> None:
+    whole = double.read_bytes()
+    for name, content in (("half", whole[:-20]), ("empty", b""), ("text", b"no graph")):
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(content)
+        with pytest.raises(ArtefactError, match=name) as caught:
+            open_runner(path)
+        assert "\n" not in str(caught.value)
+        assert caught.value.exit_code == 7
+
+
+def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.onnx", helper.make_node("Teleport", ["x"], ["y"]))
+    with pytest.raises(ArtefactError, match="Teleport"):
+        open_runner(path)
+
+
+def test_a_failure_at_run_time_is_one_quiet_line(tmp_path: Path) -> None:
+    shape = helper.make_node(
+        "Constant", [], ["s"], value=helper.make_tensor("s", TensorProto.INT64, [2], [7, 2])
+    )
+    path = save(tmp_path / "a.onnx", shape, helper.make_node("Reshape", ["x", "s"], ["y"]))
+    script = (
+        "import sys, numpy as np; from pathlib import Path; from hiresvit.errors import HiresvitError\n"
+        "from hiresvit.runtime.runner import open_runner\n"
+        "try: open_runner(Path(sys.argv[1]))({'x': np.zeros((1, 2), np.float32)})\n"
+        "except HiresvitError as error: print(error)\n"
+        "print('torch' in sys.modules)"
+    )
+    # In a process of its own, because ONNX Runtime logs from C++ straight to the file descriptor.
+    result = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    message, torch_loaded = result.stdout.splitlines()
+    assert message.startswith(f"{path}: ONNX Runtime failed on this input")
+    assert result.stderr == ""
+    assert torch_loaded == "False"
+
+
+def test_what_cannot_be_opened(double: Path, tmp_path: Path) -> None:
+    with pytest.raises(HiresvitError, match="no such file"):
+        open_runner(tmp_path / "none.onnx")
+    with pytest.raises(UsageError, match=r"'\.pth'"):
+        open_runner(tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match="threads 0"):
+        open_runner(double, threads=0)
+    for suffix in ("plan", "ENGINE"):
+        with pytest.raises(MissingDependency, match="TensorRT") as caught:
+            open_runner(tmp_path / f"a.{suffix}")
+        assert caught.value.exit_code == 6
+
+
+def test_tensors_that_numpy_has_no_type_for_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.onnx", helper.make_node("Identity", ["x"], ["y"]), kind=TensorProto.STRING)
+    with pytest.raises(UsageError, match=r"tensor\(string\)"):
+        open_runner(path)

@@ -1,0 +1,89 @@
+"""Atomic writing: the target is the old file or the new one, and nothing else stays behind."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from hiresvit.errors import HiresvitError
+from hiresvit.files import atomic_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(item.name for item in folder.iterdir())
+
+
+def test_the_target_appears_only_when_the_body_is_done(tmp_path: Path) -> None:
+    target = tmp_path / "graph.onnx"
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+        assert not target.exists()
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".onnx"  # writers such as numpy's add their own to a name without it
+    assert target.read_bytes() == b"new"
+    assert names(tmp_path) == ["graph.onnx"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError, SystemExit])
+def test_an_interrupted_body_leaves_the_old_file(tmp_path: Path, stop: type[BaseException]) -> None:
+    target = tmp_path / "graph.onnx"
+    target.write_bytes(b"old")
+
+    def write() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise stop
+
+    with pytest.raises(stop):
+        write()
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["graph.onnx"]
+
+
+def test_parent_folders_are_created_and_removed_again_on_failure(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "graph.onnx"
+
+    def write() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert names(tmp_path) == []
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"whole")
+    assert target.read_bytes() == b"whole"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always-full device")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    target = tmp_path / "graph.onnx"
+
+    def write() -> None:
+        with atomic_path(target), open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+
+    with pytest.raises(HiresvitError, match=r"cannot write .*graph\.onnx: No space left on device"):
+        write()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("under", ["file/graph.onnx", "file", "x" * 300])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, under: str) -> None:
+    (tmp_path / "file").mkdir()
+    target = tmp_path / under
+    if under != "file":  # a path below a file fails for root too, whom permissions do not stop
+        (tmp_path / "file").rmdir()
+        (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(HiresvitError, match=r"\Acannot write [^\n]+\Z"), atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_error_that_is_not_the_disks_passes_through(tmp_path: Path) -> None:
+    with pytest.raises(TimeoutError), atomic_path(tmp_path / "graph.onnx"):
+        raise TimeoutError(errno.ETIMEDOUT, "the builder hangs")
+    assert names(tmp_path) == []

@@ -1,0 +1,61 @@
+"""The real variants, exported: each takes half a minute, so it is done once. Nothing here may be changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from graphs import Array, content
+from onnx import ModelProto
+from torch import nn
+
+from hiresvit.data import sample_images
+from hiresvit.evaluation.parity import ParityReport, compare
+from hiresvit.export.contract import INPUT, Deployed
+from hiresvit.export.cpu import for_cpu
+from hiresvit.export.fp16 import to_fp16
+from hiresvit.export.onnx import export_onnx
+from hiresvit.export.simplify import simplify
+from hiresvit.models import build_model, enliven, model_spec
+from hiresvit.models.fold import fold
+from hiresvit.preprocess import preprocess
+from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
+from hiresvit.runtime.torch_runner import TorchRunner
+from hiresvit.spec import ModelSpec, Task
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A fresh model as `hiresvit export` makes it, before it is folded, and its graphs by stage."""
+
+    spec: ModelSpec
+    model: nn.Module
+    graphs: dict[str, ModelProto]
+
+
+@cache
+def chain(name: str, task: Task, imgsz: tuple[int, int]) -> Chain:
+    spec = model_spec(name, task, imgsz)
+    model = build_model(spec)
+    enliven(model, spec)
+    graph = export_onnx(fold(model), spec)
+    simple, report = simplify(graph)
+    assert report.rolled_back is None
+    graphs = {"onnx": graph, "simplified": simple, "cpu": for_cpu(simple), "fp16": to_fp16(simple)[0]}
+    return Chain(spec, model, graphs)
+
+
+def pictures(spec: ModelSpec, count: int) -> list[dict[str, Array]]:
+    images = sample_images(count, spec.imgsz)
+    return [{INPUT: preprocess(image, spec.preprocess, spec.imgsz)} for image in images]
+
+
+def parity(of: Chain, graph: ModelProto, folder: Path, images: int = 2) -> ParityReport:
+    """What `hiresvit export` measures of a graph against the unfolded model, with one thread each."""
+    path = folder / "graph.onnx"
+    path.write_bytes(content(graph))
+    with OnnxRuntimeRunner(path, threads=1) as runner:
+        deployed = Deployed(of.model, of.spec)
+        with TorchRunner(deployed, runner.inputs, runner.outputs, threads=1) as reference:
+            return compare(reference, runner, pictures(of.spec, images), of.spec.task)
