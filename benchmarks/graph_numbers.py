@@ -3,8 +3,10 @@
     python benchmarks/graph_numbers.py [--models hrvit_b1 ...] [--task segment] [--write]
 
 Plans are built by TensorRT-RTX for compute capability 8.0 and later, on a machine without a GPU: the kernels are
-counted, none is run. ``export`` is one `hiresvit export MODEL --fp16` in a process of its own: wall time, and the
-largest resident memory of it and its children together, looked at ten times a second (Linux).
+counted, none is run. Parity is the worst of all graphs, and FP16's, against PyTorch. ``export`` is one
+`hiresvit export MODEL --fp16 --no-latency` in a process of its own: wall time, and the largest resident memory of it
+and its children together, looked at ten times a second (Linux). `--write` keeps the result in benchmarks/results and
+puts the table into docs/tensorrt.md; models that were not asked for keep the rows they have.
 """
 
 from __future__ import annotations
@@ -18,11 +20,27 @@ import time
 from pathlib import Path
 from typing import Any
 
+from paper_numbers import with_table
+
 from hiresvit import list_models
 from hiresvit.bundle import read_bundle
 from hiresvit.sources import graph_summary
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "graph_numbers.json"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "tensorrt.md"
+BEGIN, END = "<!-- graph-numbers: benchmarks/graph_numbers.py --write -->", "<!-- /graph-numbers -->"
+HEAD = (
+    *(
+        "model",
+        "task",
+        "size",
+        "nodes exported, simplified",
+        "kernels",
+        "attentions fused",
+        "products in FP16",
+    ),
+    *("activation", "plan", "build", "parity FP32, FP16", "export"),
+)
 
 
 def main() -> None:
@@ -30,38 +48,45 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=list_models())
-    parser.add_argument("--task", default="segment")
-    parser.add_argument("--write", action="store_true", help="keep the result in benchmarks/results")
+    parser.add_argument("--task", help="default: the family's own")
+    parser.add_argument("--write", action="store_true", help="keep the result and update docs/tensorrt.md")
     args = parser.parse_args()
-    rows = [measure(name, args.task) for name in args.models]
-    print(
-        "| model | size | nodes exported, simplified | kernels | attentions fused | products in FP16 |",
-        end="",
-    )
-    print(" activation | plan | build | export |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(cells(row)) + " |")
-    if args.write:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "graph_numbers.json").write_text(json.dumps(rows, indent=1) + "\n")
+    rows = json.loads(RESULTS.read_text()) if args.write and RESULTS.exists() else []
+    for name in args.models:
+        row = measure(name, args.task)
+        print("| " + " | ".join(cells(row)) + " |", flush=True)
+        rows = [other for other in rows if (other["model"], other["task"]) != (name, row["task"])] + [row]
+        if args.write:
+            rows.sort(key=lambda row: (list_models().index(row["model"]), row["task"]))
+            RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+            DOCUMENT.write_text(with_table(DOCUMENT.read_text(), table(rows), BEGIN, END))
 
 
-def measure(name: str, task: str) -> dict[str, Any]:
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    return "\n".join(lines + [f"| {' | '.join(cells(row))} |" for row in rows])
+
+
+def measure(name: str, task: str | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "bundle")
-        command = ["-m", "hiresvit", "export", name, "--task", task, "--fp16", "-o", str(target), "--json"]
-        seconds, peak = run(command)
+        command = ["-m", "hiresvit", "export", name, "--fp16", "--no-latency", "-o", str(target), "--json"]
+        seconds, peak = run([*command, *(["--task", task] if task else [])])
         bundle = read_bundle(target)
         graph = graph_summary(bundle.path("simplified"))
-        engine = bundle.manifest.engine
+    manifest = bundle.manifest
+    assert manifest.parity is not None
     return {
         "model": name,
-        "task": task,
-        "imgsz": list(bundle.manifest.spec.imgsz),
-        "simplify": bundle.manifest.simplify,
+        "task": manifest.spec.task,
+        "imgsz": list(manifest.spec.imgsz),
+        "simplify": manifest.simplify,
         "operators": graph["operators"],
-        "engine": engine,
+        "engine": manifest.engine,
+        "parity_db": {
+            stage["stage"]: min(output["sqnr_db"] for output in stage["report"]["outputs"])
+            for stage in manifest.parity["stages"]
+        },
         "export_seconds": seconds,
         "export_peak_bytes": peak,
     }
@@ -98,8 +123,10 @@ def resident_bytes(root: int) -> int:
 def cells(row: dict[str, Any]) -> list[str]:
     engine, nodes = row["engine"], row["simplify"]
     products = sum(engine["precision"].values())
+    exact = min(db for stage, db in row["parity_db"].items() if stage != "fp16")
     return [
         row["model"],
+        row["task"],
         "x".join(str(side) for side in row["imgsz"]),
         f"{nodes['nodes_before']}, {nodes['nodes_after']}",
         str(engine["kernel_total"]),
@@ -108,6 +135,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         f"{engine['activation_bytes'] / 1e6:.1f} MB",
         f"{engine['plan_bytes'] / 1e6:.1f} MB",
         f"{engine['build_seconds']:.1f} s",
+        f"{exact:.0f}, {row['parity_db']['fp16']:.0f} dB",
         f"{row['export_seconds']:.0f} s, {row['export_peak_bytes'] / 2**30:.1f} GiB",
     ]
 

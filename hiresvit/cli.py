@@ -18,12 +18,13 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hiresvit import cli_options as opt
 from hiresvit import cli_output as out
+from hiresvit.cli_export import convert, export
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.version import __version__
 
@@ -58,108 +59,16 @@ def _root(
 @app.command("list")
 def list_models(as_json: opt.Json = False) -> None:
     """List the models: tasks, sizes, parameters, MACs."""
-    from hiresvit.evaluation.report import models_table
+    from hiresvit.evaluation.report import models_report
     from hiresvit.models import MODELS
+    from hiresvit.sources import describe_model
 
-    models = []
-    for name, entry in MODELS.items():
-        tasks = [
-            {
-                "task": task,
-                "default": task == entry.task,
-                "imgsz": list(imgsz),
-                "published": entry.published[task].__dict__ if task in entry.published else None,
-            }
-            for task, imgsz in entry.imgsz.items()
-        ]
-        models.append({"name": name, "family": entry.family, "weights": entry.weights, "tasks": tasks})
-    out.answer(as_json, {"models": models}, [models_table(models)])
+    models = [describe_model(name) for name in MODELS]
+    out.answer(as_json, {"models": models}, models_report(models))
 
 
-@app.command()
-def export(
-    context: typer.Context,
-    model: opt.Model,
-    *,
-    weights: opt.Weights = None,
-    ema: opt.Ema = False,
-    task: opt.TaskOption = None,
-    imgsz: opt.Imgsz = None,
-    num_classes: opt.Classes = None,
-    windows: Annotated[str | None, typer.Option(metavar="1,2,9,9", help="HRViT's attention windows.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Draw fresh weights from another seed.")] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Make the FP16 graph and, from it, the plan.")] = False,
-    io: Annotated[Literal["fp32", "fp16"], typer.Option(help="Types at the FP16 graph's ends.")] = "fp32",
-    int8: Annotated[bool, typer.Option("--int8", help="Not available in this version.")] = False,
-    calib: Annotated[Path | None, typer.Option(metavar="DIR", help="Calibration images for --int8.")] = None,
-    opset: Annotated[int, typer.Option(help="ONNX operator set, 17 to 22.")] = 20,
-    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open.")] = False,
-    logits: Annotated[
-        Literal["image", "head"] | None,
-        typer.Option(help="Segmentation at the image's size (default) or the head's stride."),
-    ] = None,
-    no_plan: Annotated[bool, typer.Option("--no-plan", help="Do not build a plan.")] = False,
-    images: Annotated[int, typer.Option(min=1, help="Pictures to compare every stage on.")] = 4,
-    min_sqnr: opt.MinSqnr = None,
-    min_cosine: opt.MinCosine = None,
-    min_agreement: opt.MinAgreement = None,
-    no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not measure latency.")] = False,
-    threads: opt.Threads = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
-    as_json: opt.Json = False,
-) -> None:
-    """Turn a checkpoint into a verified bundle.
-
-    The bundle holds the graphs and the plan, how far each graph is from PyTorch and how fast it is. Without
-    --weights the model has fresh ones, good for a trial.
-
-    A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu or fp16.
-    """
-    began = time.monotonic()
-    if int8 or calib:
-        raise _no_int8(int8, calib)
-    if seed is not None and weights is not None:
-        raise UsageError("--seed draws fresh weights: leave it out with --weights")
-    size, overrides = opt.parse_imgsz(imgsz), opt.parse_windows(windows)
-    without = [stage for stage, absent in (("fp16", not fp16), ("cpu", dynamic_batch)) if absent]
-    gates = opt.parse_gates(min_sqnr, min_cosine, min_agreement, without=without)
-
-    out.load_onnxruntime()
-    from hiresvit.models import model_spec
-    from hiresvit.pipeline import ExportSettings, export_bundle
-
-    spec = model_spec(model, task, size, num_classes, **overrides)
-    if logits and spec.task != "segment":
-        raise UsageError(f"--logits {logits} is about segmentation; the task is {spec.task}")
-    settings = ExportSettings(
-        weights=weights,
-        ema=ema,
-        seed=seed or 0,
-        fp16=fp16,
-        io=io,
-        opset=opset,
-        dynamic_batch=dynamic_batch,
-        resize=logits != "head",
-        plan=not no_plan,
-        images=images,
-        latency=not no_latency,
-        threads=threads,
-        gates=gates,
-        force=force,
-    )
-    command = ["hiresvit", *context.obj]
-    with out.progress() as on_step:
-        bundle = export_bundle(spec, output or Path(spec.slug), settings, command=command, on_step=on_step)
-    out.answer_export(as_json, bundle.folder, bundle.manifest.to_json(), time.monotonic() - began)
-
-
-def _no_int8(int8: bool, calib: Path | None) -> UsageError:
-    if not int8:
-        return UsageError("--calib is what --int8 calibrates with; leave it out")
-    if calib is None:
-        return UsageError("--int8 needs calibration data: --calib DIR (and is not available yet)")
-    return UsageError("--int8 is not available in this version; export with --fp16 instead")
+app.command()(export)
+app.command()(convert)
 
 
 @app.command()
@@ -180,9 +89,11 @@ def compare(
     *,
     weights: opt.Weights = None,
     ema: opt.Ema = False,
+    allow_missing: opt.AllowMissing = None,
     task: opt.TaskOption = None,
     imgsz: opt.Imgsz = None,
     num_classes: opt.Classes = None,
+    settings: opt.Settings = None,
     graph: opt.Graph = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture to compare on, too.")] = None,
     images: Annotated[int, typer.Option(min=0, help="How many drawn pictures to compare on.")] = 4,
@@ -194,7 +105,15 @@ def compare(
 ) -> None:
     """Compare two networks' answers on pictures."""
     limits = opt.parse_limits(min_sqnr, min_cosine, min_agreement)
-    options = opt.model_options(weights, ema, task, imgsz, num_classes)
+    options = opt.model_options(
+        weights=weights,
+        ema=ema,
+        allow_missing=allow_missing,
+        task=task,
+        imgsz=imgsz,
+        num_classes=num_classes,
+        settings=settings,
+    )
     from hiresvit.data import sample_images
     from hiresvit.evaluation import parity
     from hiresvit.evaluation.report import parity_table
@@ -224,9 +143,11 @@ def bench(
     *,
     weights: opt.Weights = None,
     ema: opt.Ema = False,
+    allow_missing: opt.AllowMissing = None,
     task: opt.TaskOption = None,
     imgsz: opt.Imgsz = None,
     num_classes: opt.Classes = None,
+    settings: opt.Settings = None,
     graph: opt.Graph = None,
     min_s: Annotated[float, typer.Option(help="Seconds to measure each side for.")] = 3.0,
     budget_ms: Annotated[float | None, typer.Option(help="Most the median may take.")] = None,
@@ -237,7 +158,15 @@ def bench(
     for option, value in (("--min-s", min_s), ("--budget-ms", budget_ms)):
         if value is not None and not 0 <= value < math.inf:
             raise UsageError(f"{option} {value:g}: give a number of 0 or more")
-    options = opt.model_options(weights, ema, task, imgsz, num_classes)
+    options = opt.model_options(
+        weights=weights,
+        ema=ema,
+        allow_missing=allow_missing,
+        task=task,
+        imgsz=imgsz,
+        num_classes=num_classes,
+        settings=settings,
+    )
     from hiresvit.evaluation.report import latency_tables
     from hiresvit.sources import measure_sources
 
@@ -264,16 +193,26 @@ def run(
     ] = None,
     weights: opt.Weights = None,
     ema: opt.Ema = False,
+    allow_missing: opt.AllowMissing = None,
     task: opt.TaskOption = None,
     imgsz: opt.Imgsz = None,
     num_classes: opt.Classes = None,
+    settings: opt.Settings = None,
     graph: opt.Graph = None,
     threads: opt.Threads = None,
     as_json: opt.Json = False,
 ) -> None:
     """Answer for one picture: overlay or top-5."""
     began = time.monotonic()
-    options = opt.model_options(weights, ema, task, imgsz, num_classes)
+    options = opt.model_options(
+        weights=weights,
+        ema=ema,
+        allow_missing=allow_missing,
+        task=task,
+        imgsz=imgsz,
+        num_classes=num_classes,
+        settings=settings,
+    )
     target = _overlay_name(image, output)
     from hiresvit.evaluation.report import shares_table, size_text, top_table
     from hiresvit.preprocess import load_image

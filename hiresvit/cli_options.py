@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,8 +21,20 @@ Texts = list[str] | None
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hiresvit list`.")]
 Anything = Annotated[str, typer.Argument(help="A model name, an .onnx file or a bundle folder.")]
-Weights = Annotated[Path | None, typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .safetensors.")]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.")
+]
 Ema = Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")]
+AllowMissing = Annotated[
+    Literal["head"] | None,
+    typer.Option("--allow-missing", help="Take a checkpoint without the task's head, and draw that."),
+]
+Settings = Annotated[
+    Texts,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting of the family: windows=1,2,9,9, pooled_size=12, ..."
+    ),
+]
 TaskOption = Annotated[Task | None, typer.Option("--task", help="Default: the family's own.")]
 Imgsz = Annotated[
     str | None, typer.Option("--imgsz", metavar="HxW", help="Input size; default: the family's own.")
@@ -55,13 +67,22 @@ def parse_imgsz(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2] or match[1])
 
 
-def parse_windows(text: str | None) -> dict[str, Any]:
-    """``1,2,9,9`` or ``1-2-9-9`` as the model's ``windows``; nothing where the option was not given."""
-    if text is None:
-        return {}
-    if not re.fullmatch(r"\d+([,-]\d+)*", text.strip(), re.ASCII):
-        raise UsageError(f"--windows {text}: give one number for each of the four stages, such as 1,2,9,9")
-    return {"windows": tuple(int(size) for size in re.split("[,-]", text.strip()))}
+def parse_settings(texts: Texts) -> dict[str, Any]:
+    """``NAME=VALUE`` as the model's own arguments: ``1,2,9,9`` or ``1-2-9-9`` is a tuple, ``12`` a number."""
+    settings: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name.isidentifier() and equals and value):
+            raise UsageError(f"--set {text}: give NAME=VALUE such as windows=1,2,9,9")
+        if name in settings:
+            raise UsageError(f"--set {text}: {name} is already set to {settings[name]}")
+        if re.fullmatch(r"\d+([,-]\d+)+", value, re.ASCII):
+            settings[name] = tuple(int(part) for part in re.split("[,-]", value))
+        elif re.fullmatch(r"-?\d+", value, re.ASCII):
+            settings[name] = int(value)
+        else:
+            settings[name] = float(value) if re.fullmatch(r"-?\d*\.\d+", value, re.ASCII) else value
+    return settings
 
 
 def parse_gates(*texts: Texts, without: Collection[str]) -> dict[str, Gate]:
@@ -92,11 +113,19 @@ def parse_limits(*texts: Texts) -> dict[str, float]:
 
 
 def model_options(
-    weights: Path | None, ema: bool, task: Task | None, imgsz: str | None, num_classes: int | None
+    *,
+    weights: Path | None,
+    ema: bool,
+    allow_missing: str | None,
+    task: Task | None,
+    imgsz: str | None,
+    num_classes: int | None,
+    settings: Texts,
 ) -> dict[str, Any]:
-    """Those that were given of the options that make a model from its name."""
+    """What `create_model` takes: those that were given of the options that make a model from its name."""
     options: dict[str, Any] = {"weights": weights, "ema": ema or None, "task": task}
-    options |= {"imgsz": parse_imgsz(imgsz), "num_classes": num_classes}
+    options |= {"allow_missing_head": True if allow_missing else None}
+    options |= {"imgsz": parse_imgsz(imgsz), "num_classes": num_classes, **parse_settings(settings)}
     return {name: value for name, value in options.items() if value is not None}
 
 

@@ -69,6 +69,7 @@ class ExportSettings:
 
     weights: Path | None = None
     ema: bool = False
+    allow_missing_head: bool = False
     seed: int = 0
     fp16: bool = False
     io: Literal["fp32", "fp16"] = "fp32"
@@ -156,6 +157,8 @@ def _check(settings: ExportSettings) -> None:
         raise UsageError(f"{settings.threads} threads: give at least 1")
     if settings.ema and settings.weights is None:
         raise UsageError("--ema chooses among the weights of a checkpoint: give one with --weights")
+    if settings.allow_missing_head and settings.weights is None:
+        raise UsageError("--allow-missing head is about a checkpoint: give one with --weights")
 
 
 def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, Weights, list[str]]:
@@ -167,11 +170,14 @@ def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, Weights
             " mean nothing; give a checkpoint with --weights"
         )
         return model, Weights(f"fresh, seed {settings.seed}"), [note]
-    report = load_model_weights(model, spec, settings.weights, ema=settings.ema)
-    notes = [f"{report.loaded} tensors from {report.source} of {settings.weights.name}", *report.notes]
-    if report.left_out:
-        notes.append(f"left out by name: {', '.join(report.left_out)}")
-    return model, Weights(settings.weights.name, sha256_file(settings.weights)), notes
+    report = load_model_weights(
+        model, spec, settings.weights, ema=settings.ema, allow_missing_head=settings.allow_missing_head
+    )
+    return (
+        model,
+        Weights(settings.weights.name, sha256_file(settings.weights)),
+        report.lines(settings.weights),
+    )
 
 
 def _feeds(spec: ModelSpec, count: int) -> Feeds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hiresvit.export.engine import count_attentions
 from hiresvit.models import MODELS, create_model, enliven, find_model
 from hiresvit.runtime.runner import Casting, Runner, open_runner
 from hiresvit.runtime.torch_runner import TorchRunner
-from hiresvit.spec import ModelSpec, Task
+from hiresvit.spec import ModelSpec
 
 GRAPHS: tuple[Role, ...] = ("fp32", "simplified", "cpu", "fp16")
 
@@ -38,26 +38,16 @@ class Source:
 def open_source(
     text: str,
     *,
-    weights: Path | None = None,
-    ema: bool = False,
-    task: Task | None = None,
-    imgsz: tuple[int, int] | None = None,
-    num_classes: int | None = None,
     graph: str | None = None,
     threads: int | None = None,
+    **model_options: Any,
 ) -> Source:
     """Open a model name (PyTorch), an ``.onnx`` file or a bundle's ``graph`` (default: cpu).
 
-    A bundle is verified and its golden pair replayed first. Raises UsageError for a name that is none of these
-    and for options that do not apply, ArtefactError for what is damaged, HiresvitError for what is missing.
+    ``model_options`` are those of `create_model`; None stands for its default. A bundle is verified and its golden
+    pair replayed first. Raises UsageError for a name that is none of these and for options that do not apply,
+    ArtefactError for what is damaged, HiresvitError for what is missing.
     """
-    model_options = {
-        "weights": weights,
-        "ema": ema or None,
-        "task": task,
-        "imgsz": imgsz,
-        "num_classes": num_classes,
-    }
     path = Path(text)
     if not path.exists() and not path.suffix:
         if graph is not None:
@@ -156,22 +146,31 @@ def inspect_source(text: str) -> dict[str, Any]:
             }
         return {"kind": "graph", "path": str(path), **graph_summary(path), **tensors}
     if text in MODELS:
-        entry = find_model(text)
-        return {
-            "kind": "model",
-            "name": text,
-            "family": entry.family,
-            "task": entry.task,
-            "imgsz": {task: list(size) for task, size in entry.imgsz.items()},
-            "published": {task: row.__dict__ for task, row in entry.published.items()},
-            "weights": entry.weights,
-        }
+        return {"kind": "model", **describe_model(text)}
     if path.exists():
         raise UsageError(f"{text}: give a model name, an .onnx file or a bundle folder (one with {MANIFEST})")
     if path.suffix or len(path.parts) > 1:
         raise HiresvitError(f"{text} does not exist")
     find_model(text)
     raise AssertionError("unreachable")
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """A row of the registry as plain JSON values: tasks with their sizes and numbers, settings, weights."""
+    entry = find_model(name)
+    tasks = [
+        {"task": task, "default": task == entry.task, "imgsz": list(size), **asdict(entry.numbers[task])}
+        for task, size in entry.imgsz.items()
+    ]
+    return {
+        "name": name,
+        "family": entry.family,
+        "tasks": tasks,
+        "settings": list(entry.overrides),
+        "strides": list(entry.strides),
+        "paper_counts": entry.convention,
+        "weights": entry.weights,
+    }
 
 
 def _roles(bundle: Bundle) -> Sequence[Role]:

@@ -10,6 +10,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 TASKS: tuple[Task, ...] = ("classify", "segment", "features")
 
+STRIDES = (4, 8, 16, 32)  # of the maps of a backbone with four stages
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -44,7 +46,8 @@ class ModelSpec:
     """Which model, for which task, at which size: everything `create_model` needs but the weights.
 
     ``imgsz`` is (height, width). ``overrides`` are the family's own arguments that differ from the variant's
-    table, as sorted (name, value) pairs, so that two specs that mean the same compare equal.
+    table, as sorted (name, value) pairs, so that two specs that mean the same compare equal. ``strides`` are those
+    of the maps that ``features`` gives.
     """
 
     name: str
@@ -54,6 +57,7 @@ class ModelSpec:
     num_classes: int
     preprocess: PreprocessSpec
     overrides: tuple[tuple[str, Any], ...] = ()
+    strides: tuple[int, ...] = STRIDES
 
     @property
     def slug(self) -> str:
@@ -76,5 +80,6 @@ class ModelSpec:
             "preprocess": PreprocessSpec(**pre),
             "overrides": overrides,
             "imgsz": (height, width),
+            "strides": tuple(values.get("strides", STRIDES)),  # older manifests have none
         }
         return cls(**rest)

@@ -80,8 +80,15 @@ def test_list_has_every_variant_and_task(cli: Cli) -> None:
     result = cli("list")
     assert result.code == 0
     rows = [line.split() for line in result.out.splitlines()]
-    assert ["hrvit_b1", "segment", "(default)", "512x512", "8.1", "14.10", "15.21"] in [r[:7] for r in rows]
+    first = ["hrvit_b1", "segment", "(default)", "512x512", "8.149", "8.1", "15.21", "14.1"]
+    assert first in rows
     assert all(any(row[0] == name for row in rows if row) for name in MODELS)
+    sizes = [cell for row in rows for cell in row if re.fullmatch(r"\d+x\d+", cell)]
+    assert len(sizes) == sum(len(entry.imgsz) for entry in MODELS.values())
+    text = " ".join(result.out.split())
+    for entry in MODELS.values():
+        assert f"{entry.family}: {entry.convention}" in text
+        assert entry.weights in text
 
 
 def test_list_json_is_one_document(cli: Cli) -> None:
@@ -92,11 +99,19 @@ def test_list_json_is_one_document(cli: Cli) -> None:
     [task] = [task for task in document["models"][0]["tasks"] if task["default"]]
     assert task["task"] == "segment"
     assert task["imgsz"] == [512, 512]
-    assert task["published"]["params"] == 8.1
+    assert (task["params"], task["paper_params"], task["gmacs"], task["paper_gmacs"]) == (
+        8.149,
+        8.1,
+        15.212,
+        14.1,
+    )
 
 
 def test_inspect_of_a_model_name(cli: Cli) -> None:
-    assert json.loads(cli("inspect", "hrvit_b2", "--json").out)["published"]["segment"]["params"] == 20.8
+    document = json.loads(cli("inspect", "hrvit_b2", "--json").out)
+    assert document["kind"] == "model"
+    assert document["tasks"][0]["paper_params"] == 20.8
+    assert document["settings"] == ["windows", "head", "drop_path"]
     assert "hrvit_b2" in cli("inspect", "hrvit_b2").out
 
 
@@ -131,8 +146,35 @@ BAD_ARGUMENTS = [
     ("export hrvit_b1 --imgsz 16", 2, "nearest: 32x32"),
     ("export hrvit_b1 --imgsz 512x", 2, "give HEIGHTxWIDTH such as 512x1024"),
     ("export hrvit_b1 --imgsz x", 2, "give HEIGHTxWIDTH"),
-    ("export hrvit_b1 --windows 1,2,x,9", 2, "--windows 1,2,x,9: give one number for each"),
-    ("export hrvit_b1 --windows 1-2-9", 2, "give four whole numbers"),
+    ("export hrvit_b1 --set windows", 2, "--set windows: give NAME=VALUE such as windows=1,2,9,9"),
+    ("export hrvit_b1 --set windows=", 2, "give NAME=VALUE"),
+    ("export hrvit_b1 --set windows=1,2,x,9", 2, "windows='1,2,x,9': give four whole numbers"),
+    ("export hrvit_b1 --set windows=1-2-9", 2, "windows=(1, 2, 9): give four whole numbers"),
+    ("export hrvit_b1 --set windows=7 --set windows=9", 2, "windows is already set to 7"),
+    ("export hrvit_b1 --set drop_path=1.5", 2, "drop_path=1.5: give a rate"),
+    (
+        "export hrvit_b1 --set pooled_size=7",
+        2,
+        "hrvit_b1 has no argument pooled_size: it takes windows, head",
+    ),
+    ("export hrvit_b1 --set head=upernet --task features", 2, "head='upernet' serves segment"),
+    ("export lrformer_t --set pooled_size=1", 2, "pooled_size=1"),
+    ("export lrformer_t --set pool_small=never", 2, "pool_small='never'"),
+    ("export lrformer_t --imgsz 500x512", 2, "nearest: 480x512 or 512x512"),
+    ("export lrformer_xl --task segment", 2, "does not serve segment, only classify and features"),
+    ("export mixformer_b1 --imgsz 216x224", 2, "216x224"),
+    ("export mixformer_b1 --set head=upernet", 2, "mixformer_b1 has no argument head: it takes drop_path"),
+    ("export hiri_vit_s --imgsz 224", 2, "224x224"),
+    ("export hiri_vit_s --set head=upernet", 2, "head='upernet'"),
+    ("export hiri_vit_s --task segment --set head=linear", 2, "head='linear'"),
+    ("export hiri_vit_s --set stride_plan=2,3,2,2", 2, "stride_plan=(2, 3, 2, 2)"),
+    ("export hrvit_b1 --allow-missing head", 2, "is about a checkpoint: give one with --weights"),
+    ("export hrvit_b1 --allow-missing neck", 2, "'neck' is not one of 'head'"),
+    ("bench hrvit_b1 --set windows=7", 2, "windows=7: give four whole numbers"),
+    ("convert a.pth b.safetensors", 2, "Missing option '--model'"),
+    ("convert a.pth b.pth --model hrvit_b1", 2, "give a name that ends in .safetensors"),
+    ("convert a.pth b.safetensors --model hrvit", 2, "unknown model 'hrvit'"),
+    ("convert a.pth b.safetensors --model hrvit_b1", 1, "a.pth does not exist"),
     ("export hrvit_b1 --num-classes 0", 2, "--num-classes"),
     ("export hrvit_b1 --task features --num-classes 3", 2, "leave num_classes (--num-classes) out"),
     ("export hrvit_b1 --task classify --logits head", 2, "--logits head is about segmentation"),
@@ -242,6 +284,41 @@ def test_another_number_of_classes_names_the_option(cli: Cli, tmp_path: Path) ->
     result = cli("export", "hrvit_b1", "--weights", weights, "--imgsz", "64", "--num-classes", "7")
     assert result.code == 1
     assert "pass --num-classes 19" in result.err
+
+
+def test_convert(cli: Cli, tmp_path: Path) -> None:
+    weights = checkpoint(tmp_path / "w.pth", "hrvit_b1")
+    target = tmp_path / "w.safetensors"
+    result = cli("convert", weights, target, "--model", "hrvit_b1", "--task", "classify")
+    assert result.code == 0
+    assert f"wrote {target}: " in result.out
+    assert f"next: hiresvit export hrvit_b1 --task classify --weights {target}" in result.out
+    again = cli("convert", weights, target, "--model", "hrvit_b1", "--task", "features", "--json")
+    assert (again.code, again.err) == (
+        1,
+        f"error: {target} exists; pass --force to replace it or choose another name\n",
+    )
+    again = cli("convert", weights, target, "--model", "hrvit_b1", "--task", "features", "--force", "--json")
+    found = json.loads(again.out)
+    assert found["left_out"] == ["head.*"]
+    assert found["bytes"] == target.stat().st_size
+
+
+def test_convert_without_a_head(cli: Cli, tmp_path: Path) -> None:
+    weights = checkpoint(tmp_path / "w.pth", "lrformer_t_backbone")
+    target = tmp_path / "w.safetensors"
+    asked = ("convert", weights, target, "--model", "lrformer_t")
+    result = cli(*asked)
+    assert result.code == 1
+    assert "no segmentation head (no decode_head.* keys)" in result.err
+    assert "--allow-missing head" in result.err
+    assert not target.exists()
+    result = cli(*asked, "--task", "classify", "--allow-missing", "head")
+    assert result.code == 0
+    assert "note: not in the file and untrained: head.*" in result.out
+    result = cli("convert", weights, target, "--model", "lrformer_s", "--force")
+    assert "this looks like lrformer_t" in result.err
+    assert target.exists()
 
 
 def test_an_output_below_a_file_cannot_be_written(cli: Cli, tmp_path: Path) -> None:

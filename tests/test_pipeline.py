@@ -422,6 +422,18 @@ class TestCheckpoints:
         assert caught.value.exit_code == 1
         assert list(tmp_path.iterdir()) == [checkpoint]
 
+    def test_a_head_that_is_missing(self, tmp_path: Path, trained: nn.Module) -> None:
+        state = {k: v for k, v in trained.state_dict().items() if not k.startswith("decode_head.")}
+        torch.save(state, path := tmp_path / "backbone.pth")
+        with pytest.raises(HiresvitError, match="no segmentation head .* --allow-missing head"):
+            export(tmp_path / "bundle", replace(FAST, weights=path))
+        with pytest.raises(UsageError, match="is about a checkpoint: give one with --weights"):
+            export(tmp_path / "bundle", replace(FAST, allow_missing_head=True))
+        assert list(tmp_path.iterdir()) == [path]
+        bundle = export(tmp_path / "bundle", replace(FAST, weights=path, allow_missing_head=True))
+        [note] = [note for note in bundle.manifest.notes if "untrained" in note]
+        assert note == "not in the file and untrained: decode_head.*; its answers mean nothing"
+
     def test_an_average_that_is_not_there(self, tmp_path: Path, checkpoint: Path) -> None:
         with pytest.raises(HiresvitError):
             export(tmp_path / "bundle", replace(FAST, weights=checkpoint, ema=True))

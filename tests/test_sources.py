@@ -130,7 +130,8 @@ class TestModels:
     def test_description(self) -> None:
         found = inspect_source("hrvit_b2")
         assert (found["kind"], found["name"], found["family"]) == ("model", "hrvit_b2", "hrvit")
-        assert found["imgsz"]["segment"] == [512, 512]
+        [row] = [row for row in found["tasks"] if row["task"] == "segment"]
+        assert (row["imgsz"], row["default"]) == ([512, 512], True)
         json.dumps(found)
 
 

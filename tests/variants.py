@@ -36,6 +36,12 @@ class Chain:
 
 @cache
 def chain(name: str, task: Task, imgsz: tuple[int, int]) -> Chain:
+    """`make_chain`, once; for what is small."""
+    return make_chain(name, task, imgsz)
+
+
+def make_chain(name: str, task: Task, imgsz: tuple[int, int]) -> Chain:
+    """Export a variant with fresh weights."""
     spec = model_spec(name, task, imgsz)
     model = build_model(spec)
     enliven(model, spec)

@@ -75,7 +75,8 @@ def export_report(manifest: Values) -> list[RenderableType]:
 def inspect_report(found: Values) -> list[RenderableType]:
     """What `inspect_source` said of a model name, a graph or a bundle."""
     if found["kind"] == "model":
-        return [_facts({key: _plain(value) for key, value in found.items() if key != "published"})]
+        facts = {key: _plain(value) for key, value in found.items() if key not in {"kind", "tasks", "name"}}
+        return [models_table([found]), _facts(facts)]
     if found["kind"] == "graph":
         return [_contract_table(found), _graphs_table({found["stage"] or "unknown": found})]
     unlisted = [f"note: {name} lies in the folder and is no part of the bundle" for name in found["unlisted"]]
@@ -89,24 +90,44 @@ def inspect_report(found: Values) -> list[RenderableType]:
     ]
 
 
+def models_report(models: Sequence[Values]) -> list[RenderableType]:
+    """Variants with what their papers say and what we count, then what both mean and where weights are."""
+    counted = _grouped((model["paper_counts"], model["family"]) for model in models)
+    origins = _grouped((model["weights"], model["name"]) for model in models)
+    return [
+        models_table(models),
+        "\nGMACs, ours: convolutions, linear layers and both attention matmuls. The paper's count of",
+        *(f"  {', '.join(families)}: {what}" for what, families in counted.items()),
+        "\nweights of",
+        *(f"  {', '.join(names)}: {where}" for where, names in origins.items()),
+    ]
+
+
 def models_table(models: Iterable[Values]) -> Table:
-    """Variants with what their papers say and what we count."""
-    table = _table(None, "model", "task", "size", ">params M", ">GMACs paper", ">GMACs ours", "weights")
+    """One row per variant and task."""
+    columns = ["model", "task", "size", ">params M", ">paper", ">GMACs", ">paper"]
+    table = _table(None, *columns)
     for model in models:
         for number, row in enumerate(model["tasks"]):
-            mark = " (default)" if row["default"] else ""
-            published = row["published"] or {}
-            params = published.get("params")
             table.add_row(
                 "" if number else model["name"],
-                row["task"] + mark,
+                row["task"] + (" (default)" if row["default"] else ""),
                 _by(row["imgsz"]),
-                _number(params, f".{published.get('params_digits', 1)}f"),
-                _number(published.get("macs"), ".2f"),
-                _number(published.get("gmacs"), ".2f"),
-                "" if number else model["weights"],
+                _number(row["params"], ".3f"),
+                _number(row["paper_params"], f".{row['digits']}f"),
+                _number(row["gmacs"], ".2f"),
+                "" if row["paper_gmacs"] is None else str(row["paper_gmacs"]),
             )
     return table
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """What each key stands beside, in order and once."""
+    groups: dict[str, list[str]] = {}
+    for key, value in pairs:
+        if value not in groups.setdefault(key, []):
+            groups[key].append(value)
+    return groups
 
 
 def parity_table(parity: Values) -> Table:

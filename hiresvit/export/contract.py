@@ -15,7 +15,6 @@ from hiresvit.spec import ModelSpec, TensorSpec
 _SPEC_KEY, _STAGE_KEY = "hiresvit.spec", "hiresvit.stage"
 
 INPUT = "image"
-STRIDES = (4, 8, 16, 32)
 BATCH = "batch"
 
 
@@ -25,15 +24,18 @@ class Deployed(nn.Module):
     def __init__(self, model: nn.Module, spec: ModelSpec, *, resize: bool = True) -> None:
         super().__init__()
         self.model = model
-        self.height = spec.imgsz[0] if resize and spec.task == "segment" else None
+        self.size = spec.imgsz if resize and spec.task == "segment" else None
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         out: Tensor | tuple[Tensor, ...] = self.model(image)
-        if self.height is None or isinstance(out, tuple):
+        if self.size is None or isinstance(out, tuple):
             return out
+        height, width = self.size
         # A factor and not a size: no shape arithmetic in the graph, whatever the batch is.
-        factor = self.height / out.shape[2]
-        return F.interpolate(out, scale_factor=factor, mode="bilinear", align_corners=False)
+        factor = -(-height // out.shape[2])
+        out = F.interpolate(out, scale_factor=float(factor), mode="bilinear", align_corners=False)
+        # A family that pads its input has logits for the padding, too.
+        return out if tuple(out.shape[2:]) == self.size else out[:, :, :height, :width]
 
 
 def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:
@@ -42,8 +44,8 @@ def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:
 
 
 def output_names(spec: ModelSpec) -> list[str]:
-    """``logits``, or ``features_4`` .. ``features_32`` by stride."""
-    return [f"features_{stride}" for stride in STRIDES] if spec.task == "features" else ["logits"]
+    """``logits``, or a name by stride such as ``features_4`` .. ``features_32``."""
+    return [f"features_{stride}" for stride in spec.strides] if spec.task == "features" else ["logits"]
 
 
 def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...]:
@@ -52,7 +54,8 @@ def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...
         return (TensorSpec("logits", "float32", (batch, spec.num_classes)),)
     if spec.task == "segment":
         return (TensorSpec("logits", "float32", (batch, spec.num_classes, *spec.imgsz)),)
-    maps = [(spec.imgsz[0] // stride, spec.imgsz[1] // stride) for stride in STRIDES]
+    # Rounded up: a family that takes sizes between its strides pads its input.
+    maps = [(-(-spec.imgsz[0] // stride), -(-spec.imgsz[1] // stride)) for stride in spec.strides]
     return tuple(
         TensorSpec(name, "float32", (batch, "channels", *size))
         for name, size in zip(output_names(spec), maps, strict=True)

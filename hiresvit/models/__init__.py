@@ -1,14 +1,12 @@
-"""The registry of models and `create_model`, the one way to make one.
+"""`create_model`, the one way to make a model, and the loading of its weights.
 
-`MODELS` is the explicit table of every variant: what it serves, at which size by default, and what the paper says
-of it. A family adds a module with a ``build`` function and its rows here.
+`MODELS` is the table of every variant (hiresvit/models/zoo.py).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +14,20 @@ import torch
 from torch import nn
 
 from hiresvit.data import sample_images
-from hiresvit.errors import UsageError
-from hiresvit.models import hrvit
-from hiresvit.models.checkpoint import LoadReport, load_weights
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.models.checkpoint import Layout, LoadReport, Shapes, load_weights
+from hiresvit.models.checkpoint_file import save_safetensors
+from hiresvit.models.zoo import MODELS as MODELS  # the registry, under the name that everybody uses
+from hiresvit.models.zoo import ModelEntry
 from hiresvit.preprocess import preprocess
 from hiresvit.spec import TASKS, ModelSpec, PreprocessSpec, Task
 
 DEFAULT_CLASSES: Mapping[Task, int] = {"classify": 1000, "segment": 19, "features": 0}
+NEARLY_ZERO = 1e-5
 PREPROCESS: Mapping[Task, PreprocessSpec] = {
     "classify": PreprocessSpec(resize="crop", interpolation="bicubic"),
     "segment": PreprocessSpec(),
     "features": PreprocessSpec(),
-}
-
-
-@dataclass(frozen=True)
-class Published:
-    """A row of a paper's table: parameters in millions, multiply-accumulates in billions at ``imgsz``.
-
-    ``macs`` is in the paper's own convention; `gmacs` are ours (convolution + linear + both attention matmuls).
-    """
-
-    params: float
-    macs: float
-    imgsz: tuple[int, int]
-    gmacs: float
-    params_digits: int = 1
-
-
-@dataclass(frozen=True)
-class ModelEntry:
-    """One variant: how to build it, where it may be used, what was published about it."""
-
-    family: str
-    build: Callable[[ModelSpec], nn.Module]
-    check: Callable[[ModelSpec], None]
-    imgsz: Mapping[Task, tuple[int, int]]
-    published: Mapping[Task, Published]
-    overrides: tuple[str, ...]
-    task: Task = "segment"
-    weights: str = "none released; the authors' code is CC-BY-NC 4.0"
-
-
-def _hrvit(classify: Published, segment: Published) -> ModelEntry:
-    return ModelEntry(
-        family="hrvit",
-        build=hrvit.build,
-        check=hrvit.check,
-        imgsz={"segment": (512, 512), "classify": (224, 224), "features": (512, 512)},
-        published={"classify": classify, "segment": segment},
-        overrides=hrvit.OVERRIDES,
-    )
-
-
-# Parameters and MACs of the paper: classification at 224x224 (Table 3), Cityscapes with 19 classes at 512x512
-# (Tables 1 and 7). ``gmacs`` is checked by tests/models/test_macs.py.
-MODELS: dict[str, ModelEntry] = {
-    "hrvit_b1": _hrvit(
-        Published(19.7, 2.7, (224, 224), gmacs=2.776), Published(8.1, 14.1, (512, 512), gmacs=15.212)
-    ),
-    "hrvit_b2": _hrvit(
-        Published(32.5, 5.1, (224, 224), gmacs=5.288), Published(20.8, 27.4, (512, 512), gmacs=29.588)
-    ),
-    "hrvit_b3": _hrvit(
-        Published(37.9, 5.7, (224, 224), gmacs=5.900), Published(28.6, 66.28, (512, 512), gmacs=68.800)
-    ),
 }
 
 
@@ -113,6 +60,8 @@ def model_spec(
     task = entry.task if task is None else task
     if task not in TASKS:
         raise UsageError(f"unknown task {task!r}: {', '.join(TASKS)}")
+    if task not in entry.imgsz:
+        raise UsageError(f"{name} does not serve {task}, only {' and '.join(entry.imgsz)}")
     if unknown := sorted(set(overrides) - set(entry.overrides)):
         raise UsageError(
             f"{name} has no argument {', '.join(unknown)}: it takes {', '.join(entry.overrides)}"
@@ -135,6 +84,7 @@ def model_spec(
         num_classes=DEFAULT_CLASSES[task] if num_classes is None else num_classes,
         preprocess=PREPROCESS[task],
         overrides=tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in overrides.items())),
+        strides=entry.strides,
     )
     entry.check(spec)
     return spec
@@ -148,23 +98,28 @@ def create_model(
     weights: str | Path | None = None,
     *,
     ema: bool = False,
+    allow_missing_head: bool = False,
     seed: int = 0,
     **overrides: Any,
 ) -> nn.Module:
     """Make a model in float32, in evaluation mode, for one task and one input size.
 
-    Returns logits (B, classes) for ``classify``, logits (B, classes, H/4, W/4) at the head's own stride for
-    ``segment``, or the tuple of maps with strides 4, 8, 16, 32 for ``features``; input (B, 3, H, W), normalised as
-    `hiresvit.preprocess` does. ``imgsz`` is (H, W). Without ``weights`` they are drawn from ``seed``.
-    ``overrides`` are the family's own arguments, for HRViT ``windows=(1, 2, 9, 9)`` and ``drop_path=0.1``.
-    The model carries its `ModelSpec` as ``spec`` and, when weights were read, the `LoadReport` as ``loaded``.
+    Returns logits (B, classes) for ``classify``, logits (B, classes, H/s, W/s) at the head's own stride s, 4 or 8,
+    for ``segment``, or the tuple of maps with strides 4, 8, 16, 32 (HIRI-ViT: 8, 16, 32, 64) for ``features``;
+    input (B, 3, H, W), normalised as `hiresvit.preprocess` does. ``imgsz`` is (H, W). Without ``weights`` they are
+    drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and draws only that.
+    ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``; `ModelEntry.overrides`
+    names them. The model carries its `ModelSpec` as ``spec`` and, when weights were read, the `LoadReport` as
+    ``loaded``.
 
     Raises UsageError on arguments that cannot be served and HiresvitError on weights that do not fit.
     """
     spec = model_spec(name, task, imgsz, num_classes, **overrides)
     model = build_model(spec, seed=seed)
     if weights is not None:
-        load_model_weights(model, spec, Path(weights), ema=ema)
+        load_model_weights(model, spec, Path(weights), ema=ema, allow_missing_head=allow_missing_head)
+    elif allow_missing_head:
+        raise UsageError("allow_missing_head is about a checkpoint: give one as weights (--weights)")
     return model
 
 
@@ -177,42 +132,87 @@ def build_model(spec: ModelSpec, *, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def load_model_weights(model: nn.Module, spec: ModelSpec, path: Path, *, ema: bool = False) -> LoadReport:
-    """Read a checkpoint into a model of `build_model`, all of it or nothing. Raises HiresvitError."""
+def load_model_weights(
+    model: nn.Module, spec: ModelSpec, path: Path, *, ema: bool = False, allow_missing_head: bool = False
+) -> LoadReport:
+    """Read a checkpoint into a model of `build_model`, all of it or nothing. Raises HiresvitError.
 
-    def siblings() -> dict[str, dict[str, tuple[int, ...]]]:
-        shapes = {}
-        for other, entry in MODELS.items():
-            with torch.device("meta"):
-                built = entry.build(model_spec(other, spec.task, None, spec.num_classes or None))
-            shapes[other] = {key: tuple(value.shape) for key, value in built.state_dict().items()}
-        return shapes
-
-    report = load_weights(model, path, task=spec.task, ema=ema, siblings=siblings)
+    With ``allow_missing_head`` the task's head may be absent; the model then keeps its own (`LoadReport.fresh`).
+    """
+    report = load_weights(
+        model,
+        path,
+        task=spec.task,
+        layout=MODELS[spec.name].layout,
+        ema=ema,
+        allow_missing_head=allow_missing_head,
+        siblings=backbones,
+    )
+    if report.fresh and spec.task == "segment":
+        standardise_logits(model, _example(spec))
     model.loaded = report  # type: ignore[assignment]
     return report
+
+
+def convert_weights(
+    spec: ModelSpec,
+    source: Path,
+    target: Path,
+    *,
+    ema: bool = False,
+    allow_missing_head: bool = False,
+    force: bool = False,
+) -> LoadReport:
+    """Write a checkpoint as safetensors under our names, with the spec in its metadata.
+
+    It is loaded as a model would load it. Raises HiresvitError on what does not fit, and if ``target`` is there
+    already and ``force`` is not given.
+    """
+    if target.exists() and not force:
+        raise HiresvitError(f"{target} exists; pass --force to replace it or choose another name")
+    model = build_model(spec)
+    report = load_model_weights(model, spec, source, ema=ema, allow_missing_head=allow_missing_head)
+    facts = {"hiresvit.model": spec.name, "hiresvit.task": spec.task, "hiresvit.source": source.name}
+    save_safetensors(model, target, facts)
+    return report
+
+
+def backbones() -> dict[str, tuple[Layout, Shapes]]:
+    """Every variant's layout of keys and the shapes of its backbone."""
+    found: dict[str, tuple[Layout, Shapes]] = {}
+    for name, entry in MODELS.items():
+        with torch.device("meta"):
+            built = entry.build(model_spec(name, "features"))
+        shapes = {key: tuple(value.shape) for key, value in built.state_dict().items()}
+        found[name] = (entry.layout, shapes)
+    return found
 
 
 def enliven(model: nn.Module, spec: ModelSpec, seed: int = 0) -> None:
     """Make fresh weights fit for a comparison, in place and the same for the same seed.
 
-    Fresh weights hide mistakes: HRViT starts the BatchNorm after attention at zero, so attention changes nothing,
-    and logits hardly move around their bias, so one class wins nearly every pixel. See `perturb_zeros` and
-    `standardise_logits`.
+    Fresh weights hide mistakes: HRViT starts the BatchNorm after attention at zero and LRFormer its layer scales at
+    1e-6, so that attention changes nothing, and logits hardly move around their bias, so one class wins nearly every
+    pixel. See `perturb_zeros` and `standardise_logits`.
     """
     perturb_zeros(model, seed)
     if spec.task == "segment":
-        images = [preprocess(image, spec.preprocess, spec.imgsz) for image in sample_images(1, spec.imgsz)]
-        standardise_logits(model, torch.from_numpy(images[0]))
+        standardise_logits(model, _example(spec))
+
+
+def _example(spec: ModelSpec) -> torch.Tensor:
+    """A drawn street scene as the network takes it: (1, 3, H, W)."""
+    [image] = sample_images(1, spec.imgsz)
+    return torch.from_numpy(preprocess(image, spec.preprocess, spec.imgsz))
 
 
 def perturb_zeros(model: nn.Module, seed: int = 0) -> int:
-    """Draw every parameter that is zero throughout from N(0, 0.3), in place; returns how many there were."""
+    """Draw every parameter that is zero throughout, or next to it, from N(0, 0.3), in place; returns how many."""
     generator = torch.Generator().manual_seed(seed)
     count = 0
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.numel() and not parameter.any():
+            if parameter.numel() and parameter.abs().max() < NEARLY_ZERO:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
                 count += 1
     return count

@@ -1,132 +1,84 @@
-"""Checkpoints as users have them, loaded safely and completely.
+"""From the tensors of a checkpoint to a model: every key is accounted for, or nothing is loaded.
 
-Read are the authors' ``.pth`` / ``.pth.tar`` files (timm's saver, mmcv's runner, a bare ``state_dict``, with
-or without ``module.``) and safetensors. Our models use the authors' key names; only prefixes differ by task:
+Our models use the authors' key names; only prefixes differ by task:
 
-    ============  ====================================  =======================================
-    task          keys of the model                     left out, by name
-    ============  ====================================  =======================================
-    classify      ``stem.* features.* head.*``          ``decode_head.* auxiliary_head.*``
-    segment       ``backbone.* decode_head.*``          ``head.* auxiliary_head.*``
-    features      ``stem.* features.*``                 ``head.* decode_head.* auxiliary_head.*``
-    ============  ====================================  =======================================
+    ============  =================================  ==========================================
+    task          keys of the model                  left out, by name
+    ============  =================================  ==========================================
+    classify      the backbone's, the head's         ``decode_head.* auxiliary_head.*``
+    segment       ``backbone.* decode_head.*``       the classifier's, ``auxiliary_head.*``
+    features      the backbone's                     all heads'
+    ============  =================================  ==========================================
 
-A file is never trusted: PyTorch's ``weights_only`` reader runs no code from it, the zip's checksums are
-verified (PyTorch does not), and every key is matched before the first tensor is copied.
+Which keys are the classifier's is the family's `Layout`.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from hiresvit.errors import HiresvitError
-from hiresvit.files import atomic_path
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.models.checkpoint_file import read_checkpoint, some
 from hiresvit.spec import Task
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-EMA_ENTRY = "state_dict_ema"
-# The official loader's order: the first that is there wins.
-ENTRIES = ("state_dict", EMA_ENTRY, "model")
-
-# The key group each task's head lives in, and what to do about a file without it.
-TASK_HEAD: dict[Task, str] = {"classify": "head", "segment": "decode_head"}
-HEAD_GROUPS = ("head", "decode_head", "auxiliary_head")
-NO_HEAD: dict[str, str] = {
-    "head": "no classification head (no head.* keys): use --task segment or --task features",
-    "decode_head": "no segmentation head (no decode_head.* keys): use --task features, "
-    "or weights trained for segmentation with mmseg",
-}
-# The layers whose first dimension is the number of classes.
-CLASSIFIERS = ("head.classifier.", "decode_head.conv_seg.")
-
-
-class _Ignored:
-    """Stands in for a class whose contents we do not need: it takes everything and keeps nothing."""
-
-    def __new__(cls, *_args: object) -> _Ignored:
-        return super().__new__(cls)
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-# Beside the weights timm's saver keeps the command line's Namespace, and mmcv's runner may keep numpy scalars
-# and arrays; PyTorch's weights_only reader rejects both. Allowing these names is safe because none of the
-# named classes is ever made: the reader looks a name up in this table and calls what it finds, `_Ignored`.
-_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_Ignored, name)
-    for name in (
-        "argparse.Namespace",
-        *("numpy.ndarray", "numpy.dtype", "numpy.dtypes.Float64DType", "numpy.dtypes.Int64DType"),
-        *(
-            f"numpy.{core}.multiarray.{name}"
-            for core in ("core", "_core")
-            for name in ("scalar", "_reconstruct")
-        ),
-    )
-]
+BACKBONE = "backbone."
+SEGMENTER = "decode_head"
+AUXILIARY = "auxiliary_head"  # a second head that only training uses
+SEGMENTER_CLASSES = f"{SEGMENTER}.conv_seg."
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """What a file holds: tensors by name (without ``module.``), their origin, and plain facts beside them.
+class Layout:
+    """Where a family's checkpoints keep what is not the backbone.
 
-    ``source`` is one of `ENTRIES`, ``"bare"`` or ``"safetensors"``.
+    ``head`` are the key groups, that is what is before the first dot, of the classifier, and ``classifier`` the
+    prefix of its layer whose rows are the classes. With ``foreign_head`` the authors' files may hold a classifier
+    under names that nobody documented.
     """
 
-    tensors: dict[str, Tensor]
-    source: str
-    metadata: dict[str, str]
-    notes: tuple[str, ...] = ()
+    head: tuple[str, ...] = ("head",)
+    classifier: str = "head."
+    foreign_head: bool = False
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did: entry used, tensors copied, key groups left out by name, things to know."""
+    """What `load_weights` did: entry used, tensors copied, key groups left out by name, things to know.
+
+    ``fresh`` are the groups that the file does not have and that keep the model's own values.
+    """
 
     source: str
     loaded: int
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    fresh: tuple[str, ...] = ()
+
+    def lines(self, path: Path) -> list[str]:
+        """What to tell the user."""
+        said = [f"{self.loaded} tensors from {self.source} of {path.name}", *self.notes]
+        if self.left_out:
+            said.append(f"left out by name: {', '.join(self.left_out)}")
+        if self.fresh:
+            said.append(f"not in the file and untrained: {', '.join(self.fresh)}; its answers mean nothing")
+        return said
 
 
-def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
-    """Read the tensors of a PyTorch or safetensors file to CPU memory, running nothing that the file brings.
+@dataclass(frozen=True)
+class _Parts:
+    """A checkpoint's tensors by what they belong to: backbone (without its prefix), the heads by task, the rest."""
 
-    ``ema`` asks for the exponential moving average of the weights; otherwise the official loader's order
-    counts: ``state_dict``, ``state_dict_ema``, ``model``, else the file itself. A prefix ``module.`` on every
-    key is removed. Raises HiresvitError on a file that is missing, damaged, not a checkpoint, or that wants
-    to run code.
-    """
-    magic = _first_bytes(path)
-    if magic[8:] == b"{":  # safetensors: eight bytes of length, then JSON
-        if ema:
-            raise HiresvitError(
-                f"{path} has no EMA weights: a safetensors file holds one set; leave out --ema"
-            )
-        return _read_safetensors(path)
-    if magic.startswith(b"PK"):
-        _require_checksums(path)
-    elif not magic.startswith(b"\x80"):  # a pickle, as PyTorch wrote before it took to zip
-        raise HiresvitError(f"{path} is neither a PyTorch checkpoint nor a safetensors file")
-    content = _unpickle(path)
-    if not isinstance(content, dict):
-        raise HiresvitError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
-    return _pick_entry(path, content, ema)
+    backbone: dict[str, Tensor]
+    heads: dict[Task, dict[str, Tensor]]
+    rest: tuple[str, ...]
 
 
 def load_weights(
@@ -134,154 +86,101 @@ def load_weights(
     path: Path,
     *,
     task: Task,
+    layout: Layout,
     ema: bool = False,
-    siblings: Callable[[], Mapping[str, Shapes]] | None = None,
+    allow_missing_head: bool = False,
+    siblings: Callable[[], Mapping[str, tuple[Layout, Shapes]]] | None = None,
 ) -> LoadReport:
     """Copy a checkpoint's tensors into ``model``: every one of them or, with HiresvitError, none.
 
-    ``siblings`` gives, when a checkpoint does not fit, the key shapes of other variants for the same task, so
-    that the error can say which one it looks like. BatchNorm's ``num_batches_tracked`` may be absent (old
-    files); the model then keeps its own.
+    With ``allow_missing_head`` a file without the task's head may leave the model's own there; a head that is
+    there must fit. ``siblings`` gives, when a checkpoint does not fit, layout and backbone shapes of every
+    variant, so that the error can say which one it looks like. BatchNorm's ``num_batches_tracked`` may be
+    absent (old files); the model then keeps its own.
     """
+    if allow_missing_head and task == "features":
+        raise UsageError("features have no head that could be missing: leave out --allow-missing head")
     checkpoint = read_checkpoint(path, ema=ema)
-    tensors, left_out = _for_task(path, checkpoint.tensors, task)
     wanted = model.state_dict()
-    misfit = _misfit(tensors, wanted)
+    wanted_parts = _sort(path, wanted, layout)
+    parts = _sort(path, checkpoint.tensors, layout)
+    foreign = _foreign(parts, wanted_parts, task) if layout.foreign_head else {}
+    body = {key: tensor for key, tensor in parts.backbone.items() if key not in foreign}
+    if not _alike_backbones(body, wanted_parts.backbone) and siblings:
+        _require_no_sibling(path, checkpoint.tensors, task, siblings())
+    head = {key: tensor for key, tensor in parts.heads.get(task, {}).items() if key not in foreign}
+    fresh = {} if head else wanted_parts.heads.get(task, {})
+    tensors = {**_prefixed(body, task), **head}
+    misfit = _misfit(tensors, {key: value for key, value in wanted.items() if key not in fresh})
     if misfit:
-        raise HiresvitError(f"{path}: {_explain(misfit, tensors, wanted, siblings)}")
-    tensors = {key: tensor for key, tensor in tensors.items() if key in wanted}
+        raise HiresvitError(f"{path}: {_explain(misfit, head, wanted, layout)}")
+    if fresh and not allow_missing_head:
+        raise HiresvitError(f"{path} {_no_head(task, layout, list(foreign))}")
     notes = (*checkpoint.notes, *_conversions(tensors))
-    tensors = {key: tensor.to(wanted[key].dtype) for key, tensor in tensors.items()}
+    tensors = {key: tensor.to(wanted[key].dtype) for key, tensor in tensors.items() if key in wanted}
     _require_finite(path, tensors)
     model.load_state_dict({**wanted, **tensors}, strict=True)
-    return LoadReport(checkpoint.source, len(tensors), left_out, notes)
+    others = {group for other, keys in parts.heads.items() if other != task for group in _groups(keys)}
+    left_out = sorted({*others, *parts.rest, *_groups(foreign)})
+    return LoadReport(checkpoint.source, len(tensors), tuple(left_out), notes, tuple(sorted(_groups(fresh))))
 
 
-def save_safetensors(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the model's state as safetensors, atomically; equal weights and metadata give equal bytes."""
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    plain = memoryview(save(tensors))
-    start = 8 + int.from_bytes(plain[:8], "little")
-    # The library keeps metadata in a hash map and writes it in another order each time, so it is put in here.
-    facts = {"__metadata__": dict(sorted(metadata.items()))}
-    header = json.dumps({**facts, **json.loads(bytes(plain[8:start]))}, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(len(header).to_bytes(8, "little") + header)
-        stream.write(plain[start:])
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, ValueError, OSError) as error:
-        raise HiresvitError(f"{path} is not a whole safetensors file: {str(error)[:200]!r}") from error
-    return Checkpoint(_plain_tensors(path, tensors), "safetensors", metadata)
-
-
-def _first_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise HiresvitError(f"{path} {what}; give a checkpoint's file")
-    try:
-        with path.open("rb") as stream:
-            first = stream.read(9)
-    except OSError as error:
-        raise HiresvitError(f"cannot read {path}: {error.strerror}") from error
-    if not first:
-        raise HiresvitError(f"{path} is empty; copy or download it again")
-    return first
-
-
-def _require_checksums(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # damaged bytes make zipfile raise more than BadZipFile
-        raise HiresvitError(f"{path} is truncated or damaged; copy or download it again") from error
-    if damaged:
-        raise HiresvitError(f"{path} is damaged: {damaged!r} fails its checksum; copy or download it again")
-
-
-def _unpickle(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
-            warnings.simplefilter("ignore")  # each is about a file that is then refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on damaged bytes the unpickler raises about anything
-        raise HiresvitError(f"{path} {_why_not(error)}") from error
-
-
-def _why_not(error: Exception) -> str:
-    text = str(error)
-    if name := re.search(r"GLOBAL ([\w.]+)", text):
-        return (
-            f"was not loaded: it asks for {name[1]}, which is not plain data and could run code; "
-            "save only model.state_dict() to a new file"
-        )
-    if "TorchScript" in text:
-        return "is a TorchScript program, not a checkpoint; save model.state_dict() instead"
-    if "Unsupported operand" in text:
-        return "is a pickle that PyTorch did not write; save it with torch.save and its defaults"
-    return f"is truncated, damaged or not a checkpoint ({type(error).__name__}); copy or download it again"
-
-
-def _pick_entry(path: Path, content: dict[Any, Any], ema: bool) -> Checkpoint:
-    present = [name for name in ENTRIES if isinstance(content.get(name), dict)]
-    if ema and EMA_ENTRY not in present:
-        has = ", ".join(present) or "one bare set"
-        raise HiresvitError(f"{path} has no EMA weights ({EMA_ENTRY}), only {has}; leave out --ema")
-    if not present:
-        return Checkpoint(_plain_tensors(path, content), "bare", {})
-    source = EMA_ENTRY if ema else present[0]
-    facts = {str(key): str(value) for key, value in content.items() if isinstance(value, (str, int, float))}
-    notes: tuple[str, ...] = ()
-    if not ema and EMA_ENTRY in present:
-        only = source == EMA_ENTRY
-        notes = (
-            "the file has only EMA weights" if only else "the file has EMA weights too: --ema loads them",
-        )
-    return Checkpoint(_plain_tensors(path, content[source]), source, facts, notes)
-
-
-def _plain_tensors(path: Path, entry: dict[Any, Any]) -> dict[str, Tensor]:
-    """The entry as dense CPU tensors by name, without the ``module.`` of DataParallel."""
-    if not any(isinstance(value, Tensor) for value in entry.values()):
-        keys = _first([repr(key)[:40] for key in entry])
-        raise HiresvitError(f"{path} holds no tensors, {f'only {keys}' if keys else 'it is empty'}")
-    for key, value in entry.items():
-        if not isinstance(key, str) or not key.isprintable():
-            raise HiresvitError(f"{path}: {repr(key)[:40]} is not a tensor's name")
-        if not isinstance(value, Tensor):
-            raise HiresvitError(f"{path}: {key} is a {type(value).__name__}, not a tensor")
-        if value.layout != torch.strided or value.is_quantized or not value.is_cpu:
-            raise HiresvitError(f"{path}: {key} is sparse, quantised or without its data, not a plain tensor")
-    prefix = "module." if all(key.startswith("module.") for key in entry) else ""
-    return {key.removeprefix(prefix): value.detach() for key, value in entry.items()}
-
-
-def _for_task(
-    path: Path, tensors: dict[str, Tensor], task: Task
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Rename to the task's layout and drop the heads of other tasks; returns (tensors, groups left out)."""
-    head = TASK_HEAD.get(task)
-    prefix = "backbone." if task == "segment" else ""
-    kept: dict[str, Tensor] = {}
-    left_out = set()
+def _sort(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> _Parts:
+    backbone: dict[str, Tensor] = {}
+    heads: dict[Task, dict[str, Tensor]] = {}
+    rest = set()
+    seen = set()
     for key, tensor in tensors.items():
-        group = key.partition(".")[0]
-        if group in HEAD_GROUPS and group != head:
-            left_out.add(f"{group}.*")
-            continue
-        name = key if group == head else prefix + key.removeprefix("backbone.")
-        if name in kept:
+        name = key.removeprefix(BACKBONE)
+        if name in seen:
             raise HiresvitError(f"{path} has {name} twice, with and without 'backbone.': two models in one")
-        kept[name] = tensor
-    if head and not any(key.startswith(f"{head}.") for key in kept):
-        raise HiresvitError(f"{path} has {NO_HEAD[head]}")
-    return kept, tuple(sorted(left_out))
+        seen.add(name)
+        group = name.partition(".")[0]
+        if group == AUXILIARY:
+            rest.add(f"{group}.*")
+        elif group == SEGMENTER:
+            heads.setdefault("segment", {})[name] = tensor
+        elif group in layout.head:
+            heads.setdefault("classify", {})[name] = tensor
+        else:
+            backbone[name] = tensor
+    return _Parts(backbone, heads, tuple(sorted(rest)))
+
+
+def _foreign(parts: _Parts, wanted: _Parts, task: Task) -> dict[str, Tensor]:
+    """A classifier of unknown names: what belongs to no part of the backbone, and a head of other keys than ours."""
+    known = _groups(wanted.backbone)
+    found = {key: tensor for key, tensor in parts.backbone.items() if _group(key) not in known}
+    head = parts.heads.get("classify", {})
+    ours, theirs = (
+        {key for key in keys if not _optional(key)} for keys in (wanted.heads.get("classify", {}), head)
+    )
+    return found | head if task == "classify" and ours != theirs else found
+
+
+def _prefixed(backbone: Mapping[str, Tensor], task: Task) -> dict[str, Tensor]:
+    prefix = BACKBONE if task == "segment" else ""
+    return {prefix + key: tensor for key, tensor in backbone.items()}
+
+
+def _group(key: str) -> str:
+    return f"{key.partition('.')[0]}.*"
+
+
+def _groups(keys: Mapping[str, object]) -> set[str]:
+    return {_group(key) for key in keys}
+
+
+def _no_head(task: Task, layout: Layout, foreign: list[str]) -> str:
+    """What to do about a file whose backbone fits and that lacks the head."""
+    if task == "segment":
+        lacks, instead = f"segmentation head (no {SEGMENTER}.* keys)", "--task features"
+        instead += ", or weights trained for segmentation with mmseg"
+    else:
+        keys = " ".join(f"{group}.*" for group in layout.head)
+        lacks, instead = f"classification head (no {keys} keys)", "--task segment or --task features"
+    unplaced = f"; skipped {len(foreign)} that belong to nothing known ({some(foreign)})" if foreign else ""
+    return f"has no {lacks}{unplaced}: use {instead}; or --allow-missing head to go on with an untrained head"
 
 
 def _misfit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, list[str]]:
@@ -308,43 +207,48 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 def _explain(
     misfit: Mapping[str, list[str]],
-    tensors: Mapping[str, Tensor],
+    head: Mapping[str, Tensor],
     wanted: Mapping[str, Tensor],
-    siblings: Callable[[], Mapping[str, Shapes]] | None,
+    layout: Layout,
 ) -> str:
-    shapes, model_shapes = _shapes(tensors), _shapes(wanted)
-    have, want = _classes(shapes), _classes(model_shapes)
-    if _same_but_classes(shapes, model_shapes):
-        if have != want:
-            return f"trained with {have} classes, the model has {want}: pass --num-classes {have}"
-    elif siblings:
-        alike = [name for name, other in siblings().items() if _same_but_classes(shapes, other)]
-        if alike:
-            classes = "" if have == want else f" with --num-classes {have}"
-            return f"not the model asked for: this looks like {' or '.join(alike)}; ask for that{classes}"
-    found = "; ".join(f"{len(keys)} {what} ({_first(keys)})" for what, keys in misfit.items())
+    classes = (layout.classifier, SEGMENTER_CLASSES)
+    shapes = [key.partition(" ")[0] for key in misfit.get("of another shape", ())]
+    have, want = _classes(head, layout), _classes(wanted, layout)
+    if misfit.keys() == {"of another shape"} and all(key.startswith(classes) for key in shapes) and have:
+        return f"trained with {have} classes, the model has {want}: pass --num-classes {have}"
+    found = "; ".join(f"{len(keys)} {what} ({some(keys)})" for what, keys in misfit.items())
     return f"does not fit the model, nothing was loaded: {found}"
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
-    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+def _require_no_sibling(
+    path: Path, tensors: Mapping[str, Tensor], task: Task, siblings: Mapping[str, tuple[Layout, Shapes]]
+) -> None:
+    """Raise HiresvitError if the file's backbone is another variant's."""
+    alike = []
+    hint = ""
+    for name, (layout, shapes) in siblings.items():
+        parts = _sort(path, tensors, layout)
+        groups = {_group(key) for key in shapes}
+        own = {k: t for k, t in parts.backbone.items() if not layout.foreign_head or _group(k) in groups}
+        if {k: tuple(t.shape) for k, t in own.items() if not _optional(k)} == {
+            key: shape for key, shape in shapes.items() if not _optional(key)
+        }:
+            alike.append(name)
+            have = _classes(parts.heads.get(task, {}), layout)
+            hint = f" with --num-classes {have}" if have else ""
+    if alike:
+        message = f"not the model asked for: this looks like {' or '.join(alike)}; ask for that{hint}"
+        raise HiresvitError(f"{path}: {message}")
 
 
-def _same_but_classes(one: Shapes, other: Shapes) -> bool:
-    """Whether two key tables are one architecture, whatever the number of classes."""
-    return _architecture(one) == _architecture(other)
+def _alike_backbones(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    shapes = [{key: t.shape for key, t in side.items() if not _optional(key)} for side in (one, other)]
+    return shapes[0] == shapes[1]
 
 
-def _architecture(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    return {
-        key: shape[1:] if key.startswith(CLASSIFIERS) else tuple(shape)
-        for key, shape in shapes.items()
-        if not _optional(key)
-    }
-
-
-def _classes(shapes: Shapes) -> int | None:
-    return next((shape[0] for key, shape in shapes.items() if key.startswith(CLASSIFIERS) and shape), None)
+def _classes(head: Mapping[str, Tensor], layout: Layout) -> int | None:
+    prefixes = (layout.classifier, SEGMENTER_CLASSES)
+    return next((t.shape[0] for key, t in head.items() if key.startswith(prefixes) and t.dim()), None)
 
 
 def _conversions(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -360,14 +264,9 @@ def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     bad = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise HiresvitError(
-            f"{path}: {len(bad)} tensors hold NaN or infinity ({_first(bad)}); the training diverged?"
+            f"{path}: {len(bad)} tensors hold NaN or infinity ({some(bad)}); the training diverged?"
         )
 
 
 def _describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

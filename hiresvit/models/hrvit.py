@@ -26,11 +26,13 @@ from hiresvit.models.fold import FoldableSequential, fold_pairs_
 from hiresvit.models.heads import HRNetHead, SegFormerHead
 from hiresvit.models.hrvit_block import Block
 from hiresvit.models.layers import to_map, to_tokens, upsample
-from hiresvit.spec import ModelSpec
+from hiresvit.models.upernet import UPerNetHead
+from hiresvit.spec import STRIDES, ModelSpec
 
-STRIDES = (4, 8, 16, 32)
 STEM_CHANNELS = 64
-OVERRIDES = ("windows", "drop_path")
+UPERNET_CHANNELS = 512
+OVERRIDES = ("windows", "head", "drop_path")
+HEADS = ("segformer", "upernet")  # of the segmentor: the paper's choice first
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class HRViTConfig:
     head_dim: int
     decoder: int  # channels of the SegFormer head
     windows: tuple[int, int, int, int] = (1, 2, 7, 7)
+    head: str = "segformer"
     drop_path: float = 0.1
 
     def __post_init__(self) -> None:
@@ -51,6 +54,8 @@ class HRViTConfig:
             raise UsageError(
                 f"windows={self.windows!r}: give four whole numbers of 1 or more, such as 1 2 7 7"
             )
+        if self.head not in HEADS:
+            raise UsageError(f"head={self.head!r}: give {' or '.join(HEADS)}")
         if not isinstance(self.drop_path, float | int) or not 0.0 <= self.drop_path < 1.0:
             raise UsageError(f"drop_path={self.drop_path!r}: give a rate from 0 to below 1")
 
@@ -84,7 +89,9 @@ VARIANTS: dict[str, HRViTConfig] = {
 def check(spec: ModelSpec) -> None:
     """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
     check_size(spec.imgsz)
-    configure(spec)
+    head = configure(spec).head
+    if spec.task != "segment" and "head" in dict(spec.overrides):
+        raise UsageError(f"head={head!r} serves segment; the task is {spec.task}: leave it out")
 
 
 def check_size(imgsz: tuple[int, int]) -> None:
@@ -159,12 +166,17 @@ class HRViTClassifier(HRViT):
 
 
 class HRViTSegmentor(nn.Module):
-    """Backbone and SegFormer head: (B, 3, H, W) -> logits (B, classes, H/4, W/4)."""
+    """Backbone and SegFormer's head or UPerNet: (B, 3, H, W) -> logits (B, classes, H/4, W/4)."""
 
     def __init__(self, config: HRViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
         super().__init__()
         self.backbone = HRViT(config, imgsz)
-        self.decode_head = SegFormerHead(config.channels, config.decoder, num_classes)
+        coarsest = (imgsz[0] // STRIDES[-1], imgsz[1] // STRIDES[-1])
+        self.decode_head: nn.Module = (
+            SegFormerHead(config.channels, config.decoder, num_classes)
+            if config.head == "segformer"
+            else UPerNetHead(config.channels, UPERNET_CHANNELS, num_classes, size=coarsest)
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.decode_head(self.backbone(image))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.models.fold import conv_like, double_bias, fold_linear_bn, fold_norm_linear, linear_from
-from hiresvit.models.layers import DropPath, to_map, to_tokens
+from hiresvit.models.layers import DropPath, pointwise, to_map, to_tokens
 
 # The authors add -100; exp(-100) is a subnormal number, slow on every CPU, while exp(-1e4) is 0. Both vanish beside 1
 # in float32 and float64, and -1e4 fits float16.
@@ -279,11 +279,6 @@ class MixCFN(nn.Module):
         """One depthwise 5x5 convolution."""
         assert isinstance(self.conv, MixConv)
         self.conv = self.conv.merged()
-
-
-def pointwise(linear: nn.Linear, x: Tensor) -> Tensor:
-    """A Linear over the channels of a map, as a 1x1 convolution: (B, C_in, H, W) -> (B, C_out, H, W)."""
-    return F.conv2d(x, linear.weight[:, :, None, None], linear.bias)
 
 
 class MixConv(nn.Module):

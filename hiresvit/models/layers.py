@@ -28,10 +28,10 @@ def upsample(x: Tensor, factor: int, mode: str) -> Tensor:
 class DropPath(nn.Module):
     """Drops the whole residual branch of a sample while training (stochastic depth, Huang et al. 2016).
 
-    Works on tokens (B*H*W, C); `tokens` is H*W, so that rows are grouped by sample.
+    Works on tokens (B*H*W, C), where ``tokens`` is H*W and rows are grouped by sample, and on maps (B, C, H, W).
     """
 
-    def __init__(self, rate: float, tokens: int) -> None:
+    def __init__(self, rate: float, tokens: int = 1) -> None:
         super().__init__()
         self.rate = rate
         self.tokens = tokens
@@ -40,5 +40,10 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
-        mask = torch.empty(x.shape[0] // self.tokens, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
-        return (x.view(-1, self.tokens, x.shape[-1]) * (mask / keep)).view_as(x)
+        mask = torch.empty(x.shape[0] // self.tokens, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
+        return (x.reshape(len(mask), -1) * (mask / keep)).reshape(x.shape)
+
+
+def pointwise(linear: nn.Linear, x: Tensor) -> Tensor:
+    """A Linear over the channels of a map, as a 1x1 convolution: (B, C_in, H, W) -> (B, C_out, H, W)."""
+    return F.conv2d(x, linear.weight[:, :, None, None], linear.bias)

@@ -8,12 +8,14 @@ import json
 import os
 import pickle
 import shutil
+import sys
 import tarfile
 import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hiresvit.errors import HiresvitError
-from hiresvit.models.checkpoint import load_weights, read_checkpoint, save_safetensors
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.models.checkpoint import Layout, LoadReport
+from hiresvit.models.checkpoint import load_weights as load_with_layout
+from hiresvit.models.checkpoint_file import read_checkpoint, save_safetensors
 from hiresvit.spec import Task
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -45,6 +49,13 @@ SEGMENT: Shapes = {
     "decode_head.conv_seg.weight": (19, 4, 1, 1),
     "decode_head.conv_seg.bias": (19,),
 }
+
+
+LAYOUT = Layout(classifier="head.classifier.")
+
+
+def load_weights(model: nn.Module, path: Path, *, layout: Layout = LAYOUT, **options: Any) -> LoadReport:
+    return load_with_layout(model, path, layout=layout, **options)
 
 
 def module(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
@@ -210,6 +221,57 @@ def test_num_batches_tracked_may_be_absent_or_one_too_many(tmp_path: Path) -> No
     assert load_weights(folded, saved(tmp_path, state), task="classify").loaded == len(CLASSIFY) - 1
 
 
+def test_the_runner_of_mmengine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log is pickled as objects of a class of its own, which is not needed and never made."""
+    made = []
+
+    class HistoryBuffer:
+        def __init__(self) -> None:
+            made.append(self)
+            self._log_history = np.ones(3)
+            self._count_history = np.array([1, 2], dtype=np.int64)
+            self._max_length = 1000000
+
+    history = ModuleType("mmengine.logging.history_buffer")
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = history.__name__, "HistoryBuffer"
+    history.HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
+    for name in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, history.__name__, history)
+    state = tensors({**SEGMENT, "auxiliary_head.conv_seg.weight": (19, 4, 1, 1)})
+    content = {
+        "meta": {"cfg": "model = dict()", "dataset_meta": {"classes": ("road",)}, "seed": 1, "epoch": 0},
+        "state_dict": OrderedDict(state),
+        "message_hub": {
+            "log_scalars": OrderedDict(loss=HistoryBuffer()),
+            "runtime_info": OrderedDict(iter=160000, best=np.float64(0.5)),
+            "resumed_keys": OrderedDict(iter=True),
+        },
+        "param_schedulers": [{"begin": 0, "_global_step": 1}],
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 6e-5}]},
+    }
+    path = saved(tmp_path, content)
+    for name in ("mmengine", "mmengine.logging", history.__name__):
+        monkeypatch.delitem(sys.modules, name)
+    model = module(SEGMENT)
+    report = load_weights(model, path, task="segment")
+    assert same(model, {key: state[key] for key in SEGMENT})
+    assert (report.source, report.left_out) == ("state_dict", ("auxiliary_head.*",))
+    assert len(made) == 1
+
+
+def test_paddle_files_are_read_by_their_content(tmp_path: Path) -> None:
+    """The reader is tested in test_pdparams.py."""
+    state = tensors({key: shape for key, shape in BACKBONE.items() if not key.endswith("tracked")})
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({key: value.numpy() for key, value in state.items()}))
+    model = module(BACKBONE)
+    report = load_weights(model, tmp_path / "w.pth", task="features")
+    assert (report.source, report.loaded) == ("pdparams", len(state))
+    assert "has no EMA weights: a .pdparams file" in refusal(
+        tmp_path / "w.pth", BACKBONE, "features", ema=True
+    )
+
+
 # From one task's file to another task's model
 
 
@@ -239,6 +301,83 @@ def test_a_file_without_the_tasks_head_says_what_to_do(tmp_path: Path) -> None:
     assert "mmseg" in message
     message = refusal(saved(tmp_path, tensors(SEGMENT)), CLASSIFY, "classify")
     assert "no classification head (no head.* keys): use --task segment or --task features" in message
+
+
+def test_an_untrained_head_is_taken_when_that_is_asked_for(tmp_path: Path) -> None:
+    state = tensors(CLASSIFY)
+    path = saved(tmp_path, state)
+    assert "or --allow-missing head to go on with an untrained head" in refusal(path, SEGMENT, "segment")
+    model = module(SEGMENT)
+    report = load_weights(model, path, task="segment", allow_missing_head=True)
+    heads = {key: torch.zeros(shape) for key, shape in SEGMENT.items() if key.startswith("decode_head.")}
+    assert same(model, {f"backbone.{key}": state[key] for key in BACKBONE} | heads)
+    assert (report.left_out, report.fresh) == (("head.*",), ("decode_head.*",))
+    assert report.lines(path)[-1].startswith("not in the file and untrained: decode_head.*;")
+    # A head that is there must fit.
+    shapes = {**CLASSIFY, "head.classifier.weight": (3, 4), "head.classifier.bias": (3,)}
+    path = saved(tmp_path, tensors(shapes))
+    assert "pass --num-classes 3" in refusal(path, allow_missing_head=True)
+    with pytest.raises(UsageError, match="features have no head that could be missing"):
+        load_weights(module(BACKBONE), path, task="features", allow_missing_head=True)
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_a_classifier_of_unknown_names(tmp_path: Path, prefix: str) -> None:
+    """LRFormer's: nobody documented how the authors' files call it."""
+    loose = Layout(classifier="head.classifier.", foreign_head=True)
+    state = tensors(BACKBONE)
+    strange = {"final_fc.weight": torch.ones(1000, 4), "bn_head.weight": torch.ones(4)}
+    path = saved(tmp_path, prefixed({**state, **strange}, prefix))
+    message = refusal(path, layout=loose)
+    assert "no classification head (no head.* keys)" in message
+    assert "skipped 2 that belong to nothing known (final_fc.weight, bn_head.weight)" in message
+    assert message.endswith("--allow-missing head to go on with an untrained head")
+    report = load_weights(module(CLASSIFY), path, task="classify", layout=loose, allow_missing_head=True)
+    assert report.left_out == ("bn_head.*", "final_fc.*")
+    assert report.fresh == ("head.*",)
+    model = module(BACKBONE)
+    report = load_weights(model, path, task="features", layout=loose)
+    assert same(model, state)
+    assert report.left_out == ("bn_head.*", "final_fc.*")
+    # Families whose names are known have none to skip.
+    assert "2 unexpected" in refusal(path, BACKBONE, "features")
+
+
+def test_a_classifier_of_unknown_names_below_our_prefix(tmp_path: Path) -> None:
+    loose = Layout(classifier="head.classifier.", foreign_head=True)
+    state = {**tensors(BACKBONE), "head.weight": torch.ones(1000, 4), "head.classifier.bias": torch.ones(10)}
+    path = saved(tmp_path, state)
+    assert "skipped 2 that belong to nothing known (head.weight, head.classifier.bias)" in refusal(
+        path, layout=loose
+    )
+    report = load_weights(module(CLASSIFY), path, task="classify", layout=loose, allow_missing_head=True)
+    assert (report.left_out, report.fresh) == (("head.*",), ("head.*",))
+
+
+def test_a_stranger_inside_the_backbone_is_no_classifier(tmp_path: Path) -> None:
+    path = saved(tmp_path, {**tensors(BACKBONE), "stem.extra": torch.ones(1)})
+    message = refusal(path, BACKBONE, "features", layout=Layout(foreign_head=True))
+    assert "1 unexpected (stem.extra)" in message
+
+
+def test_a_classifier_of_several_parts(tmp_path: Path) -> None:
+    """MixFormer's: a norm, a projection, and the classes in a layer right below the root."""
+    parted = Layout(head=("norm", "last_proj", "head"), classifier="head.")
+    head: Shapes = {
+        "norm.weight": (4,),
+        "last_proj.weight": (6, 4),
+        "head.weight": (10, 6),
+        "head.bias": (10,),
+    }
+    whole = {**BACKBONE, **head}
+    path = saved(tmp_path, tensors(whole))
+    assert load_weights(module(whole), path, task="classify", layout=parted).loaded == len(whole)
+    report = load_weights(module(BACKBONE), path, task="features", layout=parted)
+    assert report.left_out == ("head.*", "last_proj.*", "norm.*")
+    fewer = {**whole, "head.weight": (3, 6), "head.bias": (3,)}
+    assert "pass --num-classes 10" in refusal(path, fewer, layout=parted)
+    wider = {**whole, "last_proj.weight": (7, 4)}
+    assert "1 of another shape (last_proj.weight" in refusal(path, wider, layout=parted)
 
 
 def test_a_key_with_and_without_its_prefix_is_ambiguous(tmp_path: Path) -> None:
@@ -280,11 +419,12 @@ def test_the_official_segmentation_keys_are_all_accounted_for(
 
 def test_a_checkpoint_of_a_sibling_is_recognised(official: Callable[[str], tuple[Shapes, Path]]) -> None:
     b1, path = official("hrvit_b1_seg")
-    heads = {"hrvit_b1": b1, "hrvit_b2": SEGMENT}
-    message = refusal(path, SEGMENT, "segment", siblings=lambda: heads)
-    assert "this looks like hrvit_b1; ask for that" in message
-    assert "--num-classes" not in message
-    assert "looks like" not in refusal(path, SEGMENT, "segment", siblings=lambda: {"hrvit_b2": SEGMENT})
+    body = {key.removeprefix("backbone."): s for key, s in b1.items() if not key.startswith("decode_head.")}
+    alike = {"hrvit_b1": (LAYOUT, body), "hrvit_b2": (LAYOUT, BACKBONE)}
+    message = refusal(path, SEGMENT, "segment", siblings=lambda: alike)
+    assert message.endswith("this looks like hrvit_b1; ask for that with --num-classes 19")
+    other = {"hrvit_b2": (LAYOUT, BACKBONE)}
+    assert "looks like" not in refusal(path, SEGMENT, "segment", siblings=lambda: other)
 
 
 # What does not fit
@@ -313,12 +453,13 @@ def test_another_number_of_classes_names_the_option(tmp_path: Path) -> None:
 def test_a_sibling_with_other_classes_names_both(tmp_path: Path) -> None:
     wider = {**CLASSIFY, "stem.conv1.weight": (6, 3, 3, 3)}
     path = saved(tmp_path, tensors({**wider, "head.classifier.weight": (7, 4), "head.classifier.bias": (7,)}))
-    message = refusal(path, siblings=lambda: {"hrvit_b1": CLASSIFY, "hrvit_b2": wider})
+    body = {**BACKBONE, "stem.conv1.weight": (6, 3, 3, 3)}
+    message = refusal(path, siblings=lambda: {"hrvit_b1": (LAYOUT, BACKBONE), "hrvit_b2": (LAYOUT, body)})
     assert "this looks like hrvit_b2; ask for that with --num-classes 7" in message
 
 
 def test_siblings_are_only_asked_for_when_needed(tmp_path: Path) -> None:
-    def never() -> Mapping[str, Shapes]:
+    def never() -> Mapping[str, tuple[Layout, Shapes]]:
         pytest.fail("building every sibling takes seconds")
 
     load_weights(module(CLASSIFY), saved(tmp_path, tensors(CLASSIFY)), task="classify", siblings=never)
@@ -428,12 +569,12 @@ def plain_pickle(path: Path) -> None:
         (Path.unlink, "does not exist"),
         (folder, "is a folder"),
         (empty, "is empty"),
-        (one_byte, "neither a PyTorch checkpoint nor a safetensors file"),
+        (one_byte, "neither a PyTorch checkpoint, a .pdparams nor a safetensors file"),
         (truncated, "truncated or damaged"),
-        (web_page, "neither a PyTorch checkpoint nor a safetensors file"),
+        (web_page, "neither a PyTorch checkpoint, a .pdparams nor a safetensors file"),
         (other_zip, "not a checkpoint"),
-        (tar, "neither a PyTorch checkpoint nor a safetensors file"),
-        (plain_pickle, "is a pickle that PyTorch did not write"),
+        (tar, "neither a PyTorch checkpoint, a .pdparams nor a safetensors file"),
+        (plain_pickle, "state_dict is a dict, not an array"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_one_line(

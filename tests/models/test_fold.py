@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from every import every, firsts, small_size
 from lively import enliven
 from torch import Tensor, nn
 
-from hiresvit.models import MODELS, create_model
+from hiresvit.models import create_model
 from hiresvit.models.fold import (
     FoldableSequential,
     bn_scale_shift,
@@ -220,10 +221,18 @@ def norms(model: nn.Module) -> list[str]:
     return [name for name, layer in model.named_modules() if isinstance(layer, kinds)]
 
 
-def lively_model(name: str, task: Task, size: tuple[int, int], windows: Windows = USUAL) -> nn.Module:
-    model = create_model(name, task, size, None if task == "features" else 7, windows=windows)
+def lively_model(name: str, task: Task, size: tuple[int, int], **settings: Any) -> nn.Module:
+    model = create_model(name, task, size, None if task == "features" else 7, **settings)
     enliven(model)
     return model
+
+
+@pytest.mark.parametrize(("name", "task"), every())
+def test_models(name: str, task: Task) -> None:
+    """Whole models, with every norm drawn at random; what needs padding is padded."""
+    size = small_size(name)
+    model = lively_model(name, task, size)
+    check_same(model.double(), fold(model), random(2, 3, *size))
 
 
 def check_model(model: nn.Module, size: tuple[int, int], *, padded: bool) -> None:
@@ -231,34 +240,48 @@ def check_model(model: nn.Module, size: tuple[int, int], *, padded: bool) -> Non
     check_same(model.double(), fold(model), random(1, 3, *size))
 
 
-@pytest.mark.parametrize(("size", "windows"), [((64, 96), USUAL), ((64, 64), EVEN)], ids=str)
-@pytest.mark.parametrize(("name", "task"), [(name, task) for name in MODELS for task in TASKS])
-def test_models(name: str, task: Task, size: tuple[int, int], windows: Windows) -> None:
-    check_model(lively_model(name, task, size, windows), size, padded=windows == USUAL)
+@pytest.mark.parametrize(
+    ("name", "task", "size", "settings"),
+    [
+        ("hrvit_b1", "segment", (64, 96), {"head": "upernet"}),
+        ("hiri_vit_s", "classify", (64, 128), {"head": "linear"}),
+        ("hiri_vit_s", "classify", (96, 64), {"stride_plan": (2, 1, 2, 2)}),
+        ("lrformer_t", "classify", (96, 64), {"pooled_size": 5}),
+        ("lrformer_t", "segment", (96, 64), {"pool_small": "skip"}),
+        ("mixformer_b0", "segment", (61, 126), {}),
+    ],
+    ids=str,
+)
+def test_settings(name: str, task: Task, size: tuple[int, int], settings: dict[str, Any]) -> None:
+    model = lively_model(name, task, size, **settings).double()
+    check_same(model, fold(model), random(1, 3, *size))
 
 
 @pytest.mark.parametrize(
     ("size", "windows", "padded"),
     [
         ((64, 64), USUAL, True),
+        ((64, 64), EVEN, False),
         ((96, 64), EVEN, False),
         ((224, 224), USUAL, False),
         ((32, 32), (1, 2, 9, 9), True),
     ],
     ids=str,
 )
-def test_more_sizes(size: tuple[int, int], windows: Windows, padded: bool) -> None:
-    check_model(lively_model("hrvit_b1", "features", size, windows), size, padded=padded)
+def test_windows_and_padding(size: tuple[int, int], windows: Windows, padded: bool) -> None:
+    check_model(lively_model("hrvit_b1", "features", size, windows=windows), size, padded=padded)
 
 
+@pytest.mark.parametrize("name", firsts().values())
 @pytest.mark.parametrize("task", TASKS)
-def test_float32(task: Task) -> None:
+def test_float32(name: str, task: Task) -> None:
     """The same in float32: the folded weights are rounded once and sums run in another order.
 
     Some 40 projections, each off by about 1e-7 of values of order 1, leave 1e-6 to 1e-5; a wrong fold is above 1e-3.
     """
-    model = lively_model("hrvit_b1", task, (64, 96))
-    x = random(1, 3, 64, 96).float()
+    size = small_size(name)
+    model = lively_model(name, task, size)
+    x = random(1, 3, *size).float()
     with torch.no_grad():
         torch.testing.assert_close(fold(model)(x), model(x), rtol=0, atol=1e-4)
 
@@ -293,16 +316,19 @@ def test_the_original_is_untouched() -> None:
     assert folded.spec is not None
 
 
+@pytest.mark.parametrize("name", firsts().values())
 @pytest.mark.parametrize("task", TASKS)
-def test_folding_twice_is_folding_once(task: Task) -> None:
-    once = fold(lively_model("hrvit_b1", task, (64, 96)).double())
-    check_same(once, fold(once), random(1, 3, 64, 96))
+def test_folding_twice_is_folding_once(name: str, task: Task) -> None:
+    size = small_size(name)
+    once = fold(lively_model(name, task, size).double())
+    check_same(once, fold(once), random(1, 3, *size))
 
 
+@pytest.mark.parametrize("name", firsts().values())
 @pytest.mark.parametrize("task", TASKS)
-def test_folding_stays_on_the_device(task: Task) -> None:
+def test_folding_stays_on_the_device(name: str, task: Task) -> None:
     """The meta device stands in for a GPU: a layer made on the CPU would not take a tensor from there."""
     with torch.device("meta"):
-        model = create_model("hrvit_b1", task, (64, 96))
+        model = create_model(name, task, small_size(name))
     folded = fold(model)
     assert {value.device.type for value in [*folded.parameters(), *folded.buffers()]} == {"meta"}

@@ -59,20 +59,37 @@ def test_counting_needs_no_data() -> None:
     assert count_macs(model, (64, 96)) == count_macs(shapes, (64, 96))
 
 
-@pytest.mark.parametrize("index", range(len(ROWS)), ids=[f"{row.model}, {row.what}" for row in ROWS])
+# How far our count of multiply-accumulates may be from the paper's, by family. HRViT's convention is known and leaves
+# 1.1 % of norms and biases. LRFormer's tool counts pooling, resizing and norms, 0.5 to 4.5 %. MixFormer prints one
+# decimal and counts norms, 5 % for B3. HIRI-ViT has no code; the reading that fits best is within 1 %, and 2 % at 224.
+TOLERANCES = {"hrvit": 0.015, "lrformer": 0.045, "mixformer": 0.055, "hiri_vit": 0.02}
+
+
+@pytest.mark.parametrize("index", range(len(ROWS)), ids=[f"{r.model}, {r.what}, {r.imgsz[0]}" for r in ROWS])
 def test_paper(counts: list[Any], index: int) -> None:
     count = counts[index]
-    assert round(count.params / 1e6, 1) == count.row.params
-    # The paper's tool also counts norms and biases, at most 1.1 % of these networks.
-    assert count.macs.paper / 1e9 == pytest.approx(count.row.macs, rel=0.015)
+    row = count.row
+    if row.params is not None and row.within is None:
+        assert round(count.params / 1e6, row.digits) == row.params
+    elif row.params is not None:
+        assert count.params / 1e6 == pytest.approx(row.params, rel=row.within)
+    if row.macs is not None:
+        tolerance = TOLERANCES[MODELS[row.model].family]
+        if row.model.startswith("hiri_vit") and row.imgsz != (224, 224):
+            tolerance = 0.01
+        assert count.alike / 1e9 == pytest.approx(row.macs, rel=tolerance)
+    assert row.params is not None or row.macs is not None
 
 
-def test_registry_gmacs(counts: list[Any]) -> None:
-    ours = {(one.row.model, one.row.what): one.macs.total / 1e9 for one in counts}
-    for name, entry in MODELS.items():
-        for task, published in entry.published.items():
-            # Printed with three decimals; the smallest is 2.776.
-            assert ours[name, task] == pytest.approx(published.gmacs, rel=1e-3)
+@pytest.mark.parametrize("name", list(MODELS))
+def test_registry_numbers(counts: list[Any], name: str) -> None:
+    known = {(one.row.model, one.row.what, one.row.imgsz): one for one in counts}
+    for task, numbers in MODELS[name].numbers.items():
+        row = paper_numbers.more(name, task, task, None, None)
+        found = known.get((name, task, row.imgsz)) or paper_numbers.count(row)
+        # Written with three decimals.
+        assert found.params / 1e6 == pytest.approx(numbers.params, abs=6e-4)
+        assert found.macs.total / 1e9 == pytest.approx(numbers.gmacs, abs=6e-4)
 
 
 def test_document_is_up_to_date(counts: list[Any]) -> None:

@@ -3,27 +3,60 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from every import every, firsts, small_size
 from lively import enliven
 from torch import Tensor, nn
 
-from hiresvit.errors import UsageError
-from hiresvit.models import MODELS, create_model, list_models, model_spec, perturb_zeros
-from hiresvit.models.checkpoint import save_safetensors
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.models import (
+    MODELS,
+    backbones,
+    build_model,
+    convert_weights,
+    create_model,
+    list_models,
+    model_spec,
+    perturb_zeros,
+)
+from hiresvit.models.checkpoint_file import save_safetensors
 from hiresvit.models.macs import count_params
 from hiresvit.spec import TASKS, Task
 
-# Small, not square, and in need of padding: the maps are 4x6 and 2x3 where the windows are 7.
+# HRViT's maps are 4x6 and 2x3 where the windows are 7.
 SIZE = (64, 96)
 CLASSES = {"classify": 5, "segment": 5, "features": None}
-EVERY = [(name, task) for name in MODELS for task in TASKS]
+# Channels of the maps of `features`, from the papers' tables of configurations.
+WIDTHS = {
+    "hrvit_b1": (32, 64, 128, 256),
+    "hrvit_b2": (48, 96, 240, 384),
+    "hrvit_b3": (64, 128, 256, 512),
+    "lrformer_t": (48, 96, 240, 384),
+    "lrformer_s": (64, 128, 320, 512),
+    "lrformer_b": (80, 160, 400, 512),
+    "lrformer_l": (96, 192, 480, 640),
+    "lrformer_xl": (128, 256, 640, 768),
+    "mixformer_b0": (24, 48, 96, 192),
+    "mixformer_b1": (32, 64, 128, 256),
+    "mixformer_b2": (32, 64, 128, 256),
+    "mixformer_b3": (48, 96, 192, 384),
+    "mixformer_b4": (64, 128, 256, 512),
+    "mixformer_b5": (96, 192, 384, 768),
+    "mixformer_b6": (96, 192, 384, 768),
+    "hiri_vit_s": (64, 128, 320, 512),  # of stages 2 to 5
+    "hiri_vit_b": (96, 192, 320, 640),
+    "hiri_vit_l": (160, 224, 448, 640),
+}
+HEAD_STRIDE = {"hrvit": 4, "lrformer": 8, "mixformer": 4, "hiri_vit": 8}
+each_first = pytest.mark.parametrize("name", list(firsts().values()))
 
 
-def small(name: str, task: Task, size: tuple[int, int] = SIZE, **options: Any) -> nn.Module:
-    return create_model(name, task, size, CLASSES[task], **options)
+def small(name: str, task: Task, size: tuple[int, int] | None = None, **options: Any) -> nn.Module:
+    return create_model(name, task, size or small_size(name), CLASSES[task], **options)
 
 
 def image(batch: int = 1, size: tuple[int, int] = SIZE) -> Tensor:
@@ -36,36 +69,41 @@ def outputs(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
-def channels(name: str) -> tuple[int, ...]:
-    return {"b1": (32, 64, 128, 256), "b2": (48, 96, 240, 384), "b3": (64, 128, 256, 512)}[name[-2:]]
+def map_shape(name: str, channels: int, stride: int) -> tuple[int, int, int, int]:
+    height, width = small_size(name)
+    return (2, channels, height // stride, width // stride)
 
 
-@pytest.mark.parametrize(("name", "task"), EVERY)
+@pytest.mark.parametrize(("name", "task"), every())
 def test_outputs(name: str, task: Task) -> None:
     model = small(name, task)
     assert not model.training
-    maps = [(2, c, SIZE[0] // s, SIZE[1] // s) for c, s in zip(channels(name), (4, 8, 16, 32), strict=True)]
-    expected = {"classify": [(2, 5)], "segment": [(2, 5, 16, 24)], "features": maps}[task]
-    single = outputs(model, image(2))
+    entry = MODELS[name]
+    maps = [map_shape(name, c, s) for c, s in zip(WIDTHS[name], entry.strides, strict=True)]
+    pixels = map_shape(name, 5, HEAD_STRIDE[entry.family])
+    expected = {"classify": [(2, 5)], "segment": [pixels], "features": maps}[task]
+    size = small_size(name)
+    single = outputs(model, image(2, size))
     assert [tuple(x.shape) for x in single] == expected
     assert {x.dtype for x in single} == {torch.float32}
 
-    double = outputs(model.double(), image(2).double())
+    double = outputs(model.double(), image(2, size).double())
     assert {x.dtype for x in double} == {torch.float64}
     for one, two in zip(single, double, strict=True):
         # Rounding of float32 through some 20 blocks, on values of order 1.
         torch.testing.assert_close(one.double(), two, rtol=0, atol=1e-4)
 
 
-def test_images_of_a_batch_are_independent() -> None:
-    model = small("hrvit_b1", "features").double()
+@each_first
+def test_images_of_a_batch_are_independent(name: str) -> None:
+    model = small(name, "features").double()
     enliven(model)
-    batch = image(3).double()
+    batch = image(3, small_size(name)).double()
     for whole, alone in zip(outputs(model, batch), outputs(model, batch[1:2]), strict=True):
         torch.testing.assert_close(whole[1:2], alone, rtol=0, atol=1e-12)  # float64, sums in another order
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].family == "hrvit"])
 def test_windows(name: str) -> None:
     """Weights do not depend on the windows, results do; 1-2-7-7 are the default."""
     results = []
@@ -87,8 +125,12 @@ def test_windows(name: str) -> None:
         ({"windows": (1, 2, 7.0, 7)}, "give four whole numbers"),
         ({"drop_path": 1.0}, "drop_path=1.0: give a rate from 0 to below 1"),
         ({"drop_path": -0.1}, "give a rate"),
-        ({"window": 7}, "hrvit_b1 has no argument window: it takes windows, drop_path"),
+        ({"window": 7}, "hrvit_b1 has no argument window: it takes windows, head, drop_path"),
         ({"depth": 7, "width": 2}, "no argument depth, width"),
+        ({"head": "unet"}, "head='unet': give segformer or upernet"),
+        ({"head": "upernet", "task": "classify"}, "head='upernet' serves segment; the task is classify"),
+        ({"pooled_size": 7}, "hrvit_b1 has no argument pooled_size"),
+        ({"allow_missing_head": True}, "allow_missing_head is about a checkpoint"),
         ({"num_classes": 0}, "num_classes=0: give a whole number of 1 or more"),
         ({"task": "detect"}, "unknown task 'detect': classify, segment, features"),
         ({"task": "features", "num_classes": 19}, "features have no classes"),
@@ -124,13 +166,19 @@ def test_defaults() -> None:
     assert list_models() == list(MODELS)
     for name, entry in MODELS.items():
         spec = model_spec(name)
-        assert (spec.task, spec.imgsz, spec.num_classes) == ("segment", (512, 512), 19)
-        assert model_spec(name, "classify").imgsz == (224, 224)
-        assert model_spec(name, "classify").num_classes == 1000
-        assert model_spec(name, "features").num_classes == 0
-        for task in TASKS:
-            assert model_spec(name, task).imgsz == entry.imgsz[task]
+        assert (spec.task, spec.imgsz, spec.strides) == (entry.task, entry.imgsz[entry.task], entry.strides)
+        assert entry.imgsz.keys() == entry.numbers.keys() >= {"classify", "features"}
+        for task, size in entry.imgsz.items():
+            spec = model_spec(name, task)
+            assert spec.imgsz == size
+            assert spec.num_classes == {"segment": 19, "classify": 1000, "features": 0}[task]
+    assert model_spec("hrvit_b1").slug == "hrvit_b1-segment-512x512"
     assert model_spec("hrvit_b1", imgsz=64).imgsz == (64, 64)
+
+
+def test_a_task_that_a_variant_does_not_serve() -> None:
+    with pytest.raises(UsageError, match="lrformer_xl does not serve segment, only classify and features"):
+        create_model("lrformer_xl", "segment")
 
 
 @pytest.mark.parametrize("task", ["classify", "segment"])
@@ -139,10 +187,13 @@ def test_num_classes(task: Task) -> None:
     assert params[1] - params[0] == {"classify": 2048 + 1, "segment": 256 + 1}[task]  # one row and its bias
 
 
-@pytest.mark.parametrize(("name", "task"), EVERY)
+@each_first
+@pytest.mark.parametrize("task", TASKS)
 def test_an_input_of_another_size_is_refused(name: str, task: Task) -> None:
-    with pytest.raises(UsageError, match="an input of 96x64 for a model laid out at 64x96"):
-        small(name, task)(image(1, (96, 64)))
+    height, width = small_size(name)
+    said = f"an input of {width}x{height} for a model laid out at {height}x{width}"
+    with pytest.raises(UsageError, match=said):
+        small(name, task)(image(1, (width, height)))
 
 
 def test_weights_come_from_the_seed_alone() -> None:
@@ -180,12 +231,12 @@ def test_the_model_knows_what_it_is(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize(("name", "task"), EVERY)
+@pytest.mark.parametrize(("name", "task"), every())
 def test_gradients_reach_every_parameter(name: str, task: Task, training: bool) -> None:
     """No parameter is unused or cut off, whatever the mode of BatchNorm."""
     model = small(name, task, drop_path=0.0).train(training)
     perturb_zeros(model)
-    result = model(image(2))
+    result = model(image(2, small_size(name)))
     maps = result if isinstance(result, tuple) else (result,)
     # Random weights: the plain sum of a LayerNorm's output has no gradient.
     generator = torch.Generator().manual_seed(1)
@@ -198,12 +249,48 @@ def test_gradients_reach_every_parameter(name: str, task: Task, training: bool) 
     assert training or none == []
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_drop_path_and_dropout_are_for_training(batch: int) -> None:
-    model = small("hrvit_b1", "classify", drop_path=0.5)
+# With one image MixFormer's gate has one number per channel, of which BatchNorm cannot train.
+@pytest.mark.parametrize(("name", "batch"), [("hrvit_b1", 1), *((name, 2) for name in firsts().values())])
+def test_drop_path_and_dropout_are_for_training(name: str, batch: int) -> None:
+    size = (2 * small_size(name)[0], small_size(name)[1] * 2)  # BatchNorm trains on more than one pixel
+    model = small(name, "classify", size, drop_path=0.5)
     perturb_zeros(model)
-    x = image(batch)
+    x = image(batch, size)
     assert torch.equal(outputs(model, x)[0], outputs(model, x)[0])
     model.train()
     torch.manual_seed(0)
     assert not torch.equal(outputs(model, x)[0], outputs(model, x)[0])
+
+
+# A checkpoint of every variant, over one zero for each key, is recognised when another variant is asked for.
+@pytest.mark.parametrize("task", ["classify", "features"])
+def test_checkpoints_of_other_variants_are_named(tmp_path: Path, task: Task) -> None:
+    for name in ("lrformer_s", "mixformer_b1", "hiri_vit_s", "hrvit_b2"):
+        with torch.device("meta"):
+            state = build_model(model_spec(name, "classify")).state_dict()
+        path = tmp_path / f"{name}.pth"
+        blank = {key: torch.zeros((), dtype=value.dtype).expand(value.shape) for key, value in state.items()}
+        torch.save({f"module.{key}": value for key, value in blank.items()}, path)
+        with pytest.raises(HiresvitError, match=f"looks like {name}; ask for that"):
+            small("mixformer_b0" if name.startswith("mix") else "lrformer_t", task, weights=path)
+
+
+def test_backbones_are_all_different() -> None:
+    shapes = [tuple(sorted(body.items())) for _, body in backbones().values()]
+    assert len(set(shapes)) == len(MODELS)
+
+
+def test_convert(tmp_path: Path) -> None:
+    model = small("mixformer_b0", "classify")
+    enliven(model)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "w.pth")
+    target, spec = tmp_path / "w.safetensors", model_spec("mixformer_b0", "classify", num_classes=5)
+    report = convert_weights(spec, tmp_path / "w.pth", target)
+    assert report.loaded == len(model.state_dict())
+    again = small("mixformer_b0", "classify", weights=target)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    with pytest.raises(HiresvitError, match=r"w\.safetensors exists; pass --force"):
+        convert_weights(spec, tmp_path / "w.pth", target)
+    before = target.read_bytes()
+    convert_weights(spec, tmp_path / "w.pth", target, force=True)
+    assert target.read_bytes() == before

@@ -1,0 +1,365 @@
+"""HIRI-ViT: a five-stage vision transformer for large inputs, with two branches wherever the map is large.
+
+Yao et al., "HIRI-ViT: Scaling Vision Transformer with High Resolution Inputs", TPAMI 2024, arXiv 2403.11999.
+There is no code and there are no weights of the authors: this is written from the paper, and what the paper
+leaves open is chosen so that its numbers of parameters and multiply-accumulates come out (docs/hiri_vit.md).
+
+    image (B, 3, H, W) - HR stem, stride 4 - stage 1 - downsampling - stage 2 .. - stage 5, stride 64 - head
+    stages 1, 2: HR blocks; stage 3: CFFN blocks; stages 4, 5: transformer blocks with attention over the whole map
+    downsampling: inverted residuals, IRDS-a into stages 2 and 3, IRDS-b into stages 4 and 5
+
+Ours, where the paper is silent: GELU as the activation; the stem's inner width, and BatchNorm and GELU in its low
+branch only; pre-norm BatchNorm in the HR block; the expansion of the downsamplings (4 and 6), their shortcut and the
+BatchNorm on the sum; which 1x1 convolutions have a bias; the last BatchNorm; the classifier with 5*C5 channels; and
+all names of parameters.
+
+B batch, C channels of a stage, E its expansion, H W its map, N = H*W tokens, d = 64 channels of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import prod
+from operator import mul
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiresvit.errors import UsageError
+from hiresvit.models.fold import (
+    FoldableSequential,
+    bn_scale_shift,
+    conv_like,
+    double_bias,
+    fold_conv_bn,
+    fold_pairs_,
+    linear_from,
+)
+from hiresvit.models.hiri_vit_block import CFFN, HRBlock, Transformer, depthwise, fold_bn_pointwise
+from hiresvit.models.upernet import UPerNetHead
+from hiresvit.spec import ModelSpec
+
+STEM_STRIDE = 4
+PLAN = (2, 2, 2, 2)
+PLAN_224 = (2, 1, 2, 2)
+UPERNET_CHANNELS = 512
+HEADS = {"classify": ("mlp", "linear"), "segment": ("upernet",), "features": ()}
+OVERRIDES = ("head", "stride_plan", "drop_path")
+
+
+@dataclass(frozen=True)
+class HiriViTConfig:
+    """What differs between the variants (paper, Table 1), and what can be overridden.
+
+    ``stride_plan`` are the strides of the four downsamplings. ``head`` "" is the task's own.
+    """
+
+    channels: tuple[int, int, int, int, int]
+    ratios: tuple[int, int, int, int, int]
+    blocks: tuple[int, int, int, int, int]
+    stem: int
+    drop_path: float = 0.1
+    stride_plan: tuple[int, int, int, int] = PLAN
+    head: str = ""
+
+    def __post_init__(self) -> None:
+        plan = self.stride_plan if isinstance(self.stride_plan, tuple) else ()
+        if len(plan) != 4 or any(type(s) is not int or s not in (1, 2) for s in plan) or plan[2:] != (2, 2):
+            raise UsageError(
+                f"stride_plan={self.stride_plan!r}: give the strides of the four downsamplings, each 1 or 2 and "
+                f"the last two 2, such as {PLAN} or, for 224x224, {PLAN_224}"
+            )
+        if not isinstance(self.drop_path, float | int) or not 0.0 <= self.drop_path < 1.0:
+            raise UsageError(f"drop_path={self.drop_path!r}: give a rate from 0 to below 1")
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the five stages."""
+        return tuple(accumulate(self.stride_plan, mul, initial=STEM_STRIDE))
+
+
+VARIANTS: dict[str, HiriViTConfig] = {
+    "hiri_vit_s": HiriViTConfig((32, 64, 128, 320, 512), (4, 4, 6, 5, 5), (2, 2, 2, 9, 4), stem=32),
+    "hiri_vit_b": HiriViTConfig((64, 96, 192, 320, 640), (4, 4, 5, 4, 5), (2, 2, 3, 17, 4), stem=64),
+    "hiri_vit_l": HiriViTConfig((80, 160, 224, 448, 640), (4, 4, 5, 3, 5), (4, 4, 5, 25, 5), stem=64),
+}
+
+
+def check(spec: ModelSpec) -> None:
+    """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
+    config = configure(spec)
+    if spec.task != "classify" and config.stride_plan != PLAN:
+        raise UsageError(
+            f"stride_plan={config.stride_plan}: only for classify; {spec.task} needs maps that halve from "
+            f"stage to stage, {PLAN}"
+        )
+    check_size(spec.imgsz, config, other_plan=spec.task == "classify")
+
+
+def check_size(imgsz: tuple[int, int], config: HiriViTConfig, *, other_plan: bool) -> None:
+    """Both sides must be multiples of the last stage's stride, 64 by default. UsageError, with the nearest sizes.
+
+    ``other_plan`` says that the task may run the network for 224x224, which takes multiples of 32.
+    """
+    unit = config.strides[-1]
+    if all(side >= unit and side % unit == 0 for side in imgsz):
+        return
+    below = "x".join(str(max(unit, side // unit * unit)) for side in imgsz)
+    above = "x".join(str(max(unit, -(-side // unit) * unit)) for side in imgsz)
+    options = above if above == below else f"{below} or {above}"
+    smaller = STEM_STRIDE * prod(PLAN_224)
+    fits = other_plan and unit > smaller and all(side >= smaller and side % smaller == 0 for side in imgsz)
+    hint = f"; or stride_plan={PLAN_224}, the paper's network for 224x224" if fits else ""
+    raise UsageError(
+        f"{imgsz[0]}x{imgsz[1]}: HIRI-ViT with stride_plan={config.stride_plan} takes multiples of {unit} on "
+        f"both sides; nearest: {options}{hint}"
+    )
+
+
+def configure(spec: ModelSpec) -> HiriViTConfig:
+    """The variant's configuration with the spec's overrides. Raises UsageError on values that make no sense."""
+    config = replace(VARIANTS[spec.name], **dict(spec.overrides))
+    heads = HEADS[spec.task]
+    if "head" in dict(spec.overrides) and config.head not in heads:
+        allowed = f"takes {' or '.join(heads)}" if heads else "has no head, leave it out"
+        raise UsageError(f"head={config.head!r}: HIRI-ViT for {spec.task} {allowed}")
+    return config
+
+
+def build(spec: ModelSpec) -> nn.Module:
+    """The model of a spec, with fresh weights."""
+    config = configure(spec)
+    if spec.task == "classify":
+        return HiriViTClassifier(config, spec.imgsz, spec.num_classes)
+    if spec.task == "segment":
+        return HiriViTSegmentor(config, spec.imgsz, spec.num_classes)
+    return HiriViT(config, spec.imgsz)
+
+
+class HiriViT(nn.Module):
+    """The backbone: image (B, 3, H, W) -> maps (B, C_i, H/s_i, W/s_i) of stages 2 to 5, strides 8, 16, 32, 64.
+
+    Those four are what the paper's detectors read; S has the channels of PVTv2-B2 there. Static in H and W.
+    """
+
+    def __init__(self, config: HiriViTConfig, imgsz: tuple[int, int]) -> None:
+        super().__init__()
+        self.imgsz = imgsz
+        self.stem = Stem(config.stem, config.channels[0])
+        total = sum(config.blocks)
+        rates = [config.drop_path * block / (total - 1) for block in range(total)]
+        self.stages = nn.ModuleList(
+            Stage(config, index, imgsz, rates[end - depth : end])
+            for index, (depth, end) in enumerate(zip(config.blocks, accumulate(config.blocks), strict=True))
+        )
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if tuple(image.shape[2:]) != self.imgsz:
+            got = f"{image.shape[2]}x{image.shape[3]}"
+            raise UsageError(f"an input of {got} for a model laid out at {self.imgsz[0]}x{self.imgsz[1]}")
+        x = self.stem(image)
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps[1:])
+
+
+class HiriViTClassifier(HiriViT):
+    """Backbone, BatchNorm and classifier: (B, 3, H, W) -> logits (B, classes)."""
+
+    def __init__(self, config: HiriViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
+        super().__init__(config, imgsz)
+        channels = config.channels[-1]
+        self.norm: nn.Module = nn.BatchNorm2d(channels)
+        self.head = (LinearHead if config.head == "linear" else MLPHead)(channels, num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        logits: Tensor = self.head(self.norm(super().forward(image)[-1]))
+        return logits
+
+    def fold_(self) -> None:
+        """The last BatchNorm into the classifier."""
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        self.head.absorb_(self.norm)
+        self.norm = nn.Identity()
+
+
+class HiriViTSegmentor(nn.Module):
+    """Backbone and UPerNet: (B, 3, H, W) -> logits (B, classes, H/8, W/8)."""
+
+    def __init__(self, config: HiriViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
+        super().__init__()
+        self.backbone = HiriViT(config, imgsz)
+        size = (imgsz[0] // config.strides[-1], imgsz[1] // config.strides[-1])
+        self.decode_head = UPerNetHead(config.channels[1:], UPERNET_CHANNELS, num_classes, size=size)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.decode_head(self.backbone(image))
+        return logits
+
+
+class Stem(nn.Module):
+    """HR stem: a convolution of stride 2, then two branches of stride 2, added.
+
+    (B, 3, H, W) -> (B, C1, H/4, W/4). The high branch works at H/2, the low one at H/4.
+    """
+
+    def __init__(self, inner: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, inner, 3, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(inner)
+        self.high = nn.Sequential(
+            depthwise(inner), nn.Conv2d(inner, channels, 3, stride=2, padding=1, bias=False)
+        )
+        self.low = FoldableSequential(
+            nn.Conv2d(inner, inner, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.GELU(),
+            nn.Conv2d(inner, inner, 3, padding=1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.GELU(),
+            nn.Conv2d(inner, channels, 1, bias=False),
+        )
+        self.norm: nn.Module = nn.BatchNorm2d(channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = F.gelu(self.bn(self.conv(image)))
+        out: Tensor = self.norm(self.high(x) + self.low(x))
+        return out
+
+    def fold_(self) -> None:
+        """The norms into their convolutions; that of the sum into both that are added."""
+        fold_pairs_(self, {"conv": "bn"})
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        self.high[-1], self.low[-1] = fold_sum_bn(self.high[-1], self.low[-1], self.norm)
+        self.norm = nn.Identity()
+
+
+class Stage(nn.Module):
+    """One stage: downsampling (all but the first), then its blocks: (B, C_in, H, W) -> (B, C, H/stride, W/stride)."""
+
+    def __init__(
+        self, config: HiriViTConfig, index: int, imgsz: tuple[int, int], rates: Sequence[float]
+    ) -> None:
+        super().__init__()
+        channels, ratio = config.channels[index], config.ratios[index]
+        self.downsample: nn.Module = nn.Identity()
+        if index > 0:
+            stride = config.stride_plan[index - 1]
+            self.downsample = Downsample(config.channels[index - 1], channels, stride, light=index > 2)
+        size = (imgsz[0] // config.strides[index], imgsz[1] // config.strides[index])
+        self.blocks = nn.ModuleList(block_of(index, channels, ratio, rate, size) for rate in rates)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def block_of(index: int, channels: int, ratio: int, drop_path: float, size: tuple[int, int]) -> nn.Module:
+    """A block of stage ``index``, counted from 0."""
+    if index < 2:
+        return HRBlock(channels, ratio, drop_path)
+    if index == 2:
+        return CFFN(channels, ratio, drop_path)
+    return Transformer(channels, ratio, drop_path, size)
+
+
+class Downsample(nn.Module):
+    """Inverted residual downsampling: (B, C_in, H, W) -> (B, C, H/stride, W/stride).
+
+    IRDS-a widens with a 3x3 convolution of this stride; IRDS-b, the light one, with a 1x1 and then strides in a
+    depthwise 3x3.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int, *, light: bool) -> None:
+        super().__init__()
+        self.stride = stride
+        wide = (6 if light else 4) * in_channels
+        if light:
+            widen = nn.Conv2d(in_channels, wide, 1, bias=False)
+            narrow = [depthwise(wide, stride, bias=False), nn.Conv2d(wide, channels, 1, bias=False)]
+        else:
+            widen = nn.Conv2d(in_channels, wide, 3, stride, padding=1, bias=False)
+            narrow = [nn.Conv2d(wide, channels, 1, bias=False)]
+        self.body = FoldableSequential(widen, nn.BatchNorm2d(wide), nn.GELU(), *narrow)
+        self.pool: nn.Module = nn.AvgPool2d(stride)
+        self.shortcut = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.body(x) + self.shortcut(self.pool(x)))
+        return out
+
+    def fold_(self) -> None:
+        """The BatchNorm of the sum into both convolutions that are added; the average into its 1x1.
+
+        That convolution then reads four pixels: 2 % more multiplications in the whole network, but one kernel
+        less, and no average that is written and read again.
+        """
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        self.body[-1], plain = fold_sum_bn(self.body[-1], self.shortcut, self.norm)
+        self.norm = nn.Identity()
+        self.shortcut = fold_pool_pointwise(self.stride, plain)
+        self.pool = nn.Identity()
+
+
+class MLPHead(nn.Module):
+    """The classifier with a wide layer before the average: (B, C5, H, W) -> logits (B, classes)."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        wide = 5 * channels
+        self.conv = nn.Conv2d(channels, wide, 1, bias=False)
+        self.bn = nn.BatchNorm2d(wide)
+        self.fc = nn.Linear(wide, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(F.gelu(self.bn(self.conv(x))).mean(dim=(2, 3)))
+        return logits
+
+    def fold_(self) -> None:
+        """The BatchNorm into its convolution."""
+        fold_pairs_(self, {"conv": "bn"})
+
+    def absorb_(self, norm: nn.BatchNorm2d) -> None:
+        """Take a BatchNorm before the head into the convolution."""
+        self.conv = fold_bn_pointwise(norm, self.conv)
+
+
+class LinearHead(nn.Module):
+    """The classifier that the paper's text describes, an average and a Linear: (B, C5, H, W) -> logits (B, classes)."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+    def absorb_(self, norm: nn.BatchNorm2d) -> None:
+        """Take a BatchNorm before the head, which the average does not disturb, into the Linear."""
+        scale, shift = bn_scale_shift(norm)
+        weight = self.fc.weight.double()
+        self.fc = linear_from(weight * scale, double_bias(self.fc) + weight @ shift, self.fc.weight)
+
+
+def fold_sum_bn(one: nn.Module, other: nn.Module, bn: nn.BatchNorm2d) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Two convolutions whose sum is ``bn(one(x) + other(y))``; the shift goes into the first."""
+    assert isinstance(one, nn.Conv2d)
+    assert isinstance(other, nn.Conv2d)
+    scale, _ = bn_scale_shift(bn)
+    weight = other.weight.double() * scale[:, None, None, None]
+    return fold_conv_bn(one, bn), conv_like(other, weight, double_bias(other) * scale)
+
+
+def fold_pool_pointwise(size: int, conv: nn.Conv2d) -> nn.Conv2d:
+    """One convolution for a 1x1 behind an average over size x size pixels, both without overlap."""
+    geometry = nn.Conv2d(conv.in_channels, conv.out_channels, size, stride=size, device="meta")
+    weight = conv.weight.double().expand(-1, -1, size, size) / size**2
+    return conv_like(geometry, weight, double_bias(conv), like=conv.weight)

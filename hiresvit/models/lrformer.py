@@ -1,0 +1,271 @@
+"""LRFormer: attention at a fixed low resolution, whatever the size of the map, with convolutions for the detail.
+
+Wu et al., "Low-Resolution Self-Attention for Semantic Segmentation", arXiv 2310.05026.
+Written from the paper and from notes on how the authors' code behaves; where the two differ the code is followed,
+because checkpoints come from it (docs/models.md lists every difference). Module names are the checkpoints' keys.
+
+    image (B, 3, H, W) - stem, stride 4 - stage 1 .. 4, strides 4, 8, 16, 32 - head
+    block:  x + DW(x), then x + LRSA(norm(x)), then x + FFN(norm(x))
+    LRSA:   queries are the map pooled to m on its short side, keys and values are four smaller poolings with a
+            convolution each; the result is resized to the map
+
+B batch, C channels of a stage, H W its map, N = H*W tokens; m the pooled size, Q tokens of the pooled queries, T of
+the keys, h heads of d channels. Tokens are rows (B*N, C): a Linear is one Gemm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from hiresvit.errors import UsageError
+from hiresvit.models.fold import FoldableSequential, conv_like, double_bias
+from hiresvit.models.lrformer_block import (
+    EPS,
+    KEY_SIXTEENTHS,
+    Block,
+    ChannelNorm,
+    LowResolutionAttention,
+    ResidualConv,
+    Size,
+)
+from hiresvit.models.lrformer_head import Classifier, LRHead
+from hiresvit.spec import ModelSpec
+
+STRIDES = (4, 8, 16, 32)
+HEADS = (2, 4, 10, 16)
+RATIOS = (8, 8, 4, 4)
+LAYER_SCALE = (False, False, True, True)
+# Blocks of stage 3 that start with a BatchNorm where that stage is deeper than 20 (XL alone; the authors' code).
+PRE_NORMS, PRE_NORM_DEPTH = (7, 15), 20
+# Where a map's short side is not above a pooled size, of the queries or of one of the keys: the authors' code pools all
+# the same, which enlarges the map; the paper leaves that pooling out, and the map itself takes its place.
+POOL_SMALL = ("official", "skip")
+OVERRIDES = ("pooled_size", "pool_small", "drop_path")
+
+
+@dataclass(frozen=True)
+class LRFormerConfig:
+    """What differs between the variants (paper, Table 2)."""
+
+    channels: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    drop_path: float
+    decoder: int | None  # channels of the LRHead; the paper's XL has none
+    pooled_size: int | None = None  # of the encoder's queries; None is the task's default
+    pool_small: str = "official"
+
+    def __post_init__(self) -> None:
+        if self.pooled_size is not None and (type(self.pooled_size) is not int or self.pooled_size < 2):
+            raise UsageError(
+                f"pooled_size={self.pooled_size!r}: give a whole number of 2 or more, such as 16"
+            )
+        if self.pool_small not in POOL_SMALL:
+            raise UsageError(f"pool_small={self.pool_small!r}: choose {' or '.join(POOL_SMALL)}")
+        if not isinstance(self.drop_path, float | int) or not 0.0 <= self.drop_path < 1.0:
+            raise UsageError(f"drop_path={self.drop_path!r}: give a rate from 0 to below 1")
+
+    @property
+    def skip(self) -> bool:
+        """Whether a pooling that would not make its map smaller is left out."""
+        return self.pool_small == "skip"
+
+
+VARIANTS: dict[str, LRFormerConfig] = {
+    "lrformer_t": LRFormerConfig((48, 96, 240, 384), (2, 2, 6, 3), 0.1, 256),
+    "lrformer_s": LRFormerConfig((64, 128, 320, 512), (3, 3, 12, 3), 0.2, 384),
+    "lrformer_b": LRFormerConfig((80, 160, 400, 512), (4, 4, 15, 8), 0.4, 512),
+    "lrformer_l": LRFormerConfig((96, 192, 480, 640), (4, 6, 18, 8), 0.6, 640),
+    "lrformer_xl": LRFormerConfig((128, 256, 640, 768), (4, 8, 22, 8), 0.4, None),
+}
+
+
+def check(spec: ModelSpec) -> None:
+    """Raise UsageError on a size, task or override that the family cannot take; builds nothing."""
+    check_size(spec.imgsz)
+    config = configure(spec)
+    if spec.task == "segment" and config.decoder is None:
+        raise UsageError(f"{spec.name} has no decoder in the paper: it serves classify and features")
+    short = min(spec.imgsz) // STRIDES[0]
+    if config.pooled_size is not None and config.pooled_size > short:
+        raise UsageError(
+            f"pooled_size={config.pooled_size}: larger than the short side of the largest map, {short} at"
+            f" {spec.imgsz[0]}x{spec.imgsz[1]}; give 2 to {short}"
+        )
+
+
+def check_size(imgsz: tuple[int, int]) -> None:
+    """Height and width must be multiples of 32: every stage halves its map. UsageError."""
+    if all(side >= 32 and side % 32 == 0 for side in imgsz):
+        return
+    below = "x".join(str(max(32, side // 32 * 32)) for side in imgsz)
+    above = "x".join(str(max(32, -(-side // 32) * 32)) for side in imgsz)
+    options = above if above == below else f"{below} or {above}"
+    raise UsageError(
+        f"{imgsz[0]}x{imgsz[1]}: LRFormer takes multiples of 32 on both sides; nearest: {options}"
+    )
+
+
+def configure(spec: ModelSpec) -> LRFormerConfig:
+    """The variant's configuration with the spec's overrides. Raises UsageError on values that make no sense."""
+    return replace(VARIANTS[spec.name], **dict(spec.overrides))
+
+
+def default_pooled_size(spec: ModelSpec) -> int:
+    """16 for dense tasks; for ImageNet the size of the last map, which is 7 at 224 and 12 at 384 as in the paper."""
+    return max(2, min(spec.imgsz) // STRIDES[-1]) if spec.task == "classify" else 16
+
+
+def build(spec: ModelSpec) -> nn.Module:
+    """The model of a spec, with fresh weights. Raises UsageError as `check` does."""
+    check(spec)
+    config = configure(spec)
+    if config.pooled_size is None:
+        config = replace(config, pooled_size=default_pooled_size(spec))
+    if spec.task == "classify":
+        return LRFormerClassifier(config, spec.imgsz, spec.num_classes)
+    if spec.task == "segment":
+        return LRFormerSegmentor(config, spec.imgsz, spec.num_classes)
+    return LRFormer(config, spec.imgsz)
+
+
+class LRFormer(nn.Module):
+    """The backbone: image (B, 3, H, W) -> four maps (B, C_i, H/s_i, W/s_i), strides 4, 8, 16, 32.
+
+    Static in H and W, which must be multiples of 32. The last maps have no norm.
+    """
+
+    def __init__(self, config: LRFormerConfig, imgsz: Size) -> None:
+        super().__init__()
+        self.imgsz = imgsz
+        total = sum(config.depths)
+        rates = [config.drop_path * block / (total - 1) for block in range(total)]
+        for stage, (channels, depth) in enumerate(zip(config.channels, config.depths, strict=True)):
+            size = (imgsz[0] // STRIDES[stage], imgsz[1] // STRIDES[stage])
+            embed = PatchEmbed(config.channels[stage - 1], channels) if stage else StemEmbed(channels)
+            start = sum(config.depths[:stage])
+            drop = rates[start : start + depth]
+            blocks = nn.ModuleList(encoder_block(config, stage, i, size, drop[i]) for i in range(depth))
+            self.add_module(f"patch_embed{stage + 1}", embed)
+            self.add_module(f"block{stage + 1}", blocks)
+            self.add_module(f"d_convs{stage + 1}", KeyConvs(channels))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if tuple(image.shape[2:]) != self.imgsz:
+            got = f"{image.shape[2]}x{image.shape[3]}"
+            raise UsageError(f"an input of {got} for a model laid out at {self.imgsz[0]}x{self.imgsz[1]}")
+        x, maps = image, []
+        for stage in range(1, len(STRIDES) + 1):
+            x = self.get_submodule(f"patch_embed{stage}")(x)
+            local = self.get_submodule(f"d_convs{stage}")
+            for block in self.get_submodule(f"block{stage}"):  # type: ignore[attr-defined]
+                x = block(x, local)
+            maps.append(x)
+        return tuple(maps)
+
+    def fold_(self) -> None:
+        """The four convolutions that the blocks of a stage share become one."""
+        for stage in range(1, len(STRIDES) + 1):
+            local = self.get_submodule(f"d_convs{stage}")
+            assert isinstance(local, KeyConvs)
+            self.add_module(f"d_convs{stage}", local.deployed())
+
+
+class LRFormerClassifier(LRFormer):
+    """Backbone and classifier: (B, 3, H, W) -> logits (B, classes)."""
+
+    def __init__(self, config: LRFormerConfig, imgsz: Size, num_classes: int) -> None:
+        super().__init__(config, imgsz)
+        self.head = Classifier(config.channels[-1], num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        logits: Tensor = self.head(super().forward(image)[-1])
+        return logits
+
+
+class LRFormerSegmentor(nn.Module):
+    """Backbone and LRHead: (B, 3, H, W) -> logits (B, classes, H/8, W/8)."""
+
+    def __init__(self, config: LRFormerConfig, imgsz: Size, num_classes: int) -> None:
+        super().__init__()
+        assert config.decoder is not None
+        self.backbone = LRFormer(config, imgsz)
+        size = (imgsz[0] // STRIDES[1], imgsz[1] // STRIDES[1])
+        self.decode_head = LRHead(config.channels, config.decoder, size, num_classes, skip=config.skip)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.decode_head(self.backbone(image))
+        return logits
+
+
+class KeyConvs(nn.ModuleList):
+    """The convolutions of the four pooled maps; all blocks of a stage share them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(ResidualConv(channels) for _ in KEY_SIXTEENTHS)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [conv(x) for conv, x in zip(self, maps, strict=True)]
+
+    def deployed(self) -> nn.Conv2d:
+        """One depthwise convolution (B, 4C, ..) for the maps side by side, see `ConvolvedPooling`."""
+        convs = [conv.deployed() for conv in self if isinstance(conv, ResidualConv)]
+        weight = torch.cat([conv.weight for conv in convs]).double()
+        joint = nn.Conv2d(len(weight), len(weight), 3, padding=1, groups=len(weight))
+        bias = torch.cat([double_bias(conv) for conv in convs])
+        return conv_like(joint, weight, bias, like=convs[0].weight)
+
+
+class StemEmbed(nn.Module):
+    """Four 3x3 convolutions and LayerNorm: (B, 3, H, W) -> (B, C, H/4, W/4)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.conv1 = FoldableSequential(
+            nn.Conv2d(3, half, 3, stride=2, padding=1),
+            nn.BatchNorm2d(half),
+            nn.GELU(),
+            nn.Conv2d(half, half, 3, padding=1),
+            nn.BatchNorm2d(half),
+            nn.GELU(),
+            nn.Conv2d(half, channels, 3, stride=2, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+        self.norm = ChannelNorm(channels, eps=EPS)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x: Tensor = self.norm(self.conv1(image))
+        return x
+
+
+class PatchEmbed(nn.Module):
+    """3x3 convolution of stride 2 and LayerNorm: (B, C_in, 2H, 2W) -> (B, C, H, W)."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
+        self.norm = ChannelNorm(channels, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.proj(x))
+        return x
+
+
+def encoder_block(config: LRFormerConfig, stage: int, index: int, size: Size, drop_path: float) -> Block:
+    """Block ``index`` of a stage (both from 0)."""
+    channels = config.channels[stage]
+    assert config.pooled_size is not None
+    return Block(
+        LowResolutionAttention(channels, HEADS[stage], size, config.pooled_size, skip=config.skip),
+        [ChannelNorm(channels, eps=EPS) for _ in range(2)],
+        ratio=RATIOS[stage],
+        drop_path=drop_path,
+        layer_scale=LAYER_SCALE[stage],
+        pre_norm=stage == 2 and config.depths[stage] > PRE_NORM_DEPTH and index in PRE_NORMS,
+    )

@@ -1,0 +1,248 @@
+"""MixFormer: window attention and depthwise convolution in parallel, each telling the other where or what to look at.
+
+Chen et al., "MixFormer: Mixing Features across Windows and Dimensions", CVPR 2022, arXiv 2204.02557.
+Written from the paper and from notes on how the authors' code behaves; where the two differ the code is followed,
+because checkpoints come from it (docs/models.md lists every difference). Module names are the checkpoints' keys.
+
+    image (B, 3, H, W) - zeros to a multiple of 4 - stem, stride 4 - stage 1 .. 4, strides 4, 8, 16, 32 - head
+    block:  x + Mixing(norm(x)), then x + MLP(norm(x))
+    mixing: a = C/2 channels attend in 7x7 windows, C channels take a 3x3 depthwise convolution; the mean of the
+            convolution gates the channels of the attention, the attention gates the pixels of the convolution
+
+B batch, C channels of a stage, H W its map, N = H*W tokens; Hp Wp Np the same padded to whole windows, nW windows,
+h heads of d channels, a = h*d = C/2. Tokens are rows (B*N, C): a Linear is one Gemm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiresvit.errors import UsageError
+from hiresvit.models.fold import FoldableSequential, bn_scale_shift, conv_like, double_bias
+from hiresvit.models.layers import to_map, to_tokens
+from hiresvit.models.mixformer_block import Block, affine_into_
+from hiresvit.models.upernet import UPerNetHead
+from hiresvit.spec import STRIDES, ModelSpec
+
+STEM_STRIDE = 4
+SMALLEST = 29  # 32 after padding
+LAST_CHANNELS = 1280
+DECODER_CHANNELS = 512
+OVERRIDES = ("drop_path",)
+
+
+@dataclass(frozen=True)
+class MixFormerConfig:
+    """What differs between the variants (paper, Table 2; B0, B5 and B6 are in the authors' code only)."""
+
+    channels: int  # of the first stage; each further stage has twice as many
+    depths: tuple[int, int, int, int]
+    heads: tuple[int, int, int, int]
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.drop_path, float | int) or not 0.0 <= self.drop_path < 1.0:
+            raise UsageError(f"drop_path={self.drop_path!r}: give a rate from 0 to below 1")
+
+    @property
+    def widths(self) -> tuple[int, int, int, int]:
+        """Channels of the four stages."""
+        return self.channels, 2 * self.channels, 4 * self.channels, 8 * self.channels
+
+
+VARIANTS: dict[str, MixFormerConfig] = {
+    "mixformer_b0": MixFormerConfig(24, (1, 2, 6, 6), (3, 6, 12, 24)),
+    "mixformer_b1": MixFormerConfig(32, (1, 2, 6, 6), (2, 4, 8, 16)),
+    "mixformer_b2": MixFormerConfig(32, (2, 2, 8, 8), (2, 4, 8, 16), 0.05),
+    "mixformer_b3": MixFormerConfig(48, (2, 2, 8, 6), (3, 6, 12, 24), 0.1),
+    "mixformer_b4": MixFormerConfig(64, (2, 2, 8, 8), (4, 8, 16, 32), 0.2),
+    "mixformer_b5": MixFormerConfig(96, (1, 2, 8, 6), (6, 12, 24, 48), 0.3),
+    "mixformer_b6": MixFormerConfig(96, (2, 4, 16, 12), (6, 12, 24, 48), 0.5),
+}
+
+
+def check(spec: ModelSpec) -> None:
+    """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
+    check_size(spec.imgsz)
+    configure(spec)
+
+
+def check_size(imgsz: tuple[int, int]) -> None:
+    """Sides are padded to a multiple of 4 and must then be multiples of 32: every stage halves its map. UsageError."""
+    if all(side >= SMALLEST and -side % 32 < STEM_STRIDE for side in imgsz):
+        return
+    below = "x".join(str(nearest(side, up=False)) for side in imgsz)
+    above = "x".join(str(nearest(side, up=True)) for side in imgsz)
+    options = above if above == below else f"{below} or {above}"
+    raise UsageError(
+        f"{imgsz[0]}x{imgsz[1]}: MixFormer takes multiples of 32 on both sides, or up to 3 pixels less, which it fills"
+        f" with zeros; nearest: {options}"
+    )
+
+
+def nearest(side: int, *, up: bool) -> int:
+    """The nearest side that the family takes, from ``side`` on upwards or downwards, but at least 29."""
+    if side < SMALLEST or -side % 32 < STEM_STRIDE:
+        return max(side, SMALLEST)
+    return side // 32 * 32 + (SMALLEST if up else 0)
+
+
+def configure(spec: ModelSpec) -> MixFormerConfig:
+    """The variant's configuration with the spec's overrides. Raises UsageError on values that make no sense."""
+    return replace(VARIANTS[spec.name], **dict(spec.overrides))
+
+
+def build(spec: ModelSpec) -> nn.Module:
+    """The model of a spec, with fresh weights."""
+    config = configure(spec)
+    if spec.task == "classify":
+        return MixFormerClassifier(config, spec.imgsz, spec.num_classes)
+    if spec.task == "segment":
+        return MixFormerSegmentor(config, spec.imgsz, spec.num_classes)
+    return MixFormer(config, spec.imgsz)
+
+
+class MixFormer(nn.Module):
+    """The backbone: image (B, 3, H, W) -> four maps (B, C_i, H/s_i, W/s_i), strides 4, 8, 16, 32 of the padded image.
+
+    A map is its stage's output before the downsampling, without a norm. Static in H and W.
+    """
+
+    def __init__(self, config: MixFormerConfig, imgsz: tuple[int, int]) -> None:
+        super().__init__()
+        self.imgsz = imgsz
+        self.padding = (-imgsz[0] % STEM_STRIDE, -imgsz[1] % STEM_STRIDE)
+        height, width = imgsz[0] + self.padding[0], imgsz[1] + self.padding[1]
+        self.sizes = [(height // stride, width // stride) for stride in STRIDES]
+        self.patch_embed = PatchEmbed(config.channels)
+        total = sum(config.depths)
+        rates = [config.drop_path * block / (total - 1) for block in range(total)]
+        self.layers = nn.ModuleList()
+        for stage, (channels, depth, heads) in enumerate(
+            zip(config.widths, config.depths, config.heads, strict=True)
+        ):
+            start = sum(config.depths[:stage])
+            drop = rates[start : start + depth]
+            self.layers.append(
+                Stage(channels, heads, self.sizes[stage], drop, last=stage == len(STRIDES) - 1)
+            )
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(to_map(x, size) for x, size in zip(self.stages(image), self.sizes, strict=True))
+
+    def stages(self, image: Tensor) -> list[Tensor]:
+        """The four stages' tokens (B*N_i, C_i)."""
+        if tuple(image.shape[2:]) != self.imgsz:
+            got = f"{image.shape[2]}x{image.shape[3]}"
+            raise UsageError(f"an input of {got} for a model laid out at {self.imgsz[0]}x{self.imgsz[1]}")
+        if any(self.padding):
+            image = F.pad(image, (0, self.padding[1], 0, self.padding[0]))
+        x = self.patch_embed(image)
+        outputs = []
+        for layer in self.layers:
+            x = layer(x)
+            outputs.append(x)
+            x = layer.downsample(x)  # type: ignore[operator]
+        return outputs
+
+
+class MixFormerClassifier(MixFormer):
+    """Backbone, norm and a projection to 1280 channels, averaged: (B, 3, H, W) -> logits (B, classes)."""
+
+    def __init__(self, config: MixFormerConfig, imgsz: tuple[int, int], num_classes: int) -> None:
+        super().__init__(config, imgsz)
+        self.norm = nn.LayerNorm(config.widths[-1])
+        self.last_proj = nn.Linear(config.widths[-1], LAST_CHANNELS)
+        self.head = nn.Linear(LAST_CHANNELS, num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        x = self.stages(image)[-1]
+        x = F.gelu(self.last_proj(self.norm(x)))
+        height, width = self.sizes[-1]
+        logits: Tensor = self.head(x.reshape(-1, height * width, LAST_CHANNELS).mean(dim=1))
+        return logits
+
+    def fold_(self) -> None:
+        """The norm's affine into the projection."""
+        self.norm = affine_into_(self.norm, self.last_proj)
+
+
+class MixFormerSegmentor(nn.Module):
+    """Backbone and UPerNet head: (B, 3, H, W) -> logits (B, classes, H/4, W/4) of the padded image."""
+
+    def __init__(self, config: MixFormerConfig, imgsz: tuple[int, int], num_classes: int) -> None:
+        super().__init__()
+        self.backbone = MixFormer(config, imgsz)
+        coarsest = self.backbone.sizes[-1]
+        self.decode_head = UPerNetHead(config.widths, DECODER_CHANNELS, num_classes, size=coarsest)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.decode_head(self.backbone(image))
+        return logits
+
+
+class PatchEmbed(nn.Module):
+    """Three 3x3 convolutions, a 2x2 of stride 2 and a norm: (B, 3, H, W) -> tokens (B*N, C) at stride 4."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.stem = FoldableSequential(
+            nn.Conv2d(3, half, 3, stride=2, padding=1),
+            nn.BatchNorm2d(half),
+            nn.GELU(),
+            nn.Conv2d(half, half, 3, padding=1),
+            nn.BatchNorm2d(half),
+            nn.GELU(),
+            nn.Conv2d(half, half, 3, padding=1),
+            nn.BatchNorm2d(half),
+            nn.GELU(),
+        )
+        self.proj = nn.Conv2d(half, channels, 2, stride=2)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens: Tensor = self.norm(to_tokens(self.proj(self.stem(image))))
+        return tokens
+
+
+class Stage(nn.Module):
+    """The blocks of one stage on tokens (B*N, C), and the way down to the next, which the caller takes."""
+
+    def __init__(
+        self, channels: int, heads: int, size: tuple[int, int], drop: list[float], *, last: bool
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.blocks = nn.Sequential(*(Block(channels, heads, size, rate) for rate in drop))
+        self.downsample: nn.Module = nn.Identity() if last else Downsample(channels, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.blocks(x)
+        return tokens
+
+
+class Downsample(nn.Module):
+    """BatchNorm and a 2x2 convolution of stride 2: tokens (B*N, C) -> (B*N/4, 2C)."""
+
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.norm: nn.Module = nn.BatchNorm2d(channels)
+        self.reduction = nn.Conv2d(channels, 2 * channels, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return to_tokens(self.reduction(self.norm(to_map(x, self.size))))
+
+    def fold_(self) -> None:
+        """The BatchNorm into the convolution behind it; exact, because nothing is padded."""
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        scale, shift = bn_scale_shift(self.norm)
+        weight = self.reduction.weight.double()
+        bias = double_bias(self.reduction) + torch.einsum("oiyx,i->o", weight, shift)
+        self.reduction = conv_like(self.reduction, weight * scale[:, None, None], bias)
+        self.norm = nn.Identity()
