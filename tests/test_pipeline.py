@@ -425,7 +425,7 @@ class TestCheckpoints:
     def test_a_head_that_is_missing(self, tmp_path: Path, trained: nn.Module) -> None:
         state = {k: v for k, v in trained.state_dict().items() if not k.startswith("decode_head.")}
         torch.save(state, path := tmp_path / "backbone.pth")
-        with pytest.raises(HiresvitError, match="no segmentation head .* --allow-missing head"):
+        with pytest.raises(HiresvitError, match=r"no segmentation head .* --allow-missing head"):
             export(tmp_path / "bundle", replace(FAST, weights=path))
         with pytest.raises(UsageError, match="is about a checkpoint: give one with --weights"):
             export(tmp_path / "bundle", replace(FAST, allow_missing_head=True))
