@@ -23,7 +23,7 @@ EPS = 1e-6
 
 
 class Block(nn.Module):
-    """One LRFormer block (paper, Figure 3) on a map (B, C, H, W); ``norms`` are those of attention and feed-forward."""
+    """One LRFormer block on a map (B, C, H, W); ``norms`` are those of attention and feed-forward."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class Offset(nn.Module):
 
 
 class LowResolutionAttention(nn.Module):
-    """LRSA (paper, section 3.2): a normalised map (B, C, H, W) attends to itself at a low resolution.
+    """LRSA, the paper's low-resolution self-attention of a normalised map (B, C, H, W) to itself.
 
     Queries are the map pooled to ``pooled`` on its short side, keys and values four smaller poolings, ``local`` their
     convolutions if they have any. The result is resized to the map. ``skip`` uses the map itself in place of
@@ -221,7 +221,7 @@ class Affine(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Inverted residual (paper, section 3.3) on a map (B, C, H, W)."""
+    """The paper's inverted-residual feed-forward on a map (B, C, H, W)."""
 
     def __init__(self, channels: int, ratio: int) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ CLASSIFIER_CHANNELS = 1280
 
 
 class LRHead(nn.Module):
-    """The decoder (paper, section 3.4): maps of strides 4, 8, 16, 32 -> logits (B, classes, H/8, W/8).
+    """The paper's decoder: maps of strides 4, 8, 16, 32 -> logits (B, classes, H/8, W/8).
 
     ``in_channels`` are those of the maps; ``size`` is that of the map of stride 8, to which the two coarser ones are
     resized. The one of stride 4 is not read.

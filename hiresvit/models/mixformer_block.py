@@ -28,7 +28,7 @@ ALIGNED = 8
 
 
 class Block(nn.Module):
-    """One MixFormer block (paper, Figure 2) on tokens (B*N, C)."""
+    """One MixFormer block on tokens (B*N, C)."""
 
     def __init__(self, channels: int, heads: int, size: tuple[int, int], drop_path: float) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class WindowAttention(nn.Module):
 
 
 class Mixing(WindowAttention):
-    """The mixing block (paper, section 3.1): tokens (B*N, C) -> (B*N, C).
+    """The paper's mixing block: tokens (B*N, C) -> (B*N, C).
 
     All of it sees the padding, also the statistics that its BatchNorms gather in training.
     """
@@ -254,7 +254,7 @@ class HeadProjection(nn.Linear):
 
 
 def interaction(channels: int, hidden: int, out: int) -> FoldableSequential:
-    """From one branch to the gate of the other (paper, Figure 3), before the sigmoid: keys 0, 1, 3."""
+    """The paper's channel or spatial interaction, from one branch to the gate of the other: keys 0, 1, 3."""
     return FoldableSequential(
         nn.Conv2d(channels, hidden, 1), nn.BatchNorm2d(hidden), nn.GELU(), nn.Conv2d(hidden, out, 1)
     )
