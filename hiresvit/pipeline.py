@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.metadata
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -117,6 +119,7 @@ def export_bundle(
         model, weights, notes = _load(spec, settings)
         job = _Job(spec, settings, folder, feeds, on_step)
         paths, reports = _graphs(job, model)
+        _return_memory()
         with OnnxRuntimeRunner(paths["fp32"]) as runner:
             inputs, outputs = runner.inputs, runner.outputs
         deployed = Deployed(model, spec, resize=settings.resize)  # unfolded: what the user trained
@@ -186,32 +189,48 @@ def _feeds(spec: ModelSpec, count: int) -> Feeds:
 
 
 def _graphs(job: _Job, model: nn.Module) -> tuple[dict[Role, Path], dict[str, Any]]:
-    """Write the graphs; returns their paths by role and the reports of what was done to them."""
+    """Write the graphs; returns their paths by role and the reports of what was done to them.
+
+    A graph holds the weights once more, so each is dropped as soon as it is written.
+    """
     spec, settings = job.spec, job.settings
     job.on_step("export", None)
     graph = export_onnx(
         fold(model), spec, opset=settings.opset, dynamic_batch=settings.dynamic_batch, resize=settings.resize
     )
     paths: dict[Role, Path] = {"fp32": _save(graph, job.folder / "fp32.onnx")}
+    _return_memory()
     job.on_step("simplify", None)
     simple, report = simplify(graph)
+    del graph
     stamp(simple, spec, "simplified")
     paths["simplified"] = _save(simple, job.folder / "simplified.onnx")
     reports: dict[str, Any] = {"simplify": report.to_json()}
     if not settings.dynamic_batch:  # its norms need a known number of rows
-        cpu = for_cpu(simple)
-        stamp(cpu, spec, "cpu")
-        paths["cpu"] = _save(cpu, job.folder / "cpu.onnx")
+        paths["cpu"] = _save_stage(for_cpu(simple), job, "cpu")
     if settings.fp16:
         job.on_step("fp16", None)
         half, half_report = to_fp16(simple, io=settings.io)
-        stamp(half, spec, "fp16")
-        paths["fp16"] = _save(half, job.folder / "fp16.onnx")
+        paths["fp16"] = _save_stage(half, job, "fp16")
+        del half
+        _return_memory()
         job.on_step("ranges", None)
         ranges = activation_ranges(simple, job.feeds[:1])
         hazards = [found.to_json() | {"hazard": found.hazard} for found in ranges if found.hazard]
         reports["fp16"] = half_report.to_json() | {"activation_hazards": hazards}
     return paths, reports
+
+
+def _save_stage(graph: onnx.ModelProto, job: _Job, stage: str) -> Path:
+    stamp(graph, job.spec, stage)
+    return _save(graph, job.folder / f"{stage}.onnx")
+
+
+def _return_memory() -> None:
+    """Give freed memory back to the system, which the C library keeps: a child process is about to need as much."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _save(graph: onnx.ModelProto, path: Path) -> Path:
@@ -228,6 +247,7 @@ def _plan(job: _Job, paths: Mapping[Role, Path]) -> tuple[EngineReport | None, l
         return None, []
     if not rtx_available():
         return None, [f"no plan was built: {INSTALL_HINT}"]
+    _return_memory()
     on_step("plan", None)
     report = build_engine(
         paths["fp16"],
