@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from hiresvit.cli import main
 
@@ -66,6 +67,12 @@ def run_program(folder: Path, *args: str | Path, before: str = "") -> Result:
         check=False,
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test draws the same weights, whatever ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
