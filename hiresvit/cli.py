@@ -270,7 +270,7 @@ def _open(
     names = [text for text in texts if not Path(text).suffix and not Path(text).exists()]
     folders = [text for text in texts if Path(text).is_dir()]
     if options and not names:
-        given = ", ".join("--" + name.replace("_", "-") for name in options)
+        given = ", ".join(map(opt.option_text, options))
         raise UsageError(f"{given}: for a model name; {', '.join(texts)} brings its own")
     if graph and not folders:
         raise UsageError(f"--graph picks a file of a bundle folder; there is none in {', '.join(texts)}")

@@ -70,10 +70,17 @@ def parse_imgsz(text: str | None) -> tuple[int, int] | None:
 def parse_settings(texts: Texts) -> dict[str, Any]:
     """``NAME=VALUE`` as the model's own arguments: ``1,2,9,9`` or ``1-2-9-9`` is a tuple, ``12`` a number."""
     settings: dict[str, Any] = {}
-    for text in texts or ():
+    if not texts:
+        return settings
+    from hiresvit.models import MODELS
+
+    known = sorted({name for entry in MODELS.values() for name in entry.overrides})
+    for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name.isidentifier() and equals and value):
             raise UsageError(f"--set {text}: give NAME=VALUE such as windows=1,2,9,9")
+        if name not in known:  # what has an option of its own is none of them
+            raise UsageError(f"--set {text}: no family has a setting {name}; there are {', '.join(known)}")
         if name in settings:
             raise UsageError(f"--set {text}: {name} is already set to {settings[name]}")
         if re.fullmatch(r"\d+([,-]\d+)+", value, re.ASCII):
@@ -127,6 +134,14 @@ def model_options(
     options |= {"allow_missing_head": True if allow_missing else None}
     options |= {"imgsz": parse_imgsz(imgsz), "num_classes": num_classes, **parse_settings(settings)}
     return {name: value for name, value in options.items() if value is not None}
+
+
+def option_text(name: str) -> str:
+    """How what `model_options` gives is typed: ``--imgsz``, ``--allow-missing head``, ``--set windows``."""
+    if name == "allow_missing_head":
+        return "--allow-missing head"
+    own = name in {"weights", "ema", "task", "imgsz", "num_classes"}
+    return "--" + name.replace("_", "-") if own else f"--set {name}"
 
 
 def _limit(option: str, text: str) -> float:

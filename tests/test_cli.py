@@ -158,6 +158,13 @@ BAD_ARGUMENTS = [
         "hrvit_b1 has no argument pooled_size: it takes windows, head",
     ),
     ("export hrvit_b1 --set head=upernet --task features", 2, "head='upernet' serves segment"),
+    ("export hrvit_b1 --set task=segment", 2, "--set task=segment: no family has a setting task; there are"),
+    ("bench hrvit_b1 --set threads=2", 2, "no family has a setting threads"),
+    (
+        "compare a.onnx b.onnx --set head=linear --allow-missing head",
+        2,
+        "--allow-missing head, --set head: for a",
+    ),
     ("export lrformer_t --set pooled_size=1", 2, "pooled_size=1"),
     ("export lrformer_t --set pool_small=never", 2, "pool_small='never'"),
     ("export lrformer_t --imgsz 500x512", 2, "nearest: 480x512 or 512x512"),

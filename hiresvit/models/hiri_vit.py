@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
+from hiresvit.models.checks import require_laid_out, require_multiples, require_rate
 from hiresvit.models.fold import (
     FoldableSequential,
     bn_scale_shift,
@@ -38,13 +39,12 @@ from hiresvit.models.fold import (
     linear_from,
 )
 from hiresvit.models.hiri_vit_block import CFFN, HRBlock, Transformer, depthwise, fold_bn_pointwise
-from hiresvit.models.upernet import UPerNetHead
+from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import ModelSpec
 
 STEM_STRIDE = 4
 PLAN = (2, 2, 2, 2)
 PLAN_224 = (2, 1, 2, 2)
-UPERNET_CHANNELS = 512
 HEADS = {"classify": ("mlp", "linear"), "segment": ("upernet",), "features": ()}
 OVERRIDES = ("head", "stride_plan", "drop_path")
 
@@ -71,8 +71,7 @@ class HiriViTConfig:
                 f"stride_plan={self.stride_plan!r}: give the strides of the four downsamplings, each 1 or 2 and "
                 f"the last two 2, such as {PLAN} or, for 224x224, {PLAN_224}"
             )
-        if not isinstance(self.drop_path, float | int) or not 0.0 <= self.drop_path < 1.0:
-            raise UsageError(f"drop_path={self.drop_path!r}: give a rate from 0 to below 1")
+        require_rate(self.drop_path)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -104,18 +103,10 @@ def check_size(imgsz: tuple[int, int], config: HiriViTConfig, *, other_plan: boo
     ``other_plan`` says that the task may run the network for 224x224, which takes multiples of 32.
     """
     unit = config.strides[-1]
-    if all(side >= unit and side % unit == 0 for side in imgsz):
-        return
-    below = "x".join(str(max(unit, side // unit * unit)) for side in imgsz)
-    above = "x".join(str(max(unit, -(-side // unit) * unit)) for side in imgsz)
-    options = above if above == below else f"{below} or {above}"
     smaller = STEM_STRIDE * prod(PLAN_224)
     fits = other_plan and unit > smaller and all(side >= smaller and side % smaller == 0 for side in imgsz)
     hint = f"; or stride_plan={PLAN_224}, the paper's network for 224x224" if fits else ""
-    raise UsageError(
-        f"{imgsz[0]}x{imgsz[1]}: HIRI-ViT with stride_plan={config.stride_plan} takes multiples of {unit} on "
-        f"both sides; nearest: {options}{hint}"
-    )
+    require_multiples(imgsz, unit, f"HIRI-ViT with stride_plan={config.stride_plan}", hint)
 
 
 def configure(spec: ModelSpec) -> HiriViTConfig:
@@ -156,9 +147,7 @@ class HiriViT(nn.Module):
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        if tuple(image.shape[2:]) != self.imgsz:
-            got = f"{image.shape[2]}x{image.shape[3]}"
-            raise UsageError(f"an input of {got} for a model laid out at {self.imgsz[0]}x{self.imgsz[1]}")
+        require_laid_out(image, self.imgsz)
         x = self.stem(image)
         maps: list[Tensor] = []
         for stage in self.stages:
@@ -194,7 +183,7 @@ class HiriViTSegmentor(nn.Module):
         super().__init__()
         self.backbone = HiriViT(config, imgsz)
         size = (imgsz[0] // config.strides[-1], imgsz[1] // config.strides[-1])
-        self.decode_head = UPerNetHead(config.channels[1:], UPERNET_CHANNELS, num_classes, size=size)
+        self.decode_head = UPerNetHead(config.channels[1:], CHANNELS, num_classes, size=size)
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.decode_head(self.backbone(image))

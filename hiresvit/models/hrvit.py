@@ -22,15 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
+from hiresvit.models.checks import require_laid_out, require_multiples, require_rate
 from hiresvit.models.fold import FoldableSequential, fold_pairs_
 from hiresvit.models.heads import HRNetHead, SegFormerHead
 from hiresvit.models.hrvit_block import Block
 from hiresvit.models.layers import to_map, to_tokens, upsample
-from hiresvit.models.upernet import UPerNetHead
+from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import STRIDES, ModelSpec
 
 STEM_CHANNELS = 64
-UPERNET_CHANNELS = 512
 OVERRIDES = ("windows", "head", "drop_path")
 HEADS = ("segformer", "upernet")  # of the segmentor: the paper's choice first
 
@@ -56,8 +56,7 @@ class HRViTConfig:
             )
         if self.head not in HEADS:
             raise UsageError(f"head={self.head!r}: give {' or '.join(HEADS)}")
-        if not isinstance(self.drop_path, float | int) or not 0.0 <= self.drop_path < 1.0:
-            raise UsageError(f"drop_path={self.drop_path!r}: give a rate from 0 to below 1")
+        require_rate(self.drop_path)
 
 
 EARLY = ((1,), (1, 1), (1, 1, 6), (1, 1, 6))
@@ -88,20 +87,10 @@ VARIANTS: dict[str, HRViTConfig] = {
 
 def check(spec: ModelSpec) -> None:
     """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
-    check_size(spec.imgsz)
+    require_multiples(spec.imgsz, STRIDES[-1], "HRViT")
     head = configure(spec).head
     if spec.task != "segment" and "head" in dict(spec.overrides):
         raise UsageError(f"head={head!r} serves segment; the task is {spec.task}: leave it out")
-
-
-def check_size(imgsz: tuple[int, int]) -> None:
-    """Height and width must be multiples of 32: the coarsest map has stride 32 and maps are added. UsageError."""
-    if all(side >= 32 and side % 32 == 0 for side in imgsz):
-        return
-    below = "x".join(str(max(32, side // 32 * 32)) for side in imgsz)
-    above = "x".join(str(max(32, -(-side // 32) * 32)) for side in imgsz)
-    options = above if above == below else f"{below} or {above}"
-    raise UsageError(f"{imgsz[0]}x{imgsz[1]}: HRViT takes multiples of 32 on both sides; nearest: {options}")
 
 
 def configure(spec: ModelSpec) -> HRViTConfig:
@@ -144,9 +133,7 @@ class HRViT(nn.Module):
         self.features = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        if tuple(image.shape[2:]) != self.imgsz:
-            got = f"{image.shape[2]}x{image.shape[3]}"
-            raise UsageError(f"an input of {got} for a model laid out at {self.imgsz[0]}x{self.imgsz[1]}")
+        require_laid_out(image, self.imgsz)
         maps: tuple[Tensor, ...] = (self.stem(image),)
         for layer in self.features:
             maps = layer(maps)
@@ -175,7 +162,7 @@ class HRViTSegmentor(nn.Module):
         self.decode_head: nn.Module = (
             SegFormerHead(config.channels, config.decoder, num_classes)
             if config.head == "segformer"
-            else UPerNetHead(config.channels, UPERNET_CHANNELS, num_classes, size=coarsest)
+            else UPerNetHead(config.channels, CHANNELS, num_classes, size=coarsest)
         )
 
     def forward(self, image: Tensor) -> Tensor:

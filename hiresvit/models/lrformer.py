@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
+from hiresvit.models.checks import require_laid_out, require_multiples, require_rate
 from hiresvit.models.fold import FoldableSequential, conv_like, double_bias
 from hiresvit.models.lrformer_block import (
     EPS,
@@ -33,9 +34,8 @@ from hiresvit.models.lrformer_block import (
     Size,
 )
 from hiresvit.models.lrformer_head import Classifier, LRHead
-from hiresvit.spec import ModelSpec
+from hiresvit.spec import STRIDES, ModelSpec
 
-STRIDES = (4, 8, 16, 32)
 HEADS = (2, 4, 10, 16)
 RATIOS = (8, 8, 4, 4)
 LAYER_SCALE = (False, False, True, True)
@@ -65,8 +65,7 @@ class LRFormerConfig:
             )
         if self.pool_small not in POOL_SMALL:
             raise UsageError(f"pool_small={self.pool_small!r}: choose {' or '.join(POOL_SMALL)}")
-        if not isinstance(self.drop_path, float | int) or not 0.0 <= self.drop_path < 1.0:
-            raise UsageError(f"drop_path={self.drop_path!r}: give a rate from 0 to below 1")
+        require_rate(self.drop_path)
 
     @property
     def skip(self) -> bool:
@@ -84,29 +83,15 @@ VARIANTS: dict[str, LRFormerConfig] = {
 
 
 def check(spec: ModelSpec) -> None:
-    """Raise UsageError on a size, task or override that the family cannot take; builds nothing."""
-    check_size(spec.imgsz)
+    """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
+    require_multiples(spec.imgsz, STRIDES[-1], "LRFormer")
     config = configure(spec)
-    if spec.task == "segment" and config.decoder is None:
-        raise UsageError(f"{spec.name} has no decoder in the paper: it serves classify and features")
     short = min(spec.imgsz) // STRIDES[0]
     if config.pooled_size is not None and config.pooled_size > short:
         raise UsageError(
             f"pooled_size={config.pooled_size}: larger than the short side of the largest map, {short} at"
             f" {spec.imgsz[0]}x{spec.imgsz[1]}; give 2 to {short}"
         )
-
-
-def check_size(imgsz: tuple[int, int]) -> None:
-    """Height and width must be multiples of 32: every stage halves its map. UsageError."""
-    if all(side >= 32 and side % 32 == 0 for side in imgsz):
-        return
-    below = "x".join(str(max(32, side // 32 * 32)) for side in imgsz)
-    above = "x".join(str(max(32, -(-side // 32) * 32)) for side in imgsz)
-    options = above if above == below else f"{below} or {above}"
-    raise UsageError(
-        f"{imgsz[0]}x{imgsz[1]}: LRFormer takes multiples of 32 on both sides; nearest: {options}"
-    )
 
 
 def configure(spec: ModelSpec) -> LRFormerConfig:
@@ -120,8 +105,7 @@ def default_pooled_size(spec: ModelSpec) -> int:
 
 
 def build(spec: ModelSpec) -> nn.Module:
-    """The model of a spec, with fresh weights. Raises UsageError as `check` does."""
-    check(spec)
+    """The model of a spec, with fresh weights."""
     config = configure(spec)
     if config.pooled_size is None:
         config = replace(config, pooled_size=default_pooled_size(spec))
@@ -154,9 +138,7 @@ class LRFormer(nn.Module):
             self.add_module(f"d_convs{stage + 1}", KeyConvs(channels))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        if tuple(image.shape[2:]) != self.imgsz:
-            got = f"{image.shape[2]}x{image.shape[3]}"
-            raise UsageError(f"an input of {got} for a model laid out at {self.imgsz[0]}x{self.imgsz[1]}")
+        require_laid_out(image, self.imgsz)
         x, maps = image, []
         for stage in range(1, len(STRIDES) + 1):
             x = self.get_submodule(f"patch_embed{stage}")(x)

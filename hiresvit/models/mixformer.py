@@ -22,16 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
+from hiresvit.models.checks import require_laid_out, require_rate
 from hiresvit.models.fold import FoldableSequential, bn_scale_shift, conv_like, double_bias
 from hiresvit.models.layers import to_map, to_tokens
 from hiresvit.models.mixformer_block import Block, affine_into_
-from hiresvit.models.upernet import UPerNetHead
+from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import STRIDES, ModelSpec
 
 STEM_STRIDE = 4
 SMALLEST = 29  # 32 after padding
 LAST_CHANNELS = 1280
-DECODER_CHANNELS = 512
 OVERRIDES = ("drop_path",)
 
 
@@ -45,8 +45,7 @@ class MixFormerConfig:
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.drop_path, float | int) or not 0.0 <= self.drop_path < 1.0:
-            raise UsageError(f"drop_path={self.drop_path!r}: give a rate from 0 to below 1")
+        require_rate(self.drop_path)
 
     @property
     def widths(self) -> tuple[int, int, int, int]:
@@ -136,9 +135,7 @@ class MixFormer(nn.Module):
 
     def stages(self, image: Tensor) -> list[Tensor]:
         """The four stages' tokens (B*N_i, C_i)."""
-        if tuple(image.shape[2:]) != self.imgsz:
-            got = f"{image.shape[2]}x{image.shape[3]}"
-            raise UsageError(f"an input of {got} for a model laid out at {self.imgsz[0]}x{self.imgsz[1]}")
+        require_laid_out(image, self.imgsz)
         if any(self.padding):
             image = F.pad(image, (0, self.padding[1], 0, self.padding[0]))
         x = self.patch_embed(image)
@@ -178,7 +175,7 @@ class MixFormerSegmentor(nn.Module):
         super().__init__()
         self.backbone = MixFormer(config, imgsz)
         coarsest = self.backbone.sizes[-1]
-        self.decode_head = UPerNetHead(config.widths, DECODER_CHANNELS, num_classes, size=coarsest)
+        self.decode_head = UPerNetHead(config.widths, CHANNELS, num_classes, size=coarsest)
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.decode_head(self.backbone(image))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hiresvit.models.fold import conv_like, double_bias, fold_pairs_
 from hiresvit.models.layers import upsample
 
+CHANNELS = 512  # of the heads in the papers that use it
 SCALES = (1, 2, 3, 6)
 LEVELS = 4
 

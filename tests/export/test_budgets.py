@@ -127,9 +127,9 @@ def test_no_shape_arithmetic(case: Case) -> None:
 
 def test_pads_are_those_of_the_stripes(case: Case) -> None:
     """HRViT: two for each attention whose map is no multiple of its window, of zeros, along one axis."""
-    padded = [m for m in case.chain.model.modules() if isinstance(m, Attention) and m.rows.padding]
     if MODELS[case.name].family != "hrvit":
-        return
+        pytest.skip("stripes are HRViT's")
+    padded = [m for m in case.chain.model.modules() if isinstance(m, Attention) and m.rows.padding]
     assert padded
     constants = constants_of(case.simplified)
     pads = [node for node in case.simplified.graph.node if node.op_type == "Pad"]

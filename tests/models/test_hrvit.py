@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from by_path import GOLDEN, load
+from by_path import GOLDEN
 from lively import enliven
 from numpy.typing import NDArray
+from official import ATOL, check_map, image, keys_of, weights_of
 from torch import Tensor, nn
 
 from hiresvit.models import create_model
@@ -26,13 +27,11 @@ from hiresvit.models.fold import fold
 from hiresvit.models.hrvit import VARIANTS, block_of
 from hiresvit.spec import Task
 
-detweights = load(GOLDEN / "detweights.py")
-ATOL = 1e-8
 KEYS = {"classify": "{}.keys.json", "segment": "{}_seg.keys.json"}
 
 
 def keys(name: str, task: Task) -> list[tuple[str, list[int], str]]:
-    return [tuple(key) for key in detweights.load_keys(GOLDEN / KEYS[task].format(name))]
+    return keys_of(KEYS[task].format(name))
 
 
 @cache
@@ -47,24 +46,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
     paths = {"classify": folder / "classify.pth.tar", "segment": folder / "segment.pth"}
     for task, path in paths.items():
-        state = detweights.state_dict_for(keys("hrvit_b1", task))  # type: ignore[arg-type]
-        torch.save({"state_dict": {key: torch.from_numpy(value) for key, value in state.items()}}, path)
+        torch.save({"state_dict": weights_of(KEYS[task].format("hrvit_b1"))}, path)
     return paths
-
-
-def check_map(value: Tensor, prefix: str, expected: dict[str, NDArray[np.float64]]) -> None:
-    """A map against its recorded shape, statistics and 64 samples."""
-    found: NDArray[np.float64] = value.numpy()
-    assert found.dtype == np.float64
-    assert found.shape == tuple(expected[f"{prefix}_shape"])
-    stats = [found.mean(), found.std(), found.min(), found.max()]
-    np.testing.assert_allclose(stats, expected[f"{prefix}_stats"], rtol=0, atol=ATOL)
-    samples = found.reshape(-1)[detweights.sample_indices(found.shape)]
-    np.testing.assert_allclose(samples, expected[f"{prefix}_sample"], rtol=0, atol=ATOL)
-
-
-def image(size: tuple[int, int]) -> Tensor:
-    return torch.from_numpy(detweights.input_image(*size)).double()
 
 
 def deployments(model: nn.Module) -> tuple[nn.Module, nn.Module]:

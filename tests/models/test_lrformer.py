@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from by_path import GOLDEN, load
+from by_path import GOLDEN
 from lively import enliven
 from numpy.typing import NDArray
+from official import check_map, image, keys_of, weights_of
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
@@ -32,15 +33,13 @@ from hiresvit.models.lrformer_block import Block, pooled_size
 from hiresvit.models.lrformer_head import decoder_block
 from hiresvit.spec import Task
 
-detweights = load(GOLDEN / "detweights.py")
-ATOL = 1e-8
 EXACT = 1e-10  # two orders of the same sums in float64; a wrong fold is above 1e-3
 KEYS = {"features": "{}_backbone.keys.json", "segment": "{}_seg.keys.json"}
 slow = pytest.mark.slow
 
 
 def keys(name: str, task: Task) -> list[tuple[str, list[int], str]]:
-    return [tuple(key) for key in detweights.load_keys(GOLDEN / KEYS[task].format(name))]
+    return keys_of(KEYS[task].format(name))
 
 
 @cache
@@ -54,26 +53,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """LRFormer-T's backbone and segmentor with the golden weights."""
     folder = tmp_path_factory.mktemp("weights")
     paths = {}
-    for task in KEYS:
-        state = detweights.state_dict_for(keys("lrformer_t", task))  # type: ignore[arg-type]
+    for task, file in KEYS.items():
         paths[task] = folder / f"{task}.pth"
-        torch.save({"state_dict": {k: torch.from_numpy(v) for k, v in state.items()}}, paths[task])
+        torch.save({"state_dict": weights_of(file.format("lrformer_t"))}, paths[task])
     return paths
-
-
-def check_map(value: Tensor, prefix: str) -> None:
-    """A map against its recorded shape, statistics and 64 samples."""
-    expected, found = recorded(), value.numpy()
-    assert found.dtype == np.float64
-    assert found.shape == tuple(expected[f"{prefix}_shape"])
-    stats = [found.mean(), found.std(), found.min(), found.max()]
-    np.testing.assert_allclose(stats, expected[f"{prefix}_stats"], rtol=0, atol=ATOL)
-    samples = found.reshape(-1)[detweights.sample_indices(found.shape)]
-    np.testing.assert_allclose(samples, expected[f"{prefix}_sample"], rtol=0, atol=ATOL)
-
-
-def image(size: tuple[int, int]) -> Tensor:
-    return torch.from_numpy(detweights.input_image(*size)).double()
 
 
 # The first of each is done every time.
@@ -89,7 +72,7 @@ def test_features_are_the_authors(checkpoints: dict[str, Path], pooled: int, siz
         with torch.no_grad():
             maps = form(image(size))
         for index, value in enumerate(maps):
-            check_map(value, f"q{pooled}_{size[0]}x{size[1]}_f{index}")
+            check_map(value, f"q{pooled}_{size[0]}x{size[1]}_f{index}", recorded())
 
 
 @pytest.mark.parametrize(
@@ -99,7 +82,7 @@ def test_segmentation_is_the_authors(checkpoints: dict[str, Path], size: tuple[i
     model = create_model("lrformer_t", "segment", size, weights=checkpoints["segment"])
     for form in (model.double(), fold(model)):
         with torch.no_grad():
-            check_map(form(image(size)), f"seg_{size[0]}x{size[1]}_logits_f0")
+            check_map(form(image(size)), f"seg_{size[0]}x{size[1]}_logits_f0", recorded())
 
 
 def test_the_classifiers_backbone_is_the_authors(checkpoints: dict[str, Path]) -> None:
@@ -110,7 +93,7 @@ def test_the_classifiers_backbone_is_the_authors(checkpoints: dict[str, Path]) -
     model.head.register_forward_pre_hook(lambda _head, inputs: maps.append(inputs[0]))  # type: ignore[union-attr]
     with torch.no_grad():
         logits = model(image((224, 224)))
-    check_map(maps.pop(), "q7_224x224_f3")
+    check_map(maps.pop(), "q7_224x224_f3", recorded())
     assert logits.shape == (1, 1000)
 
 

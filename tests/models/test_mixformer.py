@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from by_path import GOLDEN, load
+from by_path import GOLDEN
 from lively import enliven
 from numpy.typing import NDArray
+from official import ATOL, check_map, image, keys_of, weights_of
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
@@ -34,8 +35,6 @@ from hiresvit.models.mixformer import VARIANTS, MixFormer, MixFormerClassifier, 
 from hiresvit.models.mixformer_block import FUSED_HEAD_DIM, Block, DeployedMixing, Mixing
 from hiresvit.spec import Task
 
-detweights = load(GOLDEN / "detweights.py")
-ATOL = 1e-8
 # Two orders of the same sums in float64.
 EXACT = 1e-10
 
@@ -50,7 +49,7 @@ FIXTURES = [
 
 
 def keys(name: str) -> list[tuple[str, list[int], str]]:
-    return [tuple(key) for key in detweights.load_keys(GOLDEN / f"{name}.keys.json")]
+    return keys_of(f"{name}.keys.json")
 
 
 @cache
@@ -65,24 +64,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
     paths = {name: folder / f"{name}.pth" for name in ("mixformer_b0", "mixformer_b1")}
     for name, path in paths.items():
-        state = detweights.state_dict_for(keys(name))
-        torch.save({key: torch.from_numpy(value) for key, value in state.items()}, path)
+        torch.save(weights_of(f"{name}.keys.json"), path)
     return paths
-
-
-def image(size: tuple[int, int]) -> Tensor:
-    return torch.from_numpy(detweights.input_image(*size)).double()
-
-
-def check_map(value: Tensor, prefix: str, expected: dict[str, NDArray[np.float64]]) -> None:
-    """A map against its recorded shape, statistics and 64 samples."""
-    found: NDArray[np.float64] = value.numpy()
-    assert found.dtype == np.float64
-    assert found.shape == tuple(expected[f"{prefix}_shape"])
-    stats = [found.mean(), found.std(), found.min(), found.max()]
-    np.testing.assert_allclose(stats, expected[f"{prefix}_stats"], rtol=0, atol=ATOL)
-    samples = found.reshape(-1)[detweights.sample_indices(found.shape)]
-    np.testing.assert_allclose(samples, expected[f"{prefix}_sample"], rtol=0, atol=ATOL)
 
 
 @pytest.mark.parametrize(("name", "size"), FIXTURES, ids=str)
