@@ -7,6 +7,10 @@
       cpu.onnx           for ONNX Runtime's CPU   parent: simplified.onnx
       fp16.onnx                                  parent: simplified.onnx
       fp16.plan          the built engine        parent: fp16.onnx
+      calibration.json   the ranges of INT8      parent: simplified.onnx
+      int8.onnx                                  parent: fp16.onnx
+      int8.plan          the built engine        parent: int8.onnx
+      sensitivity.svg    what each module loses in INT8   parent: int8.onnx
       golden.npz         an input and the output expected for it, replayed by every runtime
 
 `read_bundle` follows the chain of sha256 sums from each file to the weights, so a file that was exchanged, a
@@ -38,11 +42,13 @@ from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.files import atomic_path, naming_target, new_parents, temporary_name
 from hiresvit.spec import ModelSpec, TensorSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KIND = "hiresvit-bundle"  # there are many manifest.json in the world; this one is ours
 MANIFEST = "manifest.json"
 
-Role = Literal["fp32", "simplified", "cpu", "fp16", "plan", "golden"]
+Role = Literal[
+    "fp32", "simplified", "cpu", "fp16", "plan", "calibration", "int8", "int8_plan", "sensitivity", "golden"
+]
 Arrays = dict[str, NDArray[Any]]
 
 # The manifest's own sum is taken over its bytes with zeros in the sum's place: a few lines in any language.
@@ -97,6 +103,7 @@ class Manifest:
     simplify: Any = None
     fp16: Any = None
     engine: Any = None
+    int8: Any = None
     parity: Any = None
     latency: Any = None
     notes: tuple[str, ...] = ()

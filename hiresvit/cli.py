@@ -24,7 +24,7 @@ import typer
 
 from hiresvit import cli_options as opt
 from hiresvit import cli_output as out
-from hiresvit.cli_export import convert, export
+from hiresvit.cli_export import calibrate, convert, export
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.version import __version__
 
@@ -68,6 +68,7 @@ def list_models(as_json: opt.Json = False) -> None:
 
 
 app.command()(export)
+app.command()(calibrate)
 app.command()(convert)
 
 
@@ -214,7 +215,8 @@ def run(
         settings=settings,
     )
     target = _overlay_name(image, output)
-    from hiresvit.evaluation.report import shares_table, size_text, top_table
+    from hiresvit.evaluation.report import shares_table, top_table
+    from hiresvit.evaluation.tables import size_text
     from hiresvit.preprocess import load_image
     from hiresvit.runtime.predictor import ClassifyResult, Predictor
 
@@ -247,6 +249,49 @@ def _overlay_name(image: Path, output: Path | None) -> Path:
     if target.exists() and image.exists() and target.samefile(image):
         raise UsageError(f"--output {target}: this is the picture itself; choose another name")
     return target
+
+
+@app.command("eval")
+def evaluate(
+    source: opt.Anything,
+    *,
+    dataset: Annotated[str, typer.Option(help="Labelled pictures: scenes.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    weights: opt.Weights = None,
+    ema: opt.Ema = False,
+    allow_missing: opt.AllowMissing = None,
+    task: opt.TaskOption = None,
+    imgsz: opt.Imgsz = None,
+    num_classes: opt.Classes = None,
+    settings: opt.Settings = None,
+    graph: opt.Graph = None,
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Measure accuracy on labelled pictures."""
+    options = opt.model_options(
+        weights=weights,
+        ema=ema,
+        allow_missing=allow_missing,
+        task=task,
+        imgsz=imgsz,
+        num_classes=num_classes,
+        settings=settings,
+    )
+    from hiresvit.data import open_dataset
+    from hiresvit.evaluation import accuracy
+    from hiresvit.evaluation.report_int8 import accuracy_table
+
+    with ExitStack() as stack:
+        [opened] = _open(stack, [source], options, graph, threads)
+        spec = opened.spec
+        if spec is None:
+            raise UsageError(f"{source} does not say what its answers mean; give one that hiresvit exported")
+        pictures = open_dataset(dataset, spec.imgsz)
+        with out.progress() as on_step:
+            found = accuracy.evaluate(opened.runner, spec, pictures, limit=limit, on_step=on_step)
+    document = {"source": opened.label, **found.to_json()}
+    out.answer(as_json, document, [accuracy_table(document)])
 
 
 @app.command()

@@ -29,8 +29,16 @@ def export(
     seed: Annotated[int | None, typer.Option(min=0, help="Draw fresh weights from another seed.")] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Make the FP16 graph and, from it, the plan.")] = False,
     io: Annotated[Literal["fp32", "fp16"], typer.Option(help="Types at the FP16 graph's ends.")] = "fp32",
-    int8: Annotated[bool, typer.Option("--int8", help="Not available in this version.")] = False,
-    calib: Annotated[Path | None, typer.Option(metavar="DIR", help="Calibration images for --int8.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Make the FP16 graph and the INT8 graph.")] = False,
+    calib: opt.Calib = None,
+    method: opt.CalibMethod = None,
+    calib_images: opt.CalibImages = None,
+    calib_seed: opt.CalibSeed = None,
+    calib_memory: opt.CalibMemory = None,
+    calib_table: opt.CalibTable = None,
+    max_drop: opt.MaxDrop = None,
+    int8_attention: opt.Int8Attention = None,
+    int8_residual: opt.Int8Residual = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 17 to 22.")] = 20,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open.")] = False,
     logits: Annotated[
@@ -56,12 +64,24 @@ def export(
     A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu or fp16.
     """
     began = time.monotonic()
-    if int8 or calib:
-        raise _no_int8(int8, calib)
+    calibration = opt.int8_settings(
+        int8,
+        calib,
+        threads,
+        method=method,
+        images=calib_images,
+        seed=calib_seed,
+        memory=calib_memory,
+        table=calib_table,
+        max_drop=max_drop,
+        attention=int8_attention,
+        residual=int8_residual,
+    )
     if seed is not None and weights is not None:
         raise UsageError("--seed draws fresh weights: leave it out with --weights")
     size, overrides = opt.parse_imgsz(imgsz), opt.parse_settings(settings)
-    without = [stage for stage, absent in (("fp16", not fp16), ("cpu", dynamic_batch)) if absent]
+    absent = {"fp16": not (fp16 or int8), "int8": not int8, "cpu": dynamic_batch}
+    without = [stage for stage, missing in absent.items() if missing]
     gates = opt.parse_gates(min_sqnr, min_cosine, min_agreement, without=without)
 
     out.load_onnxruntime()
@@ -76,7 +96,8 @@ def export(
         ema=ema,
         allow_missing_head=allow_missing is not None,
         seed=seed or 0,
-        fp16=fp16,
+        fp16=fp16 or int8,
+        int8=calibration,
         io=io,
         opset=opset,
         dynamic_batch=dynamic_batch,
@@ -94,12 +115,56 @@ def export(
     out.answer_export(as_json, bundle.folder, bundle.manifest.to_json(), time.monotonic() - began)
 
 
-def _no_int8(int8: bool, calib: Path | None) -> UsageError:
-    if not int8:
-        return UsageError("--calib is what --int8 calibrates with; leave it out")
-    if calib is None:
-        return UsageError("--int8 needs calibration data: --calib DIR (and is not available yet)")
-    return UsageError("--int8 is not available in this version; export with --fp16 instead")
+def calibrate(
+    graph: Annotated[
+        Path, typer.Argument(help="An FP32 graph of ours (simplified.onnx), or a bundle with one.")
+    ],
+    *,
+    calib: opt.Calib = None,
+    method: opt.CalibMethod = None,
+    calib_images: opt.CalibImages = None,
+    calib_seed: opt.CalibSeed = None,
+    calib_memory: opt.CalibMemory = None,
+    calib_table: opt.CalibTable = None,
+    max_drop: opt.MaxDrop = None,
+    int8_attention: opt.Int8Attention = None,
+    int8_residual: opt.Int8Residual = None,
+    io: Annotated[Literal["fp32", "fp16"], typer.Option(help="Types at the INT8 graph's ends.")] = "fp32",
+    threads: opt.Threads = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW-int8.onnx")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Make an INT8 graph and its table of ranges from an FP32 graph and pictures."""
+    began = time.monotonic()
+    chosen = opt.int8_settings(
+        True,
+        calib,
+        threads,
+        method=method,
+        images=calib_images,
+        seed=calib_seed,
+        memory=calib_memory,
+        table=calib_table,
+        max_drop=max_drop,
+        attention=int8_attention,
+        residual=int8_residual,
+    )
+    out.load_onnxruntime()
+    from hiresvit.evaluation.report_int8 import int8_report
+    from hiresvit.evaluation.tables import size_text
+    from hiresvit.quantizing import quantize_file
+
+    with out.progress() as on_step:
+        assert chosen is not None
+        made = quantize_file(graph, output, chosen, io=io, force=force, on_step=on_step)
+    sizes = [f"{path} ({size_text(path.stat().st_size)})" for path in made.paths]
+    wrote = f"\nwrote {', '.join(sizes)}, in {time.monotonic() - began:.1f} s"
+    following = f"next: hiresvit compare {shlex.quote(str(graph))} {shlex.quote(str(made.paths[0]))}"
+    found = {"graph": str(graph), "output": [str(path) for path in made.paths], "int8": made.report}
+    out.answer(as_json, found, [*int8_report(made.report), wrote, following])
 
 
 def convert(
@@ -121,7 +186,7 @@ def convert(
     """
     if target.suffix != ".safetensors":
         raise UsageError(f"{target}: what is written is safetensors, give a name that ends in .safetensors")
-    from hiresvit.evaluation.report import size_text
+    from hiresvit.evaluation.tables import size_text
     from hiresvit.models import convert_weights, model_spec
 
     spec = model_spec(model, task, None, num_classes, **opt.parse_settings(settings))

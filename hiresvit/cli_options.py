@@ -16,6 +16,7 @@ from hiresvit.spec import Task
 
 if TYPE_CHECKING:
     from hiresvit.evaluation.parity import Gate
+    from hiresvit.int8 import Int8Settings
 
 Texts = list[str] | None
 
@@ -44,7 +45,7 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 Graph = Annotated[
     str | None,
     typer.Option(
-        "--graph", help="Which of a bundle: fp32, simplified, cpu or fp16; default: the fastest here."
+        "--graph", help="Which of a bundle: fp32, simplified, cpu, fp16 or int8; default: the fastest here."
     ),
 ]
 MinSqnr = Annotated[Texts, typer.Option("--min-sqnr", metavar="DB", help="Least SQNR in dB.")]
@@ -52,8 +53,53 @@ MinCosine = Annotated[Texts, typer.Option("--min-cosine", metavar="X", help="Lea
 MinAgreement = Annotated[
     Texts, typer.Option("--min-agreement", metavar="X", help="Least share of equal answers, 0 to 1.")
 ]
+Calib = Annotated[
+    str | None,
+    typer.Option(
+        "--calib", metavar="SOURCE", help="Pictures to calibrate with: a folder, a .txt, an .npz, or scenes."
+    ),
+]
+CalibMethod = Annotated[
+    Literal["minmax", "percentile", "entropy", "mse"] | None,
+    typer.Option("--method", help="How a tensor's range is chosen; default: entropy."),
+]
+CalibImages = Annotated[
+    int | None, typer.Option("--calib-images", metavar="N", help="Pictures to calibrate with; default: 64.")
+]
+CalibSeed = Annotated[int | None, typer.Option("--calib-seed", min=0, help="Choose other pictures.")]
+CalibMemory = Annotated[
+    int | None,
+    typer.Option("--calib-memory", metavar="MIB", min=1, help="Activations held at a time; default: 512."),
+]
+CalibTable = Annotated[
+    Path | None,
+    typer.Option("--calib-table", metavar="JSON", help="Take the ranges of an earlier calibration."),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop", metavar="POINTS", help="Keep modules in FP16 until INT8 loses no more than this."
+    ),
+]
+Int8Attention = Annotated[
+    bool | None,
+    typer.Option("--int8-attention", help="Attention products in INT8, too, all five points of each."),
+]
+Int8Residual = Annotated[
+    bool | None, typer.Option("--int8-residual", help="What is added to a convolution in INT8, too.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
+CALIBRATION = {
+    "method": "--method",
+    "images": "--calib-images",
+    "seed": "--calib-seed",
+    "memory": "--calib-memory",
+    "table": "--calib-table",
+    "max_drop": "--max-drop",
+    "attention": "--int8-attention",
+    "residual": "--int8-residual",
+}
 LIMITS = {"min_sqnr_db": "--min-sqnr", "min_cosine": "--min-cosine", "min_agreement": "--min-agreement"}
 
 
@@ -134,6 +180,28 @@ def model_options(
     options |= {"allow_missing_head": True if allow_missing else None}
     options |= {"imgsz": parse_imgsz(imgsz), "num_classes": num_classes, **parse_settings(settings)}
     return {name: value for name, value in options.items() if value is not None}
+
+
+def int8_settings(wanted: bool, calib: str | None, threads: int | None, **given: Any) -> Int8Settings | None:
+    """What the options of a calibration ask for, None without --int8; ``given`` go by the names of `CALIBRATION`."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not wanted:
+        if texts := [*(["--calib"] if calib else []), *(CALIBRATION[name] for name in chosen)]:
+            raise UsageError(f"{', '.join(texts)}: for --int8, which is not given")
+        return None
+    if calib is None:
+        raise UsageError(
+            "--int8 needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out"
+        )
+    if {"table", "method"} <= chosen.keys():
+        raise UsageError(
+            f"--method {chosen['method']} chooses ranges and --calib-table brings them: leave one out"
+        )
+    from hiresvit.int8 import Int8Settings
+
+    if "memory" in chosen:
+        chosen["memory"] *= 2**20
+    return Int8Settings(calib, **chosen, threads=threads)
 
 
 def option_text(name: str) -> str:

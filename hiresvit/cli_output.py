@@ -36,7 +36,7 @@ def answer(
     if as_json:
         print_json(document, failure)
     else:
-        from hiresvit.evaluation.report import render
+        from hiresvit.evaluation.tables import render
 
         print_text(render(items))
     if failure:
@@ -46,7 +46,8 @@ def answer(
 
 def answer_export(as_json: bool, folder: Path, manifest: dict[str, Any], seconds: float) -> None:
     """Print what `hiresvit export` made and what it found out."""
-    from hiresvit.evaluation.report import export_report, size_text
+    from hiresvit.evaluation.report import export_report
+    from hiresvit.evaluation.tables import size_text
 
     size = sum(entry["bytes"] for entry in manifest["files"])
     wrote = f"\nwrote {folder}: {len(manifest['files'])} files, {size_text(size)}, in {seconds:.1f} s"

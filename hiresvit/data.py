@@ -1,4 +1,4 @@
-"""Pictures to try a network on without a dataset: a street in perspective, drawn from a seed.
+"""Pictures without a download: drawn streets to compare networks on, and labelled ones to train and measure on.
 
 Noise does not exercise a segmentation network, its feature maps stay flat; a scene with edges and objects of
 many sizes does. Only polygons, ellipses, PCG64 and the four basic operations are used, so a seed gives the
@@ -7,34 +7,23 @@ same picture everywhere, up to what a Pillow version changes at a polygon's bord
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from hiresvit import street
+from hiresvit.cityscapes import CITYSCAPES
 from hiresvit.errors import UsageError
+from hiresvit.spec import Task
 
-Colour = tuple[int, int, int]
-Point = tuple[float, float, float]  # metres: right of the camera, above the ground, ahead
-
-_SKY, _HAZE, _GLASS, _DARK = (92, 144, 202), (212, 220, 228), (58, 72, 88), (32, 33, 36)
-_LAND, _PAVING, _KERB, _ROAD = (138, 146, 112), (170, 165, 158), (200, 196, 190), (92, 93, 97)
-_STEEL, _WHITE, _RED = (84, 88, 92), (236, 234, 222), (206, 32, 28)
-_WALLS = ((178, 118, 92), (204, 180, 144), (156, 146, 140), (216, 206, 190), (142, 88, 74), (176, 168, 132))
-_PAINTS = ((170, 34, 32), (36, 62, 116), (206, 207, 210), (52, 54, 60), (198, 150, 40), (60, 104, 92))
-
-# Things that face the camera: left, right, low, high in metres, and which of the thing's colours.
-_CAR = (  # paint, tyres and bumper, plate, lamps
-    (-0.86, -0.58, 0, 0.4, 1), (0.58, 0.86, 0, 0.4, 1), (-0.9, 0.9, 0.3, 0.85, 0), (-0.9, 0.9, 0.3, 0.45, 1),
-    (-0.25, 0.25, 0.48, 0.6, 2), (-0.87, -0.53, 0.62, 0.76, 3), (0.53, 0.87, 0.62, 0.76, 3),
-)  # fmt: skip
-_PERSON = (  # trousers, coat
-    (-0.2, -0.04, 0, 0.85, 0), (0.05, 0.19, 0.03, 0.85, 0),
-    (-0.26, 0.26, 0.78, 1.41, 1), (-0.18, 0.18, 0.8, 1.47, 1),
-)  # fmt: skip
-_LAMP = ((-0.07, 0.07, 0, 6.5, 0), (0, -1.3, 6.4, 6.52, 0), (-1, -1.6, 6.3, 6.5, 1))  # steel, white
-_SIGNAL = ((-0.05, 0.05, 0, 3.2, 0), (-0.2, 0.2, 2.5, 3.6, 1), (-0.11, 0.11, 3.3, 3.5, 2))  # steel, dark, red
+IGNORE = 255  # the label of a pixel that counts for nothing
+HELD_OUT = 1_000_000  # scenes from this seed on are for measuring; training and calibration stay below it
+HELD_OUT_COUNT = 200
 
 
 def sample_images(count: int, imgsz: tuple[int, int], seed: int = 0) -> list[NDArray[np.uint8]]:
@@ -44,143 +33,136 @@ def sample_images(count: int, imgsz: tuple[int, int], seed: int = 0) -> list[NDA
 
 def sample_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     """Draw a seed's street as uint8 (height, width, 3). Raises UsageError on a negative seed or no size."""
+    rng = _generator(seed, height, width)
+    pixels, _ = street.Street(rng).draw(2 * height, 2 * width)  # averaged from twice the size: smooth edges
+    grain = rng.integers(-4, 5, (height, width, 1)) + rng.integers(-1, 2, (height, width, 3))
+    return np.clip(np.asarray(pixels.reduce(2), np.int16) + grain, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A uint8 (H, W, 3) RGB image and its labels: uint8 (H, W), or one class."""
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8] | int
+
+
+class Dataset(Protocol):
+    """Labelled pictures, made or read one at a time.
+
+    ``classes``: those that the labels use, by their number in the network's answer. ``ignore`` is the label of what
+    counts for nothing.
+    """
+
+    name: str
+    task: Task
+    classes: Mapping[int, str]
+    ignore: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class Scenes:
+    """Streets under changing light, seen by changing cameras, with a class for every pixel.
+
+    Nine of Cityscapes' classes under Cityscapes' numbers. A picture is its seed, ``first + index``.
+    """
+
+    name = "scenes"
+    task: Task = "segment"
+    classes: Mapping[int, str] = {list(CITYSCAPES).index(name): name for name in street.CLASSES}
+    ignore = IGNORE
+
+    def __init__(self, count: int, imgsz: tuple[int, int], first: int = HELD_OUT) -> None:
+        if count < 1:
+            raise UsageError(f"{count} scenes: give at least 1")
+        self.count, self.imgsz, self.first = count, imgsz, first
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return sample_scene(self.first + index, *self.imgsz)
+
+
+def open_dataset(name: str, imgsz: tuple[int, int], count: int = HELD_OUT_COUNT) -> Dataset:
+    """A labelled data set by its name; ``imgsz`` (height, width) and ``count`` are for those that are drawn.
+
+    Raises UsageError on a name that is none.
+    """
+    if name not in DATASETS:
+        raise UsageError(f"no data set is called {name}: there is {', '.join(DATASETS)}")
+    return DATASETS[name](count, imgsz)
+
+
+def sample_scene(seed: int, height: int, width: int) -> Sample:
+    """Draw a seed's labelled street. Raises UsageError on a negative seed or no size."""
+    rng = _generator(seed, height, width)
+    scene = street.Street(rng, reach=float(rng.uniform(28, 45)), girth=float(rng.uniform(2, 3.5)))
+    if rng.random() < 0.7:
+        scene.verge(float(rng.uniform(1.2, 2.8)))
+    for side, x, z in rng.uniform((-1, 0.5, 6), (1, 8, 28), (8, 3)).tolist():
+        scene.person(math.copysign(x, side), z)
+    for side, z in rng.uniform((-1, 6), (1, 24), (2, 2)).tolist():  # parked
+        scene.park(math.copysign(4.1, side), z)
+    low, high = (1.2, -1.5, 0.55, 0.36, 0.36), (2.4, 1.5, 1.0, 0.54, 0.64)
+    camera = street.Camera(*rng.uniform(low, high).tolist())
+    drawn, classes = scene.draw(2 * height, 2 * width, camera)
+    labels = np.asarray(classes)[1::2, 1::2]
+    pixels = np.asarray(drawn.reduce(2), np.float32) * _texture(rng, labels)
+    pixels = _light(rng, pixels)
+    if rng.random() < 0.5:
+        pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+    return Sample(np.clip(pixels, 0, 255).astype(np.uint8), np.ascontiguousarray(labels))
+
+
+def _generator(seed: int, height: int, width: int) -> np.random.Generator:
     if seed < 0 or min(height, width) < 1:
         raise UsageError(f"seed {seed}, size {height}x{width}: needed are a seed from 0 and sides from 1")
-    rng = np.random.Generator(np.random.PCG64(seed))
-    street = _Street(rng)
-    street.road()
-    for side in (-1, 1):
-        street.buildings(side)
-        street.pavement(side)
-    street.traffic()
-    pixels = street.draw(2 * height, 2 * width).reduce(2)  # averaged from twice the size: smooth edges
-    grain = rng.integers(-4, 5, (height, width, 1)) + rng.integers(-1, 2, (height, width, 3))
-    return np.clip(np.asarray(pixels, np.int16) + grain, 0, 255).astype(np.uint8)
+    return np.random.Generator(np.random.PCG64(seed))
 
 
-class _Street:
-    """Flat faces in space, each kept with the distance of the thing it belongs to, drawn from far to near."""
+# What `hiresvit eval --dataset` knows, made from a count and a size. Pictures on a disk would be a class like Scenes.
+DATASETS: Mapping[str, Callable[[int, tuple[int, int]], Dataset]] = {Scenes.name: Scenes}
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self.away = 0.0  # of the thing that is being added
-        self.faces: list[tuple[float, Sequence[Point], Colour, float]] = []
+# How much each surface's brightness varies, as a share.
+_ROUGHNESS = {
+    street.ROAD: 0.10,
+    street.SIDEWALK: 0.14,
+    street.BUILDING: 0.10,
+    street.POLE: 0.06,
+    street.VEGETATION: 0.28,
+    street.TERRAIN: 0.22,
+    street.SKY: 0.05,
+    street.PERSON: 0.12,
+    street.CAR: 0.06,
+}
 
-    def face(self, points: Sequence[Point], colour: Colour, light: float = 1.0) -> None:
-        """A polygon, or an ellipse if there are but two points, which are then the corners of its box."""
-        self.faces.append((self.away, points, colour, light))
 
-    def rect(self, a: Point, c: Point, colour: Colour, light: float = 1.0) -> None:
-        """The rectangle between two opposite corners that share their x, their y or their z."""
-        b = (c[0], a[1], a[2]) if a[0] != c[0] else (a[0], a[1], c[2])
-        self.face((a, b, c, (a[0] + c[0] - b[0], a[1] + c[1] - b[1], a[2] + c[2] - b[2])), colour, light)
+def _texture(rng: np.random.Generator, labels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Factors (H, W, 1) around 1: noise in three sizes, as strong as each pixel's surface is rough."""
+    height, width = labels.shape
+    noise = np.zeros((height, width), np.float32)
+    for cell in (1, 4, 16):
+        coarse = rng.standard_normal((height // cell + 1, width // cell + 1)).astype(np.float32)
+        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
+        noise += np.asarray(picture) / 2
+    strength = np.zeros(256, np.float32)
+    for kind, share in _ROUGHNESS.items():
+        strength[kind] = share * rng.uniform(0.5, 1.5)
+    return (1 + strength[labels] * noise)[:, :, None]
 
-    def ball(self, x: float, y: float, radius: float, colour: Colour, light: float = 1.0) -> None:
-        z = self.away
-        self.face(((x - radius, y + radius, z), (x + radius, y - radius, z)), colour, light)
 
-    def parts(self, x: float, table: Sequence[Sequence[float]], *colours: Colour, side: int = 1) -> None:
-        for left, right, low, high, which in table:
-            corners = (x + side * left, low, self.away), (x + side * right, high, self.away)
-            self.rect(*corners, colours[int(which)])
-
-    def pick(self, colours: Sequence[Colour]) -> Colour:
-        return colours[int(self.rng.integers(len(colours)))]
-
-    def draw(self, height: int, width: int) -> Image.Image:
-        focal, middle, horizon, eye = 0.7 * max(height, width), 0.5 * width, 0.46 * height, 1.7
-        fall = np.minimum(np.arange(height)[:, None, None] / horizon, 1)
-        sky = np.broadcast_to(np.array(_SKY) * (1 - fall) + np.array(_HAZE) * fall, (height, width, 3))
-        image = Image.fromarray(sky.astype(np.uint8))
-        canvas = ImageDraw.Draw(image)
-        for _, points, colour, light in sorted(self.faces, key=lambda face: -face[0]):
-            haze = min(points[0][2] / 190, 0.8)
-            lit = np.minimum(np.array(colour) * light, 255) * (1 - haze) + np.array(_HAZE) * haze
-            paint = canvas.ellipse if len(points) == 2 else canvas.polygon
-            across = [round(middle + focal * x / z) for x, _, z in points]
-            down = [round(horizon + focal * (eye - y) / z) for _, y, z in points]
-            paint(list(zip(across, down, strict=True)), fill=tuple(lit.astype(int).tolist()))
-        return image
-
-    def road(self) -> None:
-        self.away = 999
-        for half, colour in ((300, _LAND), (8.5, _PAVING), (5.3, _KERB), (5.1, _ROAD)):
-            self.rect((-half, 0, 1), (half, 0, 400), colour)
-        for x, z, long, light in self.rng.uniform((-4.5, 4, 1, 0.9), (4, 60, 5, 1.08), (30, 4)).tolist():
-            self.rect((x, 0, z), (x + 0.7, 0, z + long), _ROAD, light)  # patches in the asphalt
-        self.away = 997  # after the shadows
-        for x in (-3.05, 3.05):
-            self.rect((x - 0.06, 0, 1), (x + 0.06, 0, 150), _WHITE)
-        for z in range(2, 120, 6):
-            self.rect((-0.07, 0, z), (0.07, 0, z + 3), _WHITE)
-        for bar in range(-4, 5):
-            self.rect((1.1 * bar - 0.3, 0, 11), (1.1 * bar + 0.3, 0, 14), _WHITE)
-
-    def buildings(self, side: int) -> None:
-        x, light, near = side * 8.5, 1.0 if side > 0 else 0.66, float(self.rng.uniform(2, 4))
-        while near < 150:
-            far, high = near + float(self.rng.uniform(10, 18)), 4 + 3.2 * int(self.rng.integers(2, 6))
-            if side < 0:  # the sun stands behind them on the left
-                self.away = 998
-                self.rect((-8.5, 0, near), (-5.3, 0, far), _PAVING, 0.72)
-                self.rect((-5.1, 0, near), (0.4 * high - 8.5, 0, far), _ROAD, 0.78)
-            self.away, colour = far, self.pick(_WALLS)
-            self.rect((x, 0, near), (x + side * 14, high, near), colour, 0.82)
-            self.rect((x, 0, near), (x, high, far), colour, light)
-            self.rect((x, high - 0.4, near), (x, high, far), colour, light * 1.2)
-            self.rect((x, 3, near), (x, 3.5, far), self.pick(_PAINTS), light)
-            for z in np.arange(near + 0.7, far - 1.4, 2.6).tolist():
-                shine = light * float(self.rng.uniform(0.7, 1.4))
-                self.rect((x, 0.4, z - 0.4), (x, 2.9, z + 1.7), _GLASS, shine)
-                for y in np.arange(4.2, high - 1.8, 3.2).tolist():
-                    self.rect((x, y - 0.15, z - 0.12), (x, y + 1.8, z + 1.42), colour, light * 1.25)
-                    self.rect((x, y, z), (x, y + 1.7, z + 1.3), _GLASS, shine)
-            near = far + float(self.rng.choice([0, 0, 2.5]))
-
-    def pavement(self, side: int) -> None:
-        for z in (np.arange(9, 110, 12) + self.rng.uniform(0, 3, 9)).tolist():
-            self.away, x = z, side * 6.4
-            self.rect((x - 0.13, 0, z), (x + 0.13, 3.2, z), (92, 72, 56))
-            for i, (u, v, size) in enumerate(self.rng.uniform(-1, 1, (80, 3)).tolist()):
-                left, y = x + u * (1.4 - 0.6 * abs(v)) - i / 200, 4.3 + v * 1.3 + i / 160
-                self.ball(left, y, 0.4 + 0.14 * size, (84, 128, 56), 0.6 + i / 140)
-            self.away += 5
-            self.parts(side * 5.5, _LAMP, _STEEL, _WHITE, side=side)
-        self.away = 14.5
-        self.parts(side * 5.6, _SIGNAL, _STEEL, _DARK, _RED)
-        for x, z in self.rng.uniform((5.6, 7), (8, 45), (8, 2)).tolist():
-            self.person(side * x, z)
-        self.person(side * float(self.rng.uniform(0.5, 3.5)), 12.5)  # on the crossing
-
-    def person(self, x: float, z: float) -> None:
-        self.away = z
-        self.rect((x - 0.2, 0, z - 0.1), (x + 0.6, 0, z + 0.1), (84, 84, 88))
-        self.parts(x, _PERSON, self.pick(_PAINTS), self.pick(_PAINTS))
-        self.ball(x, 1.63, 0.14, (74, 54, 42))
-        self.ball(x, 1.58, 0.115, (204, 158, 132))
-
-    def traffic(self) -> None:
-        for lane, first, gap in ((1.6, 17, 16), (-1.6, 19, 19), (4.1, 16, 7), (-4.1, 16, 8)):
-            z = first + float(self.rng.uniform(0, 4))
-            while z < 90:
-                self.car(lane, z, self.pick(_PAINTS), _RED if lane > 0 else _WHITE)
-                z += gap * float(self.rng.uniform(0.8, 1.8))
-
-    def car(self, x: float, z: float, paint: Colour, lamps: Colour) -> None:
-        self.away, flank = z, x - 0.9 if x > 0 else x + 0.9  # the flank that can be seen
-        self.rect((x - 1, 0, z - 0.15), (x + 1.25, 0, z + 4.3), (46, 47, 51))
-        self.rect((flank, 0.3, z), (flank, 0.85, z + 4.2), paint, 0.8)
-        for axle in (z + 0.8, z + 3.4):
-            turn = -0.34 if x > 0 else 0.34  # an ellipse's box starts at its left
-            self.face(((flank, 0.68, axle - turn), (flank, 0, axle + turn)), _DARK)
-        self.rect((x - 0.9, 0.85, z), (x + 0.9, 0.85, z + 4.2), paint, 1.1)
-        rear, roof, side = z + 0.4, z + 1, x + (flank - x) * 0.75
-        for low, a, high, b, colour in ((0.85, 0.86, 1.4, 0.68, paint), (0.9, 0.76, 1.35, 0.58, _GLASS)):
-            self.face(
-                ((x - a, low, rear), (x - b, high, roof), (x + b, high, roof), (x + a, low, rear)), colour
-            )
-        self.face(
-            ((flank, 0.85, rear), (flank, 0.85, z + 3.6), (side, 1.4, z + 2.9), (side, 1.4, roof)), _GLASS
-        )
-        self.rect((x - 0.68, 1.4, z + 1), (x + 0.68, 1.4, z + 2.9), paint, 1.3)
-        self.parts(x, _CAR, paint, _DARK, _WHITE, lamps)
+def _light(rng: np.random.Generator, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same scene at another hour: brightness, contrast, colour of the light, fall of light, sensor noise."""
+    height, width = pixels.shape[:2]
+    colour = rng.uniform(0.85, 1.15, 3) * rng.uniform(0.55, 1.15)
+    contrast = rng.uniform(0.7, 1.15)
+    slope = np.linspace(-1, 1, width)[None, :] * rng.uniform(-0.2, 0.2)
+    slope = 1 + slope + np.linspace(-1, 1, height)[:, None] * rng.uniform(-0.15, 0.15)
+    lit = (128 + contrast * (pixels - 128)) * (colour * slope[:, :, None])
+    return np.asarray(lit + rng.normal(0, rng.uniform(1, 8), pixels.shape), np.float32)

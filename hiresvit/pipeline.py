@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib.metadata
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,17 +30,20 @@ from hiresvit.bundle import (
     write_manifest,
     writing_bundle,
 )
+from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data import sample_images
 from hiresvit.errors import UsageError
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare, enforce
 from hiresvit.evaluation.ranges import activation_ranges
+from hiresvit.export.child import trim_memory
 from hiresvit.export.contract import INPUT, Deployed, stamp
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.engine import INSTALL_HINT, EngineReport, build_engine, rtx_available
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
 from hiresvit.export.simplify import simplify
+from hiresvit.int8 import Int8Settings, check_int8, int8_verdict, make_int8, require_fused, sensitivity_chart
 from hiresvit.models import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
 from hiresvit.preprocess import preprocess
@@ -56,7 +58,13 @@ Feeds = list[dict[str, NDArray[Any]]]
 
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
 BATCH_PROFILE = (1, 1, 8)
-STAGES: dict[str, Role] = {"onnx": "fp32", "simplified": "simplified", "cpu": "cpu", "fp16": "fp16"}
+STAGES: dict[str, Role] = {
+    "onnx": "fp32",
+    "simplified": "simplified",
+    "cpu": "cpu",
+    "fp16": "fp16",
+    "int8": "int8",
+}
 TOOLS = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "tensorrt-rtx-cu12")
 
 
@@ -74,6 +82,7 @@ class ExportSettings:
     allow_missing_head: bool = False
     seed: int = 0
     fp16: bool = False
+    int8: Int8Settings | None = None
     io: Literal["fp32", "fp16"] = "fp32"
     opset: int = DEFAULT_OPSET
     dynamic_batch: bool = False
@@ -112,24 +121,28 @@ def export_bundle(
     or a place that cannot be used, GateError when a stage differs from PyTorch by more than its gate, and
     BuildError when the plan cannot be built.
     """
-    _check(settings)
+    _check(settings, spec)
     with writing_bundle(target, force=settings.force) as folder:
         on_step("load", None)
         feeds = _feeds(spec, settings.images)
         model, weights, notes = _load(spec, settings)
         job = _Job(spec, settings, folder, feeds, on_step)
-        paths, reports = _graphs(job, model)
+        paths, reports = _graphs(job, model, target)
         _return_memory()
         with OnnxRuntimeRunner(paths["fp32"]) as runner:
             inputs, outputs = runner.inputs, runner.outputs
         deployed = Deployed(model, spec, resize=settings.resize)  # unfolded: what the user trained
         with TorchRunner(deployed, inputs, outputs, settings.threads) as reference:
             parity = _parity(job, reference, paths)
-            engine, missing = _plan(job, paths)
+            engines, missing = _plans(job, paths)
             golden = job.feeds[0]
             write_golden(folder / "golden.npz", golden, reference(golden))
             latency = _latency(job, reference, paths) if settings.latency else None
         on_step("write", None)
+        if "int8" in engines:
+            accuracy = reports["int8"].get("accuracy")
+            verdict = int8_verdict(engines["fp16"], engines["int8"], accuracy)
+            reports["int8"] |= {"engine": engines["int8"], "verdict": verdict}
         manifest = Manifest(
             spec=spec,
             inputs=inputs,
@@ -140,7 +153,7 @@ def export_bundle(
             command=list(command),
             parity=parity,
             latency=latency,
-            engine=engine.to_json() if engine else None,
+            engine=engines.get("fp16"),
             notes=(*notes, *missing),
             **reports,
         )
@@ -148,8 +161,14 @@ def export_bundle(
     return read_bundle(target)
 
 
-def _check(settings: ExportSettings) -> None:
+def _check(settings: ExportSettings, spec: ModelSpec) -> None:
     check_opset(settings.opset)
+    if settings.int8 is not None:
+        if not settings.fp16:
+            raise UsageError("INT8 is written into the FP16 graph: add --fp16")
+        if settings.opset < MIN_OPSET:
+            raise UsageError(f"--opset {settings.opset} with --int8: FP16 scales need {MIN_OPSET} or later")
+        check_int8(settings.int8, spec)
     if settings.io == "fp16" and not settings.fp16:
         raise UsageError("io fp16 is about the FP16 graph: add --fp16")
     if settings.images < 1:
@@ -188,7 +207,13 @@ def _feeds(spec: ModelSpec, count: int) -> Feeds:
     return [{INPUT: preprocess(image, spec.preprocess, spec.imgsz)} for image in images]
 
 
-def _graphs(job: _Job, model: nn.Module) -> tuple[dict[Role, Path], dict[str, Any]]:
+def _return_memory() -> None:
+    """Drop what nothing refers to and give it back: a child process is about to need as much."""
+    gc.collect()
+    trim_memory()
+
+
+def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[Role, Path], dict[str, Any]]:
     """Write the graphs; returns their paths by role and the reports of what was done to them.
 
     A graph holds the weights once more, so each is dropped as soon as it is written.
@@ -212,6 +237,22 @@ def _graphs(job: _Job, model: nn.Module) -> tuple[dict[Role, Path], dict[str, An
         job.on_step("fp16", None)
         half, half_report = to_fp16(simple, io=settings.io)
         paths["fp16"] = _save_stage(half, job, "fp16")
+        if settings.int8 is not None:
+            # Beside the bundle: what is in it is gone when the export is interrupted.
+            state = target.with_name(f".{target.name}.calibration.npz")
+            chosen = replace(
+                settings.int8, prove=settings.weights is not None
+            )  # fresh weights are never right
+            made = make_int8(simple, half, spec, chosen, state=state, on_step=job.on_step)
+            paths["int8"] = _save_stage(made.graph, job, "int8")
+            made.table.save(job.folder / "calibration.json")
+            reports["int8"] = made.report
+            if sensitivity := made.report.get("sensitivity"):
+                _write(
+                    job.folder / "sensitivity.svg",
+                    sensitivity_chart(sensitivity, made.report["policy"]["keep"]),
+                )
+            del made
         del half
         _return_memory()
         job.on_step("ranges", None)
@@ -226,11 +267,8 @@ def _save_stage(graph: onnx.ModelProto, job: _Job, stage: str) -> Path:
     return _save(graph, job.folder / f"{stage}.onnx")
 
 
-def _return_memory() -> None:
-    """Give freed memory back to the system, which the C library keeps: a child process is about to need as much."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _save(graph: onnx.ModelProto, path: Path) -> Path:
@@ -238,24 +276,37 @@ def _save(graph: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-def _plan(job: _Job, paths: Mapping[Role, Path]) -> tuple[EngineReport | None, list[str]]:
-    """Build the plan of the FP16 graph; without one, say why in a note."""
+def _plans(job: _Job, paths: Mapping[Role, Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Build the plans of the FP16 and the INT8 graph; without any, say why in a note.
+
+    Raises GateError if INT8 costs the fusion of an attention.
+    """
     settings, on_step = job.settings, job.on_step
     if "fp16" not in paths:
-        return None, ["no plan was built: TensorRT fuses attention in FP16 only, add --fp16"]
+        return {}, ["no plan was built: TensorRT fuses attention in FP16 only, add --fp16"]
     if not settings.plan:
-        return None, []
+        return {}, []
     if not rtx_available():
-        return None, [f"no plan was built: {INSTALL_HINT}"]
-    _return_memory()
-    on_step("plan", None)
-    report = build_engine(
-        paths["fp16"],
-        job.folder / "fp16.plan",
-        batch=BATCH_PROFILE if settings.dynamic_batch else None,
-        on_progress=lambda phase, fraction: on_step(f"plan: {phase}", fraction),
-    )
-    return report, []
+        return {}, [f"no plan was built: {INSTALL_HINT}"]
+    engines: dict[str, EngineReport] = {}
+    for stage in ("fp16", "int8"):
+        if stage not in paths:
+            continue
+        _return_memory()
+        on_step(f"plan: {stage}", None)
+        engines[stage] = build_engine(
+            paths[stage],
+            job.folder / f"{stage}.plan",
+            batch=BATCH_PROFILE if settings.dynamic_batch else None,
+            on_progress=partial(_on_phase, on_step, stage),
+        )
+    if "int8" in engines:
+        require_fused(engines["fp16"], engines["int8"])
+    return {stage: report.to_json() for stage, report in engines.items()}, []
+
+
+def _on_phase(on_step: OnStep, stage: str, phase: str, fraction: float) -> None:
+    on_step(f"plan: {stage}, {phase}", fraction)
 
 
 def _parity(job: _Job, reference: Runner, paths: Mapping[Role, Path]) -> dict[str, Any]:
@@ -300,6 +351,10 @@ def _entries(folder: Path, weights: Weights) -> tuple[FileEntry, ...]:
         ("cpu.onnx", "cpu", "simplified.onnx"),
         ("fp16.onnx", "fp16", "simplified.onnx"),
         ("fp16.plan", "plan", "fp16.onnx"),
+        ("calibration.json", "calibration", "simplified.onnx"),
+        ("int8.onnx", "int8", "fp16.onnx"),
+        ("int8.plan", "int8_plan", "int8.onnx"),
+        ("sensitivity.svg", "sensitivity", "int8.onnx"),
         ("golden.npz", "golden", None),
     ]
     for name, role, parent in parents:

@@ -23,7 +23,7 @@ from hiresvit.runtime.runner import Casting, Runner, open_runner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ModelSpec
 
-GRAPHS: tuple[Role, ...] = ("fp32", "simplified", "cpu", "fp16")
+GRAPHS: tuple[Role, ...] = ("fp32", "simplified", "cpu", "fp16", "int8")
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ PACKAGE = ROOT / "hiresvit"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("pipeline", "sources", "doctor"),
+    ("pipeline", "quantizing", "sources", "doctor"),
+    ("int8",),
+    ("judging",),
     ("calibration", "evaluation"),
     ("models", "export", "runtime"),
     ("bundle", "preprocess", "data"),
-    ("files",),
-    ("spec", "errors", "version"),
+    ("street", "files"),
+    ("cityscapes", "spec", "errors", "version"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
@@ -86,7 +88,7 @@ def test_help_loads_nothing_heavy(argument: str) -> None:
 def test_a_device_without_torch_can_run_and_compare() -> None:
     modules = (
         ("runtime", ("runner", "onnxruntime_runner", "predictor")),
-        ("evaluation", ("parity", "latency", "ranges", "report")),
+        ("evaluation", ("parity", "latency", "ranges", "report", "accuracy", "chart")),
     )
     names = [f"hiresvit.{package}.{module}" for package, members in modules for module in members]
     assert loaded_by(f"import {', '.join(names)}", "torch", names[0]) == {names[0]}

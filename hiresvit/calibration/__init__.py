@@ -1,1 +1,1 @@
-"""Calibration for INT8: observers, tables and the placement of Q/DQ pairs (not built yet)."""
+"""INT8: pictures, ranges, where Q/DQ goes, and which modules lose too much by it."""

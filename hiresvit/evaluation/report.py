@@ -6,54 +6,28 @@ can still be looked at.
 
 from __future__ import annotations
 
-import io
 import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hiresvit.evaluation.report_int8 import int8_report
+from hiresvit.evaluation.tables import make_table, number_text, size_text
+
 Values = Mapping[str, Any]
 
-PLAIN_WIDTH = 160  # of a pipe or a file, which have no width of their own
 TOP_OPERATORS = 6
-_SIDES = ("pytorch", "fp32", "simplified", "cpu", "fp16")  # the order of an export, which JSON does not keep
-
-
-def render(items: Iterable[RenderableType]) -> str:
-    """Tables and lines as text for stdout, in colour if that is a terminal.
-
-    Nothing is read as markup, since file names may look like it.
-    """
-    encoding = sys.stdout.encoding or "utf-8"  # decides what lines are drawn with
-    page = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace")
-    terminal = sys.stdout.isatty()
-    console = Console(
-        file=page,
-        force_terminal=terminal or None,
-        width=None if terminal else PLAIN_WIDTH,
-        markup=False,
-        highlight=False,
-        emoji=False,
-    )
-    for number, item in enumerate(items):
-        if number and isinstance(item, Table):
-            console.print()
-        console.print(item, soft_wrap=isinstance(item, str | Text))
-    page.seek(0)
-    return page.read().rstrip("\n")
-
-
-def size_text(count: int) -> str:
-    """Bytes in decimal units, as disks and downloads are counted: ``73.4 MB``."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
+_SIDES = (
+    "pytorch",
+    "fp32",
+    "simplified",
+    "cpu",
+    "fp16",
+    "int8",
+)  # the order of an export, which JSON does not keep
 
 
 def export_report(manifest: Values) -> list[RenderableType]:
@@ -69,6 +43,8 @@ def export_report(manifest: Values) -> list[RenderableType]:
         items += latency_tables(latency)
     if engine := manifest.get("engine"):
         items.append(engine_table(engine))
+    if int8 := manifest.get("int8"):
+        items += int8_report(int8, manifest.get("engine"))
     return [*items, *(f"note: {note}" for note in manifest.get("notes", ()))]
 
 
@@ -106,16 +82,16 @@ def models_report(models: Sequence[Values]) -> list[RenderableType]:
 def models_table(models: Iterable[Values]) -> Table:
     """One row per variant and task."""
     columns = ["model", "task", "size", ">params M", ">paper", ">GMACs", ">paper"]
-    table = _table(None, *columns)
+    table = make_table(None, *columns)
     for model in models:
         for number, row in enumerate(model["tasks"]):
             table.add_row(
                 "" if number else model["name"],
                 row["task"] + (" (default)" if row["default"] else ""),
                 _by(row["imgsz"]),
-                _number(row["params"], ".3f"),
-                _number(row["paper_params"], f".{row['digits']}f"),
-                _number(row["gmacs"], ".2f"),
+                number_text(row["params"], ".3f"),
+                number_text(row["paper_params"], f".{row['digits']}f"),
+                number_text(row["gmacs"], ".2f"),
                 "" if row["paper_gmacs"] is None else str(row["paper_gmacs"]),
             )
     return table
@@ -136,7 +112,7 @@ def parity_table(parity: Values) -> Table:
     gated = any(stage.get("gate") for stage in stages)
     title = f"parity with {parity.get('reference', 'the reference')}, the worst of {parity['images']} images"
     columns = ["stage", "output", ">max abs", ">cosine", ">SQNR dB", ">equal %"]
-    table = _table(title, *columns, *(["gate: dB, cosine, %"] if gated else []))
+    table = make_table(title, *columns, *(["gate: dB, cosine, %"] if gated else []))
     for stage in stages:
         for output in stage["report"]["outputs"]:
             gate = [_gate_text(stage["gate"])] if gated else []
@@ -150,11 +126,15 @@ def latency_tables(latency: Values) -> list[RenderableType]:
     base = next((name for name in sides if any(key.endswith(f"/{name}") for key in ratios)), "")
     title = f"latency of one call in ms, {latency['threads']} threads, sides in turn"
     columns = [">median", ">p90", ">p99", ">cv %", ">per s", ">calls"]
-    table = _table(title, "side", *columns, *([f">x {base} (p10 to p90)"] if ratios else []))
+    table = make_table(title, "side", *columns, *([f">x {base} (p10 to p90)"] if ratios else []))
     for name in sorted(sides, key=lambda name: (name != base, _SIDES.index(name) if name in _SIDES else 0)):
         side, ratio = sides[name], ratios.get(f"{name}/{base}")
-        milliseconds = [_number(side[key], ".2f") for key in ("median_ms", "p90_ms", "p99_ms")]
-        rest = (_number(side["cv_percent"], ".1f"), _number(side["throughput"], ".1f"), str(side["calls"]))
+        milliseconds = [number_text(side[key], ".2f") for key in ("median_ms", "p90_ms", "p99_ms")]
+        rest = (
+            number_text(side["cv_percent"], ".1f"),
+            number_text(side["throughput"], ".1f"),
+            str(side["calls"]),
+        )
         spread = f"{ratio['median']:.3f} ({ratio['p10']:.3f} to {ratio['p90']:.3f})" if ratio else ""
         table.add_row(name, *milliseconds, *rest, *([spread] if ratios else []))
     kinds: dict[str, list[str]] = {}
@@ -166,7 +146,7 @@ def latency_tables(latency: Values) -> list[RenderableType]:
 
 def engine_table(engine: Values) -> Table:
     """Kernels by kind, fused attentions, realised precision and memory of a built plan."""
-    table = _table(f"plan by {engine['backend']} {engine['version']}", "what", ">count")
+    table = make_table(f"plan by {engine['backend']} {engine['version']}", "what", ">count")
     for kind, count in sorted(engine["kernels"].items(), key=lambda item: -item[1]):
         table.add_row(f"{kind} kernels", str(count))
     table.add_row("kernels in all", str(engine["kernel_total"]))
@@ -182,7 +162,7 @@ def engine_table(engine: Values) -> Table:
 
 def shares_table(shares: Sequence[Values]) -> Table:
     """Segmentation: the share of the picture each class covers, largest first."""
-    table = _table(None, "class", ">share")
+    table = make_table(None, "class", ">share")
     for row in shares:
         table.add_row(row["name"], f"{100 * row['share']:.1f} %")
     return table
@@ -190,7 +170,7 @@ def shares_table(shares: Sequence[Values]) -> Table:
 
 def top_table(top: Sequence[Values]) -> Table:
     """Classification: the best classes."""
-    table = _table(None, "class", ">probability")
+    table = make_table(None, "class", ">probability")
     for row in top:
         table.add_row(row["name"], f"{100 * row['probability']:.2f} %")
     return table
@@ -198,10 +178,10 @@ def top_table(top: Sequence[Values]) -> Table:
 
 def doctor_tables(found: Values) -> list[RenderableType]:
     """What `doctor.examine` found."""
-    libraries = _table("libraries", "name", "installed", "wanted", "for")
+    libraries = make_table("libraries", "name", "installed", "wanted", "for")
     for row in found["libraries"]:
         libraries.add_row(row["name"], row["version"] or "-", row["wanted"], row["extra"] or "everything")
-    abilities = _table("what works here", "ability", "works", "detail", "to get it")
+    abilities = make_table("what works here", "ability", "works", "detail", "to get it")
     for row in found["abilities"]:
         abilities.add_row(row["name"], "yes" if row["works"] else "no", row["detail"], row["hint"] or "")
     return [_facts(found["machine"]), libraries, abilities]
@@ -230,9 +210,9 @@ def _fp16_lines(report: Values) -> list[str]:
 def _parity_cells(output: Values) -> list[str]:
     if output["non_finite"]:
         return [f"{output['non_finite']} NaN or Inf", "", "", _percent(output["agreement"])]
-    sqnr = "exact" if output["exact"] else _number(output["sqnr_db"], ".1f")
+    sqnr = "exact" if output["exact"] else number_text(output["sqnr_db"], ".1f")
     agreement = _percent(output["agreement"])
-    return [f"{output['max_abs']:.2e}", _number(output["cosine"], ".7f"), sqnr, agreement]
+    return [f"{output['max_abs']:.2e}", number_text(output["cosine"], ".7f"), sqnr, agreement]
 
 
 def _gate_text(gate: Mapping[str, float]) -> str:
@@ -241,7 +221,9 @@ def _gate_text(gate: Mapping[str, float]) -> str:
 
 
 def _files_table(files: Iterable[Values]) -> Table:
-    table = _table("files, each after what it was made from", "file", "role", ">size", "made from", "sha256")
+    table = make_table(
+        "files, each after what it was made from", "file", "role", ">size", "made from", "sha256"
+    )
     for row in files:
         made_from = row["parent"] or "weights"
         table.add_row(row["name"], row["role"], size_text(row["bytes"]), made_from, row["sha256"][:12])
@@ -249,7 +231,7 @@ def _files_table(files: Iterable[Values]) -> Table:
 
 
 def _contract_table(found: Values) -> Table:
-    table = _table("contract", "side", "name", "type", "shape")
+    table = make_table("contract", "side", "name", "type", "shape")
     for side in ("inputs", "outputs"):
         for tensor in found.get(side, ()):
             table.add_row(side[:-1], tensor["name"], tensor["dtype"], _by(tensor["shape"]))
@@ -257,7 +239,7 @@ def _contract_table(found: Values) -> Table:
 
 
 def _graphs_table(graphs: Mapping[str, Values]) -> Table:
-    table = _table("graphs", "graph", ">opset", ">nodes", ">attentions", ">size", "operators")
+    table = make_table("graphs", "graph", ">opset", ">nodes", ">attentions", ">size", "operators")
     for name, graph in graphs.items():
         operators = list(graph["operators"].items())
         listed = ", ".join(f"{count} {kind}" for kind, count in operators[:TOP_OPERATORS])
@@ -296,17 +278,6 @@ def _facts(facts: Values) -> Table:
     return table
 
 
-def _table(title: str | None, *columns: str) -> Table:
-    """A table without lines between columns; a column named ``>x`` is aligned to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.show_edge = table.pad_edge = False
-    table.padding = (0, 0, 0, 1)  # with the column of the box two blanks between columns
-    for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
-    return table
-
-
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
@@ -317,10 +288,6 @@ def _plain(value: Any) -> str:
 
 def _by(sizes: Iterable[int | str]) -> str:
     return "x".join(str(size) for size in sizes)
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def _percent(share: float | None) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -89,6 +91,12 @@ def peak_rss_bytes() -> int:
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def trim_memory() -> None:
+    """Give freed memory back to the system: the C library keeps it, in pieces that the next tensors do not fit in."""
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _last_lines(stream: IO[bytes]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ A family adds a module with ``build``, ``check`` and ``OVERRIDES``, and its rows
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -51,19 +51,22 @@ class ModelEntry:
     strides: tuple[int, ...] = STRIDES
 
 
+_HRVIT = ModelEntry(
+    family="hrvit",
+    build=hrvit.build,
+    check=hrvit.check,
+    overrides=hrvit.OVERRIDES,
+    task="segment",
+    imgsz={"segment": (512, 512), "classify": (224, 224), "features": (512, 512)},
+    numbers={},
+    convention="weights' products, one of the two attention matmuls, norms and biases",
+    weights="none released; the authors' code is mostly CC-BY-NC 4.0",
+    layout=Layout(classifier="head.classifier."),
+)
+
+
 def _hrvit(classify: Numbers, segment: Numbers, features: Numbers) -> ModelEntry:
-    return ModelEntry(
-        family="hrvit",
-        build=hrvit.build,
-        check=hrvit.check,
-        overrides=hrvit.OVERRIDES,
-        task="segment",
-        imgsz={"segment": (512, 512), "classify": (224, 224), "features": (512, 512)},
-        numbers={"segment": segment, "classify": classify, "features": features},
-        convention="weights' products, one of the two attention matmuls, norms and biases",
-        weights="none released; the authors' code is mostly CC-BY-NC 4.0",
-        layout=Layout(classifier="head.classifier."),
-    )
+    return replace(_HRVIT, numbers={"segment": segment, "classify": classify, "features": features})
 
 
 def _lrformer(weights: str, numbers: Mapping[Task, Numbers]) -> ModelEntry:
@@ -138,6 +141,12 @@ MODELS: dict[str, ModelEntry] = {
         segment=Numbers(28.624, 68.800, 28.6, 66.28),
         classify=Numbers(37.870, 5.900, 37.9, 5.7),
         features=Numbers(25.508, 28.397),
+    ),
+    "hrvit_nano": replace(
+        _HRVIT,
+        imgsz={"segment": (256, 256), "features": (256, 256)},
+        numbers={"segment": Numbers(0.721, 0.510), "features": Numbers(0.682, 0.423)},
+        weights="examples/hrvit_nano.safetensors, ours, trained on drawn scenes; the variant is not the paper's",
     ),
     "lrformer_t": _lrformer(
         "lrformer_tiny.pth",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hiresvit.evaluation import report
+from hiresvit.evaluation import report, tables
 from hiresvit.evaluation.latency import latency_stats, ratio
 from hiresvit.evaluation.parity import Gate, compare_runs
 from hiresvit.export.engine import EngineReport
@@ -31,7 +31,7 @@ def parity(task: Task, reference: Any, test: Any, gate: dict[str, float] | None 
 
 
 def rendered(table: Any) -> str:
-    return report.render([table])
+    return tables.render([table])
 
 
 def test_parity_shows_each_measure_and_its_gate() -> None:
@@ -159,7 +159,7 @@ def test_an_empty_manifest_gives_no_tables() -> None:
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (73_400_000, "73.4 MB")]
 )
 def test_size_text(count: int, text: str) -> None:
-    assert report.size_text(count) == text
+    assert tables.size_text(count) == text
 
 
 def test_names_are_printed_as_they_are() -> None:

@@ -104,7 +104,7 @@ def blank_checkpoint(path: Path, name: str, task: Task) -> int:
 
 
 @pytest.mark.parametrize("task", ["classify", "segment"])
-@pytest.mark.parametrize("name", list(VARIANTS))
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "hrvit_nano"])  # which is ours alone
 def test_key_lists_load_strictly(tmp_path: Path, name: str, task: Task) -> None:
     """Every key of the authors' is ours and the other way round, for the task itself and for `features`."""
     path = tmp_path / "blank.pth"

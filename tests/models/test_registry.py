@@ -35,6 +35,7 @@ WIDTHS = {
     "hrvit_b1": (32, 64, 128, 256),
     "hrvit_b2": (48, 96, 240, 384),
     "hrvit_b3": (64, 128, 256, 512),
+    "hrvit_nano": (32, 64, 96, 128),
     "lrformer_t": (48, 96, 240, 384),
     "lrformer_s": (64, 128, 320, 512),
     "lrformer_b": (80, 160, 400, 512),
@@ -108,7 +109,7 @@ def test_windows(name: str) -> None:
     """Weights do not depend on the windows, results do; 1-2-7-7 are the default."""
     results = []
     for options in ({}, {"windows": [1, 2, 7, 7]}, {"windows": (1, 2, 2, 3)}):
-        model = small(name, "classify", **options)
+        model = small(name, "features", **options)
         perturb_zeros(model)
         results.append((model.state_dict(), outputs(model, image())[0]))
     (state, default), (_, same), (other_state, other) = results
@@ -167,7 +168,7 @@ def test_defaults() -> None:
     for name, entry in MODELS.items():
         spec = model_spec(name)
         assert (spec.task, spec.imgsz, spec.strides) == (entry.task, entry.imgsz[entry.task], entry.strides)
-        assert entry.imgsz.keys() == entry.numbers.keys() >= {"classify", "features"}
+        assert entry.imgsz.keys() == entry.numbers.keys() >= {entry.task, "features"}
         for task, size in entry.imgsz.items():
             spec = model_spec(name, task)
             assert spec.imgsz == size

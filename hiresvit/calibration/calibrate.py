@@ -1,0 +1,109 @@
+"""Calibration: from an FP32 graph and images to the table of ranges that INT8 needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto
+
+from hiresvit.calibration.collect import MEMORY_BYTES, Feeds, OnStep, Statistics, collect
+from hiresvit.calibration.observers import METHODS, Method, amax_of
+from hiresvit.calibration.table import CalibrationTable, graph_digest, preprocess_json
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.spec import PreprocessSpec
+from hiresvit.version import __version__
+
+_DEAD = 1.0  # the amax of a tensor that is 0 on every image; any would do, and 0 is no scale
+
+
+def calibrate(
+    graph: ModelProto,
+    tensors: Sequence[str],
+    feeds: Feeds,
+    *,
+    method: Method,
+    data_digest: str,
+    preprocess: PreprocessSpec,
+    memory_bytes: int = MEMORY_BYTES,
+    threads: int | None = None,
+    state: Path | None = None,
+    on_step: OnStep = lambda _name, _fraction: None,
+) -> CalibrationTable:
+    """Measure the FP32 ``tensors`` of a graph on every one of ``feeds`` and choose a range for each.
+
+    ``data_digest`` and ``preprocess`` say what ``feeds`` are made of and how, for the table. ``memory_bytes``,
+    ``threads`` and ``state`` are those of `collect`. ``minmax`` needs one pass, the other methods two. A tensor that
+    is 0 on every image is listed as dead.
+
+    Raises UsageError for an unknown method, fewer than 2 images and whatever `collect` refuses; HiresvitError if
+    every image is of one colour, if every tensor is dead, and for NaN or Inf in a tensor.
+    """
+    if method not in METHODS:
+        raise UsageError(f"method {method!r}: choose one of {', '.join(METHODS)}")
+    _check_images(feeds)
+    found = collect(
+        graph,
+        tensors,
+        feeds,
+        histograms=method != "minmax",
+        digest=f"{data_digest} {preprocess}",  # other inputs, if the same images are prepared otherwise
+        memory_bytes=memory_bytes,
+        threads=threads,
+        state=state,
+        on_step=on_step,
+    )
+    dead = tuple(name for name, statistics in found.items() if statistics.dead)
+    if len(dead) == len(found):
+        raise HiresvitError(
+            f"all {len(dead)} tensors are 0 on every image, {dead[0]!r} first: the graph or its weights are broken"
+        )
+    return CalibrationTable(
+        method=method,
+        amax={name: _amax(statistics, method) for name, statistics in found.items()},
+        dead=dead,
+        images=len(feeds),
+        graph=graph_digest(graph),
+        data=data_digest,
+        preprocess=preprocess_json(preprocess),
+        tools={
+            "hiresvit": __version__,
+            "numpy": np.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+    )
+
+
+def _check_images(feeds: Feeds) -> None:
+    """Raise UsageError on fewer than two images, HiresvitError if each of them is of one colour."""
+    if len(feeds) < 2:
+        raise UsageError(
+            f"{len(feeds)} calibration image(s): one picture does not show a tensor's range;"
+            " give at least 2, better 64 or more"
+        )
+    if not any(_varies(feeds, index) for index in range(len(feeds))):
+        raise HiresvitError(
+            f"all {len(feeds)} calibration images are of one colour each (black?), ranges measured on them would be"
+            " too small; give pictures like those the network will see"
+        )
+
+
+def _varies(feeds: Feeds, index: int) -> bool:
+    """Whether any channel of any input has two different values."""
+    for array in feeds[index].values():
+        inner = tuple(range(min(2, array.ndim - 1), array.ndim))  # without the axes of batch and channels
+        if np.ptp(array, inner).any():
+            return True
+    return False
+
+
+def _amax(statistics: Statistics, method: Method) -> float:
+    if statistics.dead:
+        return _DEAD
+    if statistics.counts is None:
+        return statistics.amax
+    return amax_of(statistics.counts, statistics.amax, method)

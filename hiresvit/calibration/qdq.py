@@ -1,0 +1,379 @@
+"""Q/DQ written into a graph where the policy asks for it: INT8 as types in the graph, never as a build flag.
+
+An activation gets one QuantizeLinear-DequantizeLinear pair for each of its readers that is quantized, right before
+it. A weight is stored in INT8 and has a DequantizeLinear only. Everything is symmetric with zero point 0, per
+tensor for activations and per output channel for weights, and a scale has the type of the tensor that it scales.
+Biases, graph inputs and graph outputs have none. This is what TensorRT 10.3 to 11 and TensorRT-RTX read alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from hiresvit.calibration.attention import Attention
+from hiresvit.calibration.sites import Site, Skip
+from hiresvit.errors import ArtefactError, HiresvitError, IllegalGraphError, UsageError
+from hiresvit.export.fp16_typing import fresh
+
+LEVELS = 127
+"""The number that a tensor's range is stored as."""
+MIN_OPSET = 19
+"""The first in which a scale may be FP16."""
+SMALLEST_SCALE = 2.0**-24
+"""FP16 has no smaller one. What it cannot tell from 0 is below the step of FP16 itself."""
+
+Array = NDArray[Any]
+Point = tuple[str, int]
+"""A node and the number of its input, or `OUTPUT`."""
+
+OUTPUT = -1
+_MAX_SCALE = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """A site and what became of it; see `Site`.
+
+    ``weight_sqnr_db`` is 20 log10(|w| / |w - INT8 w|), None for a layer in FP16 and for weights without error.
+    """
+
+    node: str
+    module: str
+    op: str
+    macs: int
+    excluded: str | None
+    weight_sqnr_db: float | None
+
+
+@dataclass(frozen=True)
+class Int8Report:
+    """What `quantize` did.
+
+    ``sites_fp16`` and ``macs_fp16`` go by the rule that excludes; ``macs_share`` is the part of ``macs_total``
+    that is in INT8, from 0 to 1. ``channels`` are the output channels of the INT8 weights, ``channels_zero`` those
+    that are all 0, ``channels_floored`` others that are so small that they got `SMALLEST_SCALE`; likewise the
+    tensors ``activations_floored``. ``attentions_fp16`` goes by what keeps an attention in FP16 where the policy
+    asks for INT8.
+    """
+
+    layers: tuple[LayerReport, ...]
+    sites_int8: int
+    sites_fp16: dict[str, int]
+    macs_int8: int
+    macs_fp16: dict[str, int]
+    macs_total: int
+    macs_share: float
+    channels: int
+    channels_zero: int
+    channels_floored: int
+    activations_floored: tuple[str, ...]
+    skips: int
+    attentions_int8: int
+    attentions_fp16: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """int8 ``values`` of the weight's shape, a scale for each of its channels, and how many of those are
+    all ``zero``, or ``floored``: so small that they got `SMALLEST_SCALE`.
+    """
+
+    values: NDArray[np.int8]
+    scales: Array
+    zero: int
+    floored: int
+    sqnr_db: float | None
+
+
+def calibration_tensors(
+    sites: Collection[Site], skips: Collection[Skip] = (), attentions: Collection[Attention] = ()
+) -> list[str]:
+    """The tensors of the FP32 graph that `quantize` needs a range of, each once."""
+    return list(dict.fromkeys(tensor for _, tensor in points_of(sites, skips, attentions)))
+
+
+def quantize(
+    half: ModelProto,
+    sites: Collection[Site],
+    amax: Mapping[str, float],
+    *,
+    skips: Collection[Skip] = (),
+    attentions: Collection[Attention] = (),
+) -> tuple[ModelProto, Int8Report]:
+    """Write Q/DQ into a copy of the FP16 form of the graph that the sites were found in.
+
+    ``amax`` gives for each of `calibration_tensors` the magnitude that is stored as ±127; what is beyond it is
+    clipped. Equal arguments give equal bytes. The FP32 graph is taken as well: scales have the tensors' types.
+
+    Raises UsageError below opset 19, for a graph that lacks a site's node, and for a pair on a graph input (the
+    first convolution of a graph with FP16 inputs); ArtefactError for a range that is missing, negative, not
+    finite or too large for a scale; HiresvitError for weights that are not finite; IllegalGraphError for a graph
+    that fails `onnx.checker` with full type check, before or after.
+    """
+    _check_opset(half)
+    result = _inferred(half, "the graph to quantize")
+    wanted = dict(points_of(sites, skips, attentions))
+    weighted = {site.node for site in sites if site.excluded is None}
+    _check_graph(result.graph, wanted, weighted)
+    _check_ranges(wanted, amax)
+    edit = _open(result.graph)
+    nodes: list[NodeProto] = []
+    for node in result.graph.node:
+        for index in range(len(node.input)):
+            if (node.name, index) in wanted:
+                nodes += _input_pair(edit, node, index, amax[wanted[node.name, index]])
+        if node.name in weighted:
+            nodes.append(_weight_dequantized(edit, node))
+        nodes.append(node)
+        if (node.name, OUTPUT) in wanted:
+            nodes += _output_pair(edit, node, amax[wanted[node.name, OUTPUT]])
+    _rewrite(result.graph, nodes, edit)
+    floored = [tensor for tensor in wanted.values() if amax[tensor] < LEVELS * SMALLEST_SCALE]
+    report = _report(sites, edit, tuple(dict.fromkeys(floored)), skips, attentions)
+    return _inferred(result, "the quantized graph"), report
+
+
+def scales_of(amax: Array, dtype: np.dtype[Any]) -> Array:
+    """The scales of ranges of ±amax, from `SMALLEST_SCALE` on, rounded up: nothing within a range is clipped."""
+    exact = np.maximum(np.asarray(amax, np.float64) / LEVELS, SMALLEST_SCALE)
+    nearest = exact.astype(dtype)
+    above = np.nextafter(nearest, np.finfo(dtype).max)
+    return np.asarray(np.where(nearest.astype(np.float64) < exact, above, nearest), dtype)
+
+
+def quantize_weight(weight: Array, axis: int) -> QuantizedWeight:
+    """Round a float weight to int8 from -127 to 127, with one scale of its own type per index of ``axis``."""
+    exact = np.moveaxis(weight, axis, 0).astype(np.float64)
+    rows = exact.reshape(len(exact), -1)
+    amax = np.abs(rows).max(1)
+    scales = scales_of(amax, weight.dtype)
+    steps = scales.astype(np.float64)[:, None]
+    levels = np.rint(rows / steps)
+    noise = float(np.square(rows - levels * steps).sum())
+    small = int(np.count_nonzero(amax < LEVELS * SMALLEST_SCALE))
+    zero = int(np.count_nonzero(amax == 0))
+    values = np.moveaxis(levels.astype(np.int8).reshape(exact.shape), 0, axis)
+    return QuantizedWeight(
+        values=np.ascontiguousarray(values),
+        scales=scales,
+        zero=zero,
+        floored=small - zero,
+        sqnr_db=10 * math.log10(float(np.square(rows).sum()) / noise) if noise else None,
+    )
+
+
+def points_of(
+    sites: Collection[Site], skips: Collection[Skip], attentions: Collection[Attention]
+) -> Iterator[tuple[Point, str]]:
+    """Where a pair goes (a node and the number of its input, or `OUTPUT`), and the FP32 name of the tensor there."""
+    for site in sites:
+        if site.excluded is None:
+            yield (site.node, 0), site.tensor
+    for skip in skips:
+        yield (skip.node, skip.index), skip.tensor
+    for attention in attentions:
+        if attention.illegal is None:
+            scores, mix = attention.scores, attention.mix
+            places = ((scores, 0), (scores, 1), (mix, 0), (mix, 1), (mix, OUTPUT))
+            yield from zip(places, attention.points, strict=True)
+
+
+def _check_opset(model: ModelProto) -> None:
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < MIN_OPSET:
+        raise UsageError(
+            f"the graph is opset {opset}; FP16 scales need {MIN_OPSET} or later: export with --opset 20"
+        )
+
+
+def _check_graph(graph: GraphProto, wanted: Mapping[Point, str], weighted: Collection[str]) -> None:
+    """Raise UsageError where the graph is not the FP16 form of the one that the sites are from."""
+    nodes = {node.name: node for node in graph.node}
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = {value.name for value in graph.input}
+    for name, index in wanted:
+        if name not in nodes or len(nodes[name].input) <= index:
+            raise UsageError(f"no node {name!r} with input {index}: give the FP16 form of the sites' graph")
+        if name in weighted and nodes[name].input[1] not in constants:
+            raise UsageError(
+                f"the weight of {name!r} is not constant: give the FP16 form of the sites' graph"
+            )
+        if index != OUTPUT and nodes[name].input[index] in inputs:
+            raise UsageError(
+                f"{name!r} reads the graph input {nodes[name].input[index]!r}, which must not be quantized:"
+                " leave policy.first out, or export with FP32 inputs"
+            )
+
+
+def _check_ranges(wanted: Mapping[Point, str], amax: Mapping[str, float]) -> None:
+    missing = [(tensor, node) for (node, _), tensor in wanted.items() if tensor not in amax]
+    if missing:
+        tensor, node = missing[0]
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise ArtefactError(f"no range for tensor {tensor!r} of {node!r}{more}: calibrate this graph again")
+    for (node, _), tensor in wanted.items():
+        if not 0 <= amax[tensor] <= LEVELS * _MAX_SCALE:
+            raise ArtefactError(
+                f"the range of tensor {tensor!r} of {node!r} is {amax[tensor]}:"
+                f" allowed is 0 to {LEVELS * _MAX_SCALE:g}, calibrate this graph again"
+            )
+
+
+def _inferred(model: ModelProto, what: str) -> ModelProto:
+    """A copy with the type and shape of every tensor, after a full check."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise IllegalGraphError(f"{what} is not valid ONNX: {' '.join(str(error).split())}") from error
+
+
+@dataclass
+class _Edit:
+    """A graph's names, types and constants, and what is made of them.
+
+    ``weights`` has the names of values and scales for each weight and axis, so that a weight that two layers
+    share is stored once; ``sqnr_db`` goes by node.
+    """
+
+    taken: set[str]
+    dtypes: dict[str, int]
+    constants: dict[str, TensorProto]
+    zero: str = ""
+    added: list[TensorProto] = field(default_factory=list)
+    weights: dict[tuple[str, int], tuple[str, str, QuantizedWeight]] = field(default_factory=dict)
+    sqnr_db: dict[str, float | None] = field(default_factory=dict)
+
+    def name(self, wanted: str) -> str:
+        """A name for a node or tensor that nothing else has."""
+        name = fresh(wanted, self.taken)
+        self.taken.add(name)
+        return name
+
+    def constant(self, wanted: str, value: Array) -> str:
+        """Add an initializer; return its name."""
+        self.added.append(numpy_helper.from_array(value, self.name(wanted)))
+        return self.added[-1].name
+
+
+def _open(graph: GraphProto) -> _Edit:
+    values = (*graph.input, *graph.value_info, *graph.output)
+    dtypes = {value.name: value.type.tensor_type.elem_type for value in values}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    return _Edit({node.name for node in graph.node} | dtypes.keys() | constants.keys(), dtypes, constants)
+
+
+def _input_pair(edit: _Edit, node: NodeProto, index: int, amax: float) -> list[NodeProto]:
+    """A pair for one input of one node, which reads the result from now on."""
+    source, base = node.input[index], f"{node.name}/input_{index}"
+    node.input[index] = edit.name(f"{base}_dequantized")
+    return _pair(edit, base, source, node.input[index], amax)
+
+
+def _output_pair(edit: _Edit, node: NodeProto, amax: float) -> list[NodeProto]:
+    """A pair behind a node. The result keeps its name behind the pair, so that every reader gets that."""
+    target, base = node.output[0], f"{node.name}/output"
+    node.output[0] = edit.name(f"{base}_exact")
+    edit.dtypes[node.output[0]] = edit.dtypes[target]
+    return _pair(edit, base, node.output[0], target, amax)
+
+
+def _pair(edit: _Edit, base: str, source: str, target: str, amax: float) -> list[NodeProto]:
+    """QuantizeLinear and DequantizeLinear from ``source`` to ``target``."""
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(edit.dtypes[source]))
+    scale = edit.constant(f"{base}_scale", scales_of(np.asarray(amax), dtype))
+    levels = edit.name(f"{base}_int8")
+    # Without a zero point QuantizeLinear would make uint8.
+    edit.zero = edit.zero or edit.constant("int8_zero", np.zeros((), np.int8))
+    node = base.rpartition("/")[0]
+    return [
+        helper.make_node(op, [read, scale, edit.zero], [made], edit.name(f"{node}/{op}"))
+        for op, read, made in (
+            ("QuantizeLinear", source, levels),
+            ("DequantizeLinear", levels, target),
+        )
+    ]
+
+
+def _weight_dequantized(edit: _Edit, node: NodeProto) -> NodeProto:
+    """Store the weight of a node in INT8 and make it read what a DequantizeLinear makes of that."""
+    source, axis = node.input[1], _channel_axis(node)
+    if (source, axis) not in edit.weights:
+        exact = numpy_helper.to_array(edit.constants[source])
+        if not np.isfinite(exact).all():
+            raise HiresvitError(
+                f"the weight {source!r} of {node.name!r} has NaN or Inf: repair the checkpoint"
+            )
+        weight = quantize_weight(exact, axis)
+        values = edit.constant(f"{source}_int8", weight.values)
+        edit.weights[source, axis] = values, edit.constant(f"{source}_scale", weight.scales), weight
+    values, scales, weight = edit.weights[source, axis]
+    edit.sqnr_db[node.name] = weight.sqnr_db
+    node.input[1] = edit.name(f"{node.name}/weight_dequantized")
+    name = edit.name(f"{node.name}/weight/DequantizeLinear")
+    return helper.make_node("DequantizeLinear", [values, scales], [node.input[1]], name, axis=axis)
+
+
+def _channel_axis(node: NodeProto) -> int:
+    """The axis of a weight that counts output channels."""
+    if node.op_type == "Conv":
+        return 0
+    return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+
+
+def _rewrite(graph: GraphProto, nodes: list[NodeProto], edit: _Edit) -> None:
+    """The new nodes and constants, without the FP16 weights that nothing reads any more."""
+    copies = list(nodes)
+    del graph.node[:]
+    graph.node.extend(copies)
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    replaced = {source for source, _ in edit.weights} - read
+    kept = [tensor for tensor in graph.initializer if tensor.name not in replaced]
+    del graph.initializer[:]
+    graph.initializer.extend([*kept, *edit.added])
+
+
+def _report(
+    sites: Collection[Site],
+    edit: _Edit,
+    floored: tuple[str, ...],
+    skips: Collection[Skip],
+    attentions: Collection[Attention],
+) -> Int8Report:
+    count, macs = Counter[str | None](), Counter[str | None]()
+    for site in sites:
+        count[site.excluded] += 1
+        macs[site.excluded] += site.macs
+    total = sum(macs.values())
+    weights = [weight for _, _, weight in edit.weights.values()]
+    return Int8Report(
+        layers=tuple(
+            LayerReport(s.node, s.module, s.op, s.macs, s.excluded, edit.sqnr_db.get(s.node)) for s in sites
+        ),
+        sites_int8=count[None],
+        sites_fp16={rule: number for rule, number in count.items() if rule},
+        macs_int8=macs[None],
+        macs_fp16={rule: number for rule, number in macs.items() if rule},
+        macs_total=total,
+        macs_share=macs[None] / total if total else 0.0,
+        channels=sum(weight.scales.size for weight in weights),
+        channels_zero=sum(weight.zero for weight in weights),
+        channels_floored=sum(weight.floored for weight in weights),
+        activations_floored=floored,
+        skips=len(skips),
+        attentions_int8=sum(attention.illegal is None for attention in attentions),
+        attentions_fp16=dict(Counter(attention.illegal for attention in attentions if attention.illegal)),
+    )

@@ -1,0 +1,285 @@
+"""Which convolutions and linear layers become INT8: one list of rules, asked in turn.
+
+A site is a node of the simplified FP32 graph that multiplies by a constant. The first rule that holds leaves it
+in FP16. A constant is an initializer here, as it is in every simplified graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, helper
+
+from hiresvit.errors import UsageError
+
+SITE_OPS = ("Conv", "Gemm", "MatMul")
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_LAYOUT = frozenset(
+    {"Cast", "Concat", "Flatten", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose"}
+    | {"Unsqueeze"}
+)
+# What may stand behind the classifier of a dense prediction: its logits are only enlarged and cropped.
+_BEHIND_CLASSIFIER = _LAYOUT | {"Resize", "Softmax"}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is asked for beyond, or against, the rules.
+
+    ``keep`` names modules that stay in FP16, with all that is in them. ``first``, ``depthwise`` and ``last``
+    lift the rule of that name. ``min_width`` is the least reduction length and number of outputs of an INT8
+    product. ``residual`` and ``int8_attention`` ask for more points: see `find_skips` and `find_attentions`.
+    """
+
+    keep: frozenset[str] = frozenset()
+    first: bool = False
+    depthwise: bool = False
+    last: bool = False
+    min_width: int = 16
+    residual: bool = False
+    int8_attention: bool = False
+
+    def keeps(self, module: str) -> bool:
+        """Whether a module, or one that it is in, is named in ``keep``."""
+        return any(module == name or module.startswith(f"{name}.") for name in self.keep)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A product with a constant as the rules see it.
+
+    ``width`` is the smaller side of the matrix: reduction length or number of outputs.
+    """
+
+    module: str
+    is_weight: bool
+    reads_input: bool
+    is_classifier: bool
+    group: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Why a layer stays in FP16."""
+
+    name: str
+    reason: str
+    holds: Callable[[Layer, Policy], bool]
+
+
+RULES = (
+    Rule(
+        "pooling",
+        "the constant is no weight but a pooling or resizing matrix: left of the product, or with batch axes",
+        lambda layer, policy: not layer.is_weight,
+    ),
+    Rule(
+        "first",
+        "it reads the picture: few channels, so little to gain, and everything behind it inherits its error",
+        lambda layer, policy: layer.reads_input and not policy.first,
+    ),
+    Rule(
+        "depthwise",
+        "group > 1: bound by memory, not by arithmetic, so there is error to lose by and little time to win",
+        lambda layer, policy: layer.group > 1 and not policy.depthwise,
+    ),
+    Rule(
+        "last",
+        "it makes the logits: its error is the answer's, with nothing behind it to absorb it",
+        lambda layer, policy: layer.is_classifier and not policy.last,
+    ),
+    Rule(
+        "narrow",
+        "fewer than min_width inputs or outputs: INT8 tensor cores multiply in blocks of 16 and 32",
+        lambda layer, policy: layer.group == 1 and layer.width < policy.min_width,
+    ),
+    Rule("kept", "policy.keep names its module", lambda layer, policy: policy.keeps(layer.module)),
+)
+"""The policy, in the order in which it is asked. What remains is quantized."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node that multiplies ``tensor``, by its FP32 name, by a constant.
+
+    ``module`` is the PyTorch module, ``macs`` the multiply-accumulates of one picture, ``excluded`` the name of
+    the rule that leaves it in FP16.
+    """
+
+    node: str
+    module: str
+    op: str
+    tensor: str
+    macs: int
+    excluded: str | None
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Input number ``index`` of the Add ``node``, beside one that a quantized Conv makes; an FP32 name."""
+
+    node: str
+    index: int
+    tensor: str
+
+
+def find_sites(simple: ModelProto, policy: Policy = Policy()) -> list[Site]:
+    """Every Conv, Gemm and MatMul with a constant in a simplified FP32 graph, in order, for a batch of 1.
+
+    Raises UsageError for a name in ``policy.keep`` that is no module of a site, ``min_width`` below 1, and a
+    graph whose nodes have no names of their own or whose shapes are not static.
+    """
+    if policy.min_width < 1:
+        raise UsageError(f"min_width={policy.min_width}: give at least 1, which excludes nothing")
+    graph = simple.graph
+    _check_names(graph)
+    shapes = static_shapes(simple)
+    constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    pictures = _moved_inputs(graph, constants)
+    classifiers = _classifiers(graph, constants)
+    sites = []
+    for node in graph.node:
+        operand = _constant_operand(node, constants)
+        if operand is None:
+            continue
+        tensor = node.input[1 - operand]
+        group, reduction, outputs = _sizes(node, operand, constants[node.input[operand]])
+        layer = Layer(
+            module=module_of(node.name),
+            is_weight=operand == 1 and (node.op_type == "Conv" or len(constants[node.input[1]]) == 2),
+            reads_input=tensor in pictures,
+            is_classifier=node.name in classifiers,
+            group=group,
+            width=min(reduction, outputs),
+        )
+        excluded = next((rule.name for rule in RULES if rule.holds(layer, policy)), None)
+        macs = reduction * math.prod(shape_of(node.output[0], shapes))
+        sites.append(Site(node.name, layer.module, node.op_type, tensor, macs, excluded))
+    _check_kept(policy, sites)
+    return sites
+
+
+def find_skips(simple: ModelProto, sites: Collection[Site], policy: Policy) -> list[Skip]:
+    """Where ``policy.residual`` puts pairs: beside a quantized Conv that goes into an Add of equal shapes.
+
+    There the full TensorRT computes convolution and addition in one INT8 kernel. Where both inputs come from such
+    a Conv, the earlier one is the skip. A constant and a graph input are none.
+    """
+    if not policy.residual:
+        return []
+    graph = simple.graph
+    shapes = static_shapes(simple)
+    convs = {site.node for site in sites if site.op == "Conv" and site.excluded is None}
+    made = {node.output[0]: at for at, node in enumerate(graph.node) if node.name in convs}
+    outside = {value.name for value in (*graph.initializer, *graph.input)}
+    skips = []
+    for node in graph.node:
+        if node.op_type != "Add" or made.keys().isdisjoint(node.input):
+            continue
+        index = min((0, 1), key=lambda k: made.get(node.input[k], -1))
+        tensor = node.input[index]
+        if tensor not in outside and shapes.get(tensor) == shapes.get(node.input[1 - index]):
+            skips.append(Skip(node.name, index, tensor))
+    return skips
+
+
+def module_of(node: str) -> str:
+    """The module of a node that is named ``module.path/OpType``."""
+    return node.rpartition("/")[0]
+
+
+def static_shapes(model: ModelProto) -> Shapes:
+    """The shape of every value for a batch of 1; a value whose shape is not static is left out."""
+    single = ModelProto()
+    single.CopyFrom(model)
+    del single.graph.value_info[:]  # a symbolic batch would stay in them
+    for value in single.graph.input:
+        for dim in value.type.tensor_type.shape.dim[:1]:
+            if not dim.HasField("dim_value"):
+                dim.dim_value = 1
+    del single.graph.output[:]  # likewise; their shapes are inferred as those of all the others
+    graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
+    shapes = {}
+    for value in (*graph.input, *graph.value_info):
+        kind = value.type.tensor_type
+        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
+            shapes[value.name] = tuple(dim.dim_value for dim in kind.shape.dim)
+    return shapes
+
+
+def shape_of(tensor: str, shapes: Shapes) -> tuple[int, ...]:
+    """Its shape. Raises UsageError if that is not known before a run."""
+    if tensor not in shapes:
+        raise UsageError(f"the shape of {tensor!r} is not static: export the graph at one size (--imgsz)")
+    return shapes[tensor]
+
+
+def _check_names(graph: GraphProto) -> None:
+    for name, count in Counter(node.name for node in graph.node).items():
+        if not name or count > 1:
+            raise UsageError(
+                f"{count} nodes of the graph are named {name!r}: ranges and modules go by node, name each once"
+            )
+
+
+def _check_kept(policy: Policy, sites: Collection[Site]) -> None:
+    for name in sorted(policy.keep):
+        if not any(Policy(keep=frozenset({name})).keeps(site.module) for site in sites):
+            raise UsageError(f"keep={name!r} is no module with a convolution or linear layer in this graph")
+
+
+def _constant_operand(node: NodeProto, constants: Collection[str]) -> int | None:
+    """Which of the two operands is constant; None if both are, or none, or if it is no product."""
+    if node.op_type not in SITE_OPS:
+        return None
+    constant = [index for index in (0, 1) if node.input[index] in constants]
+    return constant[0] if len(constant) == 1 else None
+
+
+def _sizes(node: NodeProto, operand: int, dims: tuple[int, ...]) -> tuple[int, int, int]:
+    """Groups, reduction length of one output, number of outputs (channels, not pixels)."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "Conv":
+        return attributes.get("group", 1), math.prod(dims[1:]), dims[0]
+    transposed = bool(attributes.get("transA" if operand == 0 else "transB", 0))
+    rows, columns = (1, *dims)[-2:]
+    if operand == 0:  # (outputs, reduction)
+        rows, columns = columns, rows
+    return (1, columns, rows) if transposed else (1, rows, columns)
+
+
+def _moved_inputs(graph: GraphProto, constants: Collection[str]) -> set[str]:
+    """The graph's inputs, and what is made of them by moving pixels only."""
+    moved = {value.name for value in graph.input} - set(constants)
+    for node in graph.node:
+        if node.op_type in _LAYOUT and not moved.isdisjoint(node.input):
+            moved.update(node.output)
+    return moved
+
+
+def _classifiers(graph: GraphProto, constants: Collection[str]) -> set[str]:
+    """Nodes with a constant whose result leaves the graph with nothing but layout changes in between.
+
+    Feature maps leave a backbone through a norm or a residual Add, so that a graph of features has none.
+    """
+    answers = {value.name for value in graph.output}
+    found = set()
+    for node in reversed(graph.node):
+        if answers.isdisjoint(node.output):
+            continue
+        if _constant_operand(node, constants) is not None:
+            found.add(node.name)
+        elif node.op_type in _BEHIND_CLASSIFIER or (node.op_type == "Add" and _adds_bias(node, constants)):
+            answers.update(node.input)
+    return found
+
+
+def _adds_bias(node: NodeProto, constants: Collection[str]) -> bool:
+    return any(name in constants for name in node.input)

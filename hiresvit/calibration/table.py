@@ -1,0 +1,161 @@
+"""The calibration table: which range each tensor gets in INT8, and what the ranges were measured on.
+
+It belongs to one graph, one set of images and one preprocessing, and says so with hashes; `require_match` holds it
+to that before anything is built from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto, TensorProto
+
+from hiresvit.calibration.observers import METHODS, Method
+from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.files import atomic_path
+from hiresvit.spec import PreprocessSpec
+
+SCHEMA_VERSION = 1
+KIND = "hiresvit-calibration"
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """``amax``: FP32 tensor of the graph to the magnitude that becomes 127, over 0.
+
+    ``dead`` names the tensors that were 0 on every image; their amax says nothing. ``graph`` is the `graph_digest`,
+    ``data`` the digest of the images as their reader gives it, ``preprocess`` a `PreprocessSpec` as plain JSON.
+    """
+
+    method: Method
+    amax: Mapping[str, float]
+    dead: tuple[str, ...]
+    images: int
+    graph: str
+    data: str
+    preprocess: Mapping[str, Any]
+    tools: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` reads them back."""
+        return {"kind": KIND, **asdict(self), "dead": list(self.dead)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CalibrationTable:
+        """Rebuild a table. Raises KeyError, TypeError or ValueError on values that are not one."""
+        if values["kind"] != KIND or values["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(
+                f"it is {values['kind']!r} of schema {values['schema_version']}, not {KIND!r} of {SCHEMA_VERSION}"
+            )
+        given = {key: value for key, value in values.items() if key != "kind"}
+        if differing := given.keys() ^ {item.name for item in fields(cls)}:
+            raise KeyError(*sorted(differing))
+        table = cls(**{**given, "dead": tuple(given["dead"])})
+        _check(table)
+        return table
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, sorted and indented: the whole file or nothing. Raises HiresvitError if it cannot."""
+        text = json.dumps(self.to_json(), indent=2, sort_keys=True, allow_nan=False) + "\n"
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def load_table(path: Path) -> CalibrationTable:
+    """Read a table. Raises HiresvitError where there is none, ArtefactError on a damaged one or another schema."""
+    if not path.is_file():
+        raise HiresvitError(f"{path}: no such file; give a table that `hiresvit calibrate` wrote")
+    try:
+        return CalibrationTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArtefactError(f"{path}: not a calibration table ({reason[:200]}); calibrate again") from error
+
+
+def require_match(
+    table: CalibrationTable, *, graph: str, data: str | None, preprocess: PreprocessSpec
+) -> None:
+    """Raise ArtefactError, with both hashes, unless the table was made from this graph, data and preprocessing.
+
+    ``data`` is None where the images are not at hand.
+    """
+    wanted = preprocess_json(preprocess)
+    pairs = [
+        ("graph", table.graph, graph),
+        ("data", table.data, table.data if data is None else data),
+        ("preprocessing", _digest(table.preprocess), _digest(wanted)),
+    ]
+    differing = [
+        f"{what} {then[:12]} and not {now[:12]}{_differing(table.preprocess, wanted, what)}"
+        for what, then, now in pairs
+        if then != now
+    ]
+    if differing:
+        raise ArtefactError(
+            f"the calibration table is stale, it was made from {', '.join(differing)}; calibrate again"
+        )
+
+
+def graph_digest(model: ModelProto) -> str:
+    """The sha256 of what a graph computes and of its names: no metadata, producer, documentation or shapes inferred.
+
+    Raises UsageError if the weights are outside the proto, where they would not count.
+    """
+    bare = ModelProto()
+    bare.CopyFrom(model)
+    for field in ("metadata_props", "producer_name", "producer_version", "model_version", "doc_string"):
+        bare.ClearField(field)
+    graph = bare.graph
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
+        raise UsageError("the weights are outside the proto: load them too, with onnx.load(path)")
+    graph.ClearField("value_info")
+    _undocumented([graph, *graph.node, *graph.initializer, *graph.input, *graph.output])
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def preprocess_json(spec: PreprocessSpec) -> dict[str, Any]:
+    """A spec as it looks after a way through JSON, with lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
+    return plain
+
+
+def _undocumented(messages: Iterable[Any]) -> None:
+    for message in messages:
+        message.ClearField("doc_string")
+        message.ClearField("metadata_props")
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _differing(then: Mapping[str, Any], now: Mapping[str, Any], what: str) -> str:
+    """Which fields of the preprocessing differ."""
+    if what != "preprocessing":
+        return ""
+    names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
+    return f" ({', '.join(names)})"
+
+
+def _check(table: CalibrationTable) -> None:
+    """Raise ValueError or TypeError unless every field has its type and a value that makes sense."""
+    if table.method not in METHODS:
+        raise ValueError(f"method {table.method!r} is not one of {', '.join(METHODS)}")
+    for name, value in table.amax.items():
+        if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
+            raise ValueError(f"amax of {name!r} is {value!r}, not a positive number")
+    if unknown := set(table.dead) - table.amax.keys():
+        raise ValueError(f"{min(unknown)!r} is dead and has no amax")
+    if not isinstance(table.images, int) or table.images < 1:
+        raise ValueError(f"images is {table.images!r}, not a positive number")
+    if not all(isinstance(digest, str) and digest for digest in (table.graph, table.data)):
+        raise ValueError(f"graph is {table.graph!r} and data {table.data!r}, not digests")
+    if not all(isinstance(mapping, dict) for mapping in (table.preprocess, table.tools)):
+        raise TypeError("preprocess and tools are not objects")

@@ -1,0 +1,225 @@
+"""How often a network is right on labelled pictures: mIoU and pixel accuracy, or top-1 and top-5.
+
+Intersections and unions are summed over the whole data set before they are divided, as for the published mIoU of
+Cityscapes and ADE20K. The mean of the IoUs of single pictures would be another number. Accuracies are in per cent,
+shares from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiresvit.data import Dataset, Sample
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.runtime.predictor import ClassifyResult, Predictor, SegmentResult
+from hiresvit.runtime.runner import Runner
+from hiresvit.spec import ModelSpec, Task
+
+OnStep = Callable[[str, float | None], None]
+
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """One class of the data set: its IoU, and how many pixels (which share of the labelled ones) are of it.
+
+    ``iou`` is None for a class that is neither in the labels nor among the answers.
+    """
+
+    index: int
+    name: str
+    iou: float | None
+    share: float
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What `evaluate` found.
+
+    ``foreign`` is the share of answers (pixels, or pictures) that are classes which the data set lacks: always wrong.
+    Segmentation has ``miou``, ``pixel_accuracy`` and ``classes``; classification ``top1`` and ``top5``, the latter
+    only above five classes, because it says nothing below.
+    """
+
+    dataset: str
+    task: Task
+    images: int
+    foreign: float
+    miou: float | None = None
+    pixel_accuracy: float | None = None
+    classes: tuple[ClassAccuracy, ...] = ()
+    top1: float | None = None
+    top5: float | None = None
+
+    @property
+    def metric(self) -> float:
+        """The one number of the task: mIoU or top-1."""
+        found = self.miou if self.task == "segment" else self.top1
+        assert found is not None  # `evaluate` fills in what the task has
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; without what the task does not have."""
+        return {key: value for key, value in asdict(self).items() if value is not None and value != ()}
+
+
+def evaluate(
+    runner: Runner,
+    spec: ModelSpec,
+    dataset: Dataset,
+    *,
+    limit: int | None = None,
+    on_step: OnStep = lambda _name, _fraction: None,
+) -> Accuracy:
+    """Answer the data set's pictures, or its first ``limit``, each at its own size, and count what is right.
+
+    mIoU is the mean over the classes that the data set declares and that occur in its labels or among the answers.
+    ``on_step("evaluate", fraction)`` is called after each picture.
+
+    Raises UsageError if the network's task or classes do not fit the data set or ``limit`` is under 1; HiresvitError
+    for an empty data set, labels that it does not declare, and a network that returns NaN or Inf.
+    """
+    _check_fit(spec, dataset)
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit {limit}: give at least 1 image, or leave it out for all {len(dataset)}")
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    if count == 0:
+        raise HiresvitError(f"{dataset.name} has no images; nothing can be measured on it")
+    answers = _answers(Predictor(runner, spec, top_k=_TOP), dataset, count, on_step)
+    if spec.task == "segment":
+        return _segmentation(answers, spec.num_classes, dataset, count)
+    return _classification(answers, spec.num_classes, dataset, count)
+
+
+def confusion_matrix(
+    labels: NDArray[Any], predicted: NDArray[Any], num_classes: int, ignore: int = 255
+) -> NDArray[np.int64]:
+    """How many pixels of which class (row) got which answer (column): int64 (num_classes, num_classes).
+
+    ``labels`` and ``predicted`` are integers of one shape; pixels labelled ``ignore`` are left out. Raises
+    UsageError if the shapes differ or an answer is no class, HiresvitError if a label is none.
+    """
+    if labels.shape != predicted.shape:
+        raise UsageError(f"labels are {labels.shape}, answers {predicted.shape}; they must be of one size")
+    counted = labels != ignore
+    truth, answer = labels[counted].astype(np.int64), predicted[counted].astype(np.int64)
+    for values, what, kind in ((truth, "label", HiresvitError), (answer, "answer", UsageError)):
+        if values.size and (values.min() < 0 or values.max() >= num_classes):
+            wrong = values.min() if values.min() < 0 else values.max()
+            raise kind(f"{what} {wrong}: allowed are 0 to {num_classes - 1}, and the label {ignore} for none")
+    flat = np.bincount(truth * num_classes + answer, minlength=num_classes**2)
+    return flat.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def iou_per_class(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Intersection over union in per cent, (C,); NaN for a class that is neither in the labels nor an answer."""
+    both = np.diag(matrix).astype(np.float64)
+    either = matrix.sum(0) + matrix.sum(1) - both
+    iou = np.full(len(matrix), np.nan)
+    np.divide(100 * both, either, out=iou, where=either > 0)
+    return iou
+
+
+def _check_fit(spec: ModelSpec, dataset: Dataset) -> None:
+    if spec.task != dataset.task:
+        raise UsageError(
+            f"{spec.name} is a network to {spec.task}, {dataset.name} has labels to {dataset.task};"
+            " give a network and a data set of one task"
+        )
+    missing = [i for i in dataset.classes if not 0 <= i < spec.num_classes]
+    if missing:
+        name = dataset.classes[missing[0]]
+        raise UsageError(
+            f"{spec.name} answers classes 0 to {spec.num_classes - 1}, {dataset.name} has class {missing[0]}"
+            f" ({name}); give a network with the data set's classes"
+        )
+
+
+def _answers(
+    predictor: Predictor, dataset: Dataset, count: int, on_step: OnStep
+) -> Iterator[tuple[int, Sample, SegmentResult | ClassifyResult]]:
+    for index in range(count):
+        sample = dataset[index]
+        yield index, sample, predictor.predict(sample.image)
+        on_step("evaluate", (index + 1) / count)
+
+
+def _segmentation(
+    answers: Iterator[tuple[int, Sample, Any]], num_classes: int, dataset: Dataset, count: int
+) -> Accuracy:
+    matrix = np.zeros((num_classes, num_classes), np.int64)
+    for index, sample, answer in answers:
+        labels = np.asarray(sample.labels)
+        if labels.shape != sample.image.shape[:2]:
+            size = "x".join(map(str, sample.image.shape[:2]))
+            raise HiresvitError(
+                f"{dataset.name}, image {index}: labels are {labels.shape}, the image is {size}; repair the pair"
+            )
+        _check_labels(np.unique(labels[labels != dataset.ignore]), dataset, index)
+        matrix += confusion_matrix(labels, answer.labels, num_classes, dataset.ignore)
+    pixels = int(matrix.sum())
+    if pixels == 0:
+        raise HiresvitError(f"{dataset.name}: none of {count} images has a pixel with a label; give others")
+    iou, declared = iou_per_class(matrix), sorted(dataset.classes)
+    rows = tuple(
+        ClassAccuracy(
+            index=i,
+            name=dataset.classes[i],
+            iou=None if np.isnan(iou[i]) else float(iou[i]),
+            share=float(matrix[i].sum() / pixels),
+            pixels=int(matrix[i].sum()),
+        )
+        for i in declared
+    )
+    return Accuracy(
+        dataset=dataset.name,
+        task="segment",
+        images=count,
+        foreign=float((pixels - matrix[:, declared].sum()) / pixels),
+        miou=float(np.nanmean(iou[declared])),
+        pixel_accuracy=float(100 * np.trace(matrix) / pixels),
+        classes=rows,
+    )
+
+
+def _classification(
+    answers: Iterator[tuple[int, Sample, Any]], num_classes: int, dataset: Dataset, count: int
+) -> Accuracy:
+    first = among_top = foreign = 0
+    for index, sample, answer in answers:
+        truth = np.asarray(sample.labels)
+        if truth.ndim:
+            raise HiresvitError(
+                f"{dataset.name}, image {index}: labels are {truth.shape}; classification needs one class"
+            )
+        _check_labels(truth[None], dataset, index)
+        best = [found for found, _ in answer.top]
+        first += best[0] == int(truth)
+        among_top += int(truth) in best
+        foreign += best[0] not in dataset.classes
+    return Accuracy(
+        dataset=dataset.name,
+        task="classify",
+        images=count,
+        foreign=foreign / count,
+        top1=100 * first / count,
+        top5=100 * among_top / count if num_classes > _TOP else None,
+    )
+
+
+def _check_labels(found: NDArray[Any], dataset: Dataset, index: int) -> None:
+    """Raise HiresvitError if a label is not among the declared classes."""
+    wrong = [int(value) for value in found if int(value) not in dataset.classes]
+    if wrong:
+        allowed = ", ".join(map(str, sorted(dataset.classes)))
+        ignored = f", and {dataset.ignore} for none" if dataset.task == "segment" else ""
+        raise HiresvitError(
+            f"{dataset.name}, image {index}: label {wrong[0]}; allowed are {allowed}{ignored}; repair the labels"
+        )

@@ -1,0 +1,132 @@
+"""What an INT8 graph is like beside the FP16 graph, and how often a network is right, as tables for people.
+
+From the plain dicts that manifests and ``--json`` documents hold, as in `hiresvit.evaluation.report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from hiresvit.evaluation.chart import text_bar
+from hiresvit.evaluation.tables import make_table, number_text, size_text
+
+Values = Mapping[str, Any]
+
+TOP_MODULES = 12
+_COUNTS = {"kernel_total": "kernels"}
+_SIZES = {"plan_bytes": "plan size", "weight_bytes": "weight size", "activation_bytes": "activation size"}
+
+
+def int8_report(int8: Values, fp16_engine: Values | None = None) -> list[RenderableType]:
+    """Ranges, layers, sensitivity, accuracy and, where they were built, both plans; then what follows from it."""
+    items: list[RenderableType] = [*_calibration_lines(int8["calibration"]), *_layer_lines(int8["quantize"])]
+    if sensitivity := int8.get("sensitivity"):
+        items.append(sensitivity_table(sensitivity, int8["policy"]["keep"]))
+    if fallback := int8.get("fallback"):
+        items.append(_fallback_line(fallback))
+    if accuracy := int8.get("accuracy"):
+        items.append(_sides_table(accuracy))
+    if fp16_engine and (engine := int8.get("engine")):
+        items.append(plans_table({"fp16": fp16_engine, "int8": engine}))
+    return [*items, *int8.get("verdict", ())]
+
+
+def accuracy_table(found: Values) -> Table:
+    """What `evaluate` found: a row for each class, and the mean; or top-1 and top-5."""
+    pictures = f"{found['images']} images of {found['dataset']}"
+    if found["task"] == "classify":
+        table = make_table(f"accuracy on {pictures}", "what", ">%")
+        for name in ("top1", "top5"):
+            if name in found:
+                table.add_row(name, f"{found[name]:.2f}")
+        return table
+    table = make_table(f"intersection over union on {pictures}", "class", ">IoU %", ">share of pixels %")
+    for row in found["classes"]:
+        table.add_row(row["name"], number_text(row["iou"], ".2f"), f"{100 * row['share']:.2f}")
+    table.add_row("mIoU", f"{found['miou']:.2f}", "")
+    table.add_row("pixels that are right", f"{found['pixel_accuracy']:.2f}", "")
+    return table
+
+
+def sensitivity_table(sensitivity: Values, kept: list[str]) -> Table:
+    """The modules that lose most alone in INT8, with a bar for each."""
+    rows = sensitivity["modules"]
+    title = f"what a module loses alone in INT8, the worst {min(TOP_MODULES, len(rows))} of {len(rows)}"
+    table = make_table(title, "module", ">points", ">SQNR dB", ">MACs %", "", "")
+    most = max((row["drop"] for row in rows), default=0.0)
+    for row in rows[:TOP_MODULES]:
+        bar = text_bar(row["drop"], most) if most > 0 else ""
+        stays = "stays in FP16" if row["module"] in kept else ""
+        sqnr = number_text(row["sqnr_db"], ".1f")
+        table.add_row(row["module"], f"{row['drop']:.3f}", sqnr, f"{100 * row['share']:.1f}", bar, stays)
+    return table
+
+
+def plans_table(engines: Mapping[str, Values]) -> Table:
+    """Both plans side by side."""
+    table = make_table("plans, built and not run", "what", *(f">{name}" for name in engines))
+    for key, name in _COUNTS.items():
+        table.add_row(name, *(str(engine[key]) for engine in engines.values()))
+    fused = [f"{engine['attentions_fused']} of {engine['attentions_total']}" for engine in engines.values()]
+    table.add_row("attentions fused", *fused)
+    for key, name in _SIZES.items():
+        table.add_row(name, *(size_text(engine[key]) for engine in engines.values()))
+    products = [
+        ", ".join(f"{n} {kind}" for kind, n in engine["precision"].items()) for engine in engines.values()
+    ]
+    table.add_row("products in", *products)
+    table.add_row("build time", *(f"{engine['build_seconds']:.1f} s" for engine in engines.values()))
+    return table
+
+
+def _sides_table(accuracy: Values) -> Table:
+    title = (
+        f"{accuracy['metric']} on {accuracy['images']} pictures of {accuracy['data']} that did not calibrate"
+    )
+    table = make_table(title, "graph", ">%", ">points below FP32")
+    rows = accuracy["rows"]
+    for name in ("fp32", "fp16", "int8"):  # JSON does not keep the order
+        table.add_row(name, f"{rows[name]:.2f}", f"{rows['fp32'] - rows[name] + 0.0:.2f}")
+    return table
+
+
+def _calibration_lines(found: Values) -> list[str]:
+    lines = [
+        f"int8: ranges of {found['tensors']} tensors by {found['method']} on {found['images']} pictures of"
+        f" {found['source']}"
+    ]
+    lines += [f"note: skipped {reason}" for reason in found["skipped"]]
+    if found["small"]:
+        lines.append(f"note: {found['small']} of the pictures are smaller than the network's input")
+    if found["dead"]:
+        lines.append(
+            f"note: {len(found['dead'])} tensors are 0 on every picture: {', '.join(found['dead'][:3])}"
+        )
+    return lines
+
+
+def _layer_lines(made: Values) -> list[str]:
+    total = made["macs_total"] or 1
+    lines = [f"int8: {made['sites_int8']} layers in INT8, {100 * made['macs_share']:.1f} % of their products"]
+    if made["sites_fp16"]:
+        kept = (
+            f"{count} {rule} ({100 * made['macs_fp16'][rule] / total:.1f} %)"
+            for rule, count in made["sites_fp16"].items()
+        )
+        lines.append(f"int8: in FP16 stay {', '.join(kept)}")
+    if made["attentions_int8"] or made["attentions_fp16"]:
+        left = ", ".join(f"{count} by {why}" for why, count in made["attentions_fp16"].items()) or "none"
+        lines.append(f"int8: {made['attentions_int8']} attentions in INT8, in FP16 stay {left}")
+    return lines
+
+
+def _fallback_line(found: Values) -> str:
+    kept = found["kept"]
+    stays = (
+        f"{len(kept)} modules stay in FP16 ({', '.join(kept)})" if kept else "no module needs to stay in FP16"
+    )
+    return f"int8: {stays} for at most {found['max_drop']:g} points, found in {found['tried']} trials"

@@ -1,0 +1,65 @@
+"""What every report is made of: tables, numbers and sizes as text."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Values = Mapping[str, Any]
+
+PLAIN_WIDTH = 160  # of a pipe or a file, which have no width of their own
+
+
+def render(items: Iterable[RenderableType]) -> str:
+    """Tables and lines as text for stdout, in colour if that is a terminal.
+
+    Nothing is read as markup, since file names may look like it.
+    """
+    encoding = sys.stdout.encoding or "utf-8"  # decides what lines are drawn with
+    page = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace")
+    terminal = sys.stdout.isatty()
+    console = Console(
+        file=page,
+        force_terminal=terminal or None,
+        width=None if terminal else PLAIN_WIDTH,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+    for number, item in enumerate(items):
+        if number and isinstance(item, Table):
+            console.print()
+        console.print(item, soft_wrap=isinstance(item, str | Text))
+    page.seek(0)
+    return page.read().rstrip("\n")
+
+
+def size_text(count: int) -> str:
+    """Bytes in decimal units, as disks and downloads are counted: ``73.4 MB``."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def make_table(title: str | None, *columns: str) -> Table:
+    """A table without lines between columns; a column named ``>x`` is aligned to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.show_edge = table.pad_edge = False
+    table.padding = (0, 0, 0, 1)  # with the column of the box two blanks between columns
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def number_text(value: float | None, form: str) -> str:
+    """A number in Python's format; nothing for None."""
+    return "" if value is None else format(value, form)

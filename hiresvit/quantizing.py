@@ -1,0 +1,89 @@
+"""`hiresvit calibrate`: from a graph's file and pictures to an INT8 graph's file and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from hiresvit.bundle import read_bundle
+from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.export.contract import read_stamp, stamp
+from hiresvit.export.fp16 import to_fp16
+from hiresvit.files import atomic_path
+from hiresvit.int8 import Int8Settings, check_int8, make_int8, sensitivity_chart
+from hiresvit.spec import ModelSpec
+
+OnStep = Callable[[str, float | None], None]
+STAGES = ("fp32", "onnx", "simplified")  # those that hold the network in FP32 for TensorRT
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was written, the graph first, and the report of `make_int8`."""
+
+    paths: tuple[Path, ...]
+    report: dict[str, Any]
+
+
+def quantize_file(
+    source: Path,
+    target: Path | None,
+    settings: Int8Settings,
+    *,
+    io: Literal["fp32", "fp16"] = "fp32",
+    force: bool = False,
+    on_step: OnStep = lambda _name, _fraction: None,
+) -> Quantized:
+    """Write ``target`` (an INT8 graph), its table beside it, and a chart if a search for modules was asked for.
+
+    ``source`` is an FP32 graph that hiresvit exported, or a bundle that has one. An interrupted calibration leaves
+    its progress beside ``target`` and goes on from it. Raises UsageError on another graph and HiresvitError on files
+    that are there already, and whatever `make_int8` raises.
+    """
+    path = read_bundle(source).path("simplified") if source.is_dir() else source
+    simple, spec = _load(path)
+    check_int8(settings, spec)
+    target = target or Path(f"{spec.slug}-int8.onnx")
+    if target.suffix != ".onnx":
+        raise UsageError(f"--output {target}: an INT8 graph is written, give a name that ends in .onnx")
+    table, chart = target.with_suffix(".calibration.json"), target.with_suffix(".sensitivity.svg")
+    there = [
+        one for one in (target, table, *([chart] if settings.max_drop is not None else [])) if one.exists()
+    ]
+    if there and not force:
+        raise HiresvitError(f"{there[0]} exists; pass --force to replace it or choose another --output")
+    half, _ = to_fp16(simple, io=io)
+    state = target.with_name(f".{target.name}.calibration.npz")
+    made = make_int8(simple, half, spec, settings, state=state, on_step=on_step)
+    stamp(made.graph, spec, "int8")
+    made.table.save(table)
+    paths = [target, table]
+    if "sensitivity" in made.report:
+        svg = sensitivity_chart(made.report["sensitivity"], made.report["policy"]["keep"])
+        with atomic_path(chart) as temporary:
+            temporary.write_text(svg, encoding="utf-8")
+        paths.append(chart)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(made.graph.SerializeToString(deterministic=True))
+    return Quantized(tuple(paths), made.report)
+
+
+def _load(path: Path) -> tuple[onnx.ModelProto, ModelSpec]:
+    if not path.is_file():
+        raise HiresvitError(f"{path}: no such file; give a graph that `hiresvit export` wrote, or its bundle")
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # the protobuf library's errors share no base
+        raise ArtefactError(f"{path} is not an ONNX graph, or a damaged one; export it again") from error
+    stamped = read_stamp({prop.key: prop.value for prop in model.metadata_props})
+    if stamped is None:
+        raise UsageError(f"{path} does not say how it takes a picture; give a graph that hiresvit exported")
+    if stamped[1] not in STAGES:
+        raise UsageError(
+            f"{path} is the {stamped[1]} graph; ranges are measured in FP32: give simplified.onnx of the same bundle"
+        )
+    return model, stamped[0]
