@@ -26,12 +26,12 @@ from paper_numbers import with_table
 from hiresvit import build_engine, create_model, export_onnx, fold, simplify, to_fp16
 from hiresvit.calibration.images import Feeds, open_pictures
 from hiresvit.calibration.observers import METHODS
-from hiresvit.data import Sample, Scenes
+from hiresvit.data import Scenes
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs
 from hiresvit.files import atomic_path
 from hiresvit.int8 import Int8Settings, make_int8
-from hiresvit.judging import references
+from hiresvit.judging import Kept, references
 from hiresvit.models import enliven
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting
@@ -45,17 +45,6 @@ FAMILIES = ("hrvit_b1", "lrformer_t", "mixformer_b1", "hiri_vit_s")
 MAX_DROP = 0.5
 
 Rows = list[dict[str, Any]]
-
-
-class Kept(Scenes):
-    """Scenes that are drawn once and measured on many times."""
-
-    def __init__(self, count: int, imgsz: tuple[int, int]) -> None:
-        super().__init__(count, imgsz)
-        self.samples = [super(Kept, self).__getitem__(index) for index in range(count)]
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
 
 
 def main() -> None:
@@ -88,7 +77,7 @@ def nano(args: argparse.Namespace) -> Rows:
     spec = spec_of(model)
     simple, _ = simplify(export_onnx(fold(model), spec))
     half, _ = to_fp16(simple)
-    scenes = Kept(args.scenes, spec.imgsz)
+    scenes = Kept(Scenes(args.scenes, spec.imgsz))
     rows: Rows = []
 
     def add(form: str, graph: ModelProto, **more: Any) -> None:

@@ -256,7 +256,7 @@ def evaluate(
     source: opt.Anything,
     *,
     dataset: Annotated[str, typer.Option(help="Labelled pictures: scenes.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many; default: 200 scenes.")] = None,
     weights: opt.Weights = None,
     ema: opt.Ema = False,
     allow_missing: opt.AllowMissing = None,
@@ -278,18 +278,19 @@ def evaluate(
         num_classes=num_classes,
         settings=settings,
     )
-    from hiresvit.data import open_dataset
+    from hiresvit.data import HELD_OUT_COUNT, find_dataset
     from hiresvit.evaluation import accuracy
     from hiresvit.evaluation.report_int8 import accuracy_table
 
+    make_dataset = find_dataset(dataset)
     with ExitStack() as stack:
         [opened] = _open(stack, [source], options, graph, threads)
         spec = opened.spec
         if spec is None:
             raise UsageError(f"{source} does not say what its answers mean; give one that hiresvit exported")
-        pictures = open_dataset(dataset, spec.imgsz)
+        pictures = make_dataset(HELD_OUT_COUNT if limit is None else limit, spec.imgsz)
         with out.progress() as on_step:
-            found = accuracy.evaluate(opened.runner, spec, pictures, limit=limit, on_step=on_step)
+            found = accuracy.evaluate(opened.runner, spec, pictures, on_step=on_step)
     document = {"source": opened.label, **found.to_json()}
     out.answer(as_json, document, [accuracy_table(document)])
 

@@ -61,7 +61,7 @@ Calib = Annotated[
 ]
 CalibMethod = Annotated[
     Literal["minmax", "percentile", "entropy", "mse"] | None,
-    typer.Option("--method", help="How a tensor's range is chosen; default: entropy."),
+    typer.Option("--method", help="How a tensor's range is chosen; default: mse."),
 ]
 CalibImages = Annotated[
     int | None, typer.Option("--calib-images", metavar="N", help="Pictures to calibrate with; default: 64.")

@@ -89,14 +89,11 @@ class Scenes:
         return sample_scene(self.first + index, *self.imgsz)
 
 
-def open_dataset(name: str, imgsz: tuple[int, int], count: int = HELD_OUT_COUNT) -> Dataset:
-    """A labelled data set by its name; ``imgsz`` (height, width) and ``count`` are for those that are drawn.
-
-    Raises UsageError on a name that is none.
-    """
+def find_dataset(name: str) -> Callable[[int, tuple[int, int]], Dataset]:
+    """What makes a labelled data set from a count and a picture size (height, width). Raises UsageError on no name."""
     if name not in DATASETS:
         raise UsageError(f"no data set is called {name}: there is {', '.join(DATASETS)}")
-    return DATASETS[name](count, imgsz)
+    return DATASETS[name]
 
 
 def sample_scene(seed: int, height: int, width: int) -> Sample:

@@ -20,28 +20,29 @@ from hiresvit.calibration.audit import check_scales
 from hiresvit.calibration.calibrate import calibrate
 from hiresvit.calibration.collect import MEMORY_BYTES
 from hiresvit.calibration.fallback import find_fallback
-from hiresvit.calibration.images import SCENES, Feeds, Pictures, open_pictures
+from hiresvit.calibration.images import SCENES, Feeds, Pictures, find_pictures, open_pictures
 from hiresvit.calibration.observers import Method
 from hiresvit.calibration.qdq import Int8Report, calibration_tensors, quantize
 from hiresvit.calibration.sensitivity import Group, measure_sensitivity
 from hiresvit.calibration.sites import Policy, Site, find_sites, find_skips
 from hiresvit.calibration.table import CalibrationTable, graph_digest, load_table, require_match
-from hiresvit.data import Scenes
+from hiresvit.data import Dataset, Scenes
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.evaluation.chart import bar_chart
 from hiresvit.export.engine import EngineReport
-from hiresvit.judging import AGREEMENT, METRICS, Yardstick, answered, references
+from hiresvit.judging import AGREEMENT, METRICS, Kept, Yardstick, answered, references
 from hiresvit.spec import ModelSpec
 
 OnStep = Callable[[str, float | None], None]
 
-DEFAULT_METHOD: Method = "entropy"
+DEFAULT_METHOD: Method = "mse"
 DEFAULT_IMAGES = 64
 ASIDE = (
     8,
     48,
 )  # pictures that do not calibrate if there is a --max-drop: a quarter of all, within these bounds
 SEARCH_SCENES, PROOF_SCENES = 40, 200
+SHOWN_SCENES = 40  # of the proof's, where nothing was promised
 SEARCH_SEED = 700_000  # neither training's, nor calibration's, nor evaluation's
 REFERENCES = 2  # pictures that the SQNR is measured on
 SEARCHES = 3  # the limit of the search is halved each time the proof misses the one that was asked for
@@ -120,7 +121,7 @@ def make_int8(
 
 
 def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:
-    """Raise UsageError on settings that cannot be served, before anything is computed."""
+    """Raise UsageError on settings that cannot be served and HiresvitError on files that are not there, at once."""
     drop = settings.max_drop
     if drop is not None and not (math.isfinite(drop) and drop >= 0):
         raise UsageError(f"--max-drop {drop:g}: give percentage points from 0 on, such as 0.5")
@@ -132,6 +133,9 @@ def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:
         raise UsageError(f"--calib-images {settings.images}: give at least 2, better 64")
     if settings.memory < 1:
         raise UsageError(f"--calib-memory {settings.memory}: give a positive number")
+    find_pictures(settings.calib, spec.imgsz)
+    if settings.table is not None:
+        load_table(settings.table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,13 +192,14 @@ class _Proving:
     def search(self) -> Yardstick:
         """What the search looks at."""
         if _labelled(self.settings, self.spec):
-            return self._by_labels(Scenes(SEARCH_SCENES, self.spec.imgsz, SEARCH_SEED))
+            return self._by_labels(Kept(Scenes(SEARCH_SCENES, self.spec.imgsz, SEARCH_SEED)))
         return self._by_agreement(self.aside.part(0, len(self.aside) // 2))
 
     def proof(self) -> Yardstick:
         """What the result is held to."""
         if _labelled(self.settings, self.spec):
-            return self._by_labels(Scenes(PROOF_SCENES, self.spec.imgsz))
+            count = SHOWN_SCENES if self.settings.max_drop is None else PROOF_SCENES
+            return self._by_labels(Scenes(count, self.spec.imgsz))
         return self._by_agreement(self.aside.part(len(self.aside) // 2, len(self.aside)))
 
     def accuracy(
@@ -213,7 +218,7 @@ class _Proving:
             "rows": rows,
         }
 
-    def _by_labels(self, scenes: Scenes) -> Yardstick:
+    def _by_labels(self, scenes: Dataset) -> Yardstick:
         return Yardstick(self.spec, scenes, METRICS[self.spec.task], self._references())
 
     def _by_agreement(self, pictures: Pictures) -> Yardstick:

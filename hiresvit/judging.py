@@ -49,6 +49,21 @@ class Answered:
         return Sample(self.pictures[index], labels)
 
 
+class Kept:
+    """A data set in memory, for what is measured on it many times: drawing a scene takes as long as answering it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.name, self.task = dataset.name, dataset.task
+        self.classes, self.ignore = dataset.classes, dataset.ignore
+        self.samples = [dataset[index] for index in range(len(dataset))]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
 @dataclass(frozen=True, eq=False)
 class Yardstick:
     """A data set, what is measured on it (`METRICS` or `AGREEMENT`), and FP32's outputs for a few inputs."""

@@ -14,7 +14,10 @@ import pytest
 
 from hiresvit import errors
 from hiresvit.bundle import Manifest, Role, file_entry, write_golden, write_manifest, writing_bundle
+from hiresvit.calibration.observers import METHODS
+from hiresvit.calibration.sites import RULES
 from hiresvit.errors import HiresvitError
+from hiresvit.int8 import DEFAULT_METHOD
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -186,6 +189,14 @@ def test_bundle_table_has_every_role() -> None:
 
 def report_keys(document: str, heading: str) -> set[str]:
     return set(re.findall(r"`(\w+)`", " ".join(first_cells(section(read(document), heading)))))
+
+
+def test_int8_rules_and_methods_are_described() -> None:
+    text = read("docs/int8.md")
+    assert first_cells(section(text, "What becomes INT8")) == [f"`{rule.name}`" for rule in RULES]
+    assert sorted(first_cells(section(text, "Ranges"))) == sorted(f"`{method}`" for method in METHODS)
+    assert DEFAULT_METHOD in METHODS
+    assert f"| `{DEFAULT_METHOD}` | has the least squared error after rounding; the default |" in text
 
 
 def test_report_tables_have_every_key() -> None:

@@ -88,7 +88,7 @@ def open_pictures(
     """
     if count < 1:
         raise UsageError(f"{count} calibration images: give at least 1")
-    names, load = _find(source, imgsz)
+    names, load = find_pictures(source, imgsz)
     order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     chosen: list[str] = []
     digests: list[str] = []
@@ -114,8 +114,8 @@ def open_pictures(
     return Pictures(source, tuple(chosen), load, tuple(digests), tuple(skipped), small)
 
 
-def _find(source: str, imgsz: tuple[int, int]) -> tuple[list[str], Callable[[str], Image]]:
-    """Sorted names and what opens one of them."""
+def find_pictures(source: str, imgsz: tuple[int, int]) -> tuple[list[str], Callable[[str], Image]]:
+    """Sorted names and what opens one of them; nothing is opened yet. Raises as `open_pictures`."""
     if source == SCENES:
         return [
             f"{SCENE_SEED + i}" for i in range(SCENE_COUNT)

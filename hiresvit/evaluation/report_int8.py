@@ -29,7 +29,7 @@ def int8_report(int8: Values, fp16_engine: Values | None = None) -> list[Rendera
     if fallback := int8.get("fallback"):
         items.append(_fallback_line(fallback))
     if accuracy := int8.get("accuracy"):
-        items.append(_sides_table(accuracy))
+        items += _sides(accuracy)
     if fp16_engine and (engine := int8.get("engine")):
         items.append(plans_table({"fp16": fp16_engine, "int8": engine}))
     return [*items, *int8.get("verdict", ())]
@@ -83,15 +83,14 @@ def plans_table(engines: Mapping[str, Values]) -> Table:
     return table
 
 
-def _sides_table(accuracy: Values) -> Table:
-    title = (
-        f"{accuracy['metric']} on {accuracy['images']} pictures of {accuracy['data']} that did not calibrate"
-    )
-    table = make_table(title, "graph", ">%", ">points below FP32")
+def _sides(accuracy: Values) -> list[RenderableType]:
+    """A line, since it is wider than the table, and FP32, FP16 and INT8 on the same pictures."""
+    pictures = f"{accuracy['images']} pictures of {accuracy['data']} that did not calibrate"
+    table = make_table(None, "graph", f">{accuracy['metric']} %", ">points below FP32")
     rows = accuracy["rows"]
     for name in ("fp32", "fp16", "int8"):  # JSON does not keep the order
         table.add_row(name, f"{rows[name]:.2f}", f"{rows['fp32'] - rows[name] + 0.0:.2f}")
-    return table
+    return [f"\n{accuracy['metric']} on {pictures}", table]
 
 
 def _calibration_lines(found: Values) -> list[str]:
