@@ -174,7 +174,9 @@ def nano_table(rows: Rows) -> str:
     for row in rows:
         share = f"{row['share']:.1%}" if "share" in row else ""
         kept = ", ".join(row.get("kept", [])) or ("none" if "kept" in row else "")
-        lines.append(f"| {row['form']} | {row['miou']:.2f} | {row['lost']:.2f} | {share} | {kept} |")
+        lines.append(
+            f"| {row['form']} | {row['miou']:.2f} | {round(row['lost'], 2) + 0.0:.2f} | {share} | {kept} |"
+        )
     return "\n".join([*lines, "", f"On {rows[0]['scenes']} held-out scenes."])
 
 

@@ -19,7 +19,7 @@ from hiresvit.calibration.attention import find_attentions
 from hiresvit.calibration.audit import check_scales
 from hiresvit.calibration.calibrate import calibrate
 from hiresvit.calibration.collect import MEMORY_BYTES
-from hiresvit.calibration.fallback import find_fallback
+from hiresvit.calibration.fallback import check_drop, find_fallback
 from hiresvit.calibration.images import SCENES, Feeds, Pictures, find_pictures, open_pictures
 from hiresvit.calibration.observers import Method
 from hiresvit.calibration.qdq import Int8Report, calibration_tensors, quantize
@@ -293,19 +293,21 @@ def _fallback(maker: _Maker, proving: _Proving, on_step: OnStep) -> tuple[tuple[
             on_step=on_step,
         )
         accuracy = proving.accuracy(maker, proof, found.kept, on_step)
-        drop = accuracy["rows"]["fp32"] - accuracy["rows"]["int8"]
-        if drop <= limit:
-            search = found.to_json() | {"max_drop": limit, "searched_with": limit / 2**number}
-            return found.kept, {
-                "sensitivity": sensitivity.to_json(),
-                "fallback": search,
-                "accuracy": accuracy,
-            }
-    raise GateError(
-        f"INT8 loses {drop:.2f} points of {accuracy['metric']} on {accuracy['images']} pictures that were not"
-        f" calibrated with, with {len(found.kept)} of {len(every)} modules in FP16; --max-drop {limit:g} allows less:"
-        " allow more, or give more pictures with --calib and --calib-images"
-    )
+        rows, what = (
+            accuracy["rows"],
+            f"{accuracy['images']} pictures of {accuracy['data']} that did not calibrate",
+        )
+        try:
+            kept = f"{len(found.kept)} of {len(every)} modules in FP16"
+            check_drop(
+                rows["int8"], rows["fp32"], limit, f"{accuracy['metric']} of INT8 with {kept}, on {what},"
+            )
+        except GateError as error:
+            missed = error
+            continue
+        search = found.to_json() | {"max_drop": limit, "searched_with": limit / 2**number}
+        return found.kept, {"sensitivity": sensitivity.to_json(), "fallback": search, "accuracy": accuracy}
+    raise missed
 
 
 def _calibration_json(table: CalibrationTable, pictures: Pictures) -> dict[str, Any]:

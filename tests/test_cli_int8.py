@@ -38,7 +38,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Exported:
     folder = tmp_path_factory.mktemp("export")
-    options = ["--weights", WEIGHTS, "--imgsz", "64x96", "--int8", "--calib", photos, "--calib-images", "6"]
+    options: list[str | Path] = ["--weights", WEIGHTS, "--imgsz", "64x96", "--int8", "--calib", photos]
+    options += ["--calib-images", "6"]
     result = run_program(folder, "export", "hrvit_nano", *options, "--no-latency", "--json", "-o", "bundle")
     assert result.code == 0, result.err
     return folder / "bundle", result

@@ -191,7 +191,8 @@ class TestMaxDrop:
         monkeypatch.setattr(int8._Proving, "accuracy", lambda *_: found)
         settings = Int8Settings(photos, method="minmax", images=6, max_drop=9, threads=1)
         with pytest.raises(
-            GateError, match=r"loses 10\.00 points of mIoU on 4 pictures.*--max-drop 9 allows less"
+            GateError,
+            match=r"mIoU of INT8 .* on 4 pictures of d .*is 80\.00 %, 10\.00 points below.*--max-drop 9",
         ):
             make(settings)
 

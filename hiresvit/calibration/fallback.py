@@ -89,13 +89,13 @@ def find_fallback(
     )
 
 
-def check_drop(found: Judgement, baseline: Judgement, max_drop: float, what: str) -> None:
-    """Raise GateError if ``found`` is more than ``max_drop`` points below ``baseline``; ``what`` was judged."""
-    drop = baseline.metric - found.metric
+def check_drop(metric: float, baseline: float, max_drop: float, what: str) -> None:
+    """Raise GateError if ``metric`` is more than ``max_drop`` points below ``baseline``; ``what`` was measured."""
+    drop = baseline - metric
     if not _within(drop, max_drop):
         raise GateError(
-            f"{what} reaches {found.metric:.3f} %, {drop:.3f} points below {baseline.metric:.3f} %; allowed are"
-            f" {max_drop:g}; --max-drop sets it"
+            f"{what} is {metric:.2f} %, {drop:.2f} points below {baseline:.2f} %: --max-drop {max_drop:g} allows less;"
+            " allow more, or calibrate with more and better pictures"
         )
 
 
@@ -134,7 +134,8 @@ class _Search:
             low, high = (low, middle) if self.passes(order[:middle]) else (middle, high)
         if not self.passes(order[:high]):
             found = self.judged[frozenset(order)]
-            check_drop(found, self.baseline, self.max_drop, f"the graph with all {high} modules in FP16")
+            what = f"the graph with all {high} modules in FP16"
+            check_drop(found.metric, self.baseline.metric, self.max_drop, what)
         return order[:high]
 
     def pruned(self, kept: tuple[str, ...], tries: int) -> tuple[tuple[str, ...], bool]:

@@ -89,7 +89,7 @@ def _sides(accuracy: Values) -> list[RenderableType]:
     table = make_table(None, "graph", f">{accuracy['metric']} %", ">points below FP32")
     rows = accuracy["rows"]
     for name in ("fp32", "fp16", "int8"):  # JSON does not keep the order
-        table.add_row(name, f"{rows[name]:.2f}", f"{rows['fp32'] - rows[name] + 0.0:.2f}")
+        table.add_row(name, f"{rows[name]:.2f}", f"{round(rows['fp32'] - rows[name], 2) + 0.0:.2f}")
     return [f"\n{accuracy['metric']} on {pictures}", table]
 
 

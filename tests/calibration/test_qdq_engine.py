@@ -16,10 +16,12 @@ from hiresvit.calibration.attention import find_attentions
 from hiresvit.calibration.qdq import Int8Report, quantize
 from hiresvit.calibration.sites import Policy, find_sites, find_skips
 from hiresvit.data import sample_images
+from hiresvit.errors import GateError
 from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.contract import INPUT
 from hiresvit.export.engine import INSTALL_HINT, EngineReport, build_engine, rtx_available
 from hiresvit.export.fp16 import to_fp16
+from hiresvit.int8 import require_fused
 from hiresvit.preprocess import preprocess
 
 pytestmark = pytest.mark.skipif(not rtx_available(), reason=f"needs TensorRT-RTX: {INSTALL_HINT}")
@@ -112,6 +114,8 @@ def test_one_product_quantized_alone_is_seen(plain: EngineReport, tmp_path: Path
     report = built(broken, tmp_path)
     assert report.attentions_total == plain.attentions_total
     assert report.attentions_fused == plain.attentions_fused - 1
+    with pytest.raises(GateError, match="breaks it; quantize all five points or none"):
+        require_fused(plain, report)
 
 
 def test_forms_that_our_models_do_not_have(tmp_path: Path) -> None:
