@@ -11,25 +11,33 @@ from typing import TYPE_CHECKING, Any
 from hiresvit.version import __version__
 
 if TYPE_CHECKING:
+    from hiresvit.calibration.calibrate import calibrate
+    from hiresvit.calibration.qdq import quantize
+    from hiresvit.evaluation.accuracy import evaluate
     from hiresvit.evaluation.latency import measure_latency
     from hiresvit.evaluation.parity import compare
     from hiresvit.export.engine import build_engine
     from hiresvit.export.fp16 import to_fp16
     from hiresvit.export.onnx import export_onnx
     from hiresvit.export.simplify import simplify
+    from hiresvit.int8 import make_int8
     from hiresvit.models import create_model, list_models
     from hiresvit.models.fold import fold
     from hiresvit.runtime.runner import open_runner
 
 _VERBS = {
     "build_engine": "hiresvit.export.engine",
+    "calibrate": "hiresvit.calibration.calibrate",
     "compare": "hiresvit.evaluation.parity",
     "create_model": "hiresvit.models",
+    "evaluate": "hiresvit.evaluation.accuracy",
     "export_onnx": "hiresvit.export.onnx",
     "fold": "hiresvit.models.fold",
     "list_models": "hiresvit.models",
+    "make_int8": "hiresvit.int8",
     "measure_latency": "hiresvit.evaluation.latency",
     "open_runner": "hiresvit.runtime.runner",
+    "quantize": "hiresvit.calibration.qdq",
     "simplify": "hiresvit.export.simplify",
     "to_fp16": "hiresvit.export.fp16",
 }
@@ -37,13 +45,17 @@ _VERBS = {
 __all__ = [
     "__version__",
     "build_engine",
+    "calibrate",
     "compare",
     "create_model",
+    "evaluate",
     "export_onnx",
     "fold",
     "list_models",
+    "make_int8",
     "measure_latency",
     "open_runner",
+    "quantize",
     "simplify",
     "to_fp16",
 ]

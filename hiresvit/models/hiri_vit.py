@@ -287,8 +287,8 @@ class Downsample(nn.Module):
     def fold_(self) -> None:
         """The BatchNorm of the sum into both convolutions that are added; the average into its 1x1.
 
-        That convolution then reads four pixels: 2 % more multiplications in the whole network, but one kernel
-        less, and no average that is written and read again.
+        That convolution then reads four pixels: a few more multiplications, but one kernel less, and no average
+        that is written and read again.
         """
         assert isinstance(self.norm, nn.BatchNorm2d)
         self.body[-1], plain = fold_sum_bn(self.body[-1], self.shortcut, self.norm)

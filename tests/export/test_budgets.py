@@ -64,8 +64,9 @@ class Case:
 
 
 def recorded(name: str) -> dict[str, int]:
+    """Nothing for a variant that is new: `main` records it, and until then its tests fail."""
     budgets: dict[str, dict[str, int]] = json.loads(FILE.read_text())["variants"]
-    return budgets[name]
+    return budgets.get(name, {})
 
 
 def deploy(name: str) -> tuple[Chain, EngineReport | None]:
@@ -97,7 +98,7 @@ def test_nodes(case: Case) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if recorded(name)["exported"] <= QUICK_NODES else slow)
+        pytest.param(name, marks=() if recorded(name).get("exported", 0) <= QUICK_NODES else slow)
         for name in MODELS
         if name not in FIRSTS
     ],
