@@ -8,8 +8,8 @@ graph. Memory is the largest resident size of the process until then (Linux). Ou
 which it makes first, `quantize_static` into the FP32 graph. All sides have the same number of threads.
 
 Accuracy: hrvit_nano with trained weights, INT8 graphs from the same pictures, held-out scenes. Every graph runs on
-ONNX Runtime's CPU with all optimisations, as `OnnxRuntimeRunner` does, which makes INT8 kernels of Q/DQ where it has
-them. Then TensorRT-RTX is asked for a plan of it (built, not run).
+ONNX Runtime's CPU as `OnnxRuntimeRunner` does it, with the arithmetic of the Q/DQ pairs as written. Then TensorRT-RTX
+is asked for a plan of it (built, not run).
 
 `--write` keeps the result in benchmarks/results and puts the tables into docs/int8.md. A part that was not asked for
 keeps its numbers, so that `--parts --write` only writes the tables again.
@@ -279,7 +279,7 @@ def accuracy_table(found: Mapping[str, Any]) -> str:
             cells += [str(engine["kernel_total"]), f"{products.get('int8', 0)} of {sum(products.values())}"]
             cells.append(f"{engine['attentions_fused']} of {engine['attentions_total']}")
         else:
-            cells += [f"none: {row['refused'].replace('|', '/')}", "", ""]
+            cells += [f"none: {row['refused'].partition('. ')[0].replace('|', '/')}", "", ""]
         rows.append(cells)
     return markdown(found, [*head, "products in INT8", "attentions fused"], rows)
 
