@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hiresvit.calibration.attention import Attention
 from hiresvit.calibration.sites import Site, Skip
-from hiresvit.errors import ArtefactError, HiresvitError, IllegalGraphError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.export.fp16 import inferred
 from hiresvit.export.fp16_typing import fresh
 
 LEVELS = 127
@@ -124,7 +124,7 @@ def quantize(
     that fails `onnx.checker` with full type check, before or after.
     """
     _check_opset(half)
-    result = _inferred(half, "the graph to quantize")
+    result = inferred(half, "the graph to quantize")
     wanted = dict(points_of(sites, skips, attentions))
     weighted = {site.node for site in sites if site.excluded is None}
     _check_graph(result.graph, wanted, weighted)
@@ -143,7 +143,7 @@ def quantize(
     _rewrite(result.graph, nodes, edit)
     floored = [tensor for tensor in wanted.values() if amax[tensor] < LEVELS * SMALLEST_SCALE]
     report = _report(sites, edit, tuple(dict.fromkeys(floored)), skips, attentions)
-    return _inferred(result, "the quantized graph"), report
+    return inferred(result, "the quantized graph"), report
 
 
 def scales_of(amax: Array, dtype: np.dtype[Any]) -> Array:
@@ -230,15 +230,6 @@ def _check_ranges(wanted: Mapping[Point, str], amax: Mapping[str, float]) -> Non
                 f"the range of tensor {tensor!r} of {node!r} is {amax[tensor]}:"
                 f" allowed is 0 to {LEVELS * _MAX_SCALE:g}, calibrate this graph again"
             )
-
-
-def _inferred(model: ModelProto, what: str) -> ModelProto:
-    """A copy with the type and shape of every tensor, after a full check."""
-    try:
-        onnx.checker.check_model(model, full_check=True)
-        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise IllegalGraphError(f"{what} is not valid ONNX: {' '.join(str(error).split())}") from error
 
 
 @dataclass

@@ -85,7 +85,7 @@ def to_fp16(
         if not onnx.defs.has(island):
             raise UsageError(f"island {island!r} is no ONNX operator: give names like {sorted(ISLAND_OPS)}")
     _reject_unsupported(model)
-    result = _inferred(model, "the graph to convert")
+    result = inferred(model, "the graph to convert")
     graph = result.graph
     _simplify_constants(graph)
     io_type = HALF if io == "fp16" else FLOAT
@@ -97,7 +97,7 @@ def to_fp16(
     halves = sum(any(dtype == HALF for _, dtype in (*op.inputs, *op.outputs)) for op in ops)
     floats = sum(any((*op.inputs, *op.outputs)) for op in ops)
     report = Fp16Report(halves, floats - halves, casts, tuple(overflow), tuple(flushed), subnormal)
-    return _inferred(result, "the converted graph"), report
+    return inferred(result, "the converted graph"), report
 
 
 def _reject_unsupported(model: ModelProto) -> None:
@@ -118,8 +118,8 @@ def _reject_unsupported(model: ModelProto) -> None:
         )
 
 
-def _inferred(model: ModelProto, what: str) -> ModelProto:
-    """A copy with the type and shape of every tensor in ``value_info``, after a full check."""
+def inferred(model: ModelProto, what: str) -> ModelProto:
+    """A copy with the type and shape of every tensor in ``value_info``, checked in full. Raises IllegalGraphError."""
     try:
         onnx.checker.check_model(model, full_check=True)
         return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
