@@ -37,8 +37,9 @@ from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare, enforce
 from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.child import trim_memory
-from hiresvit.export.contract import INPUT, Deployed, stamp
+from hiresvit.export.contract import INPUT, stamp
 from hiresvit.export.cpu import for_cpu
+from hiresvit.export.deployed import Deployed
 from hiresvit.export.engine import INSTALL_HINT, EngineReport, build_engine, rtx_available
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx

@@ -16,7 +16,8 @@ from hiresvit.bundle import MANIFEST, Bundle, Role, read_bundle, read_golden
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
-from hiresvit.export.contract import Deployed, input_spec, output_specs, read_stamp
+from hiresvit.export.contract import input_spec, output_specs, read_stamp
+from hiresvit.export.deployed import Deployed
 from hiresvit.export.engine import count_attentions
 from hiresvit.models import MODELS, create_model, enliven, find_model
 from hiresvit.runtime.runner import Casting, Runner, open_runner

@@ -92,3 +92,7 @@ def test_a_device_without_torch_can_run_and_compare() -> None:
     )
     names = [f"hiresvit.{package}.{module}" for package, members in modules for module in members]
     assert loaded_by(f"import {', '.join(names)}", "torch", names[0]) == {names[0]}
+
+
+def test_a_machine_without_torch_can_calibrate() -> None:
+    assert loaded_by("import hiresvit.quantizing", "torch", "hiresvit.int8") == {"hiresvit.int8"}

@@ -22,7 +22,8 @@ from hiresvit import pipeline
 from hiresvit.bundle import Bundle, read_bundle, read_golden
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate
-from hiresvit.export.contract import Deployed, read_stamp
+from hiresvit.export.contract import read_stamp
+from hiresvit.export.deployed import Deployed
 from hiresvit.export.engine import INSTALL_HINT, rtx_available
 from hiresvit.models import MODELS, build_model
 from hiresvit.pipeline import ExportSettings, export_bundle

@@ -12,8 +12,9 @@ from torch import nn
 
 from hiresvit.data import sample_images
 from hiresvit.evaluation.parity import ParityReport, compare
-from hiresvit.export.contract import INPUT, Deployed
+from hiresvit.export.contract import INPUT
 from hiresvit.export.cpu import for_cpu
+from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify

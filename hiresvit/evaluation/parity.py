@@ -101,7 +101,7 @@ GATES: dict[str, Gate] = {
     "fp16": Gate(min_sqnr_db=38.0, min_cosine=0.9995, min_agreement=0.94),
     # Eight bits leave little of a fresh network, whose activations are noise; what a trained one keeps is decided by
     # --max-drop, on pictures. This is what no INT8 graph that means anything misses.
-    "int8": Gate(min_sqnr_db=8.0, min_cosine=0.9, min_agreement=0.6),
+    "int8": Gate(min_sqnr_db=10.0, min_cosine=0.93, min_agreement=0.45),
 }
 """The gates of `hiresvit export`, by stage: what is compared with the stage before and with PyTorch."""
 

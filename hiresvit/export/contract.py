@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 
 import onnx
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from hiresvit.errors import ArtefactError
 from hiresvit.spec import ModelSpec, TensorSpec
@@ -16,26 +14,6 @@ _SPEC_KEY, _STAGE_KEY = "hiresvit.spec", "hiresvit.stage"
 
 INPUT = "image"
 BATCH = "batch"
-
-
-class Deployed(nn.Module):
-    """A model as it is exported: segmentation logits resized to the input's size unless ``resize`` is off."""
-
-    def __init__(self, model: nn.Module, spec: ModelSpec, *, resize: bool = True) -> None:
-        super().__init__()
-        self.model = model
-        self.size = spec.imgsz if resize and spec.task == "segment" else None
-
-    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
-        out: Tensor | tuple[Tensor, ...] = self.model(image)
-        if self.size is None or isinstance(out, tuple):
-            return out
-        height, width = self.size
-        # A factor and not a size: no shape arithmetic in the graph, whatever the batch is.
-        factor = -(-height // out.shape[2])
-        out = F.interpolate(out, scale_factor=float(factor), mode="bilinear", align_corners=False)
-        # A family that pads its input has logits for the padding, too.
-        return out if tuple(out.shape[2:]) == self.size else out[:, :, :height, :width]
 
 
 def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from hiresvit.errors import UsageError
-from hiresvit.export.contract import BATCH, INPUT, Deployed, output_names, stamp
+from hiresvit.export.contract import BATCH, INPUT, output_names, stamp
+from hiresvit.export.deployed import Deployed
 from hiresvit.export.rewrites import lower_to_opset_17
 from hiresvit.spec import ModelSpec
 from hiresvit.version import __version__

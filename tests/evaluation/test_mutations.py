@@ -26,7 +26,7 @@ from variants import Chain, chain, parity
 
 from hiresvit.errors import GateError
 from hiresvit.evaluation.parity import GATES, check_gate, enforce
-from hiresvit.export.contract import Deployed
+from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import export_onnx
 from hiresvit.models.fold import fold

@@ -19,8 +19,9 @@ from onnx import ModelProto
 from tiny import CLASSES, tiny_graph, tiny_model, tiny_simplified, tiny_spec
 
 from hiresvit.errors import ArtefactError, UsageError
-from hiresvit.export.contract import Deployed, read_stamp, stamp
+from hiresvit.export.contract import read_stamp, stamp
 from hiresvit.export.cpu import for_cpu
+from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import OPSETS, check_opset, export_onnx
 from hiresvit.models import model_spec
