@@ -191,7 +191,7 @@ def int8_settings(wanted: bool, calib: str | None, threads: int | None, **given:
         return None
     if calib is None:
         raise UsageError(
-            "--int8 needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out"
+            "INT8 needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out"
         )
     if {"table", "method"} <= chosen.keys():
         raise UsageError(
