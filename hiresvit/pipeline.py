@@ -294,20 +294,21 @@ def _plans(job: _Job, paths: Mapping[Role, Path]) -> tuple[dict[str, dict[str, A
         if stage not in paths:
             continue
         _return_memory()
-        on_step(f"plan: {stage}", None)
+        name = "plan" if stage == "fp16" else f"{stage} plan"
+        on_step(name, None)
         engines[stage] = build_engine(
             paths[stage],
             job.folder / f"{stage}.plan",
             batch=BATCH_PROFILE if settings.dynamic_batch else None,
-            on_progress=partial(_on_phase, on_step, stage),
+            on_progress=partial(_on_phase, on_step, name),
         )
     if "int8" in engines:
         require_fused(engines["fp16"], engines["int8"])
     return {stage: report.to_json() for stage, report in engines.items()}, []
 
 
-def _on_phase(on_step: OnStep, stage: str, phase: str, fraction: float) -> None:
-    on_step(f"plan: {stage}, {phase}", fraction)
+def _on_phase(on_step: OnStep, name: str, phase: str, fraction: float) -> None:
+    on_step(f"{name}: {phase}", fraction)
 
 
 def _parity(job: _Job, reference: Runner, paths: Mapping[Role, Path]) -> dict[str, Any]:

@@ -387,8 +387,8 @@ def test_a_manifest_that_is_none_is_one_line(bundle: Path, content: bytes) -> No
 
 
 def test_an_unknown_schema_says_both_versions(bundle: Path) -> None:
-    edit(bundle, lambda values: values.update(schema_version=2))
-    with pytest.raises(ArtefactError, match="has schema version 2, this hiresvit reads 1"):
+    edit(bundle, lambda values: values.update(schema_version=3))
+    with pytest.raises(ArtefactError, match="has schema version 3, this hiresvit reads 2"):
         read_bundle(bundle)
 
 
