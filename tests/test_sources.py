@@ -229,7 +229,7 @@ class TestBundles:
     @pytest.mark.parametrize(
         ("graph", "error", "said"),
         [
-            ("int8", UsageError, "--graph int8: one of fp32, simplified, cpu, fp16"),
+            ("int4", UsageError, "--graph int4: one of fp32, simplified, cpu, fp16, int8"),
             ("plan", UsageError, "--graph plan: one of"),
             ("golden", UsageError, "--graph golden: one of"),
         ],
