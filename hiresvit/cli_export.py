@@ -1,4 +1,4 @@
-"""The two commands that turn a checkpoint into something: `export` into a bundle, `convert` into our own file."""
+"""The commands that make something: `export` a bundle, `calibrate` an INT8 graph, `convert` a file of our own."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def export(
     The bundle holds the graphs and the plan, how far each graph is from PyTorch and how fast it is. Without
     --weights the model has fresh ones, good for a trial.
 
-    A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu or fp16.
+    A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu, fp16 or
+    int8.
     """
     began = time.monotonic()
     calibration = opt.int8_settings(

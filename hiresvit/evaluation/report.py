@@ -15,9 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hiresvit.evaluation.report_int8 import int8_report
-from hiresvit.evaluation.tables import make_table, number_text, size_text
-
-Values = Mapping[str, Any]
+from hiresvit.evaluation.tables import Values, make_table, number_text, size_text
 
 TOP_OPERATORS = 6
 _SIDES = (

@@ -6,15 +6,12 @@ From the plain dicts that manifests and ``--json`` documents hold, as in `hiresv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 
 from hiresvit.evaluation.chart import text_bar
-from hiresvit.evaluation.tables import make_table, number_text, size_text
-
-Values = Mapping[str, Any]
+from hiresvit.evaluation.tables import Values, make_table, number_text, size_text
 
 TOP_MODULES = 12
 _COUNTS = {"kernel_total": "kernels"}
