@@ -37,13 +37,14 @@ OnStep = Callable[[str, float | None], None]
 
 DEFAULT_METHOD: Method = "mse"
 DEFAULT_IMAGES = 64
-ASIDE = (
-    8,
-    48,
-)  # pictures that do not calibrate if there is a --max-drop: a quarter of all, within these bounds
+# Pictures that do not calibrate if there is a --max-drop: a quarter of all, within these bounds.
+ASIDE = (8, 48)
 SEARCH_SCENES, PROOF_SCENES = 40, 200
 SHOWN_SCENES = 40  # of the proof's, where nothing was promised
 SEARCH_SEED = 700_000  # neither training's, nor calibration's, nor evaluation's
+KNOWN = (
+    50.0  # per cent of mIoU: a network below it in FP32 has not learned these labels, and cannot lose them
+)
 REFERENCES = 2  # pictures that the SQNR is measured on
 SEARCHES = 3  # the limit of the search is halved each time the proof misses the one that was asked for
 
@@ -106,13 +107,13 @@ def make_int8(
     tensors = calibration_tensors(sites, find_skips(simple, sites, policy), find_attentions(simple, policy))
     table = _table(simple, tensors, feeds, settings, state=state, on_step=on_step)
     maker = _Maker(simple, half, tuple(sites), policy, table)
-    report: dict[str, Any] = {"calibration": _calibration_json(table, calib)}
+    report: dict[str, Any] = {"calibration": _calibration_json(table, calib, settings.images)}
     kept: tuple[str, ...] = ()
     if settings.max_drop is not None:
-        kept, found = _fallback(maker, _Proving(spec, settings, simple, feeds, aside), on_step)
+        on_step("search", None)
+        kept, found = _fallback(maker, _proving(spec, settings, simple, feeds, aside), on_step)
         report |= found
-    elif settings.prove and _labelled(settings, spec):
-        proving = _Proving(spec, settings, simple, feeds, aside)
+    elif settings.prove and (proving := _proving(spec, settings, simple, feeds, aside)).labelled:
         report["accuracy"] = proving.accuracy(maker, proving.proof(), kept, on_step)
     graph, made = maker.together(kept)
     return Int8Result(
@@ -121,7 +122,7 @@ def make_int8(
 
 
 def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:
-    """Raise UsageError on settings that cannot be served and HiresvitError on files that are not there, at once."""
+    """Raise UsageError on settings that cannot be served."""
     drop = settings.max_drop
     if drop is not None and not (math.isfinite(drop) and drop >= 0):
         raise UsageError(f"--max-drop {drop:g}: give percentage points from 0 on, such as 0.5")
@@ -133,6 +134,11 @@ def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:
         raise UsageError(f"--calib-images {settings.images}: give at least 2, better 64")
     if settings.memory < 1:
         raise UsageError(f"--calib-memory {settings.memory}: give a positive number")
+
+
+def check_sources(settings: Int8Settings, spec: ModelSpec) -> None:
+    """What `check_int8` checks, and the files, before the work that precedes `make_int8`. Raises HiresvitError."""
+    check_int8(settings, spec)
     find_pictures(settings.calib, spec.imgsz)
     if settings.table is not None:
         load_table(settings.table)
@@ -181,23 +187,24 @@ class _Maker:
 
 @dataclass(frozen=True, eq=False)
 class _Proving:
-    """Measures graphs on pictures that did not calibrate: ``aside``, or scenes with labels."""
+    """Measures graphs on pictures that did not calibrate: ``aside``, or scenes if they are ``labelled``."""
 
     spec: ModelSpec
     settings: Int8Settings
     simple: ModelProto
     feeds: Feeds
     aside: Pictures
+    labelled: bool
 
     def search(self) -> Yardstick:
         """What the search looks at."""
-        if _labelled(self.settings, self.spec):
+        if self.labelled:
             return self._by_labels(Kept(Scenes(SEARCH_SCENES, self.spec.imgsz, SEARCH_SEED)))
         return self._by_agreement(self.aside.part(0, len(self.aside) // 2))
 
     def proof(self) -> Yardstick:
         """What the result is held to."""
-        if _labelled(self.settings, self.spec):
+        if self.labelled:
             count = SHOWN_SCENES if self.settings.max_drop is None else PROOF_SCENES
             return self._by_labels(Scenes(count, self.spec.imgsz))
         return self._by_agreement(self.aside.part(len(self.aside) // 2, len(self.aside)))
@@ -229,17 +236,22 @@ class _Proving:
         return references(self.simple, [self.feeds[i] for i in range(REFERENCES)], self.settings.threads)
 
 
-def _labelled(settings: Int8Settings, spec: ModelSpec) -> bool:
-    """Whether the pictures come with labels that this network can be measured by."""
-    return settings.calib == SCENES and spec.task == "segment" and max(Scenes.classes) < spec.num_classes
+def _proving(
+    spec: ModelSpec, settings: Int8Settings, simple: ModelProto, feeds: Feeds, aside: Pictures
+) -> _Proving:
+    """By labels if there are some and the network knows them in FP32; a promise about 1 % of mIoU would be none."""
+    labelled = settings.calib == SCENES and spec.task == "segment" and max(Scenes.classes) < spec.num_classes
+    made = _Proving(spec, settings, simple, feeds, aside, labelled)
+    if labelled and made.search().judge(settings.threads)(simple).metric < KNOWN:
+        return replace(made, labelled=False)
+    return made
 
 
 def _pictures(settings: Int8Settings, spec: ModelSpec, on_step: OnStep) -> tuple[Pictures, Pictures]:
     """Those that calibrate, and those that are kept from it for the search and the proof."""
-    needs_aside = settings.max_drop is not None and not _labelled(settings, spec)
-    asked = settings.images + (ASIDE[1] if needs_aside else 0)
+    asked = settings.images + (ASIDE[1] if settings.max_drop is not None else 0)
     found = open_pictures(settings.calib, spec.imgsz, asked, seed=settings.seed, on_step=on_step)
-    if not needs_aside:
+    if settings.max_drop is None:
         return found, found.part(0, 0)
     aside = min(max(len(found) // 4, ASIDE[0]), ASIDE[1])
     if len(found) - aside < 2:
@@ -277,7 +289,6 @@ def _fallback(maker: _Maker, proving: _Proving, on_step: OnStep) -> tuple[tuple[
     """Which modules stay in FP16, with the sensitivity that decided it and the proof. Raises GateError."""
     limit, threads = proving.settings.max_drop, proving.settings.threads
     assert limit is not None
-    on_step("search", None)
     judge = proving.search().judge(threads)
     baseline = judge(maker.simple)
     sensitivity = measure_sensitivity(maker.groups, maker.alone, judge, baseline, on_step)
@@ -310,9 +321,10 @@ def _fallback(maker: _Maker, proving: _Proving, on_step: OnStep) -> tuple[tuple[
     raise missed
 
 
-def _calibration_json(table: CalibrationTable, pictures: Pictures) -> dict[str, Any]:
+def _calibration_json(table: CalibrationTable, pictures: Pictures, asked: int) -> dict[str, Any]:
     return {
         "source": pictures.source,
+        "asked": asked,
         "images": len(pictures),
         "skipped": list(pictures.skipped),
         "small": pictures.small,

@@ -44,7 +44,14 @@ from hiresvit.export.engine import INSTALL_HINT, EngineReport, build_engine, rtx
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
 from hiresvit.export.simplify import simplify
-from hiresvit.int8 import Int8Settings, check_int8, int8_verdict, make_int8, require_fused, sensitivity_chart
+from hiresvit.int8 import (
+    Int8Settings,
+    check_sources,
+    int8_verdict,
+    make_int8,
+    require_fused,
+    sensitivity_chart,
+)
 from hiresvit.models import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
 from hiresvit.preprocess import preprocess
@@ -169,7 +176,7 @@ def _check(settings: ExportSettings, spec: ModelSpec) -> None:
             raise UsageError("INT8 is written into the FP16 graph: add --fp16")
         if settings.opset < MIN_OPSET:
             raise UsageError(f"--opset {settings.opset} with --int8: FP16 scales need {MIN_OPSET} or later")
-        check_int8(settings.int8, spec)
+        check_sources(settings.int8, spec)
     if settings.io == "fp16" and not settings.fp16:
         raise UsageError("io fp16 is about the FP16 graph: add --fp16")
     if settings.images < 1:

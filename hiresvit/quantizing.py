@@ -14,7 +14,7 @@ from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.contract import read_stamp, stamp
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.files import atomic_path
-from hiresvit.int8 import Int8Settings, check_int8, make_int8, sensitivity_chart
+from hiresvit.int8 import Int8Settings, check_sources, make_int8, sensitivity_chart
 from hiresvit.spec import ModelSpec
 
 OnStep = Callable[[str, float | None], None]
@@ -46,7 +46,7 @@ def quantize_file(
     """
     path = read_bundle(source).path("simplified") if source.is_dir() else source
     simple, spec = _load(path)
-    check_int8(settings, spec)
+    check_sources(settings, spec)
     target = target or Path(f"{spec.slug}-int8.onnx")
     if target.suffix != ".onnx":
         raise UsageError(f"--output {target}: an INT8 graph is written, give a name that ends in .onnx")

@@ -112,8 +112,8 @@ def collect(
 
     ``tensors`` are inputs or results of the graph in FP32. ``memory_bytes`` bounds how much of them is in memory at
     a time; a single tensor that is larger still comes. With ``state``, progress is kept in that file, every few
-    seconds and on any error, and a later call with the same graph, tensors, options and ``digest`` of the data goes
-    on from there, to the same result; another or a damaged file is overwritten. It is removed at the end.
+    seconds and on an interruption, and a later call with the same graph, tensors, options and ``digest`` of the data
+    goes on from there, to the same result; another or a damaged file is overwritten. It is removed at the end.
 
     Raises UsageError for tensors that the graph lacks or that are not FP32, for feeds that do not fit it, and for
     arguments out of range; HiresvitError for NaN or Inf in a tensor and where ONNX Runtime cannot run the graph.
@@ -176,6 +176,10 @@ def _through(work: _Work, state: Path | None, digest: str) -> _Progress:
             if state and time.monotonic() - when >= SAVE_SECONDS:
                 _save(state, key, progress)
                 kept, when = progress, time.monotonic()
+    except HiresvitError:  # it would come again
+        if state:
+            state.unlink(missing_ok=True)
+        raise
     except BaseException:
         if state and progress is not kept:
             with suppress(HiresvitError):  # what is under way already is what the caller has to hear

@@ -96,6 +96,10 @@ def _calibration_lines(found: Values) -> list[str]:
         f" {found['source']}"
     ]
     lines += [f"note: skipped {reason}" for reason in found["skipped"]]
+    if found["images"] < found["asked"]:
+        lines.append(
+            f"note: {found['asked']} pictures were asked for, there were {found['images']} to calibrate with"
+        )
     if found["small"]:
         lines.append(f"note: {found['small']} of the pictures are smaller than the network's input")
     if found["dead"]:
