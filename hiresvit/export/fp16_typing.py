@@ -1,13 +1,15 @@
 """Which tensors of a graph become FP16: what `hiresvit.export.fp16` decides before it rewrites anything.
 
 The operator schemas say which inputs and outputs may be float16. An operator is pinned, that is kept in FP32,
-if it is an island, if it computes sizes, or if it only carries FP32 values from one island to the next.
+if it is an island, if it adds up more values than FP16 can count, if it computes sizes, or if it only carries FP32
+values from one island to the next.
 A constant is there in every type, and so is what a Cast makes of an integer: both are called free here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -20,6 +22,10 @@ FLOAT, HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
 
 Versions = dict[str, dict[int, str]]
 """{float tensor: {type: name}}: the types it is wanted in, the one it is made in first."""
+
+MAX_TERMS = 2048
+"""FP16 counts to here: beyond, adding 1 to a sum of ones changes nothing."""
+_SUMS = frozenset({"GlobalAveragePool", "ReduceMean", "ReduceSum"})
 
 _SUFFIX = {FLOAT: "fp32", HALF: "fp16"}
 _ANY_TYPE = frozenset({"Shape", "Size"})  # indifferent to the type of what they read
@@ -89,14 +95,28 @@ def decide(
     graph = model.graph
     opsets = {_domain(o.domain): o.version for o in model.opset_import}
     ops = [_typed(node, floats, opsets) for node in graph.node]
+    sizes = _static_elements(graph)
     for op in ops:
-        if op.node.op_type in islands:
+        if op.node.op_type in islands or _adds_many(op.node, sizes):
             op.pin()
     free = {t.name for t in graph.initializer}
     free |= {name for op in ops if op.makes_float for name, _ in op.outputs}
     _pin_sizes(ops, graph)
     _pin_movement(ops, graph, free, io_type)
     return ops, _name_versions(ops, graph, floats, free, io_type)
+
+
+def _static_elements(graph: GraphProto) -> dict[str, int]:
+    """How many elements each tensor of an inferred graph has for a batch of 1; a symbolic size counts as 1."""
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {v.name: math.prod(d.dim_value or 1 for d in v.type.tensor_type.shape.dim) for v in values}
+
+
+def _adds_many(node: NodeProto, sizes: Mapping[str, int]) -> bool:
+    """Whether a mean or sum has more terms than FP16 can count; what is symbolic is in both sizes and cancels."""
+    if node.op_type not in _SUMS or node.input[0] not in sizes:
+        return False
+    return sizes[node.input[0]] > MAX_TERMS * sizes.get(node.output[0], 1)
 
 
 def _domain(name: str) -> str:

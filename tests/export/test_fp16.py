@@ -16,8 +16,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from hiresvit.errors import HiresvitError, IllegalGraphError, UsageError
 from hiresvit.export.child import run_child
-from hiresvit.export.engine import INSTALL_HINT, build_engine, rtx_available
+from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import ISLAND_OPS, ValueLoss, to_fp16
+from hiresvit.export.profiles import parse_shapes
+from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 Io = Literal["fp32", "fp16"]
@@ -238,6 +240,29 @@ def test_sizes_computed_in_floats_stay_exact() -> None:
         assert result.shape == (1, 1, 1, 2049)  # 2048 if the size had gone through FP16
 
 
+@pytest.mark.parametrize(
+    ("op", "side", "dtype"),
+    [
+        ("GlobalAveragePool(h)", 45, HALF),  # 2025 values in each mean
+        ("GlobalAveragePool(h)", 46, FLOAT),  # 2116
+        ("ReduceMean(h, axes)", 46, FLOAT),
+        ("ReduceSum<keepdims=0>(h, axes)", 46, FLOAT),
+        ("ReduceMax(h, axes)", 46, HALF),  # adds nothing up
+    ],
+)
+def test_sums_of_more_than_fp16_can_count_stay_fp32(op: str, side: int, dtype: int) -> None:
+    shape, reduced = f"N,4,{side},{side}", "N,4" if "keepdims" in op else "N,4,1,1"
+    model = build(
+        f"g (float[{shape}] x) => (float[{reduced}] y) {{ h = Relu(x) s = {op} y = Relu(s) }}",
+        {"axes": np.array([2, 3])} if "axes" in op else {},
+        20,
+    )
+    half, _ = to_fp16(model)
+    types = {v.name: v.type.tensor_type.elem_type for v in half.graph.value_info}
+    [node] = [node for node in half.graph.node if node.op_type == op.partition("(")[0].partition("<")[0]]
+    assert types[node.input[0]] == types[node.output[0]] == dtype
+
+
 def test_what_has_no_float16_stays_fp32() -> None:
     text = """g (float[1,4,8,8] x) => (float[1,4,8,8] y, float[1,4,8,1] mean) {
       crop = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">(x, roi, scales)
@@ -383,13 +408,13 @@ def test_random_graphs_agree_bit_for_bit(data: st.DataObject) -> None:
         assert np.array_equal(reference, result)
 
 
-@pytest.mark.skipif(not rtx_available(), reason=INSTALL_HINT)
+@pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
 @pytest.mark.parametrize("io", ["fp32", "fp16"])
 def test_tensorrt_rtx_fuses_the_attention_and_the_islands_cost_no_kernel(tmp_path: Path, io: Io) -> None:
-    kernels = []
+    kernels, shapes = [], parse_shapes(["image=1x32x8x8:2x32x8x8:4x32x8x8"])
     for islands in (ISLAND_OPS, frozenset[str]()):
         onnx.save(to_fp16(build(BLOCK, block_weights(), 20), io=io, islands=islands)[0], tmp_path / "g.onnx")
-        report = build_engine(tmp_path / "g.onnx", tmp_path / "g.plan", batch=(1, 2, 4))
+        report = build_engine(tmp_path / "g.onnx", tmp_path / "g.plan", BuildSettings(shapes=shapes))
         assert (report.attentions_fused, report.attentions_total) == (1, 1)
         assert set(report.precision) == {"fp16"}
         assert report.warnings == ()  # like the one about overflow in a norm
