@@ -1,15 +1,85 @@
-"""Parsing of the builder's layer list: ``tests/golden/rtx_layers.txt``, whose head says how it was made."""
+"""Parsing of what TensorRT lists: the builder's log, the inspector's answer, and real builds.
+
+``tests/golden/rtx_layers.txt`` says in its head how it was made. ``inspector_10.json`` and ``inspector_11.json`` are
+written by hand, for want of a GPU with the full TensorRT: the form of 10 after rows in NVIDIA/TensorRT#4397 (Myelin's
+kernels), the trt-engine-explorer's mobilenet_v2_residuals.qat.onnx.engine.graph.json (the others) and its parser.py
+(the separators of Metadata); that of 11 after NVIDIA's "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x"
+and, for Myelin's kernels, the log of TensorRT-RTX 1.7.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import onnx
 import pytest
+from graphs import build, content, noise
+from onnx import ModelProto
 
-from hiresvit.export.layers import Kernel, count_kinds, parse_layers, parse_memory, realised_precision
+from hiresvit.export.child import run_child
+from hiresvit.export.layers import (
+    Kernel,
+    count_kinds,
+    parse_inspector,
+    parse_layers,
+    parse_memory,
+    realised_precision,
+)
 from hiresvit.spec import TensorSpec
+from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "rtx_layers.txt"
+FOLDER = Path(__file__).parents[1] / "golden"
+GOLDEN = FOLDER / "rtx_layers.txt"
+needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
+
+# Builds one graph after the other, each with a batch of 1 to 4 where it is dynamic, and writes their layer lists.
+BUILDER = """
+import sys
+from pathlib import Path
+from hiresvit.tensorrt_api import load
+
+trt = load("tensorrt_rtx")
+
+class Log(trt.ILogger):
+    said = ""
+
+    def log(self, severity, message):
+        if message.startswith("Layers:") or severity <= trt.ILogger.ERROR:
+            self.said = message
+
+log = Log()
+for path in map(Path, sys.argv[1:]):
+    builder = trt.Builder(log)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(path.read_bytes()):
+        sys.exit(f"{path}: {log.said}")
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.max_aux_streams = 0
+    profile = builder.create_optimization_profile()
+    for tensor in (network.get_input(index) for index in range(network.num_inputs)):
+        shapes = [[size if axis == -1 else axis for axis in tensor.shape] for size in (1, 2, 4)]
+        profile.set_shape(tensor.name, *shapes)
+    config.add_optimization_profile(profile)
+    if builder.build_serialized_network(network, config) is None:
+        sys.exit(f"{path}: {log.said}")
+    path.with_suffix(".txt").write_text(log.said, encoding="utf-8")
+"""
+
+
+def compiled(models: Mapping[str, ModelProto], folder: Path) -> dict[str, list[Kernel]]:
+    """What TensorRT-RTX makes of each graph, all of them in one process of its own."""
+    paths = {name: folder / f"{index}.onnx" for index, name in enumerate(models)}
+    for name, path in paths.items():
+        onnx.checker.check_model(models[name], full_check=True)
+        path.write_bytes(content(models[name]))
+    child = run_child(["-c", BUILDER, *map(str, paths.values())])
+    assert child.returncode == 0, (child.outcome, child.stderr)
+    return {name: parse_layers(path.with_suffix(".txt").read_text("utf-8")) for name, path in paths.items()}
+
 
 # A row of a real dump of TensorRT-RTX 1.7.1.116, and one like it without what is not read.
 DYNAMIC = (
@@ -54,6 +124,17 @@ def test_golden_attention(kernels: list[Kernel]) -> None:
     assert attention.tactic.startswith("_gemm_mha")
 
 
+def test_golden_nodes(kernels: list[Kernel]) -> None:
+    (attention,) = [kernel for kernel in kernels if kernel.kind == "attention"]
+    assert attention.nodes == ("mix", "softmax", "scores")
+    assert [kernel.nodes for kernel in kernels if kernel.kind == "conv"] == [
+        ("coarse",),
+        ("qkv",),
+        ("fine", "fine_relu"),
+    ]
+    assert kernels[0].nodes == ()  # moves the input
+
+
 def test_golden_memory() -> None:
     memory = parse_memory(GOLDEN.read_text())
     assert set(memory) == {"activation_bytes", "weight_bytes", "scratch_bytes"}
@@ -75,6 +156,8 @@ def test_a_dynamic_axis_and_an_empty_list() -> None:
     ("name", "layer_type", "kind"),
     [
         ("_gemm_mha_v1_myl0_1", "kgen", "attention"),
+        ("__mye8037_gemm_mha_v2", "kgen", "attention"),  # TensorRT 9
+        ("_gemv_mha_v1_myl0_1", "kgen", "attention"),  # TensorRT 10, for one query
         ("/mha/MatMul_myl0_1", "gemm", "gemm"),  # named after an ONNX node
         ("__myl_FcAddAdd_myl0_10", "runtime_fusion", "gemm"),
         ("__myl_CorrMulAddMinMaxMul_myl0_1", "runtime_fusion", "conv"),
@@ -84,6 +167,19 @@ def test_a_dynamic_axis_and_an_empty_list() -> None:
         ("__myl_AddReshTranReshMove_myl0_6", "kgen", "pointwise"),
         ("node_max_pool2d_myl0_4", "maxpool", "maxpool"),
         ("__myl_Inor_myl0_9", "runtime_function", "runtime_function"),
+        ("__myl_FcAddErf_myl3_6", "fusion", "gemm"),
+        ("__myl_TraSliResMov_myl0_2", "kgen", "copy"),
+        ("__myl_MulSumAddCas_myl0_0", "kgen", "pointwise"),
+        ("a/Conv + a/Add", "CaskConvolution", "conv"),
+        ("a/Conv + PWN(a/Clip)", "CaskConvActPool", "conv"),
+        ("a/ConvTranspose", "CaskDeconvolutionV2", "conv"),
+        ("a/Conv", "CaskGemmConvolution", "conv"),
+        ("a/MatMul", "CaskGemmMatrixMultiply", "gemm"),
+        ("PWN(a/Relu)", "PointWiseV2", "pointwise"),
+        ("a/Softmax", "CaskSoftMaxV2", "pointwise"),
+        ("a/Transpose", "Shuffle", "copy"),
+        ("a/TopK", "TopK", "TopK"),
+        ("a", "", "unknown"),
     ],
 )
 def test_kinds(name: str, layer_type: str, kind: str) -> None:
@@ -100,6 +196,151 @@ def test_a_wider_residual_does_not_hide_the_precision() -> None:
 def test_an_unknown_datatype_is_said_to_be_unknown() -> None:
     row = INT8_GEMM.format(name="mm", layer_type="gemm").replace("Half", "FP4").replace("Int8", "FP4")
     assert realised_precision(parse_layers("Layers:\n" + row)) == {"unknown": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("mm_myl0_1", "int8"),
+        ("__myl_FcMulAdd_myl0_1", "int8"),
+        ("__myl_CastMulFc_myl0_1", "fp16"),  # what is INT8 is widened, and multiplied in FP16
+        ("__myl_CastMulAdd_myl0_1", "fp16"),  # no product, but the sum of one
+    ],
+)
+def test_what_it_computes_in(name: str, precision: str) -> None:
+    layer_type = "gemm" if name.startswith("mm") else "kgen"
+    (kernel,) = parse_layers("Layers:\n" + INT8_GEMM.format(name=name, layer_type=layer_type))
+    assert kernel.computed_in == precision
+    assert kernel.precision == (precision if kernel.kind == "gemm" else None)
+
+
+def test_nodes_by_any_name() -> None:
+    separated = (
+        "[ONNX Layer: a[0]/Mat, Mul]\x1f[ONNX Layer: b][x]]\x1e"
+        "[ONNX Layer: fc1/Conv]__gemm_from_conv1x1\x1f[ONNX Layer: c]"
+    )
+    (kernel,) = parse_layers("Layers:\n" + INT8_GEMM.format(name="mm", layer_type="gemm") + separated)
+    assert kernel.nodes == ("a[0]/Mat, Mul", "b][x]", "fc1/Conv", "c")
+    copied = "[ONNX Layer: a.0/Add][ONNX Layer: a.0/Mul] [ONNX Layer: a.0/Add]"  # a log from a terminal
+    (kernel,) = parse_layers("Layers:\n" + INT8_GEMM.format(name="mm", layer_type="gemm") + copied)
+    assert kernel.nodes == ("a.0/Add", "a.0/Mul")
+
+
+def test_the_log_of_tensorrt_10() -> None:
+    # after a log in a public tutorial on trtexec of TensorRT 10
+    row = (
+        "Name: /features/0/Conv + /features/1/Relu, LayerType: CaskConvolution, Inputs: [ { Name: /input, "
+        "Location: Device, Dimensions: [1,3,224,224], Format/Datatype: Half }], Outputs: [ { Name: /relu, "
+        "Location: Device, Dimensions: [1,64,55,55], Format/Datatype: Channel major FP16 format where channel % 8 "
+        "== 0 }], ParameterType: Convolution, Kernel: [11,11], Weights: {Type: Half, Count: 23232}, TacticName: "
+        "sm80_xmma_fprop, TacticValue: 0x7f01, StreamId: 0, Metadata: [ONNX Layer: /features/0/Conv]"
+    )
+    (kernel,) = parse_layers(f"Layers:\n{row}\n\nBindings:\ninput")
+    assert kernel.inputs == (TensorSpec("/input", "float16", (1, 3, 224, 224)),)
+    assert kernel.outputs == (TensorSpec("/relu", "float16", (1, 64, 55, 55)),)
+    assert (kernel.kind, kernel.precision, kernel.tactic) == ("conv", "fp16", "sm80_xmma_fprop")
+    assert kernel.nodes == ("/features/0/Conv",)
+
+
+def test_json_round_trip(kernels: list[Kernel]) -> None:
+    for kernel in kernels:
+        values = json.loads(json.dumps(kernel.to_json()))
+        assert Kernel.from_json(values) == kernel
+        assert (values["kind"], values["precision"]) == (kernel.kind, kernel.precision)
+
+
+@pytest.mark.parametrize("values", [{}, {"name": "a"}, {"name": "a", "inputs": 3}])
+def test_json_that_is_no_kernel(values: dict[str, object]) -> None:
+    with pytest.raises((KeyError, TypeError)):
+        Kernel.from_json(values)
+
+
+def test_inspector_of_tensorrt_10() -> None:
+    kernels = parse_inspector((FOLDER / "inspector_10.json").read_text())
+    found = [(kernel.kind, kernel.precision, kernel.nodes) for kernel in kernels]
+    assert found == [
+        ("copy", None, ()),
+        ("conv", "fp16", ("stem.conv/Conv", "stem.act/HardSwish")),
+        ("conv", "int8", ("down/QuantizeLinear", "down/Conv")),
+        ("gemm", "fp16", ("attn.qkv/MatMul", "attn.qkv/Add")),
+        ("copy", None, ("attn/Reshape",)),
+        ("attention", "fp16", ("attn/MatMul_2", "attn/Softmax", "attn/Add", "attn/MatMul")),
+        ("gemm", "fp16", ("ffn.fc1/MatMul", "ffn.act/Gelu")),
+        ("pointwise", None, ("norm/LayerNormalization",)),
+        ("gemm", "fp32", ("head.fc/MatMul",)),
+        ("pointwise", None, ("out/Sigmoid",)),
+    ]
+    assert kernels[0].inputs == (TensorSpec("image", "float32", (1, 3, 64, 96)),)
+    assert kernels[2].inputs[0].dtype == "int8"
+    assert kernels[8].outputs == (TensorSpec("logits", "float32", ("?", 5)),)
+    assert kernels[1].tactic.startswith("sm80_xmma_fprop")
+
+
+def test_inspector_of_tensorrt_11() -> None:
+    kernels = parse_inspector((FOLDER / "inspector_11.json").read_text())
+    assert [(kernel.kind, kernel.precision) for kernel in kernels] == [
+        ("conv", "fp16"),
+        ("attention", "int8"),
+        ("conv", "bf16"),
+    ]
+    assert kernels[0].inputs == (TensorSpec("image", "float16", (1, 8, 64, 96)),)
+    assert kernels[1].nodes == ("attn/MatMul_2", "attn/Softmax", "attn/MatMul")
+    assert kernels[2].constants[0].dtype == "bfloat16"
+    assert kernels[2].nodes == ("head/Conv",)
+
+
+def test_inspector_of_a_plan_without_detail() -> None:
+    # after NVIDIA/TensorRT#4020, what --exportLayerInfo writes without detailed verbosity
+    text = json.dumps({"Layers": ["stem/Conv + stem/Relu", "{ForeignNode[a...b]}"], "Bindings": ["x", "y"]})
+    kernels = parse_inspector(text)
+    assert [(kernel.name, kernel.kind, kernel.precision) for kernel in kernels] == [
+        ("stem/Conv + stem/Relu", "unknown", None),
+        ("{ForeignNode[a...b]}", "unknown", None),
+    ]
+
+
+def test_inspector_with_bare_separators() -> None:
+    """JSON allows no control characters in a string, but 8.6 wrote them (NVIDIA/TensorRT#2779)."""
+    text = (
+        '{"Layers": [{"Name": "a", "LayerType": "gemm", "Metadata": "[ONNX Layer: b]\x1e[ONNX Layer: c]"}]}'
+    )
+    assert parse_inspector(text)[0].nodes == ("b", "c")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "Layers:",
+            "[]",
+            "{}",
+            '{"Layers": []}',
+            '{"Layers": [3]}',
+            '{"Layers": [{"LayerType": "gemm"}]}',
+        ),
+        '{"Layers": [{"Name": "a", "Inputs": ["x"]}]}',
+    ],
+)
+def test_no_answer_of_the_inspector(text: str) -> None:
+    with pytest.raises(ValueError, match="the inspector's answer"):
+        parse_inspector(text)
+
+
+@needs_rtx
+def test_nodes_of_real_kernels(tmp_path: Path) -> None:
+    """By any name, and by the parser's own for a node without one."""
+    text = """odd (float16[49,64] x) => (float16[49,64] y)
+    { a = MatMul(x, w) b = Relu(a) c = MatMul(b, w) y = Add(c, x) }"""
+    odd, none = (build(text, {"w": noise(64, 64).astype("float16")}) for _ in range(2))
+    names = ["a[0]/Mat, Mul", "b][x]", "ünï/код λ", "x: {y}, Inputs: [z]"]
+    for node, name in zip(odd.graph.node, names, strict=True):
+        node.name = name
+    found = compiled({"odd": odd, "none": none}, tmp_path)
+    assert {name for kernel in found["odd"] for name in kernel.nodes} == set(names)
+    assert {name for kernel in found["none"] for name in kernel.nodes} == {
+        f"node_of_{name}" for name in "abcy"
+    }
 
 
 def test_rows_that_launch_nothing_are_left_out() -> None:

@@ -1,0 +1,375 @@
+"""What a plan computes in: counted by hand, on made-up kernels, and on real builds of small networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from every import firsts, small_size
+from graphs import build, noise
+from onnx import ModelProto
+from test_layers import compiled, needs_rtx
+from tiny import tiny_simplified, tiny_spec
+from variants import chain
+
+from hiresvit.calibration.qdq import Int8Report, calibration_tensors, quantize
+from hiresvit.calibration.sites import Policy, find_sites
+from hiresvit.errors import GateError, UsageError
+from hiresvit.export.attention_rules import why_not_fused
+from hiresvit.export.attentions import count_attentions, explain_attentions
+from hiresvit.export.fp16 import to_fp16
+from hiresvit.export.layers import Kernel
+from hiresvit.export.realised import (
+    Leftover,
+    check_requirement,
+    fp32_leftovers,
+    node_macs,
+    parse_requirement,
+    realised_macs,
+    unmatched_products,
+)
+from hiresvit.models import MODELS
+from hiresvit.spec import TensorSpec
+
+
+def graph(body: str, inputs: str, outputs: str, opset: int = 20, **weights: Any) -> ModelProto:
+    """Nodes are named ``m.OUTPUT/OpType``."""
+    model = build(f"g ({inputs}) => ({outputs}) {{ {body} }}", weights, opset)
+    for node in model.graph.node:
+        node.name = f"m.{node.output[0]}/{node.op_type}"
+    return model
+
+
+def ones(*shape: int) -> np.ndarray[Any, Any]:
+    return np.ones(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("model", "macs"),
+    [
+        pytest.param(
+            graph(
+                "y = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(x, w)",
+                "float[2,8,16,16] x",
+                "float[2,6,8,8] y",
+                w=ones(6, 8, 3, 3),
+            ),
+            2 * 6 * 8 * 8 * 8 * 9,
+            id="conv",
+        ),
+        pytest.param(
+            graph(
+                "y = Conv<group = 8>(x, w)", "float[1,8,16,16] x", "float[1,8,14,14] y", w=ones(8, 1, 3, 3)
+            ),
+            8 * 14 * 14 * 9,
+            id="depthwise",
+        ),
+        pytest.param(
+            graph("y = Conv(x, w)", "float[N,4,9] x", "float[N,5,7] y", w=ones(5, 4, 3)),
+            5 * 7 * 4 * 3,
+            id="dynamic-batch",
+        ),
+        pytest.param(
+            graph(
+                "y = ConvTranspose<strides = [2, 2]>(x, w)",
+                "float[1,8,4,4] x",
+                "float[1,6,8,8] y",
+                w=ones(8, 6, 2, 2),
+            ),
+            8 * 4 * 4 * 6 * 4,
+            id="transposed-conv",
+        ),
+        pytest.param(
+            graph("y = Gemm<transA = 1, transB = 1>(x, w)", "float[7,3] x", "float[3,5] y", w=ones(5, 7)),
+            3 * 7 * 5,
+            id="gemm",
+        ),
+        pytest.param(
+            graph("y = MatMul(x, w)", "float[2,3,5,7] x", "float[2,3,5,11] y", w=ones(7, 11)),
+            6 * 5 * 7 * 11,
+            id="matmul",
+        ),
+        pytest.param(graph("y = MatMul(x, w)", "float[3,5] x", "float[3] y", w=ones(5)), 15, id="vector"),
+        pytest.param(
+            graph(
+                'y = Einsum<equation = "bqhd,bkhd->bhqk">(x, z)',
+                "float[2,5,3,7] x, float[2,4,3,7] z",
+                "float[2,3,5,4] y",
+            ),
+            2 * 3 * 5 * 4 * 7,
+            id="einsum",
+        ),
+        pytest.param(
+            graph(
+                "y = Attention(q, k, v)",
+                "float[2,4,5,8] q, float[2,2,6,8] k, float[2,2,6,3] v",
+                "float[2,4,5,3] y",
+                23,
+            ),
+            2 * 4 * 5 * 6 * (8 + 3),
+            id="attention",
+        ),
+        pytest.param(
+            graph(
+                "y = Attention<q_num_heads = 4, kv_num_heads = 2>(q, k, v)",
+                "float[2,5,32] q, float[2,6,16] k, float[2,6,6] v",
+                "float[2,5,12] y",
+                23,
+            ),
+            2 * 4 * 5 * 6 * (8 + 3),
+            id="attention-of-tokens",
+        ),
+    ],
+)
+def test_macs(model: ModelProto, macs: int) -> None:
+    assert node_macs(model) == {model.graph.node[0].name: macs}
+
+
+def test_a_product_of_constants_is_none() -> None:
+    model = graph(
+        "c = MatMul(a, b) y = MatMul(x, c)", "float[2,3] x", "float[2,5] y", a=ones(3, 4), b=ones(4, 5)
+    )
+    assert node_macs(model) == {"m.y/MatMul": 2 * 3 * 5}
+
+
+def test_sizes_that_are_not_static() -> None:
+    model = graph("y = MatMul(x, w)", "float[1,L,3] x", "float[1,L,5] y", w=ones(3, 5))
+    with pytest.raises(
+        UsageError, match=r"the size of MatMul 'm\.y/MatMul' is not static: give the inputs' shapes"
+    ):
+        node_macs(model)
+    assert node_macs(model, {"x": (1, 7, 3)}) == {"m.y/MatMul": 7 * 3 * 5}
+
+
+def gemm(dtype: str, *nodes: str, name: str = "gemm_myl0_1", layer_type: str = "gemm") -> Kernel:
+    tensor = TensorSpec("t", dtype, (1, 8))
+    return Kernel(name, layer_type, (tensor,), (), (tensor,), "", nodes)
+
+
+PAIR = graph(
+    "a = MatMul(x, w) b = Relu(a) y = MatMul(b, v)",
+    "float[3,4] x",
+    "float[3,6] y",
+    w=ones(4, 5),
+    v=ones(5, 6),
+)
+FIRST, SECOND = 3 * 4 * 5, 3 * 5 * 6
+
+
+def test_each_product_counts_for_the_kernel_that_names_it() -> None:
+    kernels = [gemm("float16", "m.a/MatMul", "m.b/Relu"), gemm("int8", "m.y/MatMul")]
+    assert realised_macs(PAIR, kernels) == {"int8": SECOND, "fp16": FIRST}
+    assert list(realised_macs(PAIR, kernels)) == ["int8", "fp16"]  # the most first
+    assert unmatched_products(PAIR, kernels) == []
+
+
+def test_a_product_that_no_kernel_names_is_unknown() -> None:
+    kernels = [gemm("float16", "m.a/MatMul"), gemm("float16")]
+    assert realised_macs(PAIR, kernels) == {"unknown": SECOND, "fp16": FIRST}
+    assert unmatched_products(PAIR, kernels) == ["m.y/MatMul"]
+    assert realised_macs(PAIR, []) == {"unknown": FIRST + SECOND}
+
+
+def test_a_kernel_that_prepares_does_not_count_where_one_multiplies() -> None:
+    before = gemm("float32", "m.a/MatMul", "m.y/MatMul", name="__myl_Move_myl0_0", layer_type="kgen")
+    kernels = [before, gemm("float16", "m.a/MatMul")]
+    assert realised_macs(PAIR, kernels) == {"fp32": SECOND, "fp16": FIRST}
+
+
+def test_an_attention_is_both_products() -> None:
+    model = graph(
+        "s = MatMul(q, k) w = Softmax(s) y = MatMul(w, v)",
+        "float16[2,5,16] q, float16[2,16,7] k, float16[2,7,16] v",
+        "float16[2,5,16] y",
+    )
+    kernel = gemm(
+        "int8", "m.y/MatMul", "m.w/Softmax", "m.s/MatMul", name="_gemm_mha_v2_myl0_3", layer_type="kgen"
+    )
+    assert realised_macs(model, [kernel]) == {"int8": 2 * 2 * 5 * 16 * 7}
+
+
+def test_equal_names_are_nobodys() -> None:
+    model = graph(
+        "a = MatMul(x, w) y = MatMul(a, v)", "float[3,4] x", "float[3,6] y", w=ones(4, 5), v=ones(5, 6)
+    )
+    for node in model.graph.node:
+        node.name = "same"
+    assert unmatched_products(model, [gemm("float16", "same")]) == ["same of a", "same of y"]
+
+
+def test_leftovers_by_module() -> None:
+    def wide(*nodes: str) -> Kernel:
+        return gemm("float32", *nodes, name="__myl_AddMul_myl0_3", layer_type="kgen")
+
+    model = graph(
+        "a = MatMul(x, w) b = Gelu(a) c = LayerNormalization(b, g) d = Transpose(c) e = MatMul(v, d) y = Relu(e)",
+        "float[3,4] x",
+        "float[6,3] y",
+        w=ones(4, 5),
+        g=ones(5),
+        v=ones(6, 5),
+    )
+    kernels = [
+        gemm("float32", "m.a/MatMul"),
+        wide("m.b/Gelu"),
+        wide("m.c/LayerNormalization", "m.d/Transpose"),  # FP32 by design, and moving data
+        gemm("float32", "m.e/MatMul"),
+        gemm("float16", "m.y/Relu", name="__myl_Max_myl0_9", layer_type="kgen"),
+    ]
+    assert fp32_leftovers(model, kernels) == [
+        Leftover("m.e", ("MatMul",), 6 * 5 * 3, 0),
+        Leftover("m.a", ("MatMul",), 3 * 4 * 5, 0),
+        Leftover("m.b", ("Gelu",), 0, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "required"),
+    [
+        ("fp16:95%", ("fp16", 0.95)),
+        ("int8:80.5%", ("int8", 0.805)),
+        (" FP16:100% ", ("fp16", 1.0)),
+        ("bf16:1%", ("bf16", 0.01)),
+    ],
+)
+def test_requirement(text: str, required: tuple[str, float]) -> None:
+    assert parse_requirement(text) == pytest.approx(required)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "fp16",
+        "fp16:95",
+        "fp16:0.95",
+        "95%",
+        "fp16:0%",
+        "fp16:101%",
+        "fp15:95%",
+        "fp16:-5%",
+        "fp16:95%,int8:1%",
+    ],
+)
+def test_no_requirement(text: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"is no requirement: give one of int8, fp8, fp16, bf16, fp32 .* as fp16:95%"
+    ):
+        parse_requirement(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "macs"),
+    [
+        ("fp16:95%", {"fp16": 95, "fp32": 5}),
+        ("fp16:95%", {"fp16": 50, "int8": 45, "fp32": 5}),  # narrower is as good
+        ("int8:40%", {"fp16": 60, "int8": 40}),
+        ("fp32:100%", {"fp32": 1, "bf16": 1, "fp16": 1, "int8": 1}),
+        ("fp16:100%", {}),  # a graph without products
+    ],
+)
+def test_requirement_that_is_met(text: str, macs: dict[str, int]) -> None:
+    check_requirement(parse_requirement(text), macs)
+
+
+@pytest.mark.parametrize(
+    ("text", "macs", "message"),
+    [
+        ("fp16:95%", {"fp16": 9499, "fp32": 501}, "fp16:95% required, 94.9 % realised (fp32 5 %)"),
+        ("fp16:100%", {"bf16": 100}, "fp16:100% required, 0 % realised (bf16 100 %)"),
+        ("bf16:100%", {"fp16": 1, "int8": 1}, "bf16:100% required, 50 % realised (fp16 50 %, int8 50 %)"),
+        ("int8:50.5%", {"fp16": 60, "int8": 40}, "int8:50.5% required, 40 % realised (fp16 60 %)"),
+        ("fp32:100%", {"fp32": 9, "unknown": 1}, "fp32:100% required, 90 % realised (unknown 10 %)"),
+    ],
+)
+def test_requirement_that_is_missed(text: str, macs: dict[str, int], message: str) -> None:
+    with pytest.raises(GateError) as caught:
+        check_requirement(parse_requirement(text), macs)
+    assert str(caught.value) == message
+
+
+def test_a_missed_requirement_names_the_largest_modules() -> None:
+    leftovers = [Leftover(f"stage.{index}", ("Conv",), 9 - index, 0) for index in range(7)]
+    macs = {"fp32": 60, "fp16": 40}
+    expected = r"\(fp32 60 %\); FP32: stage\.0, stage\.1, stage\.2, stage\.3, stage\.4 and 2 more$"
+    with pytest.raises(GateError, match=expected):
+        check_requirement(("fp16", 0.95), macs, leftovers)
+    with pytest.raises(GateError, match=r"FP32: stage\.0$"):
+        check_requirement(("fp16", 0.95), macs, leftovers[:1])
+
+
+def quantized(simple: ModelProto, half: ModelProto) -> tuple[ModelProto, Int8Report]:
+    """INT8 by the default policy, with ranges out of the air: what is computed in what does not depend on them."""
+    sites = find_sites(simple, Policy())
+    return quantize(half, sites, dict.fromkeys(calibration_tensors(sites), 4.0))
+
+
+@needs_rtx
+def test_an_island_is_found_by_its_module(tmp_path: Path) -> None:
+    """A graph in FP16 whose second layer stays in FP32."""
+    half = noise(64, 64).astype(np.float16)
+    model = graph(
+        "a = MatMul(x, w) b = Cast<to = 1>(a) c = MatMul(b, v) d = Gelu(c) e = Cast<to = 10>(d) y = MatMul(e, w)",
+        "float16[64,64] x",
+        "float16[64,64] y",
+        w=half,
+        v=noise(64, 64),
+    )
+    kernels = compiled({"mixed": model}, tmp_path)["mixed"]
+    macs = realised_macs(model, kernels)
+    assert macs == {"fp16": 2 * 64**3, "fp32": 64**3}
+    leftovers = fp32_leftovers(model, kernels)
+    assert [item.module for item in leftovers if item.macs] == ["m.c"]
+    with pytest.raises(GateError, match=r"^fp16:95% required, 66\.6 % realised \(fp32 33\.3 %\); FP32: m\.c"):
+        check_requirement(parse_requirement("fp16:95%"), macs, leftovers)
+
+
+@needs_rtx
+@pytest.mark.parametrize("imgsz", [(64, 96)], ids=["64x96"])
+def test_the_tiny_model(imgsz: tuple[int, int], tmp_path: Path) -> None:
+    """Every product of it is found in a kernel, in FP32, in FP16 and in INT8, and each attention is explained."""
+    simple = tiny_simplified(tiny_spec(imgsz=imgsz))
+    half, _ = to_fp16(simple)
+    int8, report = quantized(simple, half)
+    models = {"fp32": simple, "fp16": half, "int8": int8}
+    built = compiled(models, tmp_path)
+    total = sum(node_macs(simple).values())
+    for name, model in models.items():
+        assert unmatched_products(model, built[name]) == []
+        explained = explain_attentions(model, built[name])
+        assert len(explained) == count_attentions(model)
+        assert [item.fused for item in explained] == [
+            why_not_fused(item.attention) is None for item in explained
+        ]
+        assert sum(item.fused for item in explained) == [k.kind for k in built[name]].count("attention")
+    assert realised_macs(simple, built["fp32"]) == {"fp32": total}
+    assert realised_macs(half, built["fp16"]) == {"fp16": total}
+    assert realised_macs(int8, built["int8"]) == {"int8": report.macs_int8, "fp16": total - report.macs_int8}
+    # heads of 8, and a stage where one window with one head is left
+    assert {item.reason for item in explain_attentions(half, built["fp16"])} == {
+        None,
+        "its heads are 8 wide: 9 to 256 are fused",
+        "batch x heads is 1: it is two plain products",
+    }
+    assert fp32_leftovers(half, built["fp16"]) == []
+    leftovers = fp32_leftovers(simple, built["fp32"])
+    assert sum(item.macs for item in leftovers) == total
+    assert [item.macs for item in leftovers] == sorted((item.macs for item in leftovers), reverse=True)
+    assert leftovers[0].module == "backbone.stem.conv2"
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*firsts().values(), "hrvit_nano"])
+def test_every_family(name: str, tmp_path: Path) -> None:
+    graphs = chain(name, MODELS[name].task, small_size(name)).graphs
+    int8, report = quantized(graphs["simplified"], graphs["fp16"])
+    built = compiled({"fp16": graphs["fp16"], "int8": int8}, tmp_path)
+    total = sum(node_macs(graphs["simplified"]).values())
+    assert realised_macs(graphs["fp16"], built["fp16"]) == {"fp16": total}
+    assert realised_macs(int8, built["int8"]) == {"int8": report.macs_int8, "fp16": total - report.macs_int8}
+    assert fp32_leftovers(graphs["fp16"], built["fp16"]) == []
+    for model, kernels in ((graphs["fp16"], built["fp16"]), (int8, built["int8"])):
+        assert all(item.fused for item in explain_attentions(model, kernels))
