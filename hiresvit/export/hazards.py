@@ -1,0 +1,233 @@
+"""Rules about FP16: where a graph is legal and its numbers may still be wrong (TENSORRT.md D5), and compiler bugs.
+
+ONNX Runtime's CPU computes FP16 in FP32, so that none of this shows there. Limits are those of the format; which
+kernels accumulate in FP32 was not run on a GPU here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from hiresvit.export.fp16_typing import MAX_TERMS
+from hiresvit.export.graph_view import Rule, Spot, View, attributes
+
+_LARGEST = float(np.finfo(np.float16).max)
+_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
+_LAYOUT = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_MEANS = ("ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool")
+_FACTORS = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "Div": (0, 1),
+    "Gemm": (0, 1),
+    "MatMul": (0, 1),
+    "Mul": (0, 1),
+}
+_SIZE_INPUTS = (1, 2, 3)  # of a Resize: roi, scales, sizes
+_LINEARS = ("Gemm", "MatMul")  # whether the fusion also takes 1x1 convolutions is not known
+
+Array = NDArray[np.float32]
+
+
+def decomposed_norm(view: View) -> Iterator[Spot]:
+    """Mean of squares, then a root: a LayerNormalization or RMSNormalization in single operators."""
+    for node in view.nodes:
+        if node.op_type != "ReduceMean" or view.type_of(node, 0) != "float16":
+            continue
+        square = view.producer.get(node.input[0])
+        if square is not None and _is_square(view, square) and _meets(view, node, {"Add"}, "Sqrt"):
+            yield node, "the mean of squares of a decomposed norm in FP16"
+
+
+def mask(view: View) -> Iterator[Spot]:
+    """A mask below what FP16 holds, added to the scores or put in their place."""
+    for node in view.nodes:
+        if node.op_type not in ("Add", "Where") or not _meets(view, node, _LAYOUT, "Softmax"):
+            continue
+        for name in node.input:
+            values = _half(view, name)
+            if values is not None and (values <= -_LARGEST).any():
+                yield node, f"a softmax's mask of {values.min():g} in FP16"
+
+
+def epsilon(view: View) -> Iterator[Spot]:
+    """What keeps a root from 0, and is itself 0 or nearly."""
+    for node in view.nodes:
+        if node.op_type == "Add" and _meets(view, node, set(), "Sqrt"):
+            for name in node.input:
+                values = _half(view, name)
+                if values is not None and values.size == 1 and abs(values.item()) < _SMALLEST_NORMAL:
+                    yield node, f"an epsilon of {values.item():.2g} in FP16"
+        if node.op_type == "BatchNormalization" and len(node.input) > 4:
+            variance = _half(view, node.input[4])
+            if variance is not None and (variance < _SMALLEST_NORMAL).any():
+                yield node, "a BatchNormalization of a variance below 6.1e-05 in FP16"
+
+
+def tiny_factor(view: View) -> Iterator[Spot]:
+    """A factor of which FP16 keeps only some bits."""
+    for name in view.constants:
+        readers = [(node, k) for node, k in view.reads(name) if k in _FACTORS.get(node.op_type, ())]
+        values = _half(view, name) if readers else None
+        if values is not None and values.size and 0 < np.abs(values).max() < _SMALLEST_NORMAL:
+            for node, _ in readers:
+                yield node, "a factor below 6.1e-05 in FP16"
+
+
+def infinite(view: View) -> Iterator[Spot]:
+    """Constants that are no numbers any more."""
+    for name in view.constants:
+        values = _half(view, name)
+        if values is not None and (lost := int(np.count_nonzero(~np.isfinite(values)))):
+            for node, _ in view.reads(name):
+                if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):  # a scale: see qdq_rules
+                    yield node, f"{lost} of {values.size} values of {name!r} infinite or NaN"
+
+
+def long_sum(view: View) -> Iterator[Spot]:
+    """A mean or sum over more elements than FP16 can count."""
+    for node in view.nodes:
+        if node.op_type in _MEANS and view.type_of(node, 0) == "float16":
+            terms = _terms(view, node)
+            if terms is not None and terms > MAX_TERMS:
+                yield node, f"{node.op_type} over {terms} elements in FP16"
+
+
+def half_sizes(view: View) -> Iterator[Spot]:
+    """Sizes or scales that are computed in FP16."""
+    sizes: set[str] = set()
+    for node in view.nodes:
+        fed = [name for name in node.input if name and name not in view.constants]
+        if node.op_type in ("Shape", "Size") or (fed and sizes.issuperset(fed)):
+            sizes.update(node.output)
+        if node.op_type == "Resize":
+            for k in _SIZE_INPUTS:
+                if view.type_of(node, k) == "float16" and 0 not in view.shapes.get(node.input[k], ()):
+                    yield node, "scales of a Resize in FP16"
+        to_integer = node.op_type == "Cast" and view.types.get(node.output[0]) in ("int32", "int64")
+        if to_integer and view.type_of(node, 0) == "float16" and node.input[0] in sizes:
+            yield node, "a size computed in FP16"
+
+
+def shared_norm(view: View) -> Iterator[Spot]:
+    """Several linear layers that read one LayerNormalization."""
+    for norm in view.nodes:
+        if norm.op_type == "LayerNormalization":
+            linears = [node for node in _readers_through(view, norm.output[0]) if _is_linear(view, node)]
+            if len(linears) > 1:
+                yield norm, "linear layers that share a LayerNormalization (say q, k and v)"
+
+
+def _half(view: View, name: str) -> Array | None:
+    """The values of a constant in FP16; None for anything else."""
+    if name not in view.constants or view.types[name] != "float16":
+        return None
+    values = view.array(name)
+    return None if values is None else values.astype(np.float32)
+
+
+def _is_square(view: View, node: NodeProto) -> bool:
+    if node.op_type == "Pow":
+        exponent = view.array(node.input[1])
+        return exponent is not None and exponent.size == 1 and exponent.item() == 2
+    return node.op_type == "Mul" and node.input[0] == node.input[1]
+
+
+def _meets(view: View, node: NodeProto, through: frozenset[str] | set[str], target: str) -> bool:
+    """Whether a node's result comes to an operator of type ``target``, with only ``through`` in between."""
+    pending, seen = list(node.output), set(node.output)
+    while pending:
+        for reader, _ in view.reads(pending.pop()):
+            if reader.op_type == target:
+                return True
+            if reader.op_type in through and reader.output[0] not in seen:
+                seen.add(reader.output[0])
+                pending.append(reader.output[0])
+    return False
+
+
+def _readers_through(view: View, name: str) -> list[NodeProto]:
+    """Who reads a tensor, or what layout changes, casts and Q/DQ make of it."""
+    found, pending, seen = [], [name], {name}
+    while pending:
+        for reader, _ in view.reads(pending.pop()):
+            if reader.op_type not in _LAYOUT and reader.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+                found.append(reader)
+            elif reader.output[0] not in seen:
+                seen.add(reader.output[0])
+                pending.append(reader.output[0])
+    return found
+
+
+def _is_linear(view: View, node: NodeProto) -> bool:
+    """A product with a constant on the right, in floating point or dequantized."""
+    if node.op_type not in _LINEARS:
+        return False
+    maker = view.producer.get(node.input[1])
+    weight = maker.input[0] if maker is not None and maker.op_type == "DequantizeLinear" else node.input[1]
+    return weight in view.constants
+
+
+def _terms(view: View, node: NodeProto) -> int | None:
+    """How many elements go into one result; None if that is not known."""
+    shape, given = view.shapes.get(node.input[0]), attributes(node)
+    if node.op_type == "AveragePool":
+        return int(np.prod(given.get("kernel_shape", [1])))
+    if shape is None:
+        return None
+    axes = list(range(2, len(shape)))
+    if node.op_type != "GlobalAveragePool":
+        constant = view.array(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+        axes = given.get("axes", []) if constant is None else constant.tolist()
+        axes = axes or ([] if given.get("noop_with_empty_axes") else list(range(len(shape))))
+    sizes = [shape[axis] for axis in axes]
+    return None if None in sizes else int(np.prod([size for size in sizes if size is not None]))
+
+
+HAZARDS = (
+    Rule(
+        "decomposed_norm",
+        "hazard",
+        "a square is infinite from 256 on: export LayerNormalization as one operator (opset 17 or later), or keep it "
+        "in FP32",
+        decomposed_norm,
+    ),
+    Rule(
+        "mask",
+        "hazard",
+        "added to a score it becomes -inf, and a row of -inf becomes NaN: mask with -100 or -1e4",
+        mask,
+    ),
+    Rule(
+        "epsilon",
+        "hazard",
+        "FP16 keeps few of its bits, or none, so the root may divide by 0: keep it in FP32, or as the attribute of a "
+        "LayerNormalization",
+        epsilon,
+    ),
+    Rule(
+        "tiny_factor",
+        "hazard",
+        "FP16 keeps few of its bits, some or all of it may be 0: fold it into another factor, or keep it in FP32",
+        tiny_factor,
+    ),
+    Rule("infinite", "hazard", "FP16 ends at 65504: clamp them, or keep the constant in FP32", infinite),
+    Rule(
+        "long_sum",
+        "hazard",
+        f"FP16 counts to {MAX_TERMS}: reduce in steps, or keep it in FP32",
+        long_sum,
+    ),
+    Rule(
+        "half_sizes",
+        "hazard",
+        "FP16 has no odd number above 2048: keep sizes and scales in FP32 or INT64",
+        half_sizes,
+    ),
+    Rule("shared_norm", "advice", "", shared_norm),
+)
+"""About numbers in FP16, and bugs of compilers."""

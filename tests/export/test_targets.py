@@ -1,0 +1,240 @@
+"""The tables of targets: what they say of each other, and what the real parser of TensorRT-RTX says of them.
+
+Run as a program it prints what TensorRT-RTX builds of `FORMS`, a graph of one operator for each type: a line of JSON
+with operator, type and whether there is a plan.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from graphs import build
+from onnx import ModelProto
+from rtx_builds import build as build_with_rtx
+
+from hiresvit.errors import UsageError
+from hiresvit.export.child import run_child
+from hiresvit.export.onnx import DEFAULT_OPSET
+from hiresvit.export.targets import (
+    ARRIVED,
+    DOUBTFUL,
+    JETPACK6,
+    JETPACK7,
+    NVIDIA_OPS,
+    RTX,
+    TARGETS,
+    TRT11,
+    TYPES,
+    find_target,
+)
+from hiresvit.tensorrt_api import installed, load
+
+needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
+# What the models of every family export, in FP16 and INT8 (test_legality.py holds the rules against such graphs).
+OWN_OPS = {
+    *("Add", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Gelu", "Gemm", "HardSwish"),
+    *(
+        "LayerNormalization",
+        "MatMul",
+        "Mul",
+        "Pad",
+        "QuantizeLinear",
+        "ReduceMean",
+        "Relu",
+        "Reshape",
+        "Resize",
+    ),
+    *("Sigmoid", "Slice", "Softmax", "Split", "Transpose"),
+}
+ONNX_OPS = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
+
+PARSER = """
+import json, sys
+from hiresvit.tensorrt_api import load, make_log
+trt = load("tensorrt_rtx")
+log = make_log(trt, lambda level, text: None)
+builder = trt.Builder(log)
+parser = trt.OnnxParser(builder.create_network(0), log)
+print(json.dumps({op: parser.supports_operator(op) for op in json.loads(sys.argv[1])}))
+"""
+
+
+def parser_knows(*ops: str) -> dict[str, bool]:
+    """In a process of its own: TensorRT keeps 100 MB, and one logger for a process."""
+    lines: list[str] = []
+    child = run_child(["-c", PARSER, json.dumps(sorted(ops))], on_line=lines.append)
+    assert child.returncode == 0, child.stderr
+    answer: dict[str, bool] = json.loads(lines[-1])
+    return answer
+
+
+class TestNames:
+    def test_found_by_name(self) -> None:
+        assert [find_target(name) for name in ("jetpack6", "jetpack7", "trt11", "rtx")] == list(
+            TARGETS.values()
+        )
+
+    def test_unknown(self) -> None:
+        with pytest.raises(
+            UsageError, match=r"^no target 'orin': choose one of jetpack6, jetpack7, trt11, rtx$"
+        ):
+            find_target("orin")
+
+
+class TestTables:
+    def test_operators_are_onnx_operators(self) -> None:
+        for target in TARGETS.values():
+            assert target.unsupported <= ONNX_OPS
+            assert target.unbuildable <= ONNX_OPS - target.unsupported
+        assert ARRIVED.keys() <= ONNX_OPS
+        assert TYPES.keys() <= ONNX_OPS
+
+    def test_a_newer_tensorrt_knows_more(self) -> None:
+        assert JETPACK6.unsupported > JETPACK7.unsupported > TRT11.unsupported
+        assert JETPACK6.max_opset < JETPACK7.max_opset < TRT11.max_opset
+
+    def test_what_arrived_later_is_not_there_before(self) -> None:
+        for op, minor in ARRIVED.items():
+            assert (op in JETPACK6.unsupported, op in JETPACK7.unsupported) == (minor > 3, minor > 13)
+            assert op not in TRT11.unsupported
+
+    def test_doubtful_types_are_not_known_to_work(self) -> None:
+        for op, types in DOUBTFUL.items():
+            assert not types & TYPES[op]
+
+    def test_our_own_operators_and_opset_are_in_all(self) -> None:
+        for target in TARGETS.values():
+            assert not OWN_OPS & (target.unsupported | target.unbuildable)
+            assert target.min_opset <= DEFAULT_OPSET <= target.max_opset
+
+
+@needs_rtx
+class TestAgainstTheRealParser:
+    def test_operators(self) -> None:
+        known = parser_knows(*ONNX_OPS)
+        assert {op for op, there in known.items() if not there} == RTX.unsupported
+
+    def test_operators_of_nvidia_and_of_old(self) -> None:
+        assert all(parser_knows(*NVIDIA_OPS, "ImageScaler", "ParametricSoftplus", "ScaledTanh").values())
+        assert not any(parser_knows("FastGelu", "FusedMatMul", "Foo").values())
+
+    @pytest.mark.slow
+    def test_types(self) -> None:
+        """Each operator of `TYPES` is refused in all types that it does not have, and built in those that it has."""
+        assert FORMS.keys() == TYPES.keys()
+        built: dict[str, set[str]] = {op: set() for op in FORMS}
+
+        def on_line(line: str) -> None:
+            op, kind, there = json.loads(line)
+            if there:
+                built[op].add(kind)
+
+        child = run_child([str(Path(__file__))], on_line=on_line)
+        assert child.returncode == 0, child.stderr
+        # DOUBLE is FP32 to the parser, and has no place in the table.
+        assert all(("double" in types) == ("float" in types) for types in built.values())
+        assert {op: types - {"double"} for op, types in built.items()} == TYPES
+
+
+NUMPY: dict[str, Any] = {
+    "float": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "double": np.float64,
+    "int64": np.int64,
+    "int32": np.int32,
+    "int8": np.int8,
+    "bool": np.bool_,
+}
+MAP = "1,4,8,8"
+Form = tuple[str, tuple[str, ...], dict[str, Any]]
+"""Body, the shapes of its inputs x and z, and its constants; a shape among these is one of the type that is tried."""
+
+ONE = (
+    "Abs Ceil Celu Cos Elu Erf Exp Floor Gelu GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Hardmax IsInf "
+    "IsNaN LeakyRelu Log LogSoftmax LpNormalization MeanVarianceNormalization Mish Neg Not Reciprocal Relu Round Selu "
+    "Sigmoid Sign Sin Softmax Softplus Softsign Sqrt Tanh ThresholdedRelu Trilu"
+)
+TWO = "Add And Div Greater GreaterOrEqual Less LessOrEqual MatMul Max Mean Min Mul Or PRelu Pow Sub Sum Xor"
+REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare"
+
+
+def forms(ops: str, body: str, shapes: Iterable[str] = (MAP,), **constants: Any) -> dict[str, Form]:
+    """The same form for several operators."""
+    return {op: (body.format(op), tuple(shapes), constants) for op in ops.split()}
+
+
+FORMS: dict[str, Form] = {
+    **forms(ONE, "y = {}(x)"),
+    **forms(TWO, "y = {}(x, z)", (MAP, MAP)),
+    **forms(" ".join(f"Reduce{what}" for what in REDUCTIONS.split()), "y = {}(x, a)", a=np.array([2, 3])),
+    **forms("AveragePool LpPool MaxPool", "y = {}<kernel_shape = [2, 2]>(x)"),
+    **forms("ArgMax ArgMin", "y = {}<axis = 1>(x)"),
+    **forms("DepthToSpace SpaceToDepth", "y = {}<blocksize = 2>(x)"),
+    **forms("Conv ConvTranspose", "y = {}(x, w)", w=(4, 4, 2, 2)),
+    **forms("Squeeze Unsqueeze", "y = {}(x, a)", a=np.array([0])),
+    "BatchNormalization": ("y = BatchNormalization(x, s, s, s, s)", (MAP,), {"s": (4,)}),
+    "Clip": ("y = Clip(x, s, s)", (MAP,), {"s": ()}),
+    "Concat": ("y = Concat<axis = 1>(x, x)", (MAP,), {}),
+    "CumSum": ("y = CumSum(x, a)", (MAP,), {"a": np.array(1)}),
+    "Einsum": ('y = Einsum<equation = "ij,jk->ik">(x, z)', ("4,4", "4,4"), {}),
+    "Expand": ("y = Expand(x, a)", (MAP,), {"a": np.array([2, 4, 8, 8])}),
+    "EyeLike": ("y = EyeLike(x)", ("4,4",), {}),
+    "Flatten": ("y = Flatten(x)", (MAP,), {}),
+    "Gather": ("y = Gather<axis = 1>(x, a)", (MAP,), {"a": np.array([0, 2])}),
+    "GatherElements": ("y = GatherElements(x, a)", (MAP,), {"a": np.zeros((1, 4, 8, 8), np.int64)}),
+    "GatherND": ("y = GatherND(x, a)", (MAP,), {"a": np.array([0, 1])}),
+    "Gemm": ("y = Gemm(x, w)", ("4,4",), {"w": (4, 4)}),
+    "GridSample": ("y = GridSample(x, s)", (MAP,), {"s": (1, 2, 2, 2)}),
+    "GroupNormalization": ("y = GroupNormalization<num_groups = 2>(x, s, s)", (MAP,), {"s": (2,)}),
+    "InstanceNormalization": ("y = InstanceNormalization(x, s, s)", (MAP,), {"s": (4,)}),
+    "LRN": ("y = LRN<size = 3>(x)", (MAP,), {}),
+    "LayerNormalization": ("y = LayerNormalization(x, s, s)", (MAP,), {"s": (8,)}),
+    "Mod": ("y = Mod<fmod = 1>(x, z)", (MAP, MAP), {}),
+    "OneHot": ("y = OneHot(i, d, x)", ("2",), {"i": np.array([0, 1]), "d": np.array(3)}),
+    "Pad": ("y = Pad(x, a)", (MAP,), {"a": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
+    "Reshape": ("y = Reshape(x, a)", (MAP,), {"a": np.array([4, 64])}),
+    "Resize": ('y = Resize<mode = "linear">(x, , a)', (MAP,), {"a": np.array([1, 1, 2, 2], np.float32)}),
+    "ScatterElements": (
+        "y = ScatterElements(x, a, s)",
+        (MAP,),
+        {"a": np.zeros((1,) * 4, np.int64), "s": (1,) * 4},
+    ),
+    "ScatterND": ("y = ScatterND(x, a, s)", (MAP,), {"a": np.array([[0, 1]]), "s": (1, 8, 8)}),
+    "Slice": ("y = Slice(x, a, b, b)", (MAP,), {"a": np.array([0]), "b": np.array([2])}),
+    "Split": ("y, z = Split<axis = 1, num_outputs = 2>(x)", (MAP,), {}),
+    "Tile": ("y = Tile(x, a)", (MAP,), {"a": np.array([1, 2, 1, 1])}),
+    "TopK": ("y, z = TopK(x, a)", (MAP,), {"a": np.array([2])}),
+    "Transpose": ("y = Transpose(x)", (MAP,), {}),
+    "Where": ("y = Where(c, x, x)", (MAP,), {"c": np.ones((1, 4, 8, 8), bool)}),
+}
+# Types of results that are not the data's.
+RESULTS = dict.fromkeys(("ArgMax", "ArgMin"), "int64")
+RESULTS |= dict.fromkeys(("Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"), "bool")
+
+
+def form(op: str, kind: str) -> ModelProto:
+    """A graph of one operator that computes in a type."""
+    body, shapes, constants = FORMS[op]
+    values: Mapping[str, Any] = {
+        name: np.ones(value, NUMPY[kind]) if isinstance(value, tuple) else value
+        for name, value in constants.items()
+    }
+    fed = ", ".join(f"{kind}[{shape}] {name}" for shape, name in zip(shapes, "xz", strict=False))
+    model = build(f"g ({fed}) => ({RESULTS.get(op, kind)}[] y) {{ {body} }}", values)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    return model
+
+
+if __name__ == "__main__":
+    rtx = load("tensorrt_rtx")
+    for name in FORMS:
+        for dtype in NUMPY:
+            print(json.dumps([name, dtype, build_with_rtx(rtx, form(name, dtype))[0]]), flush=True)
