@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.errors import MissingDependency, UsageError
+from hiresvit.errors import UsageError
+from hiresvit.plan import SUFFIXES as PLAN_SUFFIXES
 from hiresvit.spec import TensorSpec
 
 
@@ -35,20 +36,30 @@ class Runner(Protocol):
     def __exit__(self, *exc_info: object) -> None: ...
 
 
-def open_runner(path: Path, *, threads: int | None = None) -> Runner:
-    """Load a graph (.onnx) on the CPU with at most ``threads`` threads (default: the runtime's choice).
+def open_runner(path: Path, *, threads: int | None = None, cuda_graph: bool = False) -> Runner:
+    """Load a graph (.onnx) on the CPU, or a plan (.plan, .engine) on an NVIDIA GPU.
 
-    Raises UsageError for another suffix or ``threads`` under 1, MissingDependency for a plan, HiresvitError
-    for a missing file and ArtefactError for a damaged one.
+    ``threads`` is the most a graph may use (default: the runtime's choice); ``cuda_graph`` launches a plan's kernels
+    as one. Raises UsageError for another suffix, an option that does not apply and ``threads`` under 1,
+    HiresvitError for a missing file, ArtefactError for a damaged one and for a plan that does not fit this machine,
+    MissingDependency for a plan where TensorRT, a CUDA binding or a GPU is missing.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix in (".plan", ".engine"):
-        raise MissingDependency(
-            f"{path}: running a plan needs a GPU with TensorRT, and hiresvit has no TensorRT runner yet;"
-            " run the plan with trtexec, or give the .onnx graph it was built from"
-        )
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in PLAN_SUFFIXES:
+        if threads is not None:
+            raise UsageError(
+                f"{path}: threads {threads} are for a graph on the CPU; leave them out for a plan"
+            )
+        from hiresvit.runtime.tensorrt_runner import TensorRTRunner
+
+        return TensorRTRunner(path, cuda_graph=cuda_graph)
     if suffix != ".onnx":
-        raise UsageError(f"{path}: no runtime for the suffix {suffix!r}; give an .onnx graph")
+        raise UsageError(f"{path}: no runtime for the suffix {suffix!r}; give an .onnx graph or a .plan")
+    if cuda_graph:
+        raise UsageError(
+            f"{path}: a CUDA graph is for a plan on a GPU; leave the option out for an .onnx graph"
+        )
     from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 
     return OnnxRuntimeRunner(path, threads=threads)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
-from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.fp16 import to_fp16
@@ -126,10 +126,9 @@ def test_what_cannot_be_opened(double: Path, tmp_path: Path) -> None:
         open_runner(tmp_path / "weights.pth")
     with pytest.raises(UsageError, match="threads 0"):
         open_runner(double, threads=0)
-    for suffix in ("plan", "ENGINE"):
-        with pytest.raises(MissingDependency, match="TensorRT") as caught:
+    for suffix in ("plan", "ENGINE"):  # what a plan that is there is worth: test_preflight.py
+        with pytest.raises(HiresvitError, match=f"cannot read .*{suffix}"):
             open_runner(tmp_path / f"a.{suffix}")
-        assert caught.value.exit_code == 6
 
 
 def test_tensors_that_numpy_has_no_type_for_are_refused(tmp_path: Path) -> None:

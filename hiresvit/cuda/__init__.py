@@ -1,0 +1,206 @@
+"""What we need of CUDA, and nothing else touches it: memory, copies, streams, events, graphs.
+
+Two libraries can stand behind it. ``cuda-bindings`` is NVIDIA's own (12.9 for JetPack 6, 13 for JetPack 7).
+``pycuda`` is what many Jetson images carry; it cannot capture graphs. Everything is done on GPU 0;
+``CUDA_VISIBLE_DEVICES`` says which one that is.
+
+Pointers and handles are plain integers, as TensorRT takes them. Sizes are in bytes and at least 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiresvit.errors import HiresvitError, MissingDependency, UsageError
+
+Binding = Literal["cuda-bindings", "pycuda"]
+Bytes = NDArray[np.uint8]
+
+BINDINGS: tuple[Binding, ...] = get_args(Binding)
+_MODULES: dict[Binding, str] = {"cuda-bindings": "cuda.bindings", "pycuda": "pycuda"}
+
+NO_GPU = "a plan runs on an NVIDIA GPU, and this machine has none with a driver; run the .onnx graph instead"
+BINDINGS_12 = "pip install 'cuda-bindings>=12.9,<13'"
+BINDINGS_13 = "pip install 'cuda-bindings>=13'"
+
+_TEGRA_RELEASE = Path("/etc/nv_tegra_release")
+JETPACK_7 = 38  # the first Jetson Linux of JetPack 7
+# Any of them is there where an NVIDIA driver is loaded: a PC, two generations of Jetson, WSL.
+_DRIVER_FILES = tuple(
+    Path(name) for name in ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg")
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU. ``integrated`` ones share the host's memory (Jetson).
+
+    The versions are those of CUDA, for example ``12.6``: what the driver can do, and what the binding was made for.
+    """
+
+    name: str
+    compute_capability: str
+    integrated: bool
+    total_bytes: int
+    driver_version: str
+    runtime_version: str
+
+
+class Cuda(Protocol):
+    """The operations. What CUDA refuses is a HiresvitError with the call's name and CUDA's own words.
+
+    A copy, an event and a graph launch only join the stream's queue: nothing is done before `stream_synchronize`.
+    """
+
+    binding: Binding
+
+    def device(self, index: int = 0) -> Device:
+        """What a GPU is."""
+
+    def malloc(self, size: int) -> int:
+        """Memory on the GPU; its pointer."""
+
+    def free(self, pointer: int) -> None:
+        """Give back what `malloc` gave."""
+
+    def host_alloc(self, size: int, *, mapped: bool = False) -> Bytes:
+        """Pinned memory on the host, which the GPU sees too if ``mapped``. No view may outlive `host_free`."""
+
+    def host_free(self, buffer: Bytes) -> None:
+        """Give back what `host_alloc` gave."""
+
+    def device_pointer(self, buffer: Bytes) -> int:
+        """Where the GPU sees a mapped buffer."""
+
+    def stream_create(self) -> int:
+        """A stream that does not wait for the default stream."""
+
+    def stream_synchronize(self, stream: int) -> None:
+        """Wait until all that was queued is done."""
+
+    def stream_destroy(self, stream: int) -> None:
+        """Give back what `stream_create` gave."""
+
+    def copy_to_device(self, pointer: int, buffer: Bytes, stream: int) -> None:
+        """Queue a copy of the whole buffer, which must be pinned and stay as it is until then."""
+
+    def copy_to_host(self, buffer: Bytes, pointer: int, stream: int) -> None:
+        """Queue a copy that fills the buffer."""
+
+    def event_create(self) -> int:
+        """A mark that a stream can pass."""
+
+    def event_record(self, event: int, stream: int) -> None:
+        """Queue the mark."""
+
+    def event_elapsed_ms(self, start: int, end: int) -> float:
+        """GPU time between two marks that were passed."""
+
+    def event_destroy(self, event: int) -> None:
+        """Give back what `event_create` gave."""
+
+    def check_capture(self) -> None:
+        """Raise MissingDependency if this binding cannot record graphs."""
+
+    def capture_begin(self, stream: int) -> None:
+        """From here on what this thread queues is recorded instead of done."""
+
+    def capture_end(self, stream: int) -> int:
+        """Stop recording, also when it raises; what was recorded, ready to launch."""
+
+    def graph_launch(self, graph: int, stream: int) -> None:
+        """Queue what was recorded."""
+
+    def graph_destroy(self, graph: int) -> None:
+        """Give back what `capture_end` gave."""
+
+
+def installed() -> tuple[Binding, ...]:
+    """The bindings that are here, the better one first. Imports neither."""
+    return tuple(binding for binding in BINDINGS if _is_installed(_MODULES[binding]))
+
+
+def open_cuda(binding: str | None = None) -> Cuda:
+    """CUDA through a binding (default: the first that is installed), after asking it for a GPU.
+
+    TensorRT may crash where CUDA does not work, so this comes before anything of TensorRT that can run a plan.
+    Raises UsageError for an unknown name, MissingDependency without the binding, a driver or a GPU.
+    """
+    here = installed()
+    if binding is None:
+        if not here:
+            raise MissingDependency(
+                f"no CUDA binding is installed: {install_hint()}" if has_driver() else NO_GPU
+            )
+        binding = here[0]
+    if binding not in BINDINGS:
+        raise UsageError(f"CUDA binding {binding!r}: one of {', '.join(BINDINGS)}")
+    if binding not in here:
+        how = install_hint() if binding == "cuda-bindings" else "pip install pycuda"
+        raise MissingDependency(f"{binding} is not installed: {how}")
+    from hiresvit.cuda import driver_api, runtime_api
+
+    return runtime_api.open_api() if binding == "cuda-bindings" else driver_api.open_api()
+
+
+def jetson_release() -> int | None:
+    """The major release of Jetson Linux (36 is JetPack 6's), 0 if the file cannot be read, None on no Jetson."""
+    if not _TEGRA_RELEASE.exists():
+        return None
+    found = re.match(r"# R(\d+)", _TEGRA_RELEASE.read_text(encoding="utf-8", errors="replace"))
+    return int(found[1]) if found else 0
+
+
+def has_driver() -> bool:
+    """Whether an NVIDIA driver seems to be loaded, without asking CUDA."""
+    return jetson_release() is not None or any(path.exists() for path in _DRIVER_FILES)
+
+
+def install_hint() -> str:
+    """How to get a binding on this platform."""
+    release = jetson_release()
+    if release is None:
+        return f"{BINDINGS_13} (for a driver of CUDA 12: {BINDINGS_12})"
+    return BINDINGS_13 if release >= JETPACK_7 else BINDINGS_12
+
+
+def load_binding(binding: Binding, module: str) -> Any:
+    """Import a binding's module. Raises MissingDependency where it, or the driver it is linked to, does not load."""
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        if not has_driver():
+            raise MissingDependency(NO_GPU) from error
+        reason = " ".join(str(error).split())
+        raise MissingDependency(f"{binding} does not load ({reason}): {install_hint()}") from error
+
+
+def failure(call: str, words: str, *, out_of_memory: bool, size: int | None = None) -> HiresvitError:
+    """The error for a call that CUDA refused; ``size`` is what an allocation asked for."""
+    wanted = f" of {size:,} bytes" if size is not None else ""
+    if out_of_memory:
+        return HiresvitError(
+            f"out of GPU memory: {call}{wanted} failed ({words}); close what else uses the GPU, or take a"
+            " smaller batch or size"
+        )
+    return HiresvitError(f"CUDA: {call}{wanted} failed ({words})")
+
+
+def version_text(number: int) -> str:
+    """``12.6`` for CUDA's 12060."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
