@@ -42,12 +42,23 @@ from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.files import atomic_path, naming_target, new_parents, temporary_name
 from hiresvit.spec import ModelSpec, TensorSpec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KIND = "hiresvit-bundle"  # there are many manifest.json in the world; this one is ours
 MANIFEST = "manifest.json"
 
 Role = Literal[
-    "fp32", "simplified", "cpu", "fp16", "plan", "calibration", "int8", "int8_plan", "sensitivity", "golden"
+    "fp32",
+    "simplified",
+    "cpu",
+    "fp16",
+    "plan",
+    "plan_info",
+    "calibration",
+    "int8",
+    "int8_plan",
+    "int8_plan_info",
+    "sensitivity",
+    "golden",
 ]
 Arrays = dict[str, NDArray[Any]]
 

@@ -29,8 +29,8 @@ from hiresvit.calibration.table import CalibrationTable, graph_digest, load_tabl
 from hiresvit.data import Dataset, Scenes
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.evaluation.chart import bar_chart
-from hiresvit.export.engine import EngineReport
 from hiresvit.judging import AGREEMENT, METRICS, Kept, Yardstick, answered, references
+from hiresvit.plan import EngineReport
 from hiresvit.spec import ModelSpec
 
 OnStep = Callable[[str, float | None], None]

@@ -32,7 +32,7 @@ from hiresvit.bundle import (
 )
 from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data import sample_images
-from hiresvit.errors import UsageError
+from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare, enforce
 from hiresvit.evaluation.ranges import activation_ranges
@@ -40,7 +40,7 @@ from hiresvit.export.child import trim_memory
 from hiresvit.export.contract import INPUT, stamp
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
-from hiresvit.export.engine import INSTALL_HINT, EngineReport, build_engine, rtx_available
+from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
 from hiresvit.export.simplify import simplify
@@ -54,6 +54,7 @@ from hiresvit.int8 import (
 )
 from hiresvit.models import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
+from hiresvit.plan import EngineReport, Profile
 from hiresvit.preprocess import preprocess
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
@@ -294,8 +295,6 @@ def _plans(job: _Job, paths: Mapping[Role, Path]) -> tuple[dict[str, dict[str, A
         return {}, ["no plan was built: TensorRT fuses attention in FP16 only, add --fp16"]
     if not settings.plan:
         return {}, []
-    if not rtx_available():
-        return {}, [f"no plan was built: {INSTALL_HINT}"]
     engines: dict[str, EngineReport] = {}
     for stage in ("fp16", "int8"):
         if stage not in paths:
@@ -303,15 +302,23 @@ def _plans(job: _Job, paths: Mapping[Role, Path]) -> tuple[dict[str, dict[str, A
         _return_memory()
         name = "plan" if stage == "fp16" else f"{stage} plan"
         on_step(name, None)
-        engines[stage] = build_engine(
-            paths[stage],
-            job.folder / f"{stage}.plan",
-            batch=BATCH_PROFILE if settings.dynamic_batch else None,
-            on_progress=partial(_on_phase, on_step, name),
-        )
+        try:
+            engines[stage] = build_engine(
+                paths[stage],
+                job.folder / f"{stage}.plan",
+                BuildSettings(shapes=_batch_profile(job.spec) if settings.dynamic_batch else {}),
+                on_progress=partial(_on_phase, on_step, name),
+            )
+        except MissingDependency as error:  # no library, or one that needs a GPU: the graphs are worth having
+            return {}, [f"no plan was built: {error}"]
     if "int8" in engines:
         require_fused(engines["fp16"], engines["int8"])
     return {stage: report.to_json() for stage, report in engines.items()}, []
+
+
+def _batch_profile(spec: ModelSpec) -> dict[str, Profile]:
+    least, best, most = ((size, 3, *spec.imgsz) for size in BATCH_PROFILE)
+    return {INPUT: (least, best, most)}
 
 
 def _on_phase(on_step: OnStep, name: str, phase: str, fraction: float) -> None:
@@ -360,9 +367,11 @@ def _entries(folder: Path, weights: Weights) -> tuple[FileEntry, ...]:
         ("cpu.onnx", "cpu", "simplified.onnx"),
         ("fp16.onnx", "fp16", "simplified.onnx"),
         ("fp16.plan", "plan", "fp16.onnx"),
+        ("fp16.plan.json", "plan_info", "fp16.plan"),
         ("calibration.json", "calibration", "simplified.onnx"),
         ("int8.onnx", "int8", "fp16.onnx"),
         ("int8.plan", "int8_plan", "int8.onnx"),
+        ("int8.plan.json", "int8_plan_info", "int8.plan"),
         ("sensitivity.svg", "sensitivity", "int8.onnx"),
         ("golden.npz", "golden", None),
     ]

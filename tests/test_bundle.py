@@ -387,8 +387,8 @@ def test_a_manifest_that_is_none_is_one_line(bundle: Path, content: bytes) -> No
 
 
 def test_an_unknown_schema_says_both_versions(bundle: Path) -> None:
-    edit(bundle, lambda values: values.update(schema_version=3))
-    with pytest.raises(ArtefactError, match="has schema version 3, this hiresvit reads 2"):
+    edit(bundle, lambda values: values.update(schema_version=99))
+    with pytest.raises(ArtefactError, match="has schema version 99, this hiresvit reads 3"):
         read_bundle(bundle)
 
 

@@ -18,23 +18,25 @@ from graphs import distance, run
 from tiny import CLASSES, build_tiny, export_once, simplify_once, tiny_spec
 from torch import nn
 
-from hiresvit import pipeline
+from hiresvit import pipeline, tensorrt_api
 from hiresvit.bundle import Bundle, read_bundle, read_golden
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate
 from hiresvit.export.contract import read_stamp
 from hiresvit.export.deployed import Deployed
-from hiresvit.export.engine import INSTALL_HINT, rtx_available
 from hiresvit.models import MODELS, build_model
 from hiresvit.pipeline import ExportSettings, export_bundle
 from hiresvit.sources import open_source
 from hiresvit.spec import ModelSpec, TensorSpec
+from hiresvit.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.version import __version__
 
 SPEC = tiny_spec()
 COMMAND = ["hiresvit", "export", "hrvit_b1"]
 FAST = ExportSettings(latency=False, plan=False, images=2, threads=1)
-needs_rtx = pytest.mark.skipif(not rtx_available(), reason=f"TensorRT-RTX is not installed: {INSTALL_HINT}")
+needs_rtx = pytest.mark.skipif(
+    not installed("tensorrt_rtx"), reason=f"TensorRT-RTX is not installed: {INSTALL_HINT}"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,13 +68,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Steps]:
 class TestWhole:
     def test_files_and_their_parents(self, whole: tuple[Bundle, Steps]) -> None:
         bundle, _ = whole
-        plan = [("fp16.plan", "plan", "fp16.onnx")] if rtx_available() else []
+        plan = [("fp16.plan", "plan", "fp16.onnx"), ("fp16.plan.json", "plan_info", "fp16.plan")]
         assert [(entry.name, entry.role, entry.parent) for entry in bundle.manifest.files] == [
             ("fp32.onnx", "fp32", None),
             ("simplified.onnx", "simplified", "fp32.onnx"),
             ("cpu.onnx", "cpu", "simplified.onnx"),
             ("fp16.onnx", "fp16", "simplified.onnx"),
-            *plan,
+            *(plan if installed("tensorrt_rtx") else ()),
             ("golden.npz", "golden", None),
         ]
         sums: dict[str | None, str | None] = {entry.name: entry.sha256 for entry in bundle.manifest.files}
@@ -95,7 +97,7 @@ class TestWhole:
             manifest.tools
         )
         assert manifest.notes[0].startswith("fresh weights from seed 0")
-        assert len(manifest.notes) == (1 if rtx_available() else 2)
+        assert len(manifest.notes) == (1 if installed("tensorrt_rtx") else 2)
 
     def test_every_graph_is_stamped_with_its_stage(self, whole: tuple[Bundle, Steps]) -> None:
         bundle, _ = whole
@@ -122,7 +124,7 @@ class TestWhole:
         assert set(latency["sides"]) == {"pytorch", "fp32", "simplified", "cpu", "fp16"}
         assert all(side["median_ms"] > 0 for side in latency["sides"].values())
         assert latency["threads"] == 1
-        assert (manifest.engine is not None) == rtx_available()
+        assert (manifest.engine is not None) == installed("tensorrt_rtx")
 
     @needs_rtx
     def test_the_plan_is_the_fp16_graphs(self, whole: tuple[Bundle, Steps]) -> None:
@@ -132,7 +134,7 @@ class TestWhole:
         assert engine["plan_sha256"] == entry.sha256
         assert engine["attentions_total"] == 10
         assert engine["attentions_fused"] > 0  # not all: its heads are narrower than what TensorRT fuses
-        assert engine["batch"] is None
+        assert engine["profiles"] == {}
 
     def test_the_golden_pair_is_pytorchs(self, whole: tuple[Bundle, Steps]) -> None:
         bundle, _ = whole
@@ -161,7 +163,7 @@ class TestWhole:
             *("parity: onnx", "parity: simplified", "parity: cpu", "parity: fp16", "latency", "write"),
         ]
         building = [fraction for name, fraction in steps if name.startswith("plan: ")]
-        assert bool(building) == rtx_available()
+        assert bool(building) == installed("tensorrt_rtx")
         assert all(fraction is not None and 0 <= fraction <= 1 for fraction in building)
 
     def test_the_manifest_is_json(self, whole: tuple[Bundle, Steps]) -> None:
@@ -299,6 +301,9 @@ def test_settings_that_exclude_each_other(tmp_path: Path, settings: ExportSettin
     assert list(tmp_path.iterdir()) == []
 
 
+NEITHER = f"TensorRT-RTX (neither is installed): {INSTALL_HINT}"
+
+
 class TestChoices:
     def test_fp16_inputs_and_outputs(self, tmp_path: Path) -> None:
         bundle = export(tmp_path / "bundle", replace(FAST, fp16=True, io="fp16"))
@@ -311,14 +316,14 @@ class TestChoices:
             assert runner(image)["logits"].dtype == np.float16
 
     def test_a_dynamic_batch(self, tmp_path: Path) -> None:
-        settings = replace(FAST, fp16=True, dynamic_batch=True, plan=rtx_available())
+        settings = replace(FAST, fp16=True, dynamic_batch=True, plan=installed("tensorrt_rtx"))
         bundle = export(tmp_path / "bundle", settings)
         assert "cpu" not in {entry.role for entry in bundle.manifest.files}
         assert bundle.manifest.inputs[0].shape == ("batch", 3, 64, 96)
         assert bundle.manifest.outputs[0].shape == ("batch", CLASSES, 64, 96)
         assert [s["stage"] for s in bundle.manifest.parity["stages"]] == ["onnx", "simplified", "fp16"]
-        if rtx_available():
-            assert bundle.manifest.engine["batch"] == [1, 1, 8]
+        if installed("tensorrt_rtx"):
+            assert bundle.manifest.engine["profiles"] == {"image": [[n, 3, 64, 96] for n in (1, 1, 8)]}
         source = open_source(str(bundle.folder), threads=1)
         with source.runner as runner:
             assert source.label == "bundle/simplified"
@@ -359,14 +364,17 @@ class TestChoices:
                 replace(FAST, plan=True),
                 "no plan was built: TensorRT fuses attention in FP16 only, add --fp16",
             ),
-            (replace(FAST, plan=True, fp16=True), f"no plan was built: {INSTALL_HINT}"),
+            (
+                replace(FAST, plan=True, fp16=True),
+                f"no plan was built: building a plan needs TensorRT or {NEITHER}",
+            ),
             (replace(FAST, fp16=True), None),
         ],
     )
     def test_without_a_plan_a_note_says_why(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: ExportSettings, note: str | None
     ) -> None:
-        monkeypatch.setattr(pipeline, "rtx_available", lambda: False)
+        monkeypatch.setattr(tensorrt_api, "installed", lambda backend: False)
         bundle = export(tmp_path / "bundle", settings)
         assert bundle.manifest.engine is None
         assert bundle.manifest.notes[1:] == ((note,) if note else ())

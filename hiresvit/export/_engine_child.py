@@ -1,7 +1,7 @@
 """The builder's process, run by `engine.build_engine`: ``python -m hiresvit.export._engine_child REQUEST``.
 
-REQUEST is JSON: graph, plan, max_aux_streams, workspace, batch. Each line of stdout is a JSON object:
-``{"phase", "fraction"}`` many times, then ``{"result"}`` or ``{"error", "message"}`` once. The builder's
+REQUEST is JSON: `engine.BuildSettings`, graph, plan and the parent's process id. Each line of stdout is a JSON
+object: ``{"phase", "fraction"}`` many times, then ``{"result"}`` or ``{"error", "message"}`` once. The builder's
 warnings and errors go to stderr as they come, so that they outlive a crash.
 """
 
@@ -10,25 +10,63 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError
+from hiresvit import cuda
+from hiresvit import tensorrt_api as api
+from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError, MissingDependency
+from hiresvit.export._engine_config import (
+    load_timing_cache,
+    make_config,
+    read_config,
+    runs_on,
+    save_timing_cache,
+)
 from hiresvit.export.child import peak_rss_bytes
-from hiresvit.export.engine import load_trt
-from hiresvit.export.layers import count_kinds, parse_layers, parse_memory, realised_precision
+from hiresvit.export.layers import (
+    Kernel,
+    count_kinds,
+    parse_inspector,
+    parse_layers,
+    parse_memory,
+    realised_precision,
+)
 from hiresvit.spec import TensorSpec
 
-# Where the builder's name of a datatype in lower case is not numpy's.
-_DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "FP8": "float8_e4m3fn"}
+Report = Callable[[str, float], None]
+
 # TensorRT-RTX compiles every kernel inside the phase it calls so, and reports nothing meanwhile.
 _PHASES = {"Determining refit engines": "Compiling kernels"}
 _PROGRESS_STEP = 0.01
+
+
+@dataclass
+class Said:
+    """What the builder logged, as far as the report needs it."""
+
+    layers: str = ""
+    memory: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    # TensorRT keeps the first logger of a process, and builder and network point to both: they must outlive these.
+    log: Any = None
+    recorder: Any = None
+
+    def hear(self, level: str, message: str) -> None:
+        """Keep a message; errors and warnings go to stderr as well."""
+        if level == "info":
+            if message.startswith("Layers:"):
+                self.layers = message
+            elif " Memory: " in message:
+                self.memory.append(message)
+        elif text := api.one_line(message):
+            (self.errors if level == "error" else self.warnings).append(text)
+            print(text, file=sys.stderr, flush=True)
 
 
 def main(request: dict[str, Any]) -> int:
@@ -47,97 +85,148 @@ def main(request: dict[str, Any]) -> int:
     return 0
 
 
-def build(request: dict[str, Any], report: Callable[[str, float], None]) -> dict[str, Any]:
-    """Build and write the plan; the fields of EngineReport but ``attentions_total``, as JSON values."""
-    trt = load_trt()
-    log = make_log(trt)
+def build(request: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Build and write the plan; the fields of EngineReport but ``attentions_total``, and ``layers``, as JSON values."""
+    backend: api.Backend = request["backend"]
+    device = find_device(backend)
+    trt = api.load(backend)
+    said = listen(trt)
     started = time.perf_counter()
-    network, plan = compile_graph(trt, log, request, report)
+    plan, known = compile_graph(trt, said, request, report, device)
     seconds = time.perf_counter() - started
     report("Writing", 1.0)
     try:
         Path(request["plan"]).write_bytes(plan)
     except OSError as error:
         raise HiresvitError(f"cannot write the plan of {request['graph']}: {error.strerror}") from error
+    memory = parse_memory("\n".join(said.memory))
+    if backend == "tensorrt_rtx":
+        kernels = parse_dump(said)
+    else:
+        kernels, memory["activation_bytes"] = inspect(trt, said, plan)
+    kinds = count_kinds(kernels)
     return {
-        "backend": "tensorrt_rtx",
+        "backend": backend,
         "version": trt.__version__,
-        "compute_capability": "8.0 and later",
+        "compute_capability": runs_on(request, device.compute_capability if device else None),
+        "device": device.name if device else None,
         "plan_bytes": plan.nbytes,
         "plan_sha256": hashlib.sha256(plan).hexdigest(),
         "build_seconds": seconds,
-        **describe(log),
-        "inputs": [asdict(spec(network.get_input(i))) for i in range(network.num_inputs)],
-        "outputs": [asdict(spec(network.get_output(i))) for i in range(network.num_outputs)],
-        "max_aux_streams": request["max_aux_streams"],
-        "batch": request["batch"],
         "peak_rss_bytes": peak_rss_bytes(),
-    }
-
-
-def compile_graph(
-    trt: Any, log: Any, request: dict[str, Any], report: Callable[[str, float], None]
-) -> tuple[Any, Any]:
-    """The network and its plan. Raises IllegalGraphError or BuildError, with the builder's reason."""
-    report("Parsing", 0.0)
-    builder = trt.Builder(log)
-    network = make_network(trt, builder)
-    parser = trt.OnnxParser(network, log)  # owns the weights the network refers to: stays until it is built
-    parse(parser, request["graph"])
-    config = make_config(trt, builder, network, request)
-    config.progress_monitor = make_monitor(trt, report)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        said = " | ".join(log.errors[-3:]) or "the builder gave no reason"
-        raise BuildError(f"{request['graph']}: TensorRT-RTX cannot build it: {said}")
-    return network, plan
-
-
-def describe(log: Any) -> dict[str, Any]:
-    """What the builder logged about the plan: kernels, precision, memory, warnings."""
-    try:
-        kernels = parse_layers(log.layers)
-    except ValueError as error:
-        raise BuildError(f"the plan cannot be described: {error}") from error
-    kinds = count_kinds(kernels)
-    return {
         "kernel_total": len(kernels),
         "kernels": kinds,
         "precision": realised_precision(kernels),
         "attentions_fused": kinds.get("attention", 0),
-        **parse_memory("\n".join(log.memory)),
-        "warnings": list(dict.fromkeys(log.warnings)),
+        **memory,
+        **known,
+        "profiles": request["shapes"],
+        "warnings": list(dict.fromkeys(said.warnings)),
+        "layers": [kernel.to_json() for kernel in kernels],
     }
 
 
-def make_log(trt: Any) -> Any:
-    """A logger that keeps what the report needs: ``layers``, ``memory``, ``warnings`` and ``errors``."""
+def find_device(backend: api.Backend) -> cuda.Device | None:
+    """The GPU that TensorRT builds on, None where no CUDA binding tells. Raises MissingDependency without a GPU.
 
-    class Log(trt.ILogger):  # type: ignore[misc]
+    TensorRT-RTX compiles ahead of time and needs none. TensorRT without one does not answer, it crashes.
+    """
+    if backend == "tensorrt_rtx" or not cuda.installed():
+        return None
+    return cuda.open_cuda().device(0)
+
+
+def compile_graph(
+    trt: Any, said: Said, request: dict[str, Any], report: Report, device: cuda.Device | None
+) -> tuple[Any, dict[str, Any]]:
+    """The plan, and ``inputs``, ``outputs`` and ``flags`` of the report.
+
+    Raises MissingDependency, UsageError, IllegalGraphError or BuildError, with the builder's reason.
+    """
+    report("Parsing", 0.0)
+    try:
+        builder = trt.Builder(said.log)
+    except Exception as error:  # pybind's word for a null pointer: there is no driver, or one too old
+        reason = " | ".join(said.errors) or str(error)
+        raise MissingDependency(f"TensorRT {trt.__version__} does not start here: {reason}") from error
+    network = make_network(trt, builder)
+    builder.error_recorder = (
+        said.recorder
+    )  # not before: TensorRT-RTX 1.7 crashes when it then frees the network
+    parser = trt.OnnxParser(
+        network, said.log
+    )  # owns the weights the network refers to: stays until it is built
+    parse(parser, request["graph"])
+    config = make_config(trt, builder, network, request)
+    monitor = make_monitor(trt, report, lambda: os.getppid() == request["parent"])
+    config.progress_monitor = monitor
+    cache = None
+    if request["timing_cache"] is not None:
+        if request["backend"] == "tensorrt_rtx":
+            said.warnings.append("TensorRT-RTX has no timing cache: it was neither read nor written")
+        else:
+            gpu = f"{device.name} {device.compute_capability}" if device else "unknown"
+            cache = load_timing_cache(trt, config, request["timing_cache"], gpu)
+    known = {
+        "inputs": [asdict(spec(network.get_input(i))) for i in range(network.num_inputs)],
+        "outputs": [asdict(spec(network.get_output(i))) for i in range(network.num_outputs)],
+        "flags": read_config(trt, config, request),
+    }
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        reason = " | ".join(dict.fromkeys(said.errors[-3:])) or "the builder gave no reason"
+        if "workspace" in reason and request["workspace"] is not None:
+            reason += f"; the workspace was {request['workspace'] / 2**20:.3g} MiB, give more or leave the limit out"
+        if monitor.cancelled:
+            reason = "cancelled, the process that asked for it is gone"
+        raise BuildError(f"{request['graph']}: engine build failed: {reason}")
+    if cache is not None:
+        save_timing_cache(config, cache)
+    return plan, known
+
+
+def listen(trt: Any) -> Said:
+    """What hears the builder."""
+    said = Said()
+    said.log, said.recorder = api.make_log(trt, said.hear), make_recorder(trt, said)
+    return said
+
+
+def make_recorder(trt: Any, said: Said) -> Any:
+    """An error recorder: what the builder reports with a code, besides what it logs."""
+
+    class Recorder(trt.IErrorRecorder):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.layers = ""
-            self.memory: list[str] = []
-            self.warnings: list[str] = []
-            self.errors: list[str] = []
+            self.recorded: list[tuple[Any, str]] = []
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.WARNING:
-                if text := one_line(message):
-                    (self.errors if severity <= trt.ILogger.ERROR else self.warnings).append(text)
-                    print(text, file=sys.stderr, flush=True)
-            elif message.startswith("Layers:"):
-                self.layers = message
-            elif " Memory: " in message:
-                self.memory.append(message)
+        def clear(self) -> None:
+            self.recorded.clear()
 
-    return Log()
+        def get_error_code(self, index: int) -> Any:
+            return self.recorded[index][0]
+
+        def get_error_desc(self, index: int) -> str:
+            return self.recorded[index][1]
+
+        def has_overflowed(self) -> bool:
+            return False
+
+        def num_errors(self) -> int:
+            return len(self.recorded)
+
+        def report_error(self, code: Any, desc: str) -> None:
+            self.recorded.append((code, desc))
+            said.hear("error", desc)  # the builder does not log what it records
+
+    return Recorder()
 
 
-def make_monitor(trt: Any, report: Callable[[str, float], None]) -> Any:
+def make_monitor(trt: Any, report: Report, wanted: Callable[[], bool]) -> Any:
     """A progress monitor that turns nested phases into one fraction that never falls.
 
-    A phase spans one step of the phase around it, so its share is the product of the step widths above it.
+    A phase spans one step of the phase around it, so its share is the product of the step widths above it. The
+    build is cancelled as soon as it is no longer ``wanted``.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -146,6 +235,7 @@ def make_monitor(trt: Any, report: Callable[[str, float], None]) -> Any:
             self.open: dict[str, list[int]] = {}  # phase -> [steps done, steps], outermost first
             self.fraction = 0.0
             self.reported = 0.0
+            self.cancelled = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.open[phase_name] = [0, max(1, num_steps)]
@@ -154,7 +244,8 @@ def make_monitor(trt: Any, report: Callable[[str, float], None]) -> Any:
         def step_complete(self, phase_name: str, step: int) -> bool:
             self.open[phase_name][0] = step + 1
             self.update(phase_name)
-            return True
+            self.cancelled = self.cancelled or not wanted()
+            return not self.cancelled
 
         def phase_finish(self, phase_name: str) -> None:
             del self.open[phase_name]
@@ -173,7 +264,7 @@ def make_monitor(trt: Any, report: Callable[[str, float], None]) -> Any:
 
 
 def make_network(trt: Any, builder: Any) -> Any:
-    """An empty, strongly typed network; the flag's value differs between versions and some lack it."""
+    """An empty, strongly typed network; the flag's value differs between versions, from 11 on it is ignored."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return builder.create_network(0 if flag is None else 1 << int(flag))
 
@@ -183,44 +274,43 @@ def parse(parser: Any, graph: str) -> None:
     if parser.parse_from_file(graph):
         return
     if parser.num_errors == 0:
-        raise IllegalGraphError(f"{graph}: TensorRT-RTX cannot parse it and gives no reason")
+        raise IllegalGraphError(f"{graph}: TensorRT cannot parse it and gives no reason")
     error = parser.get_error(0)
     node = f"node {error.node_name()!r} ({error.node_operator()})" if error.node_operator() else "the file"
-    raise IllegalGraphError(f"{graph}: TensorRT-RTX refuses {node}: {one_line(error.desc())}")
+    raise IllegalGraphError(f"{graph}: TensorRT refuses {node}: {api.one_line(error.desc())}")
 
 
-def make_config(trt: Any, builder: Any, network: Any, request: dict[str, Any]) -> Any:
-    """Detailed verbosity, without which the builder does not list its kernels, and what was asked for."""
-    config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.max_aux_streams = request["max_aux_streams"]
-    if request["workspace"] is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace"])
-    if request["batch"] is not None:
-        profile = builder.create_optimization_profile()
-        for tensor in (network.get_input(i) for i in range(network.num_inputs)):
-            first, *rest = tensor.shape
-            sizes = request["batch"] if first == -1 else [first] * 3
-            profile.set_shape(tensor.name, *[(size, *rest) for size in sizes])
-        config.add_optimization_profile(profile)
-    return config
+def parse_dump(said: Said) -> list[Kernel]:
+    """The kernels of a plan that cannot be inspected without a GPU, from the builder's log."""
+    try:
+        return parse_layers(said.layers)
+    except ValueError as error:
+        raise BuildError(f"the plan cannot be described: {error}") from error
+
+
+def inspect(trt: Any, said: Said, plan: Any) -> tuple[list[Kernel], int]:
+    """The kernels and the activation bytes of a plan, asked on the GPU that it was built on.
+
+    No kernels, and a warning, if the inspector's words cannot be read. Not run here: it needs a GPU.
+    """
+    runtime = trt.Runtime(said.log)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise BuildError(f"the plan does not load on the GPU it was built on: {' | '.join(said.errors[-2:])}")
+    memory = int(engine.device_memory_size_v2)
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    try:
+        return parse_inspector(text), memory
+    except ValueError as error:
+        said.warnings.append(f"the plan's kernels are not known: {error}")
+        return [], memory
 
 
 def spec(tensor: Any) -> TensorSpec:
-    """Name, numpy dtype and shape of a network input or output; only the batch axis can be dynamic."""
-    dtype = _DTYPES.get(tensor.dtype.name, tensor.dtype.name.lower())
-    shape = tuple("batch" if size == -1 else int(size) for size in tensor.shape)
-    return TensorSpec(tensor.name, dtype, shape)
-
-
-def one_line(text: str) -> str:
-    """A builder message as one line: its reason, without where in the builder and without the missing GPU."""
-    lines = [line for line in text.splitlines() if line.strip() and "cudaError" not in line]
-    if len(lines) > 1 and lines[0].startswith("Invalid Node"):
-        lines = lines[1:2]  # says why; what follows are its consequences
-    line = " ".join(" ".join(lines).split())
-    reason = re.search(r"Error Code \d+: [\w ]+ \((.*)\. In \S+ at ", line)
-    return reason[1] if reason else line
+    """Name, numpy dtype and shape of a network input or output; a dynamic axis 0 is the batch."""
+    names = ("batch", *(f"axis{axis}" for axis in range(1, len(tensor.shape))))
+    shape = tuple(names[axis] if size == -1 else int(size) for axis, size in enumerate(tensor.shape))
+    return TensorSpec(tensor.name, api.dtype_name(tensor.dtype), shape)
 
 
 if __name__ == "__main__":

@@ -1,204 +1,152 @@
-"""Build a TensorRT plan from an ONNX graph, and say what the builder made of it.
+"""Build a plan from an ONNX graph with TensorRT or TensorRT-RTX, and say what the builder made of it.
 
 Precision is in the graph: the network is strongly typed and there is no precision option. The builder runs in
 a child process (`_engine_child`), because native code can crash on odd graphs and a build must be stoppable.
-No GPU is needed: TensorRT-RTX compiles ahead of time. It targets neither Jetson nor Hopper, so here it is the
-gate for legality, fusion and memory; a Jetson builds its own plan.
+TensorRT-RTX needs no GPU, it compiles ahead of time. It targets neither Jetson nor Hopper, so on a machine without a
+GPU it is the gate for legality, fusion and memory; a Jetson builds its own plan with its own TensorRT.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hiresvit import errors
-from hiresvit.errors import BuildError, HiresvitError, MissingDependency, UsageError
+from hiresvit.bundle import sha256_file
+from hiresvit.errors import BuildError, HiresvitError, UsageError
+from hiresvit.export.attentions import count_attentions
 from hiresvit.export.child import run_child
+from hiresvit.export.profiles import check_profiles
 from hiresvit.files import atomic_path
-from hiresvit.spec import TensorSpec
+from hiresvit.plan import EngineReport, Profile, Sidecar, sidecar_path, write_sidecar
+from hiresvit.tensorrt_api import TITLES, Backend, find_backend
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
-INSTALL_HINT = "pip install 'hiresvit[rtx]'"
+HardwareLevel = Literal["ampere+", "same"]
+OPT_LEVELS = range(6)
 
 _BUILDER = "hiresvit.export._engine_child"
-# The second alone is there when only the wheels were installed, not the meta package.
-_MODULES = ("tensorrt_rtx", "tensorrt_rtx_bindings")
-
-# What may stand below a softmax (layout, an FP32 island, Q/DQ) and above it (scale, mask or bias as well).
-_LAYOUT = {"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-_BELOW = _LAYOUT | {"Cast", "QuantizeLinear", "DequantizeLinear"}
-_ABOVE = _BELOW | {"Add", "Div", "Mul", "Where"}
 
 
 @dataclass(frozen=True)
-class EngineReport:
-    """What was built and what it is made of; sizes in bytes.
+class BuildSettings:
+    """What can be chosen about a plan.
 
-    ``kernels`` counts by kind (see `layers.Kernel.kind`), without the waits between streams. ``precision``
-    counts attentions, convolutions and gemms by what they are computed in, as ``{"fp16": 310, "fp32": 4}``.
-    ``activation_bytes`` is what one execution context allocates, ``scratch_bytes`` the most that one layer of
-    the plan needs of it; a graph compiled as one layer has them equal. ``build_seconds`` covers parsing and
-    building, ``peak_rss_bytes`` the builder's whole process. ``batch`` is the profile (min, opt, max) of a
-    dynamic batch axis. ``warnings`` are the builder's, each once.
+    ``backend`` is a name of `tensorrt_api.BACKENDS`; None takes what is installed. ``shapes`` are the profiles of
+    the dynamic inputs. ``workspace`` limits scratch memory, in bytes. ``timing_cache`` is a folder with a file for
+    each TensorRT version and GPU; TensorRT-RTX has no such cache, and the report says so. ``opt_level`` is 0 to 5,
+    None the builder's own. ``max_aux_streams=0`` keeps one stream: no waits, and a fraction of the activation
+    memory. ``hw_compat`` (``ampere+``, ``same``) and ``version_compatible`` are TensorRT's, for plans that run on
+    other GPUs and versions; ``sm`` is TensorRT-RTX's, the GPUs to compile for as 86 or 120.
     """
 
-    backend: str
-    version: str
-    compute_capability: str
-    plan_bytes: int
-    plan_sha256: str
-    build_seconds: float
-    peak_rss_bytes: int
-    kernel_total: int
-    kernels: dict[str, int]
-    precision: dict[str, int]
-    attentions_fused: int
-    attentions_total: int
-    activation_bytes: int
-    weight_bytes: int
-    scratch_bytes: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    max_aux_streams: int
-    batch: tuple[int, int, int] | None
-    warnings: tuple[str, ...]
-
-    @property
-    def precision_share(self) -> dict[str, float]:
-        """``precision`` as fractions of 1."""
-        total = sum(self.precision.values())
-        return {name: count / total for name, count in self.precision.items()}
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` reads them back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> EngineReport:
-        """Rebuild a report. Raises TypeError or KeyError on values that are not one."""
-        tensors = {
-            side: tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in values[side])
-            for side in ("inputs", "outputs")
-        }
-        batch = tuple(values["batch"]) if values["batch"] else None
-        return cls(**{**values, **tensors, "batch": batch, "warnings": tuple(values["warnings"])})
+    backend: str | None = None
+    shapes: Mapping[str, Profile] = field(default_factory=dict)
+    workspace: int | None = None
+    timing_cache: Path | None = None
+    opt_level: int | None = None
+    max_aux_streams: int = 0
+    hw_compat: HardwareLevel | None = None
+    version_compatible: bool = False
+    sm: tuple[int, ...] = ()
 
 
-def rtx_available() -> bool:
-    """Whether TensorRT-RTX is installed; imports nothing."""
-    return any(importlib.util.find_spec(name) is not None for name in _MODULES)
-
-
-def load_trt() -> Any:
-    """The TensorRT-RTX module (100 MB of memory). Raises MissingDependency."""
-    reason = "not installed"
-    for name in _MODULES:
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
-        except (ImportError, OSError) as error:  # installed, but a shared library does not load
-            reason = str(error)
-    raise MissingDependency(f"building a plan needs TensorRT-RTX ({reason}): {INSTALL_HINT}")
+DEFAULTS = BuildSettings()
 
 
 def build_engine(
     graph: Path,
     plan: Path,
+    settings: BuildSettings = DEFAULTS,
     *,
-    max_aux_streams: int = 0,
-    workspace: int | None = None,
-    batch: tuple[int, int, int] | None = None,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> EngineReport:
-    """Build ``graph`` with TensorRT-RTX and write ``plan``, for GPUs of compute capability 8.0 and later.
+    """Build ``graph``, write ``plan`` and its sidecar (see `hiresvit.plan`), and return the report.
 
-    ``max_aux_streams=0`` keeps one stream: no waits, and a fraction of the activation memory. ``workspace``
-    limits the plan's scratch memory in bytes. ``batch`` is (min, opt, max) of a dynamic axis 0, needed
-    exactly when the graph has one. ``on_progress(phase, fraction)`` is called in this thread. The fraction
-    never falls; it counts the builder's steps: one of them, compiling kernels, takes most of the time.
+    ``on_progress(phase, fraction)`` is called in this thread; what it raises stops the build. The fraction never
+    falls; it counts the builder's steps: one of them, compiling kernels, takes most of the time.
 
-    Nothing is left behind when it fails or is interrupted. Raises MissingDependency without TensorRT-RTX,
-    UsageError on options that do not fit the graph, IllegalGraphError when the parser refuses a node,
-    BuildError when the build fails or its process dies, HiresvitError when a file cannot be read or written.
+    Nothing is left behind when it fails or is interrupted. Raises MissingDependency without the library or, for
+    TensorRT, without a GPU; UsageError on settings that do not fit the library or the graph, IllegalGraphError
+    when the parser refuses a node, BuildError when the build fails or its process dies, HiresvitError when a file
+    cannot be read or written.
     """
-    if not rtx_available():
-        raise MissingDependency(f"building a plan needs TensorRT-RTX (not installed): {INSTALL_HINT}")
-    if max_aux_streams < 0 or (workspace is not None and workspace <= 0):
+    backend = find_backend(settings.backend)
+    check_settings(settings, backend)
+    model = load_graph(graph)
+    check_profiles(graph, model, settings.shapes)
+    staged: Path | None = None
+    try:
+        with atomic_path(plan) as temporary:
+            temporary.touch()  # a folder that cannot be written to is said now, not after the build
+            request = _request(graph, temporary, settings, backend)
+            built = _run_builder(request, backend, on_progress)
+            layers = tuple(built.pop("layers"))
+            report = EngineReport.from_json({**built, "attentions_total": count_attentions(model)})
+            metadata = {prop.key: prop.value for prop in model.metadata_props}
+            sidecar = Sidecar(graph.name, sha256_file(graph), report, layers, metadata)
+            write_sidecar(temporary, sidecar)
+            staged = sidecar_path(temporary)  # both are on the disk before either gets its name
+        os.replace(staged, sidecar_path(plan))
+    finally:
+        if staged is not None:
+            staged.unlink(missing_ok=True)
+    return report
+
+
+def _request(graph: Path, plan: Path, settings: BuildSettings, backend: Backend) -> dict[str, Any]:
+    """What the child is told. It stops when this process is gone."""
+    cache = settings.timing_cache
+    return {
+        **asdict(settings),
+        "backend": backend,
+        "graph": str(graph),
+        "plan": str(plan),
+        "timing_cache": str(cache) if cache else None,
+        "parent": os.getpid(),
+    }
+
+
+def check_settings(settings: BuildSettings, backend: Backend) -> None:
+    """Raise UsageError for a value out of range and for a setting that the library does not have."""
+    if settings.max_aux_streams < 0:
+        raise UsageError(f"{settings.max_aux_streams} auxiliary streams: give 0 or more")
+    if settings.workspace is not None and settings.workspace < 1:
+        raise UsageError(f"a workspace of {settings.workspace} bytes: give 1 or more")
+    if settings.opt_level is not None and settings.opt_level not in OPT_LEVELS:
+        raise UsageError(f"optimization level {settings.opt_level}: give {OPT_LEVELS[0]} to {OPT_LEVELS[-1]}")
+    only_tensorrt = {
+        "hardware compatibility": settings.hw_compat,
+        "version compatibility": settings.version_compatible,
+    }
+    if backend == "tensorrt_rtx":
+        for name, value in only_tensorrt.items():
+            if value:
+                raise UsageError(
+                    f"{name} is an option of TensorRT: a plan of TensorRT-RTX runs on every GPU that it was"
+                    " compiled for (--sm), in its own version only; leave it out"
+                )
+    elif settings.sm:
         raise UsageError(
-            f"max_aux_streams={max_aux_streams}, workspace={workspace}: give at least 0 streams, 1 byte"
+            f"--sm {','.join(map(str, settings.sm))} is an option of TensorRT-RTX; TensorRT builds for the GPU"
+            " it runs on, leave it out or take --backend tensorrt_rtx"
         )
-    model = _load_graph(graph)
-    _check_batch(graph, model, batch)
-    with atomic_path(plan) as temporary:
-        temporary.touch()  # a folder that cannot be written to is said now, not after the build
-        request = {
-            "graph": str(graph),
-            "plan": str(temporary),
-            "max_aux_streams": max_aux_streams,
-            "workspace": workspace,
-            "batch": batch,
-        }
-        built = _run_builder(request, on_progress)
-    return EngineReport.from_json({**built, "attentions_total": count_attentions(model)})
+    if len(set(settings.sm)) != len(settings.sm):
+        raise UsageError(f"--sm {','.join(map(str, settings.sm))} names a GPU twice")
 
 
-def count_attentions(model: ModelProto) -> int:
-    """Number of attentions: softmaxes between two products of activations, and ``Attention`` nodes.
+def load_graph(graph: Path) -> ModelProto:
+    """The model without external weights, which the builder reads itself; that they are there is checked.
 
-    Between them may stand scale, mask or bias, layout changes, casts and Q/DQ. A product with a constant
-    operand (a Linear, a pooling matrix) is none of the two, so a classifier's softmax does not count.
+    Raises HiresvitError for a file that cannot be read or is no ONNX graph, and for external weights that are
+    missing or cut.
     """
-    producer: dict[str, NodeProto] = {}
-    consumers: dict[str, list[NodeProto]] = defaultdict(list)
-    constant = {tensor.name for tensor in model.graph.initializer}
-    for node in model.graph.node:  # in topological order, as ONNX requires
-        if all(name in constant for name in node.input if name):
-            constant.update(node.output)
-        producer.update(dict.fromkeys(node.output, node))
-        for name in node.input:
-            consumers[name].append(node)
-
-    def above(node: NodeProto) -> list[NodeProto]:
-        return [producer[name] for name in node.input if name in producer]
-
-    def below(node: NodeProto) -> list[NodeProto]:
-        return [consumer for name in node.output for consumer in consumers[name]]
-
-    def meets_product(
-        start: NodeProto, onward: Callable[[NodeProto], list[NodeProto]], through: set[str]
-    ) -> bool:
-        pending, seen = onward(start), set()
-        while pending:
-            node = pending.pop()
-            if node.op_type in ("MatMul", "Einsum") and constant.isdisjoint(node.input):
-                return True
-            if node.op_type in through and node.output[0] not in seen:
-                seen.add(node.output[0])
-                pending += onward(node)
-        return False
-
-    return sum(
-        node.op_type == "Attention"
-        or (
-            node.op_type == "Softmax"
-            and meets_product(node, above, _ABOVE)
-            and meets_product(node, below, _BELOW)
-        )
-        for node in model.graph.node
-    )
-
-
-def _load_graph(graph: Path) -> ModelProto:
-    """The model without external weights: the builder reads the file itself."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -210,31 +158,31 @@ def _load_graph(graph: Path) -> ModelProto:
         raise HiresvitError(f"{graph} is not an ONNX graph: it does not decode as one") from error
     if not model.graph.output:
         raise HiresvitError(f"{graph} is not an ONNX graph: it has no outputs")
+    _check_external(graph, model)
     return model
 
 
-def _check_batch(graph: Path, model: ModelProto, batch: tuple[int, int, int] | None) -> None:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    dynamic = [
-        (value.name, axis)
-        for value in model.graph.input
-        if value.name not in weights
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim)
-        if not dim.HasField("dim_value")
-    ]
-    for name, axis in dynamic:
-        if axis != 0:
-            raise UsageError(f"{graph}: axis {axis} of input {name!r} is dynamic; only axis 0 may be")
-    if dynamic and batch is None:
-        raise UsageError(f"{graph}: the batch axis is dynamic; give batch=(min, opt, max), as (1, 1, 8)")
-    if batch is not None:
-        if not dynamic:
-            raise UsageError(f"{graph}: no axis is dynamic; leave batch={batch} out")
-        if not 1 <= batch[0] <= batch[1] <= batch[2]:
-            raise UsageError(f"batch={batch} is no profile; give 1 <= min <= opt <= max")
+def _check_external(graph: Path, model: ModelProto) -> None:
+    from onnx import TensorProto
+    from onnx.external_data_helper import ExternalDataInfo
+
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        info = ExternalDataInfo(tensor)
+        path = graph.parent / info.location
+        if not path.is_file():
+            raise HiresvitError(f"{graph}: its weights are in {path}, which is not there; copy it, too")
+        needed = (info.offset or 0) + (info.length or 0)
+        if path.stat().st_size < needed:
+            raise HiresvitError(
+                f"{graph}: {path} has {path.stat().st_size} bytes, {tensor.name!r} needs {needed}; copy it anew"
+            )
 
 
-def _run_builder(request: dict[str, Any], on_progress: Callable[[str, float], None] | None) -> dict[str, Any]:
+def _run_builder(
+    request: dict[str, Any], backend: Backend, on_progress: Callable[[str, float], None] | None
+) -> dict[str, Any]:
     """Run the child, forward its progress, and return its result or raise its error."""
     phase = "starting"
     final: dict[str, Any] = {}
@@ -255,4 +203,6 @@ def _run_builder(request: dict[str, Any], on_progress: Callable[[str, float], No
     if "error" in final:
         raise getattr(errors, final["error"])(final["message"])
     said = "".join(f"; {line}" for line in child.stderr[-2:])
-    raise BuildError(f"{request['graph']}: the TensorRT-RTX builder {child.outcome} at {phase!r}{said}")
+    raise BuildError(
+        f"{request['graph']}: engine build failed: the {TITLES[backend]} builder {child.outcome} at {phase!r}{said}"
+    )

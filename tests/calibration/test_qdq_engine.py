@@ -19,12 +19,14 @@ from hiresvit.data import sample_images
 from hiresvit.errors import GateError
 from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.contract import INPUT
-from hiresvit.export.engine import INSTALL_HINT, EngineReport, build_engine, rtx_available
+from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.int8 import require_fused
+from hiresvit.plan import EngineReport
 from hiresvit.preprocess import preprocess
+from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
-pytestmark = pytest.mark.skipif(not rtx_available(), reason=f"needs TensorRT-RTX: {INSTALL_HINT}")
+pytestmark = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=f"needs TensorRT-RTX: {INSTALL_HINT}")
 
 SPEC = tiny_spec()
 
@@ -133,5 +135,7 @@ def test_forms_that_our_models_do_not_have(tmp_path: Path) -> None:
     model, made = quantize(to_fp16(simple)[0], sites, {site.tensor: 4.0 for site in sites})
     assert (made.sites_int8, made.channels_zero, made.channels_floored) == (3, 1, 1)
     onnx.save(model, tmp_path / "net.onnx")
-    report = build_engine(tmp_path / "net.onnx", tmp_path / "net.plan", batch=(1, 2, 4))
+    report = build_engine(
+        tmp_path / "net.onnx", tmp_path / "net.plan", BuildSettings(shapes={"x": ((1, 64), (2, 64), (4, 64))})
+    )
     assert report.precision == {"int8": 3}

@@ -24,12 +24,17 @@ from onnx import ModelProto
 from variants import Chain, make_chain, parity
 
 from hiresvit.evaluation.parity import GATES, check_gate
-from hiresvit.export.engine import INSTALL_HINT, EngineReport, build_engine, count_attentions, rtx_available
+from hiresvit.export.attentions import count_attentions
+from hiresvit.export.engine import build_engine
+from hiresvit.export.legality import find_problems
 from hiresvit.export.onnx import export_onnx
+from hiresvit.export.targets import TARGETS
 from hiresvit.models import MODELS, build_model, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.models.hrvit_block import Attention
+from hiresvit.plan import EngineReport
 from hiresvit.spec import Task
+from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
 FILE = Path(__file__).parents[1] / "golden" / "budgets.json"
 SLACK = 1.05
@@ -43,7 +48,9 @@ FORBIDDEN = {
     *("ConstantOfShape", "Expand", "Tile", "Identity", "Constant", "If", "Loop", "Dropout"),
     *("Unsqueeze", "Squeeze", "Div", "Sqrt", "Pow", "Erf"),
 }
-needs_rtx = pytest.mark.skipif(not rtx_available(), reason=f"TensorRT-RTX is not installed: {INSTALL_HINT}")
+needs_rtx = pytest.mark.skipif(
+    not installed("tensorrt_rtx"), reason=f"TensorRT-RTX is not installed: {INSTALL_HINT}"
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ def recorded(name: str) -> dict[str, int]:
 
 def deploy(name: str) -> tuple[Chain, EngineReport | None]:
     made = make_chain(name, MODELS[name].task, model_spec(name).imgsz)
-    if not rtx_available():
+    if not installed("tensorrt_rtx"):
         return made, None
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "fp16.onnx")
@@ -170,6 +177,14 @@ def test_every_product_is_in_fp16(case: Case) -> None:
     assert list(case.engine.precision) == ["fp16"]
     assert case.engine.precision["fp16"] > case.engine.attentions_total
     assert case.engine.warnings == ()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_fit_for_every_target(case: Case, target: str) -> None:
+    """Legal, and without a hazard; advice is about the target and not about the graph."""
+    for stage in ("simplified", "fp16"):
+        found = find_problems(case.chain.graphs[stage], TARGETS[target], profiled=False)
+        assert [finding for finding in found if finding.level != "advice"] == []
 
 
 @needs_rtx

@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError, MissingDependency, UsageError
 from hiresvit.export import engine
-from hiresvit.export.engine import EngineReport, build_engine, load_trt, rtx_available
+from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.layers import count_kinds, parse_layers
+from hiresvit.plan import EngineReport, read_header, read_sidecar
 from hiresvit.spec import TensorSpec
+from hiresvit.tensorrt_api import INSTALL_HINT, installed, load
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rtx_layers.txt"
-needs_rtx = pytest.mark.skipif(not rtx_available(), reason=engine.INSTALL_HINT)
+needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
 
+SHAPES = ((1, 32, 16, 16),) * 3
 Tensors = dict[str, "np.ndarray[Any, Any]"]
 
 
@@ -107,7 +112,7 @@ class TestBuild:
         assert content[:4] == b"vtrt"
         assert report.plan_bytes == len(content)
         assert report.plan_sha256 == hashlib.sha256(content).hexdigest()
-        assert [path.name for path in plan.parent.iterdir()] == ["net.plan"]
+        assert sorted(path.name for path in plan.parent.iterdir()) == ["net.plan", "net.plan.json"]
 
     def test_what_was_made_of_it(self, built: tuple[EngineReport, Path, Progress]) -> None:
         report, _, _ = built
@@ -123,9 +128,9 @@ class TestBuild:
         report, _, _ = built
         assert report.inputs == (TensorSpec("x", "float16", (1, 32, 16, 16)),)
         assert report.outputs == (TensorSpec("y", "float16", (1, 32, 16, 16)),)
-        assert (report.backend, report.version) == ("tensorrt_rtx", load_trt().__version__)
-        assert (report.max_aux_streams, report.batch) == (0, None)
-        assert report.compute_capability == "8.0 and later"
+        assert (report.backend, report.version) == ("tensorrt_rtx", load("tensorrt_rtx").__version__)
+        assert (report.flags["max_aux_streams"], report.profiles) == (0, {})
+        assert (report.compute_capability, report.device) == ("8.0 and later", None)
 
     def test_memory_and_time(self, built: tuple[EngineReport, Path, Progress]) -> None:
         report, _, _ = built
@@ -163,18 +168,62 @@ class TestBuild:
         assert "attention" not in report.kernels
 
     def test_aux_streams_and_the_recorded_layer_list(self, tmp_path: Path) -> None:
-        report = build_engine(save_network(tmp_path / "net.onnx"), tmp_path / "net.plan", max_aux_streams=1)
+        graph = save_network(tmp_path / "net.onnx")
+        report = build_engine(graph, tmp_path / "net.plan", BuildSettings(max_aux_streams=1))
         assert report.kernels == count_kinds(parse_layers(GOLDEN.read_text()))
-        assert report.max_aux_streams == 1
+        assert report.flags["max_aux_streams"] == 1
 
     def test_dynamic_batch(self, tmp_path: Path) -> None:
         graph = save_network(tmp_path / "net.onnx", batch="N")
-        report = build_engine(graph, tmp_path / "net.plan", batch=(1, 2, 4))
-        assert report.batch == (1, 2, 4)
+        profile = ((1, 32, 16, 16), (2, 32, 16, 16), (4, 32, 16, 16))
+        report = build_engine(graph, tmp_path / "net.plan", BuildSettings(shapes={"x": profile}))
+        assert report.profiles == {"x": profile}
         assert report.inputs == (TensorSpec("x", "float16", ("batch", 32, 16, 16)),)
         assert report.outputs[0].shape[0] == "batch"
         assert (report.attentions_fused, report.attentions_total) == (1, 1)
         assert EngineReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+@needs_rtx
+class TestSettings:
+    def test_the_gpus_of_one_plan(self, tmp_path: Path) -> None:
+        """RTX 30, 40 and 50, on a machine that has none of them; twice the same bytes."""
+        graph, settings = save_network(tmp_path / "net.onnx"), BuildSettings("tensorrt_rtx", sm=(86, 89, 120))
+        report = build_engine(graph, tmp_path / "net.plan", settings)
+        assert report.compute_capability == "8.6, 8.9, 12.0"
+        assert (report.attentions_fused, report.attentions_total) == (1, 1)
+        again = build_engine(graph, tmp_path / "again.plan", settings)
+        assert again.plan_sha256 == report.plan_sha256
+        alone = build_engine(graph, tmp_path / "alone.plan", BuildSettings("tensorrt_rtx", sm=(86,)))
+        assert alone.compute_capability == "8.6"
+        assert alone.plan_sha256 != report.plan_sha256
+
+    def test_flags_are_read_back_from_the_builder(self, tmp_path: Path) -> None:
+        settings = BuildSettings("tensorrt_rtx", workspace=1 << 30, opt_level=1, max_aux_streams=2)
+        report = build_engine(save_network(tmp_path / "net.onnx"), tmp_path / "net.plan", settings)
+        assert report.flags == {
+            "builder_flags": ["TF32"],
+            "max_aux_streams": 2,
+            "builder_optimization_level": 1,
+            "workspace_bytes": 1 << 30,
+        }
+
+    def test_a_timing_cache_is_ignored_aloud(self, tmp_path: Path) -> None:
+        graph, cache = save_network(tmp_path / "net.onnx"), tmp_path / "cache"
+        report = build_engine(graph, tmp_path / "net.plan", BuildSettings(timing_cache=cache))
+        assert report.warnings == ("TensorRT-RTX has no timing cache: it was neither read nor written",)
+        assert not cache.exists()
+
+    def test_the_sidecar_tells_what_the_plan_is(self, built: tuple[EngineReport, Path, Progress]) -> None:
+        report, plan, _ = built
+        sidecar = read_sidecar(plan)
+        assert sidecar is not None
+        assert (sidecar.graph, sidecar.report) == ("net.onnx", report)
+        assert sidecar.graph_sha256 == hashlib.sha256((plan.parents[1] / "net.onnx").read_bytes()).hexdigest()
+        kinds = Counter(layer["kind"] for layer in sidecar.layers)
+        assert kinds == report.kernels
+        assert read_header(plan).version == report.version
+        assert plan.read_bytes()[:4] == b"vtrt", "what we know stands beside the plan and not in front of it"
 
 
 def save_illegal(path: Path, what: str) -> Path:
@@ -216,7 +265,7 @@ class TestRefusals:
         plan = tmp_path / "net.plan"
         plan.write_bytes(b"old")
         with pytest.raises(BuildError, match="workspace limit") as caught:
-            build_engine(save_network(tmp_path / "net.onnx"), plan, workspace=1)
+            build_engine(save_network(tmp_path / "net.onnx"), plan, BuildSettings(workspace=1))
         assert "\n" not in str(caught.value)
         assert plan.read_bytes() == b"old"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "net.plan"]
@@ -234,26 +283,57 @@ class TestRefusals:
         assert not (tmp_path / "net.plan").exists()
 
     @pytest.mark.parametrize(
-        ("shape_batch", "options", "message"),
+        ("settings", "message"),
         [
-            ("N", {}, r"batch axis is dynamic; give batch"),
-            (1, {"batch": (1, 1, 8)}, r"no axis is dynamic; leave batch=\(1, 1, 8\) out"),
-            ("N", {"batch": (2, 1, 8)}, r"batch=\(2, 1, 8\) is no profile"),
-            (1, {"max_aux_streams": -1}, "at least 0 streams"),
-            (1, {"workspace": 0}, "1 byte"),
+            (BuildSettings(max_aux_streams=-1), "^-1 auxiliary streams: give 0 or more$"),
+            (BuildSettings(workspace=0), "give 1 or more"),
+            (BuildSettings(opt_level=6), "^optimization level 6: give 0 to 5$"),
+            (BuildSettings(hw_compat="ampere+"), "hardware compatibility is an option of TensorRT:"),
+            (BuildSettings(version_compatible=True), "version compatibility is an option of TensorRT:"),
+            (BuildSettings(sm=(86, 86)), "names a GPU twice"),
+            (
+                BuildSettings(sm=(87,)),
+                r"^--sm 87: TensorRT-RTX 1\.\S+ compiles for 75, 80, 86, 89, 120, 121;",
+            ),
+            (BuildSettings(backend="cudnn"), "^backend 'cudnn': one of tensorrt, tensorrt_rtx$"),
+            (BuildSettings(shapes={"x": SHAPES}), "no axis is dynamic; leave its shapes out"),
+        ],
+        ids=[
+            *("streams", "workspace", "level", "hardware", "version", "twice", "jetson", "backend", "shapes")
         ],
     )
-    def test_options_that_do_not_fit(
-        self, tmp_path: Path, shape_batch: int | str, options: dict[str, Any], message: str
-    ) -> None:
-        graph = save_network(tmp_path / "net.onnx", batch=shape_batch)
-        with pytest.raises(UsageError, match=message):
-            build_engine(graph, tmp_path / "net.plan", **options)
+    def test_settings_that_do_not_fit(self, tmp_path: Path, settings: BuildSettings, message: str) -> None:
+        graph = save_network(tmp_path / "net.onnx")
+        if settings.backend is None:
+            settings = replace(settings, backend="tensorrt_rtx")
+        with pytest.raises(UsageError, match=message) as caught:
+            build_engine(graph, tmp_path / "net.plan", settings)
+        assert "\n" not in str(caught.value)
+        assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
-    def test_only_the_batch_may_be_dynamic(self, tmp_path: Path) -> None:
-        graph = save(tmp_path / "net.onnx", [helper.make_node("Relu", ["x"], ["y"])], [1, 8, "H"], {})
-        with pytest.raises(UsageError, match="axis 2 of input 'x' is dynamic"):
-            build_engine(graph, tmp_path / "net.plan", batch=(1, 1, 8))
+    def test_a_dynamic_graph_without_a_profile(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            UsageError, match=r"axis 0 of input 'x' \(\?x32x16x16\) is dynamic; .* --shapes x="
+        ):
+            build_engine(save_network(tmp_path / "net.onnx", batch="N"), tmp_path / "net.plan")
+
+    @pytest.mark.parametrize("damage", ["missing", "cut"])
+    def test_external_weights_that_are_not_there(self, tmp_path: Path, damage: str) -> None:
+        graph = save_network(tmp_path / "net.onnx")
+        onnx.save(onnx.load(graph), graph, save_as_external_data=True, location="net.data", size_threshold=0)
+        build_engine(graph, tmp_path / "net.plan")
+        weights = tmp_path / "net.data"
+        if damage == "missing":
+            weights.unlink()
+        else:
+            weights.write_bytes(weights.read_bytes()[:-1])
+        said = {
+            "missing": "net.data, which is not there; copy it",
+            "cut": r"net.data has \d+ bytes, .* needs",
+        }
+        with pytest.raises(HiresvitError, match=said[damage]) as caught:
+            build_engine(graph, tmp_path / "net.plan")
+        assert caught.value.exit_code == 1
 
     def test_output_folder_that_cannot_be(self, tmp_path: Path) -> None:
         graph = save_network(tmp_path / "net.onnx")
@@ -316,13 +396,16 @@ class TestChildThatDies:
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert not rtx_available()
-    expected = r"^building a plan needs TensorRT-RTX \(not installed\): pip install 'hiresvit\[rtx\]'$"
+    assert not installed("tensorrt_rtx")
+    expected = r"^TensorRT-RTX is not installed: pip install 'hiresvit\[rtx\]'$"
     with pytest.raises(MissingDependency, match=expected) as caught:
-        build_engine(tmp_path / "net.onnx", tmp_path / "net.plan")
+        build_engine(tmp_path / "net.onnx", tmp_path / "net.plan", BuildSettings(backend="tensorrt_rtx"))
     assert caught.value.exit_code == 6
-    with pytest.raises(MissingDependency, match=expected):
-        load_trt()
+    with pytest.raises(MissingDependency, match=r"^TensorRT-RTX does not load \(not installed\): pip"):
+        load("tensorrt_rtx")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(MissingDependency, match=r"TensorRT or TensorRT-RTX \(neither is installed\): pip"):
+        build_engine(tmp_path / "net.onnx", tmp_path / "net.plan")
 
 
 def test_a_library_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +414,7 @@ def test_a_library_that_does_not_load(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delitem(sys.modules, "tensorrt_rtx", raising=False)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
     with pytest.raises(MissingDependency, match=r"\(libfoo.so: cannot open it\): pip install"):
-        load_trt()
+        load("tensorrt_rtx")
 
 
 def record() -> None:
@@ -340,14 +423,15 @@ def record() -> None:
 
     from hiresvit.export import _engine_child as child
 
-    trt = load_trt()
-    log = child.make_log(trt)
+    trt = load("tensorrt_rtx")
+    said = child.listen(trt)
     with tempfile.TemporaryDirectory() as folder:
-        graph = str(save_network(Path(folder) / "net.onnx"))
-        request = {"graph": graph, "max_aux_streams": 1, "workspace": None, "batch": None}
-        child.compile_graph(trt, log, request, lambda phase, fraction: None)
+        graph = save_network(Path(folder) / "net.onnx")
+        request = engine._request(graph, Path(), BuildSettings(max_aux_streams=1), "tensorrt_rtx")
+        request["parent"] = os.getppid()  # the builder runs in this process
+        child.compile_graph(trt, said, request, lambda phase, fraction: None, None)
     head = f"# TensorRT-RTX {trt.__version__}; made by: PYTHONPATH=. python tests/export/test_engine.py"
-    GOLDEN.write_text("\n".join([head, *log.memory, log.layers.rstrip(), ""]))
+    GOLDEN.write_text("\n".join([head, *said.memory, said.layers.rstrip(), ""]))
 
 
 if __name__ == "__main__":

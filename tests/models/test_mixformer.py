@@ -24,7 +24,7 @@ from official import ATOL, check_map, image, keys_of, weights_of
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
-from hiresvit.export.engine import count_attentions
+from hiresvit.export.attentions import count_attentions
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.models import create_model, model_spec

@@ -1,0 +1,139 @@
+"""The whole check of a graph: our rules, then the real TensorRT-RTX."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import build, content
+from onnx import ModelProto
+
+from hiresvit.errors import MissingDependency
+from hiresvit.export import check
+from hiresvit.export.check import check_graph
+from hiresvit.export.engine import BuildSettings
+from hiresvit.export.profiles import parse_shapes
+from hiresvit.export.targets import TARGETS, find_target
+from hiresvit.tensorrt_api import INSTALL_HINT, installed
+
+needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
+EVERY = list(TARGETS.values())
+RTX = [find_target("rtx")]
+
+
+def save(path: Path, model: ModelProto) -> Path:
+    path.write_bytes(content(model))
+    return path
+
+
+def attention(dtype: str = "float16", batch: int | str = 2) -> ModelProto:
+    """Two heads of 32 over 64 tokens, and a Linear in FP32 behind it if the rest is FP16."""
+    weight = np.eye(32, dtype=np.float32)
+    model = build(
+        f"""g ({dtype}[{batch},64,32] q, {dtype}[{batch},64,32] k) => (float[{batch},64,32] y) {{
+        t = Transpose<perm=[0,2,1]>(k)
+        s = MatMul(q, t)
+        w = Softmax<axis=-1>(s)
+        m = MatMul(w, k)
+        f = Cast<to=1>(m)
+        y = MatMul(f, weight)
+    }}""",
+        {"weight": weight},
+    )
+    for node in model.graph.node:
+        node.name = f"{'head.linear' if node.output[0] == 'y' else 'attn'}/{node.op_type}"
+    model.graph.node[3].name += "_1"  # the attention's second product
+    return model
+
+
+def asymmetric() -> ModelProto:
+    return build(
+        """g (float[1,8] x) => (float[1,8] y) {
+        [quantize] q = QuantizeLinear(x, scale, zero)
+        y = DequantizeLinear(q, scale, zero)
+    }""",
+        {"scale": np.float32(0.1), "zero": np.int8(3)},
+    )
+
+
+@needs_rtx
+def test_what_became_of_a_legal_graph(tmp_path: Path) -> None:
+    graph = save(tmp_path / "g.onnx", attention())
+    found = check_graph(graph, EVERY)
+    assert (found.illegal, found.refused, found.skipped, found.missed) == (None, None, None, None)
+    assert found.compiled is not None
+    [explained] = found.compiled.attentions
+    assert explained.fused
+    # 2 heads x 64 x 64 x 32 for each product of the attention, 2 x 64 x 32 x 32 for the Linear
+    assert found.compiled.macs == {"fp16": 2 * 2 * 64 * 64 * 32, "fp32": 2 * 64 * 32 * 32}
+    assert [leftover.module for leftover in found.compiled.leftovers] == ["head.linear"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g.onnx"]
+    document = json.loads(json.dumps(found.to_json()))
+    assert [row["legal"] for row in document["targets"]] == [True] * len(EVERY)
+    assert document["compiled"]["attentions"][0]["fused"] is True
+
+
+@needs_rtx
+@pytest.mark.parametrize(("required", "met"), [("fp16:75%", True), ("fp16:90%", False), ("fp32:100%", True)])
+def test_requirements(tmp_path: Path, required: str, met: bool) -> None:
+    found = check_graph(save(tmp_path / "g.onnx", attention()), RTX, require=required)
+    assert (found.missed is None) == met
+    assert found.illegal is None
+    if not met:
+        assert found.missed is not None
+        assert "FP32: head.linear" in found.missed
+
+
+@needs_rtx
+def test_why_an_attention_is_not_fused(tmp_path: Path) -> None:
+    found = check_graph(save(tmp_path / "g.onnx", attention("float")), RTX)
+    assert found.compiled is not None
+    [explained] = found.compiled.attentions
+    assert not explained.fused
+    assert explained.reason is not None
+    assert "FP32" in explained.reason
+
+
+@needs_rtx
+def test_a_dynamic_graph_is_counted_at_its_best_shape(tmp_path: Path) -> None:
+    graph = save(tmp_path / "g.onnx", attention(batch="N"))
+    found = check_graph(graph, RTX)
+    assert found.illegal is not None
+    assert "dynamic" in found.illegal
+    shapes = [f"{name}=1x64x32:4x64x32:8x64x32" for name in "qk"]
+    found = check_graph(graph, RTX, BuildSettings(shapes=parse_shapes(shapes)))
+    assert (found.illegal, found.skipped) == (None, None)
+    assert found.compiled is not None
+    assert found.compiled.macs["fp32"] == 4 * 64 * 32 * 32
+
+
+def test_an_illegal_graph_is_not_built(tmp_path: Path) -> None:
+    found = check_graph(save(tmp_path / "g.onnx", asymmetric()), EVERY)
+    assert (found.compiled, found.skipped) == (None, "not built: the graph is illegal")
+    assert found.illegal is not None
+    assert found.illegal.startswith(f"{tmp_path / 'g.onnx'} is illegal for jetpack6, jetpack7, trt11, rtx: ")
+    assert "(and 3 more)" in found.illegal
+    assert not any(row["legal"] for row in found.to_json()["targets"])
+
+
+@needs_rtx
+def test_tensorrt_rtx_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that no rule of ours would know."""
+    monkeypatch.setattr(check, "find_problems", lambda model, target, profiled: [])
+    found = check_graph(save(tmp_path / "g.onnx", asymmetric()), EVERY)
+    assert found.compiled is None
+    assert found.illegal is not None
+    assert "TensorRT refuses node 'quantize' (QuantizeLinear)" in found.illegal
+    assert not any(row["legal"] for row in found.to_json()["targets"])
+
+
+def test_without_tensorrt_rtx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "installed", lambda backend: False)
+    graph = save(tmp_path / "g.onnx", attention())
+    found = check_graph(graph, EVERY)
+    assert found.illegal is None
+    assert found.skipped == f"not built: TensorRT-RTX is not installed, {INSTALL_HINT}"
+    with pytest.raises(MissingDependency, match=r"^fp16:95% can only be seen in a build"):
+        check_graph(graph, EVERY, require="fp16:95%")

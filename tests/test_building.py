@@ -1,0 +1,87 @@
+"""What is built from what, under which name, and the line that does it without us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Result
+from graphs import build, content
+
+from hiresvit import building
+from hiresvit.building import build_file, find_graph, plan_name, trtexec_lines
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.export.engine import BuildSettings
+from hiresvit.plan import read_sidecar
+from hiresvit.tensorrt_api import INSTALL_HINT, installed
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content(build("g (float[1,8] x) => (float[1,8] y) { y = Relu(x) }")))
+    return path
+
+
+def test_names(tmp_path: Path, graph: Path) -> None:
+    assert plan_name(graph, None, None) == Path("net.plan")
+    assert plan_name(tmp_path, None, None) == Path(f"{tmp_path.name}-fp16.plan")
+    assert plan_name(tmp_path, None, "int8") == Path(f"{tmp_path.name}-int8.plan")
+    assert plan_name(graph, Path("a/b.engine"), None) == Path("a/b.engine")
+    with pytest.raises(UsageError, match=r"give a name that ends in \.plan$"):
+        plan_name(graph, Path("net.trt"), None)
+
+
+def test_a_graph_of_a_bundle(exported: tuple[Path, Result], graph: Path) -> None:
+    folder, _ = exported
+    assert find_graph(folder) == folder / "fp16.onnx"
+    assert find_graph(folder, "simplified") == folder / "simplified.onnx"
+    assert find_graph(graph) == graph
+    with pytest.raises(UsageError, match=r"^--graph cpu: one of fp16, int8, simplified, fp32$"):
+        find_graph(folder, "cpu")
+    with pytest.raises(UsageError, match=r"is one file$"):
+        find_graph(graph, "fp16")
+
+
+@pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
+def test_files_that_are_there_stay(tmp_path: Path, graph: Path) -> None:
+    target = tmp_path / "out" / "a.plan"
+    made = build_file(graph, target, BuildSettings())
+    assert [path.name for path in made.paths] == ["a.plan", "a.plan.json"]
+    assert sorted(path.name for path in target.parent.iterdir()) == ["a.plan", "a.plan.json"]
+    for path in made.paths:
+        made.paths[0].unlink() if path.suffix == ".json" else None
+        with pytest.raises(HiresvitError, match=r"exists; pass --force"):
+            build_file(graph, target, BuildSettings())
+    again = build_file(graph, target, BuildSettings(), force=True)
+    sidecar = read_sidecar(target)
+    assert sidecar is not None
+    assert sidecar.report == again.report
+
+
+def test_a_line_for_what_is_installed(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "installed", lambda backend: False)
+    monkeypatch.setattr(building, "installed_version", lambda backend: None)
+    titles = [line["title"] for line in trtexec_lines(graph, None, BuildSettings())]
+    assert titles == ["TensorRT 10", "TensorRT 11", "TensorRT-RTX 1"]
+    [line] = trtexec_lines(graph, None, BuildSettings(sm=(86,)))  # only RTX has it
+    assert line["title"] == "TensorRT-RTX 1"
+    with pytest.raises(UsageError, match=r"is an option of TensorRT-RTX"):
+        trtexec_lines(graph, None, BuildSettings(backend="tensorrt", sm=(86,)))
+    with pytest.raises(UsageError, match=r"^backend 'x': one of"):
+        trtexec_lines(graph, None, BuildSettings(backend="x"))
+
+
+@pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
+def test_a_line_for_the_version_that_is_installed(graph: Path) -> None:
+    [line] = trtexec_lines(graph, Path("a.plan"), BuildSettings(backend="tensorrt_rtx"))
+    assert line["title"].startswith("TensorRT-RTX 1.")
+    assert line["line"].startswith(f"tensorrt_rtx --onnx={graph} --saveEngine=a.plan ")
+
+
+def test_a_line_is_only_for_what_could_be_built(tmp_path: Path, graph: Path) -> None:
+    with pytest.raises(HiresvitError, match=r"cannot read"):
+        trtexec_lines(tmp_path / "no.onnx", None, BuildSettings())
+    shapes = {"x": ((1, 8), (1, 8), (2, 8))}
+    with pytest.raises(UsageError, match=r"no axis is dynamic"):
+        trtexec_lines(graph, None, BuildSettings(shapes=shapes))
