@@ -8,7 +8,7 @@ help:
 	@echo "make demo      export HRViT-b1, and a trained nano in INT8 that answers for examples/street.jpg"
 	@echo "make test      what CI runs: ruff, mypy, the tests without the slow ones"
 	@echo "make test-all  the same with the slow ones"
-	@echo "make bench     run every script in benchmarks/ but the training"
+	@echo "make bench     run every script in benchmarks/ but the training and what needs a GPU"
 	@echo "make clean     remove .venv, demo/ and all caches"
 
 setup: .venv/installed
@@ -48,8 +48,11 @@ test: lint
 test-all: lint
 	$(PYTEST)
 
+# What takes hours, and what needs a GPU.
+NOT_HERE := benchmarks/train_scenes.py benchmarks/cuda_layer.py
+
 bench: setup
-	@for script in $(filter-out benchmarks/train_scenes.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out $(NOT_HERE),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,6 +24,7 @@ import typer
 
 from hiresvit import cli_options as opt
 from hiresvit import cli_output as out
+from hiresvit.cli_engine import build, check
 from hiresvit.cli_export import calibrate, convert, export
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.version import __version__
@@ -69,6 +70,8 @@ def list_models(as_json: opt.Json = False) -> None:
 
 app.command()(export)
 app.command()(calibrate)
+app.command()(build)
+app.command()(check)
 app.command()(convert)
 
 
@@ -152,6 +155,9 @@ def bench(
     graph: opt.Graph = None,
     min_s: Annotated[float, typer.Option(help="Seconds to measure each side for.")] = 3.0,
     budget_ms: Annotated[float | None, typer.Option(help="Most the median may take.")] = None,
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph", help="Launch the kernels of a plan as one.")
+    ] = False,
     threads: opt.Threads = None,
     as_json: opt.Json = False,
 ) -> None:
@@ -172,9 +178,9 @@ def bench(
     from hiresvit.sources import measure_sources
 
     with ExitStack() as stack:
-        threads = threads or len(os.sched_getaffinity(0))
-        measured = measure_sources(_open(stack, sources, options, graph, threads), min_s)
-        latency = {"threads": threads, **measured}
+        used = threads or len(os.sched_getaffinity(0))
+        opened = _open(stack, sources, options, graph, threads, threads_used=used, cuda_graph=cuda_graph)
+        latency = {"threads": used, **measure_sources(opened, min_s)}
     over = [
         f"{name}: the median is {side['median_ms']:.2f} ms, --budget-ms allows {budget_ms:g}"
         for name, side in latency["sides"].items()
@@ -307,11 +313,21 @@ def doctor(as_json: opt.Json = False) -> None:
 
 
 def _open(
-    stack: ExitStack, texts: Sequence[str], options: dict[str, Any], graph: str | None, threads: int | None
+    stack: ExitStack,
+    texts: Sequence[str],
+    options: dict[str, Any],
+    graph: str | None,
+    threads: int | None,
+    *,
+    threads_used: int | None = None,
+    cuda_graph: bool = False,
 ) -> list[Source]:
-    """Open what the texts name and close it with ``stack``; each option goes where it applies, or is refused."""
+    """Open what the texts name and close it with ``stack``; each option goes where it applies, or is refused.
+
+    ``threads`` are what was asked for, ``threads_used`` what is taken where nothing was.
+    """
     out.load_onnxruntime()
-    from hiresvit.sources import open_source
+    from hiresvit.sources import is_plan, open_source
 
     names = [text for text in texts if not Path(text).suffix and not Path(text).exists()]
     folders = [text for text in texts if Path(text).is_dir()]
@@ -320,11 +336,23 @@ def _open(
         raise UsageError(f"{given}: for a model name; {', '.join(texts)} brings its own")
     if graph and not folders:
         raise UsageError(f"--graph picks a file of a bundle folder; there is none in {', '.join(texts)}")
+    plans = [is_plan(text, graph if text in folders else None) for text in texts]
+    if threads and all(plans):
+        raise UsageError(f"--threads {threads} is for PyTorch and ONNX Runtime; a plan runs on the GPU")
+    if cuda_graph and not any(plans):
+        raise UsageError(f"--cuda-graph is for a plan; there is none in {', '.join(texts)}")
     opened = []
     for text in texts:
-        own = options if text in names else {}
-        source = open_source(text, **own, graph=graph if text in folders else None, threads=threads)
+        source = open_source(
+            text,
+            graph=graph if text in folders else None,
+            threads=threads or threads_used,
+            cuda_graph=cuda_graph,
+            **(options if text in names else {}),
+        )
         stack.enter_context(source.runner)
+        for note in source.notes:
+            print(f"note: {source.label}: {note}", file=sys.stderr)
         opened.append(source)
     return opened
 

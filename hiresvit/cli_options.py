@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Texts = list[str] | None
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hiresvit list`.")]
-Anything = Annotated[str, typer.Argument(help="A model name, an .onnx file or a bundle folder.")]
+Anything = Annotated[str, typer.Argument(help="A model name, an .onnx file, a plan or a bundle folder.")]
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.")
 ]
@@ -45,7 +45,8 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 Graph = Annotated[
     str | None,
     typer.Option(
-        "--graph", help="Which of a bundle: fp32, simplified, cpu, fp16 or int8; default: the fastest here."
+        "--graph",
+        help="Of a bundle: fp32, simplified, cpu, fp16, int8, plan or int8_plan; default: the fastest here.",
     ),
 ]
 MinSqnr = Annotated[Texts, typer.Option("--min-sqnr", metavar="DB", help="Least SQNR in dB.")]

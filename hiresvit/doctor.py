@@ -6,20 +6,52 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hiresvit.errors import MissingDependency
-from hiresvit.export.engine import INSTALL_HINT, build_engine
+from hiresvit import cuda
+from hiresvit.errors import HiresvitError, MissingDependency
 from hiresvit.runtime.runner import open_runner
+from hiresvit.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend
 from hiresvit.version import __version__
 
+Platform = Literal["jetpack6", "jetpack7", "nvidia", "cpu"]
+PLATFORMS: dict[Platform, str] = {
+    "jetpack6": "Jetson with JetPack 6 (TensorRT 10.3, CUDA 12.6)",
+    "jetpack7": "Jetson with JetPack 7 (TensorRT 10.13 or later, CUDA 13)",
+    "nvidia": "NVIDIA GPU with a driver",
+    "cpu": "no NVIDIA GPU",
+}
+
+_SYSTEM = "TensorRT is the system's own: make the environment with python3 -m venv --system-site-packages"
+_NO_RTX = "not for Jetson, which builds and runs plans with its own TensorRT"
+_NO_GPU = "plans need an NVIDIA GPU: ONNX Runtime runs the .onnx graphs here; run plans on the device"
+BUILD_HINTS: dict[Platform, dict[Backend, str]] = {
+    "jetpack6": {"tensorrt": _SYSTEM, "tensorrt_rtx": _NO_RTX},
+    "jetpack7": {"tensorrt": _SYSTEM, "tensorrt_rtx": _NO_RTX},
+    "nvidia": {"tensorrt": "pip install tensorrt", "tensorrt_rtx": INSTALL_HINT},
+    "cpu": {
+        "tensorrt": "TensorRT builds on the GPU that runs the plan: build there, or build with TensorRT-RTX here",
+        "tensorrt_rtx": INSTALL_HINT,
+    },
+}
+RUN_HINTS: dict[Platform, dict[Backend, str]] = {
+    "jetpack6": {"tensorrt": f"{_SYSTEM}; {cuda.BINDINGS_12}", "tensorrt_rtx": _NO_RTX},
+    "jetpack7": {"tensorrt": f"{_SYSTEM}; {cuda.BINDINGS_13}", "tensorrt_rtx": _NO_RTX},
+    "nvidia": {
+        "tensorrt": f"pip install tensorrt; {cuda.BINDINGS_13} (for a driver of CUDA 12: {cuda.BINDINGS_12})",
+        "tensorrt_rtx": f"a GPU of the RTX 30 series or later; {INSTALL_HINT}; {cuda.BINDINGS_13} (for a driver of"
+        f" CUDA 12: {cuda.BINDINGS_12})",
+    },
+    "cpu": {"tensorrt": _NO_GPU, "tensorrt_rtx": _NO_GPU},
+}
+
 # `tensorrt` is the system's own on a Jetson, `dev` is for working on hiresvit itself.
-_SHOWN_EXTRAS = (None, "rtx")
+_SHOWN_EXTRAS = (None, "rtx", "cuda")
 
 
 @dataclass(frozen=True)
@@ -55,6 +87,7 @@ def examine() -> dict[str, Any]:
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.machine()}",
             "cpus": len(os.sched_getaffinity(0)),
+            "platform": PLATFORMS[find_platform()],
         },
         "libraries": [asdict(library) for library in _libraries()],
         "abilities": [asdict(ability) for ability in _abilities()],
@@ -91,16 +124,32 @@ def _version(name: str) -> str | None:
         return None
 
 
+def find_platform() -> Platform:
+    """What this machine is, by the files that NVIDIA's systems and drivers have; nothing is loaded for it."""
+    release = cuda.jetson_release()
+    if release is None:
+        return "nvidia" if cuda.has_driver() else "cpu"
+    return "jetpack7" if release >= cuda.JETPACK_7 else "jetpack6"
+
+
 def _abilities() -> list[Ability]:
     again = "install hiresvit again: pip install --force-reinstall hiresvit"
+    here = find_platform()
     with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
         graph = Path(folder, "one_node.onnx")
-        return [
+        rows = [
             _try("PyTorch, CPU", _try_torch, required=True, hint=again),
             _try("ONNX Runtime, CPU", lambda: _try_onnxruntime(graph), required=True, hint=again),
-            _try("TensorRT-RTX, build plans", lambda: _try_rtx(graph), required=False, hint=INSTALL_HINT),
-            _trtexec(),
         ]
+        for backend in reversed(BACKENDS):
+            building = partial(_try_build, graph, backend)
+            name = TITLES[backend]
+            rows.append(
+                _try(f"{name}, build plans", building, required=False, hint=BUILD_HINTS[here][backend])
+            )
+            running = partial(_try_run, graph, backend, rows[-1].works)
+            rows.append(_try(f"{name}, run plans", running, required=False, hint=RUN_HINTS[here][backend]))
+        return rows
 
 
 def _try(name: str, attempt: Callable[[], str], *, required: bool, hint: str) -> Ability:
@@ -128,10 +177,25 @@ def _try_onnxruntime(graph: Path) -> str:
     return str(onnxruntime.__version__)
 
 
-def _try_rtx(graph: Path) -> str:
+def _try_build(graph: Path, backend: Backend) -> str:
+    from hiresvit.export.engine import BuildSettings, build_engine
+
     _write_one_node(graph)
-    report = build_engine(graph, graph.with_suffix(".plan"))
-    return f"{report.version}, needs no GPU"
+    report = build_engine(graph, graph.with_suffix(".plan"), BuildSettings(backend=backend))
+    return f"{report.version}, {f'on {report.device}' if report.device else 'needs no GPU'}"
+
+
+def _try_run(graph: Path, backend: Backend, built: bool) -> str:
+    """Run the plan that was just built, which asks for a CUDA binding and a GPU first."""
+    import numpy as np
+
+    if not built:
+        raise MissingDependency(f"{TITLES[backend]} does not build a plan here that could be run")
+    with open_runner(graph.with_suffix(".plan")) as runner:
+        answer = runner({"x": np.ones((1, 4), np.float32)})
+    if not np.array_equal(answer["y"], np.ones((1, 4), np.float32)):
+        raise HiresvitError(f"the plan of Relu(1) answers {answer['y'].tolist()}")
+    return "a plan of one node gives the right answer"
 
 
 def _write_one_node(graph: Path) -> None:
@@ -141,11 +205,3 @@ def _write_one_node(graph: Path) -> None:
     sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
     body = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one_node", sides[:1], sides[1:])
     onnx.save(helper.make_model(body, ir_version=9, opset_imports=[helper.make_opsetid("", 20)]), graph)
-
-
-def _trtexec() -> Ability:
-    """Plans are not run by hiresvit itself yet; TensorRT's own program does it where there is a GPU."""
-    found = shutil.which("trtexec")
-    detail = f"with {found}" if found else "trtexec is not on the PATH; hiresvit has no TensorRT runner yet"
-    hint = None if found else "on the device: TensorRT with trtexec (JetPack has it)"
-    return Ability("TensorRT, run plans", found is not None, False, detail, hint)

@@ -16,24 +16,30 @@ from hiresvit.bundle import MANIFEST, Bundle, Role, read_bundle, read_golden
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
+from hiresvit.export.attentions import count_attentions
 from hiresvit.export.contract import input_spec, output_specs, read_stamp
 from hiresvit.export.deployed import Deployed
-from hiresvit.export.engine import count_attentions
 from hiresvit.models import MODELS, create_model, enliven, find_model
+from hiresvit.plan import SUFFIXES, read_header, read_sidecar
 from hiresvit.runtime.runner import Casting, Runner, open_runner
+from hiresvit.runtime.tensorrt_runner import TensorRTRunner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ModelSpec
 
 GRAPHS: tuple[Role, ...] = ("fp32", "simplified", "cpu", "fp16", "int8")
+# What of a bundle can be run, and the stage whose gate it is held to.
+PLANS: dict[Role, str] = {"plan": "fp16", "int8_plan": "int8"}
+STAGES: dict[Role, str] = {**{role: str(role) for role in GRAPHS}, "fp32": "onnx", **PLANS}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A runner, what it is called in tables, and its spec where that is known."""
+    """A runner, what it is called in tables, its spec where that is known, and what its library said about it."""
 
     runner: Runner
     spec: ModelSpec | None
     label: str
+    notes: tuple[str, ...] = ()
 
 
 def open_source(
@@ -41,13 +47,15 @@ def open_source(
     *,
     graph: str | None = None,
     threads: int | None = None,
+    cuda_graph: bool = False,
     **model_options: Any,
 ) -> Source:
-    """Open a model name (PyTorch), an ``.onnx`` file or a bundle's ``graph`` (default: cpu).
+    """Open a model name (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph`` (default: cpu).
 
-    ``model_options`` are those of `create_model`; None stands for its default. A bundle is verified and its golden
-    pair replayed first. Raises UsageError for a name that is none of these and for options that do not apply,
-    ArtefactError for what is damaged, HiresvitError for what is missing.
+    ``threads`` are for PyTorch and ONNX Runtime, ``cuda_graph`` is for a plan (see `open_runner`); neither has a say
+    in the other. ``model_options`` are those of `create_model`; None stands for its default. A bundle is verified
+    and its golden pair replayed first. Raises UsageError for a name that is none of these and for options that do
+    not apply, ArtefactError for what is damaged, HiresvitError for what is missing.
     """
     path = Path(text)
     if not path.exists() and not path.suffix:
@@ -58,12 +66,17 @@ def open_source(
     if given := [name for name, value in model_options.items() if value is not None]:
         raise UsageError(f"{text} is a file and brings its own {', '.join(given)}: leave the option out")
     if path.is_dir():
-        return _open_bundle(path, graph, threads)
+        return _open_bundle(path, graph, partial(_open_file, threads=threads, cuda_graph=cuda_graph))
     if graph is not None:
         raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
-    runner = open_runner(path, threads=threads)
+    runner = _open_file(path, threads=threads, cuda_graph=cuda_graph)
     stamped = read_stamp(_metadata(path))
-    return Source(Casting(runner), stamped[0] if stamped else None, path.name)
+    return Source(Casting(runner), stamped[0] if stamped else None, path.name, _notes(runner))
+
+
+def is_plan(text: str, graph: str | None = None) -> bool:
+    """Whether a text, with the file of a bundle that is taken from it, names something that runs on a GPU."""
+    return Path(text).suffix in SUFFIXES or graph in PLANS
 
 
 def _open_model(name: str, threads: int | None, options: dict[str, Any]) -> Source:
@@ -77,28 +90,40 @@ def _open_model(name: str, threads: int | None, options: dict[str, Any]) -> Sour
     return Source(runner, spec, f"{name} (PyTorch)")
 
 
-def _open_bundle(folder: Path, graph: str | None, threads: int | None) -> Source:
+def _open_file(path: Path, *, threads: int | None, cuda_graph: bool) -> Runner:
+    if path.suffix in SUFFIXES:
+        return open_runner(path, cuda_graph=cuda_graph)
+    return open_runner(path, threads=threads)
+
+
+def _open_bundle(folder: Path, graph: str | None, open_file: Callable[[Path], Runner]) -> Source:
     bundle = read_bundle(folder)
     # The fastest on this machine's CPU; a bundle with a dynamic batch has none made for it.
     wanted = graph or next((role for role in ("cpu", "simplified") if role in _roles(bundle)), "fp32")
-    role = next((role for role in GRAPHS if role == wanted), None)
+    role = next((role for role in STAGES if role == wanted), None)
     if role is None:
-        raise UsageError(f"--graph {graph}: one of {', '.join(GRAPHS)}")
-    runner = Casting(open_runner(bundle.path(role), threads=threads))
+        raise UsageError(f"--graph {graph}: one of {', '.join(STAGES)}")
+    opened = open_file(bundle.path(role))
+    runner = Casting(opened)
     _replay_golden(bundle, runner, role)
-    return Source(runner, bundle.manifest.spec, f"{folder.name}/{role}")
+    return Source(runner, bundle.manifest.spec, f"{folder.name}/{role}", _notes(opened))
+
+
+def _notes(runner: Runner) -> tuple[str, ...]:
+    """What TensorRT has said on loading a plan, for example that it was built on another model of GPU."""
+    return runner.warnings if isinstance(runner, TensorRTRunner) else ()
 
 
 def _replay_golden(bundle: Bundle, runner: Runner, role: Role) -> None:
     """Raise ArtefactError unless this machine gives what the exporting machine gave, within the export's gate."""
     inputs, outputs = read_golden(bundle.path("golden"))
-    stage = "onnx" if role == "fp32" else role
+    stage = STAGES[role]
     gates = {done["stage"]: Gate(**done["gate"]) for done in (bundle.manifest.parity or {}).get("stages", ())}
     try:
         report = compare_runs(outputs, runner(inputs), bundle.manifest.spec.task)
         failures = check_gate(report, gates.get(stage, GATES[stage]), stage)
     except (KeyError, HiresvitError) as error:  # other names or shapes than the graph's, NaN
-        failures = [f"it does not fit {role}.onnx ({error})"]
+        failures = [f"it does not fit the {role} file ({error})"]
     if failures:
         what = failures[0].partition("; --")[0]  # no option of the reader's would lift it
         raise ArtefactError(
@@ -107,6 +132,10 @@ def _replay_golden(bundle: Bundle, runner: Runner, role: Role) -> None:
 
 
 def _metadata(path: Path) -> dict[str, str]:
+    """What a graph says about itself; for a plan, what stands beside it."""
+    if path.suffix in SUFFIXES:
+        sidecar = read_sidecar(path)
+        return sidecar.metadata if sidecar else {}
     return {prop.key: prop.value for prop in onnx.load(path, load_external_data=False).metadata_props}
 
 
@@ -146,10 +175,16 @@ def inspect_source(text: str) -> dict[str, Any]:
                 "outputs": [spec.__dict__ for spec in runner.outputs],
             }
         return {"kind": "graph", "path": str(path), **graph_summary(path), **tensors}
+    if path.suffix in SUFFIXES:
+        header, sidecar = read_header(path), read_sidecar(path)
+        known = {"graph": sidecar.graph, "engine": sidecar.report.to_json()} if sidecar else {}
+        return {"kind": "plan", "path": str(path), "bytes": path.stat().st_size, **asdict(header), **known}
     if text in MODELS:
         return {"kind": "model", **describe_model(text)}
     if path.exists():
-        raise UsageError(f"{text}: give a model name, an .onnx file or a bundle folder (one with {MANIFEST})")
+        raise UsageError(
+            f"{text}: give a model name, an .onnx file, a plan or a bundle folder (one with {MANIFEST})"
+        )
     if path.suffix or len(path.parts) > 1:
         raise HiresvitError(f"{text} does not exist")
     find_model(text)

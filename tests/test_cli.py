@@ -233,7 +233,10 @@ BAD_ARGUMENTS = [
     ("bench a.onnx --min-s nan", 2, "--min-s nan: give a number of 0 or more"),
     ("bench a.onnx --min-s inf", 2, "--min-s inf: give a number of 0 or more"),
     ("bench a.onnx --budget-ms -1", 2, "--budget-ms -1: give a number of 0 or more"),
-    ("bench a.plan", 6, "a.plan: running a plan needs a GPU"),
+    ("bench a.plan", 1, "cannot read a.plan: No such file"),
+    ("bench a.plan --threads 2", 2, "a plan runs on the GPU"),
+    ("bench a.onnx --cuda-graph", 2, "--cuda-graph is for a plan; there is none in a.onnx"),
+    ("inspect a.plan", 1, "cannot read a.plan: No such file"),
     ("run hrvit_b1 no.png", 1, "no.png: no such file; give the path of a picture"),
     ("run hrvit_b1 no.png -o overlay.jpg", 2, "the overlay is a PNG"),
 ]

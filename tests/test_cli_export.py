@@ -16,7 +16,7 @@ from PIL import Image
 
 from hiresvit.bundle import read_bundle
 from hiresvit.evaluation.parity import GATES
-from hiresvit.export.engine import rtx_available
+from hiresvit.tensorrt_api import installed
 
 Exported = tuple[Path, Result]
 GRAPHS = {"fp32.onnx", "simplified.onnx", "cpu.onnx", "fp16.onnx"}
@@ -46,9 +46,9 @@ def test_export_leaves_a_verified_bundle_and_only_that(exported: Exported) -> No
     assert list(folder.parent.iterdir()) == [folder]
     bundle = read_bundle(folder)
     assert bundle.unlisted == ()
-    plan = {"fp16.plan"} if rtx_available() else set()
+    plan = {"fp16.plan", "fp16.plan.json"} if installed("tensorrt_rtx") else set()
     assert {entry.name for entry in bundle.manifest.files} == GRAPHS | plan | {"golden.npz"}
-    assert (bundle.manifest.engine is not None) == rtx_available()
+    assert (bundle.manifest.engine is not None) == installed("tensorrt_rtx")
     assert [stage["stage"] for stage in bundle.manifest.parity["stages"]] == [
         "onnx",
         "simplified",

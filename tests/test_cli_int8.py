@@ -21,7 +21,7 @@ from hiresvit.bundle import read_bundle
 from hiresvit.calibration.table import load_table
 from hiresvit.data import sample_images
 from hiresvit.export.contract import read_stamp, stamp
-from hiresvit.export.engine import rtx_available
+from hiresvit.tensorrt_api import installed
 
 WEIGHTS = Path(__file__).parents[1] / "examples" / "hrvit_nano.safetensors"
 Exported = tuple[Path, Result]
@@ -48,7 +48,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Exported
 def test_the_bundle_has_both(exported: Exported) -> None:
     folder, result = exported
     bundle = read_bundle(folder)
-    plans = {"fp16.plan", "int8.plan"} if rtx_available() else set()
+    plans = {f"{name}.plan{end}" for name in ("fp16", "int8") for end in ("", ".json")}
+    plans = plans if installed("tensorrt_rtx") else set()
     names = {entry.name: entry.parent for entry in bundle.manifest.files}
     assert names.keys() == plans | {
         *(
@@ -72,7 +73,7 @@ def test_the_bundle_has_both(exported: Exported) -> None:
     assert output["agreement"] > 0.97
     int8 = json.loads(result.out)["manifest"]["int8"]
     assert int8["quantize"]["macs_share"] > 0.8
-    if rtx_available():
+    if installed("tensorrt_rtx"):
         assert int8["engine"]["attentions_fused"] == bundle.manifest.engine["attentions_fused"] > 0
         assert int8["engine"]["precision"]["int8"] == int8["quantize"]["sites_int8"]
         assert int8["verdict"]
@@ -82,7 +83,7 @@ def test_people_see_int8_beside_fp16(cli: Cli, exported: Exported) -> None:
     said = cli("inspect", exported[0]).out
     assert "6 pictures of" in said
     assert "in FP16 stay" in said
-    if rtx_available():
+    if installed("tensorrt_rtx"):
         assert "plans, built and not run" in said
         assert "INT8 plan has" in said
 

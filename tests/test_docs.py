@@ -199,9 +199,26 @@ def test_int8_rules_and_methods_are_described() -> None:
     assert f"| `{DEFAULT_METHOD}` | has the least squared error after rounding; the default |" in text
 
 
+def rules_table() -> str:
+    """Every rule of `hiresvit check` with its level, where a target has another, and what it looks for."""
+    from hiresvit.export.legality import RULES
+
+    lines = ["| rule | level | what it finds |", "|---|---|---|"]
+    for rule in RULES:
+        other = ", ".join(f"{target}: {level or 'not asked'}" for target, level in rule.elsewhere.items())
+        what = " ".join((rule.find.__doc__ or "").split())
+        lines.append(f"| `{rule.name}` | {rule.level}{f' ({other})' if other else ''} | {what} |")
+    attention = "Attentions that will not be one kernel, see below."
+    return "\n".join([*lines, f"| `attention` | advice | {attention} |"])
+
+
+def test_every_rule_is_documented() -> None:
+    assert rules_table() in read("docs/check.md"), f"write this there:\n{rules_table()}"
+
+
 def test_report_tables_have_every_key() -> None:
-    from hiresvit.export.engine import EngineReport
     from hiresvit.export.fp16 import Fp16Report
+    from hiresvit.plan import EngineReport
 
     fp16 = {field.name for field in dataclasses.fields(Fp16Report)}
     assert report_keys("docs/fp16.md", "What the report means") == fp16 | {"activation_hazards"}
@@ -262,9 +279,9 @@ def test_damage_is_found_without_python(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path: Path) -> None:
-    from hiresvit.export.engine import INSTALL_HINT, rtx_available
+    from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
-    if not rtx_available():
+    if not installed("tensorrt_rtx"):
         pytest.skip(INSTALL_HINT)
     [example] = blocks(read("README.md"), "python")
     result = subprocess.run(

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hiresvit.doctor import examine, missing
-from hiresvit.export.engine import INSTALL_HINT, rtx_available
+import pytest
+
+from hiresvit import cuda
+from hiresvit.doctor import BUILD_HINTS, PLATFORMS, RUN_HINTS, examine, find_platform, missing
+from hiresvit.tensorrt_api import BACKENDS, installed
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,10 +26,48 @@ def test_what_the_package_needs_is_here() -> None:
     assert missing(found) is None
 
 
-def test_the_plan_builder_is_tried() -> None:
-    [ability] = [row for row in examine()["abilities"] if "RTX" in row["name"]]
-    assert ability["works"] == rtx_available()
-    assert (ability["hint"] is None) == ability["works"]
+def test_every_runner_is_named_and_tried() -> None:
+    abilities = {row["name"]: row for row in examine()["abilities"]}
+    assert list(abilities) == [
+        "PyTorch, CPU",
+        "ONNX Runtime, CPU",
+        "TensorRT-RTX, build plans",
+        "TensorRT-RTX, run plans",
+        "TensorRT, build plans",
+        "TensorRT, run plans",
+    ]
+    assert abilities["TensorRT-RTX, build plans"]["works"] == installed("tensorrt_rtx")
+    for row in abilities.values():
+        assert row["detail"]
+        assert (row["hint"] is None) == row["works"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "platform"),
+    [
+        (
+            "etc/nv_tegra_release",
+            "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic",
+            "jetpack6",
+        ),
+        ("etc/nv_tegra_release", "# R38 (release), REVISION: 4.0, GCID: 1, BOARD: generic", "jetpack7"),
+        ("etc/nv_tegra_release", "# R39 (release), REVISION: 2.0", "jetpack7"),
+        ("proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX", "nvidia"),
+        ("etc/hostname", "laptop", "cpu"),
+    ],
+    ids=["36", "38", "39", "nvidia", "cpu"],
+)
+def test_platforms_are_known_by_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, platform: str
+) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(text)
+    monkeypatch.setattr(cuda, "_TEGRA_RELEASE", tmp_path / "etc/nv_tegra_release")
+    monkeypatch.setattr(cuda, "_DRIVER_FILES", (tmp_path / "proc/driver/nvidia/version",))
+    assert find_platform() == platform
+    for hints in (BUILD_HINTS, RUN_HINTS):
+        assert set(hints) == set(PLATFORMS)
+        assert all(set(row) == set(BACKENDS) for row in hints.values())
 
 
 def examined_without(*modules: str) -> tuple[dict[str, dict[str, object]], str]:
@@ -40,20 +81,20 @@ def examined_without(*modules: str) -> tuple[dict[str, dict[str, object]], str]:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     abilities, said = json.loads(done.stdout)
-    return {row["name"].split(",")[0]: row for row in abilities}, said
+    return {row["name"]: row for row in abilities}, said
 
 
 def test_a_library_that_cannot_be_imported_is_found_and_named() -> None:
     abilities, said = examined_without("torch", "onnxruntime")
-    assert not abilities["PyTorch"]["works"]
-    assert not abilities["ONNX Runtime"]["works"]
+    assert not abilities["PyTorch, CPU"]["works"]
+    assert not abilities["ONNX Runtime, CPU"]["works"]
     assert "PyTorch, CPU does not work here: install" in said
     assert "ONNX Runtime" in said
 
 
 def test_without_onnx_nothing_is_written_and_nothing_raises() -> None:
     abilities, said = examined_without("onnx")
-    assert abilities["PyTorch"]["works"]
-    assert not abilities["ONNX Runtime"]["works"]
-    assert abilities["TensorRT-RTX"] == {**abilities["TensorRT-RTX"], "works": False, "hint": INSTALL_HINT}
+    assert abilities["PyTorch, CPU"]["works"]
+    assert not abilities["ONNX Runtime, CPU"]["works"]
+    assert abilities["TensorRT-RTX, build plans"]["works"] is False
     assert "TensorRT" not in said, "building plans is optional"

@@ -17,13 +17,13 @@ PACKAGE = ROOT / "hiresvit"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("pipeline", "quantizing", "sources", "doctor"),
+    ("pipeline", "quantizing", "building", "sources", "doctor"),
     ("int8",),
     ("judging",),
     ("calibration", "evaluation"),
     ("models", "export", "runtime"),
-    ("bundle", "preprocess", "data"),
-    ("street", "files"),
+    ("bundle", "preprocess", "data", "plan", "cuda"),
+    ("street", "files", "tensorrt_api"),
     ("cityscapes", "spec", "errors", "version"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -87,7 +87,7 @@ def test_help_loads_nothing_heavy(argument: str) -> None:
 
 def test_a_device_without_torch_can_run_and_compare() -> None:
     modules = (
-        ("runtime", ("runner", "onnxruntime_runner", "predictor")),
+        ("runtime", ("runner", "onnxruntime_runner", "tensorrt_runner", "preflight", "predictor")),
         ("evaluation", ("parity", "latency", "ranges", "report", "accuracy", "chart")),
     )
     names = [f"hiresvit.{package}.{module}" for package, members in modules for module in members]

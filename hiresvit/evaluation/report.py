@@ -16,6 +16,7 @@ from rich.text import Text
 
 from hiresvit.evaluation.report_int8 import int8_report
 from hiresvit.evaluation.tables import Values, make_table, number_text, size_text
+from hiresvit.tensorrt_api import TITLES
 
 TOP_OPERATORS = 6
 _SIDES = (
@@ -53,6 +54,11 @@ def inspect_report(found: Values) -> list[RenderableType]:
         return [models_table([found]), _facts(facts)]
     if found["kind"] == "graph":
         return [_contract_table(found), _graphs_table({found["stage"] or "unknown": found})]
+    if found["kind"] == "plan":
+        facts = {key: _plain(value) for key, value in found.items() if key not in {"kind", "engine"}}
+        if "engine" not in found:
+            return [_facts(facts), "note: nothing stands beside the plan that says more"]
+        return [_facts(facts), _contract_table(found["engine"]), *engine_report(found["engine"])]
     unlisted = [f"note: {name} lies in the folder and is no part of the bundle" for name in found["unlisted"]]
     return [
         _facts(_spec_facts(found["spec"]) | _origin_facts(found)),
@@ -142,9 +148,16 @@ def latency_tables(latency: Values) -> list[RenderableType]:
     return [table, *(f"note: {kind}: {', '.join(names)}" for kind, names in kinds.items())]
 
 
+def engine_report(engine: Values) -> list[RenderableType]:
+    """The table of a built plan, and the builder's warnings."""
+    return [engine_table(engine), *(f"note: {line}" for line in engine["warnings"])]
+
+
 def engine_table(engine: Values) -> Table:
     """Kernels by kind, fused attentions, realised precision and memory of a built plan."""
-    table = make_table(f"plan by {engine['backend']} {engine['version']}", "what", ">count")
+    table = make_table(f"plan by {TITLES[engine['backend']]} {engine['version']}", "what", ">count")
+    table.add_row("for compute capability", engine["compute_capability"])
+    table.add_row("built on", engine["device"] or "no GPU")
     for kind, count in sorted(engine["kernels"].items(), key=lambda item: -item[1]):
         table.add_row(f"{kind} kernels", str(count))
     table.add_row("kernels in all", str(engine["kernel_total"]))

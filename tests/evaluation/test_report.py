@@ -12,9 +12,9 @@ import pytest
 from hiresvit.evaluation import report, tables
 from hiresvit.evaluation.latency import latency_stats, ratio
 from hiresvit.evaluation.parity import Gate, compare_runs
-from hiresvit.export.engine import EngineReport
 from hiresvit.export.fp16 import Fp16Report, ValueLoss
 from hiresvit.export.simplify import SimplifyReport
+from hiresvit.plan import EngineReport
 from hiresvit.spec import Task, TensorSpec
 
 
@@ -108,8 +108,9 @@ ENGINE = EngineReport(
     scratch_bytes=0,
     inputs=(TensorSpec("x", "float32", (1, 3)),),
     outputs=(),
-    max_aux_streams=0,
-    batch=None,
+    device=None,
+    flags={"max_aux_streams": 0},
+    profiles={},
     warnings=(),
 )
 

@@ -1,0 +1,89 @@
+"""What `hiresvit check` prints, from the document of its ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from hiresvit.evaluation.report import engine_report
+from hiresvit.evaluation.tables import Values, make_table
+
+_LEVELS = ("illegal", "hazard", "advice")
+_SHOWN = 8  # modules of a table
+
+
+def check_report(found: Values) -> list[RenderableType]:
+    """Verdicts, then what was found, then what the build made of the graph."""
+    items: list[RenderableType] = [verdict_table(found["targets"])]
+    items += [line for level in _LEVELS for line in _finding_lines(found["targets"], level)]
+    if compiled := found["compiled"]:
+        items += engine_report(compiled["engine"])
+        items.append(f"\nproducts, by multiply-accumulates: {_shares(compiled['macs'])}")
+        items += _attention_items(compiled["attentions"])
+        if compiled["leftovers"]:
+            items.append(leftover_table(compiled["leftovers"]))
+    return [*items, *([found["skipped"]] if found["skipped"] else [])]
+
+
+def verdict_table(targets: Iterable[Values]) -> Table:
+    """One row per target: legal or not, and how much was found."""
+    table = make_table(None, "target", "what it is", "verdict", *(f">{level}" for level in _LEVELS))
+    for row in targets:
+        levels = [finding["level"] for finding in row["findings"]]
+        counts = [str(levels.count(level)) for level in _LEVELS]
+        table.add_row(row["target"], row["title"], "legal" if row["legal"] else "ILLEGAL", *counts)
+    return table
+
+
+def leftover_table(leftovers: Sequence[Values]) -> Table:
+    """What is computed in FP32, by PyTorch module, the most first."""
+    table = make_table("computed in FP32", "module", "operators", ">MMACs", ">kernels beside")
+    for row in leftovers[:_SHOWN]:
+        cells = (", ".join(row["ops"]), f"{row['macs'] / 1e6:.2f}", str(row["kernels"]))
+        table.add_row(row["module"] or "the graph", *cells)
+    if len(leftovers) > _SHOWN:
+        table.add_row(f"and {len(leftovers) - _SHOWN} more", "", "", "")
+    return table
+
+
+def _finding_lines(targets: Sequence[Values], level: str) -> list[str]:
+    """What was found at a level, each once, with the targets that it is about."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for row in targets:
+        for finding in row["findings"]:
+            if finding["level"] == level:
+                about.setdefault((finding["rule"], _finding_text(finding)), []).append(row["target"])
+    names = [row["target"] for row in targets]
+    return [
+        f"{level}, {'every target' if found == names and len(names) > 1 else ', '.join(found)} ({rule}): {text}"
+        for (rule, text), found in about.items()
+    ]
+
+
+def _finding_text(finding: Values) -> str:
+    if not finding["count"]:
+        return str(finding["message"])
+    more = finding["count"] - len(finding["nodes"])
+    where = ", ".join(finding["nodes"]) + (f" and {more} more" if more > 0 else "")
+    return f"{finding['message']} [{where}]"
+
+
+def _attention_items(attentions: Sequence[Values]) -> list[RenderableType]:
+    """A row for each reason that attentions are not fused for, with one of them."""
+    loose: dict[str, list[Values]] = {}
+    for row in attentions:
+        if not row["fused"]:
+            loose.setdefault(row["reason"], []).append(row["attention"])
+    if not loose:
+        return []
+    table = make_table("attentions that TensorRT-RTX did not fuse", ">number", "why", "first")
+    for reason, rows in loose.items():
+        table.add_row(str(len(rows)), reason, rows[0]["node"])
+    return [table]
+
+
+def _shares(macs: Values) -> str:
+    total = sum(macs.values())
+    return ", ".join(f"{100 * count / total:.1f} % {name}" for name, count in macs.items()) or "none"
