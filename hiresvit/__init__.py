@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hiresvit.evaluation.accuracy import evaluate
     from hiresvit.evaluation.latency import measure_latency
     from hiresvit.evaluation.parity import compare
+    from hiresvit.export.check import check_graph
     from hiresvit.export.engine import build_engine
     from hiresvit.export.fp16 import to_fp16
     from hiresvit.export.onnx import export_onnx
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _VERBS = {
     "build_engine": "hiresvit.export.engine",
     "calibrate": "hiresvit.calibration.calibrate",
+    "check_graph": "hiresvit.export.check",
     "compare": "hiresvit.evaluation.parity",
     "create_model": "hiresvit.models",
     "evaluate": "hiresvit.evaluation.accuracy",
@@ -46,6 +48,7 @@ __all__ = [
     "__version__",
     "build_engine",
     "calibrate",
+    "check_graph",
     "compare",
     "create_model",
     "evaluate",

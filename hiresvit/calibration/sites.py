@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from hiresvit.errors import UsageError
+from hiresvit.export.shapes import infer_tensors, module_of, sizes_of
 
 SITE_OPS = ("Conv", "Gemm", "MatMul")
 
@@ -190,28 +190,11 @@ def find_skips(simple: ModelProto, sites: Collection[Site], policy: Policy) -> l
     return skips
 
 
-def module_of(node: str) -> str:
-    """The module of a node that is named ``module.path/OpType``."""
-    return node.rpartition("/")[0]
-
-
 def static_shapes(model: ModelProto) -> Shapes:
     """The shape of every value for a batch of 1; a value whose shape is not static is left out."""
-    single = ModelProto()
-    single.CopyFrom(model)
-    del single.graph.value_info[:]  # a symbolic batch would stay in them
-    for value in single.graph.input:
-        for dim in value.type.tensor_type.shape.dim[:1]:
-            if not dim.HasField("dim_value"):
-                dim.dim_value = 1
-    del single.graph.output[:]  # likewise; their shapes are inferred as those of all the others
-    graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
-    shapes = {}
-    for value in (*graph.input, *graph.value_info):
-        kind = value.type.tensor_type
-        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
-            shapes[value.name] = tuple(dim.dim_value for dim in kind.shape.dim)
-    return shapes
+    tensors = infer_tensors(model)
+    sizes = {name: sizes_of(name, tensors) for name in tensors}
+    return {name: shape for name, shape in sizes.items() if shape is not None}
 
 
 def shape_of(tensor: str, shapes: Shapes) -> tuple[int, ...]:

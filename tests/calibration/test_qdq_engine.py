@@ -79,7 +79,8 @@ def test_every_option_at_once(plain: EngineReport, tmp_path: Path) -> None:
     report = built(model, tmp_path)
     assert report.attentions_fused == plain.attentions_fused
     assert made.attentions_int8 > 0
-    assert set(made.attentions_fp16) == {"width"}
+    assert made.attentions_fp16
+    assert all("wide: in INT8 16, 32, 64 are fused" in reason for reason in made.attentions_fp16)
     assert made.sites_fp16 == {}
     # What is left in FP16 are the two products of each attention that is too narrow.
     assert report.precision == {
