@@ -16,7 +16,7 @@ from typing import Any, Literal
 from hiresvit import cuda
 from hiresvit.errors import HiresvitError, MissingDependency
 from hiresvit.runtime.runner import open_runner
-from hiresvit.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend
+from hiresvit.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
 from hiresvit.version import __version__
 
 Platform = Literal["jetpack6", "jetpack7", "nvidia", "cpu"]
@@ -180,6 +180,8 @@ def _try_onnxruntime(graph: Path) -> str:
 def _try_build(graph: Path, backend: Backend) -> str:
     from hiresvit.export.engine import BuildSettings, build_engine
 
+    if not installed(backend):
+        raise MissingDependency("not installed")
     _write_one_node(graph)
     report = build_engine(graph, graph.with_suffix(".plan"), BuildSettings(backend=backend))
     return f"{report.version}, {f'on {report.device}' if report.device else 'needs no GPU'}"
@@ -190,7 +192,7 @@ def _try_run(graph: Path, backend: Backend, built: bool) -> str:
     import numpy as np
 
     if not built:
-        raise MissingDependency(f"{TITLES[backend]} does not build a plan here that could be run")
+        raise MissingDependency("there is no plan to try it with")
     with open_runner(graph.with_suffix(".plan")) as runner:
         answer = runner({"x": np.ones((1, 4), np.float32)})
     if not np.array_equal(answer["y"], np.ones((1, 4), np.float32)):

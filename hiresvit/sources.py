@@ -20,7 +20,8 @@ from hiresvit.export.attentions import count_attentions
 from hiresvit.export.contract import input_spec, output_specs, read_stamp
 from hiresvit.export.deployed import Deployed
 from hiresvit.models import MODELS, create_model, enliven, find_model
-from hiresvit.plan import SUFFIXES, read_header, read_sidecar
+from hiresvit.plan import SUFFIXES, read_sidecar
+from hiresvit.runtime.preflight import check_file
 from hiresvit.runtime.runner import Casting, Runner, open_runner
 from hiresvit.runtime.tensorrt_runner import TensorRTRunner
 from hiresvit.runtime.torch_runner import TorchRunner
@@ -176,7 +177,7 @@ def inspect_source(text: str) -> dict[str, Any]:
             }
         return {"kind": "graph", "path": str(path), **graph_summary(path), **tensors}
     if path.suffix in SUFFIXES:
-        header, sidecar = read_header(path), read_sidecar(path)
+        header, sidecar = check_file(path)
         known = {"graph": sidecar.graph, "engine": sidecar.report.to_json()} if sidecar else {}
         return {"kind": "plan", "path": str(path), "bytes": path.stat().st_size, **asdict(header), **known}
     if text in MODELS:

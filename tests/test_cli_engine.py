@@ -16,10 +16,12 @@ import pytest
 from conftest import Cli, Result, environment, hiresvit_command, run_program
 from graphs import build, content
 
+from hiresvit.cuda import NO_GPU, has_driver
 from hiresvit.plan import read_sidecar
 from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
+STREET = Path(__file__).parents[1] / "examples" / "street.jpg"
 RELU = "g (float[1,8] x) => (float[1,8] y) { y = Relu(x) }"
 
 
@@ -75,6 +77,23 @@ class TestBuild:
         assert found["backend"] == "tensorrt_rtx"
         assert "engine" not in found
         assert "nothing stands beside the plan" in cli("inspect", "relu.plan").out
+        Path("relu.plan").write_bytes(Path("relu.plan").read_bytes()[:-1])
+        result = cli("inspect", "relu.plan")
+        assert (result.code, result.out) == (7, "")
+        assert "relu.plan is cut" in result.err
+
+    def test_what_needs_a_gpu_says_so(self, graph: Path, cli: Cli) -> None:
+        if has_driver():
+            pytest.skip("this machine has one")
+        cli("build", graph)
+        for command in (
+            ["run", "relu.plan", STREET],
+            ["bench", "relu.plan"],
+            ["compare", graph, "relu.plan"],
+        ):
+            result = cli(*command)
+            assert result.code == 6
+            assert result.err == f"error: relu.plan: {NO_GPU}\n"
 
     def test_a_timing_cache_is_noted(self, graph: Path, cli: Cli) -> None:
         assert "TensorRT-RTX has no timing cache" in cli("build", graph, "--timing-cache", "cache").out

@@ -119,7 +119,7 @@ def _layer_lines(made: Values) -> list[str]:
         )
         lines.append(f"int8: in FP16 stay {', '.join(kept)}")
     if made["attentions_int8"] or made["attentions_fp16"]:
-        left = ", ".join(f"{count} by {why}" for why, count in made["attentions_fp16"].items()) or "none"
+        left = ", ".join(f"{count} ({why})" for why, count in made["attentions_fp16"].items()) or "none"
         lines.append(f"int8: {made['attentions_int8']} attentions in INT8, in FP16 stay {left}")
     return lines
 

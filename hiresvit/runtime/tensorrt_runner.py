@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.cuda import Cuda, open_cuda
-from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
 from hiresvit.runtime import preflight
 from hiresvit.runtime.runner import check_feeds
 from hiresvit.runtime.tensorrt_memory import Buffer
@@ -69,8 +69,11 @@ class TensorRTRunner:
         header, sidecar = preflight.check_file(path)
         if version := preflight.installed_version(header.backend):
             preflight.check_version(path, header, sidecar, version)
-        cuda = open_cuda()  # before TensorRT: that crashes where CUDA does not work
-        trt = load(find_backend(header.backend))
+        try:
+            cuda = open_cuda()  # before TensorRT: that crashes where CUDA does not work
+            trt = load(find_backend(header.backend))
+        except MissingDependency as error:
+            raise MissingDependency(f"{path}: {error}") from error
         preflight.check_version(path, header, sidecar, trt.__version__)
         preflight.check_device(path, header, sidecar, cuda.device())
         self._start(path, trt, cuda, cuda_graph=cuda_graph, host_code=preflight.host_code(sidecar))

@@ -394,5 +394,5 @@ class TestReal:
         assert half.startswith(f"7 {cut} is cut")
         assert older.startswith(f"7 {other} was built by TensorRT-RTX 1.6.1.120 and 1.7.1.116 is installed")
         if not cuda.has_driver():
-            assert good == bare == f"6 {cuda.NO_GPU}"
+            assert (good, bare) == (f"6 {built}: {cuda.NO_GPU}", f"6 {naked}: {cuda.NO_GPU}")
             assert done.stderr == ""
