@@ -63,6 +63,11 @@ class TestCorpus:
         }
         assert found == {rule.name for rule in RULES}
 
+    def test_its_size_is_what_the_document_says(self) -> None:
+        text = (Path(__file__).parents[2] / "docs" / "check.md").read_text(encoding="utf-8")
+        assert f"has {len(CORPUS)} graphs" in text
+        assert f"among the {len(CORPUS)} (" in text
+
     def test_names_are_unique(self) -> None:
         for names in ([entry.name for entry in CORPUS], [rule.name for rule in RULES]):
             assert [name for name, count in Counter(names).items() if count > 1] == []
