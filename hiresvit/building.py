@@ -18,6 +18,7 @@ from hiresvit.tensorrt_api import BACKENDS, TITLES, Backend, installed
 # The graphs of a bundle that a plan is made from, the one that is taken first.
 GRAPHS: tuple[Role, ...] = ("fp16", "int8", "simplified", "fp32")
 _OLDEST_MAJOR = 10
+_SAME_SINCE = "10.9"  # TensorRT's "same compute capability"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,12 @@ def trtexec_lines(
             continue
         for title, major in _versions(backend):
             line = trtexec_line(path, plan, settings, backend=backend, major=major)
-            lines.append({"title": title, "line": line})
+            note = ""
+            if settings.timing_cache is not None and backend == "tensorrt_rtx":
+                note = ", which has no timing cache"
+            if settings.hw_compat == "same" and major == _OLDEST_MAJOR:
+                note = f", from {_SAME_SINCE} on"
+            lines.append({"title": title + note, "line": line})
     if not lines:
         raise refused[0]
     return lines

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 BROKEN_PIPE = 141  # what a shell reports for SIGPIPE
 
-TERMINATED = 143  # and for SIGTERM
 app = typer.Typer(
     help="From a PyTorch checkpoint of a high-resolution vision transformer to a verified engine on the edge.",
     add_completion=False,
@@ -357,13 +356,18 @@ def _open(
     return opened
 
 
+def _stop(number: int, _frame: object) -> None:
+    """Unwind as Ctrl-C does, so that nothing is left."""
+    raise out.Stopped(number)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; ``argv`` leaves out the program's name."""
     args = list(sys.argv[1:] if argv is None else argv)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, lambda *_: sys.exit(TERMINATED)
-        )  # unwinds as Ctrl-C does: nothing is left
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+                signal.signal(number, _stop)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a library's word to its developers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from pathlib import Path
@@ -144,7 +145,7 @@ def check(
     from hiresvit.export.check import check_graph
     from hiresvit.export.targets import TARGETS, find_target
 
-    targets = [find_target(name) for name in target or TARGETS]
+    targets = [find_target(name) for name in dict.fromkeys(target or TARGETS)]
     path = find_graph(graph, which)
     with out.progress() as on_step:
         found = check_graph(
@@ -174,7 +175,7 @@ def parse_build(
     if workspace is not None and not 0 < workspace < 2**40:
         raise UsageError(f"--workspace {workspace:g}: give a size in MiB")
     numbers = (sm or "").split(",") if sm is not None else []
-    if not all(number.strip().isdigit() for number in numbers):
+    if not all(re.fullmatch(r" *\d{2,3} *", number, re.ASCII) for number in numbers):
         raise UsageError(f"--sm {sm}: give numbers such as 86,89,120")
     return BuildSettings(
         shapes=parse_shapes(shapes or ()),

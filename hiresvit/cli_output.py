@@ -21,9 +21,17 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCHEMA_VERSION = 1
-INTERRUPTED = 130  # what a shell reports for SIGINT
+INTERRUPTED = 130  # what a shell reports for SIGINT: 128 and the signal's number
 
 OnStep = Callable[[str, float | None], None]
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the program to end; ``number`` says which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def answer(
@@ -114,6 +122,8 @@ def exit_code(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, typer.TyperException):
         return UsageError.exit_code
+    if isinstance(error, Stopped):
+        return 128 + error.number
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else HiresvitError.exit_code
 
 

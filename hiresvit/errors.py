@@ -7,6 +7,7 @@
     ├── IllegalGraphError    3  the graph is illegal for its target
     ├── GateError            4  a parity, accuracy or budget gate failed
     ├── BuildError           5  an engine build failed
+    │   └── BuilderRefusal   5  because the builder says no to the graph, and not because it died
     ├── MissingDependency    6  a library or device that is not here
     └── ArtefactError        7  an artefact is damaged, stale or does not match
 
@@ -42,6 +43,10 @@ class BuildError(HiresvitError):
     """An engine build that failed, with the builder's last lines."""
 
     exit_code = 5
+
+
+class BuilderRefusal(BuildError):  # noqa: N818  (reads as the builder's no)
+    """The builder's own no to a graph: `check` takes it for the graph's fault."""
 
 
 class MissingDependency(HiresvitError):  # noqa: N818  (reads as the thing that is missing)

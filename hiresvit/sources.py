@@ -178,7 +178,7 @@ def inspect_source(text: str) -> dict[str, Any]:
         return {"kind": "graph", "path": str(path), **graph_summary(path), **tensors}
     if path.suffix in SUFFIXES:
         header, sidecar = check_file(path)
-        known = {"graph": sidecar.graph, "engine": sidecar.report.to_json()} if sidecar else {}
+        known = asdict(sidecar) if sidecar else {}
         return {"kind": "plan", "path": str(path), "bytes": path.stat().st_size, **asdict(header), **known}
     if text in MODELS:
         return {"kind": "model", **describe_model(text)}

@@ -43,7 +43,7 @@ BUILD_CALLS = frozenset(
         *("INetworkDefinition.num_outputs", "INetworkDefinition.get_output"),
         *("ITensor.name", "ITensor.dtype", "ITensor.shape"),
         *("OnnxParser", "OnnxParser.parse_from_file", "OnnxParser.num_errors", "OnnxParser.get_error"),
-        *("ParserError.node_name", "ParserError.node_operator", "ParserError.desc"),
+        *("ParserError.node", "ParserError.node_name", "ParserError.node_operator", "ParserError.desc"),
         *("IBuilderConfig.profiling_verbosity", "ProfilingVerbosity.DETAILED"),
         *("IBuilderConfig.max_aux_streams", "IBuilderConfig.builder_optimization_level"),
         *("IBuilderConfig.set_memory_pool_limit", "IBuilderConfig.get_memory_pool_limit"),
@@ -65,6 +65,7 @@ BUILD_OPTIONAL = frozenset(
         "ComputeCapability",  # RTX only
         # A plan can be inspected only where it can run.
         *("Runtime", "Runtime.deserialize_cuda_engine", "ICudaEngine.create_engine_inspector"),
+        "Runtime.engine_host_code_allowed",
         *("EngineInspector.get_engine_information", "LayerInformationFormat.JSON"),
         "ICudaEngine.device_memory_size_v2",
     }
@@ -92,6 +93,7 @@ RUN_OPTIONAL = frozenset(
     }
 )
 
+_NO_DRIVER = re.compile(r"cudaError 35\b|cudaErrorInsufficientDriver")
 _WHERE = re.compile(r"\[\w+\.cpp:\d+: \w+\] ")
 # TensorRT's names of datatypes, in lower case, where they are not numpy's (or ml_dtypes').
 _DTYPES = {"float": "float32", "half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn"}
@@ -99,7 +101,10 @@ _DTYPES = {"float": "float32", "half": "float16", "bf16": "bfloat16", "fp8": "fl
 
 def installed(backend: Backend) -> bool:
     """Whether a library is installed; imports nothing."""
-    return any(importlib.util.find_spec(name) is not None for name in _MODULES[backend])
+    found = (importlib.util.find_spec(name) for name in _MODULES[backend])
+    return any(
+        spec is not None and spec.origin is not None for spec in found
+    )  # a folder of that name has no origin
 
 
 def find_backend(wanted: str | None = None) -> Backend:
@@ -162,7 +167,7 @@ def dtype_name(dtype: Any) -> str:
 
 def one_line(text: str) -> str:
     """A message as one line: its reason, without where in the library it arose and without the missing GPU."""
-    lines = [line for line in text.splitlines() if line.strip() and "cudaError" not in line]
+    lines = [line for line in text.splitlines() if line.strip() and not _NO_DRIVER.search(line)]
     if len(lines) > 1 and lines[0].startswith("Invalid Node"):
         lines = lines[1:2]  # says why; what follows are its consequences
     line = _WHERE.sub("", " ".join(" ".join(lines).split()))

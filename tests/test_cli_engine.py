@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -72,10 +73,12 @@ class TestBuild:
         cli("build", graph)
         found = json.loads(cli("inspect", "relu.plan", "--json").out)
         assert (found["kind"], found["graph"]) == ("plan", "relu.onnx")
+        assert found["graph_sha256"] == hashlib.sha256(graph.read_bytes()).hexdigest()
+        assert [layer["kind"] for layer in found["layers"]] == list(found["report"]["kernels"])
         Path("relu.plan.json").unlink()
         found = json.loads(cli("inspect", "relu.plan", "--json").out)
         assert found["backend"] == "tensorrt_rtx"
-        assert "engine" not in found
+        assert "report" not in found
         assert "nothing stands beside the plan" in cli("inspect", "relu.plan").out
         Path("relu.plan").write_bytes(Path("relu.plan").read_bytes()[:-1])
         result = cli("inspect", "relu.plan")
@@ -106,6 +109,9 @@ class TestBuild:
             (["--sm", "87"], 2, "^error: --sm 87: TensorRT-RTX .* compiles for 75, 80, "),
             (["--sm", "8.6"], 2, "^error: --sm 8.6: give numbers such as 86,89,120$"),
             (["--sm", ""], 2, "give numbers such as"),
+            (["--sm", "²"], 2, "give numbers such as"),
+            (["--aux-streams", "99999999999"], 2, "give 0 to 127$"),
+            (["--shapes", "x=1x8:2x8:99999999999x8"], 2, "NAME=MIN:OPT:MAX"),
             (["--opt-level", "7"], 2, "give 0 to 5$"),
             (["--shapes", "x"], 2, "NAME=MIN:OPT:MAX"),
             (["--shapes", "x=1x8"], 2, "no axis is dynamic"),
@@ -135,16 +141,44 @@ class TestBuild:
         assert re.search(r"engine build failed: .*; the workspace was 0.01 MiB, give more", result.err)
         assert files(here) == []
 
-    def test_ctrl_c_leaves_nothing(self, exported: tuple[Path, Result], here: Path) -> None:
-        command = hiresvit_command("build", exported[0] / "fp16.onnx")
-        process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
+    def test_a_signal_leaves_nothing_but_its_document(
+        self, exported: tuple[Path, Result], here: Path, number: signal.Signals
+    ) -> None:
+        command = hiresvit_command("build", exported[0] / "fp16.onnx", "--json")
+        process = subprocess.Popen(
+            command, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         deadline = time.monotonic() + 60
         while not files(here) and time.monotonic() < deadline:  # the temporary file of the plan
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-        assert (process.returncode, said.splitlines()[-1]) == (130, "interrupted")
+        os.kill(process.pid, number)
+        document, said = process.communicate(timeout=60)
+        assert (process.returncode, said.splitlines()[-1]) == (128 + number, "interrupted")
+        assert json.loads(document)["error"]["exit_code"] == 128 + number
         assert files(here) == []
+
+    def test_a_target_that_cannot_be(self, graph: Path, cli: Cli, here: Path) -> None:
+        (here / "a.plan.json").mkdir()
+        (here / "own.plan").write_bytes(graph.read_bytes())
+        result = cli("build", graph, "-o", "a.plan", "--force")
+        assert (result.code, result.err) == (
+            1,
+            "error: cannot write a.plan.json: it is a folder; choose another name\n",
+        )
+        result = cli("build", "own.plan", "-o", "own.plan", "--force")
+        assert (result.code, "is the graph itself" in result.err) == (2, True)
+        assert files(here) == ["a.plan.json", "own.plan"]
+        assert (here / "own.plan").read_bytes() == graph.read_bytes()
+
+    def test_an_axis_of_minus_one_is_dynamic(self, tmp_path: Path, cli: Cli) -> None:
+        model = build(RELU)
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = -1
+        path = tmp_path / "minus.onnx"
+        path.write_bytes(content(model))
+        assert "axis 0 of input 'x' (?x8) is dynamic" in cli("build", path).err
+        assert cli("build", path, "--shapes", "x=1x8:2x8:4x8").code == 0
 
 
 class TestDryRun:
@@ -228,6 +262,8 @@ class TestCheck:
         ("cut", "is not an ONNX graph"),
         ("empty", "is not an ONNX graph: it has no outputs"),
         ("external", "its weights are in .*weights.bin, which is not there"),
+        ("absolute", "its weights are in '/weights.bin'; they must be in a file in the graph's folder"),
+        ("constant", "its weights are in .*weights.bin, which is not there"),
     ],
 )
 def test_a_file_that_is_no_graph(graph: Path, cli: Cli, command: str, damage: str, message: str) -> None:
@@ -241,9 +277,19 @@ def test_a_file_that_is_no_graph(graph: Path, cli: Cli, command: str, damage: st
         case "empty":
             graph.write_bytes(b"")
         case _:
-            model = build("g (float[1,8] x) => (float[1,8] y) { y = Add(x, w) }", {"w": [1.0] * 8})
-            onnx.save(model, graph, save_as_external_data=True, location="weights.bin", size_threshold=0)
-            (graph.parent / "weights.bin").unlink()
+            model = build(
+                "g (float[1,8] x) => (float[1,8] y) { y = Add(x, w) }", {"w": np.ones(8, np.float32)}
+            )
+            tensor = model.graph.initializer[0]
+            if damage == "constant":
+                node = onnx.helper.make_node("Constant", [], ["w"], value=model.graph.initializer.pop())
+                model.graph.node.insert(0, node)
+                tensor = model.graph.node[0].attribute[0].t
+            onnx.external_data_helper.set_external_data(tensor, "weights.bin")
+            tensor.ClearField("raw_data")
+            if damage == "absolute":
+                tensor.external_data[0].value = "/weights.bin"
+            graph.write_bytes(content(model))
     result = cli(command, graph)
     assert result.code == 1
     [line] = result.err.splitlines()

@@ -161,7 +161,7 @@ def test_exit_codes_are_those_of_the_errors() -> None:
     ]
     codes = {0, *(child.exit_code for child in children)}
     assert set(map(int, first_cells(section(read("README.md"), "Exit codes")))) == codes
-    signals = {130, 141, 143}  # Ctrl-C, a closed stdout, SIGTERM
+    signals = {129, 130, 141, 143}  # SIGHUP, Ctrl-C, a closed stdout, SIGTERM
     assert set(map(int, first_cells(section(read("docs/cli.md"), "Exit codes")))) == codes | signals
 
 

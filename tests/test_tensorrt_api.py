@@ -46,6 +46,14 @@ def test_installed_imports_nothing(backend: api.Backend, monkeypatch: pytest.Mon
     assert not any(name in sys.modules for name in api._MODULES[backend])
 
 
+def test_a_folder_of_that_name_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "tensorrt" in sys.modules or api.installed("tensorrt"):
+        pytest.skip("it is installed")
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not api.installed("tensorrt")
+
+
 def test_a_library_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10:\\n cannot open it')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -82,6 +90,10 @@ def test_one_module_imports_tensorrt() -> None:
             "of same type. `bias` is of type Float. In validateTypes at /_src/a.cpp:110)\n"
             "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (cudaError 35: no driver)",
             "my_conv: `input` and `bias` must be of same type. `bias` is of type Float",
+        ),
+        (
+            "[a.cpp::alloc::1] Error Code 1: Cuda Runtime (cudaErrorMemoryAllocation: out of memory)",
+            "[a.cpp::alloc::1] Error Code 1: Cuda Runtime (cudaErrorMemoryAllocation: out of memory)",
         ),
         (
             "[tactic.cpp:1676: enumerate_tactics] Tactic Selection: no tactics within the limit.",

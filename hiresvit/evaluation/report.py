@@ -19,6 +19,7 @@ from hiresvit.evaluation.tables import Values, make_table, number_text, size_tex
 from hiresvit.tensorrt_api import TITLES
 
 TOP_OPERATORS = 6
+_PLAN_FACTS = ("path", "bytes", "backend", "version", "graph", "graph_sha256")
 _SIDES = (
     "pytorch",
     "fp32",
@@ -55,10 +56,10 @@ def inspect_report(found: Values) -> list[RenderableType]:
     if found["kind"] == "graph":
         return [_contract_table(found), _graphs_table({found["stage"] or "unknown": found})]
     if found["kind"] == "plan":
-        facts = {key: _plain(value) for key, value in found.items() if key not in {"kind", "engine"}}
-        if "engine" not in found:
+        facts = {key: _plain(found[key]) for key in _PLAN_FACTS if key in found}
+        if "report" not in found:
             return [_facts(facts), "note: nothing stands beside the plan that says more"]
-        return [_facts(facts), _contract_table(found["engine"]), *engine_report(found["engine"])]
+        return [_facts(facts), _contract_table(found["report"]), *engine_report(found["report"])]
     unlisted = [f"note: {name} lies in the folder and is no part of the bundle" for name in found["unlisted"]]
     return [
         _facts(_spec_facts(found["spec"]) | _origin_facts(found)),
@@ -157,13 +158,15 @@ def engine_table(engine: Values) -> Table:
     """Kernels by kind, fused attentions, realised precision and memory of a built plan."""
     table = make_table(f"plan by {TITLES[engine['backend']]} {engine['version']}", "what", ">count")
     table.add_row("for compute capability", engine["compute_capability"])
-    table.add_row("built on", engine["device"] or "no GPU")
+    unnamed = "no GPU" if engine["backend"] == "tensorrt_rtx" else "a GPU that no CUDA binding names"
+    table.add_row("built on", engine["device"] or unnamed)
     for kind, count in sorted(engine["kernels"].items(), key=lambda item: -item[1]):
         table.add_row(f"{kind} kernels", str(count))
     table.add_row("kernels in all", str(engine["kernel_total"]))
     table.add_row("attentions fused", f"{engine['attentions_fused']} of {engine['attentions_total']}")
     precision = ", ".join(f"{count} {name}" for name, count in engine["precision"].items())
-    table.add_row("attentions, convolutions, products in", precision)
+    if precision:
+        table.add_row("attentions, convolutions, products in", precision)
     for name in ("activation", "scratch", "weight", "plan"):
         table.add_row(f"{name} size", size_text(engine[f"{name}_bytes"]))
     table.add_row("builder's memory", size_text(engine["peak_rss_bytes"]))

@@ -19,7 +19,7 @@ from typing import Any
 
 from hiresvit import cuda
 from hiresvit import tensorrt_api as api
-from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError, MissingDependency
+from hiresvit.errors import BuilderRefusal, BuildError, HiresvitError, IllegalGraphError, MissingDependency
 from hiresvit.export._engine_config import (
     load_timing_cache,
     make_config,
@@ -103,7 +103,7 @@ def build(request: dict[str, Any], report: Report) -> dict[str, Any]:
     if backend == "tensorrt_rtx":
         kernels = parse_dump(said)
     else:
-        kernels, memory["activation_bytes"] = inspect(trt, said, plan)
+        kernels, memory["activation_bytes"] = inspect(trt, said, plan, request["version_compatible"])
     kinds = count_kinds(kernels)
     return {
         "backend": backend,
@@ -131,9 +131,15 @@ def find_device(backend: api.Backend) -> cuda.Device | None:
 
     TensorRT-RTX compiles ahead of time and needs none. TensorRT without one does not answer, it crashes.
     """
-    if backend == "tensorrt_rtx" or not cuda.installed():
+    if backend == "tensorrt_rtx" or (not cuda.installed() and cuda.has_driver()):
         return None
-    return cuda.open_cuda().device(0)
+    try:
+        return cuda.open_cuda().device(0)
+    except MissingDependency as error:
+        raise MissingDependency(
+            f"TensorRT builds on the GPU that the plan is for, and none can be used here ({error}); build on the"
+            " device, or take --backend tensorrt_rtx, which needs none"
+        ) from error
 
 
 def compile_graph(
@@ -179,9 +185,13 @@ def compile_graph(
             reason += f"; the workspace was {request['workspace'] / 2**20:.3g} MiB, give more or leave the limit out"
         if monitor.cancelled:
             reason = "cancelled, the process that asked for it is gone"
-        raise BuildError(f"{request['graph']}: engine build failed: {reason}")
+        kind = BuildError if "memory" in reason.lower() or monitor.cancelled else BuilderRefusal
+        raise kind(f"{request['graph']}: engine build failed: {reason}")
     if cache is not None:
-        save_timing_cache(config, cache)
+        try:
+            save_timing_cache(config, cache)
+        except HiresvitError as error:  # it only saves time: the plan is worth more
+            said.warnings.append(str(error))
     return plan, known
 
 
@@ -276,7 +286,8 @@ def parse(parser: Any, graph: str) -> None:
     if parser.num_errors == 0:
         raise IllegalGraphError(f"{graph}: TensorRT cannot parse it and gives no reason")
     error = parser.get_error(0)
-    node = f"node {error.node_name()!r} ({error.node_operator()})" if error.node_operator() else "the file"
+    name = repr(error.node_name()) if error.node_name() else f"number {error.node()}"
+    node = f"node {name} ({error.node_operator()})" if error.node_operator() else "the file"
     raise IllegalGraphError(f"{graph}: TensorRT refuses {node}: {api.one_line(error.desc())}")
 
 
@@ -288,12 +299,16 @@ def parse_dump(said: Said) -> list[Kernel]:
         raise BuildError(f"the plan cannot be described: {error}") from error
 
 
-def inspect(trt: Any, said: Said, plan: Any) -> tuple[list[Kernel], int]:
+def inspect(trt: Any, said: Said, plan: Any, version_compatible: bool) -> tuple[list[Kernel], int]:
     """The kernels and the activation bytes of a plan, asked on the GPU that it was built on.
 
     No kernels, and a warning, if the inspector's words cannot be read. Not run here: it needs a GPU.
     """
     runtime = trt.Runtime(said.log)
+    if (
+        version_compatible
+    ):  # such a plan brings code for the host, which TensorRT runs only when it is told to
+        runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BuildError(f"the plan does not load on the GPU it was built on: {' | '.join(said.errors[-2:])}")

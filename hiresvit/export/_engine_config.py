@@ -108,9 +108,10 @@ def load_timing_cache(trt: Any, config: Any, folder: str, gpu: str) -> Path:
     key = hashlib.sha256(f"tensorrt {trt.__version__} {gpu}".encode()).hexdigest()[:16]
     path = Path(folder, f"{key}.timing")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be is said before the build
         known = path.read_bytes() if path.exists() else b""
     except OSError as error:
-        raise HiresvitError(f"cannot read the timing cache {path}: {error.strerror}") from error
+        raise HiresvitError(f"cannot keep a timing cache in {path}: {error.strerror}") from error
     cache = config.create_timing_cache(known)
     if cache is None or not config.set_timing_cache(cache, False):
         raise ArtefactError(f"{path} is no timing cache of TensorRT {trt.__version__} on this GPU; remove it")

@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 from onnx import ModelProto
 
-from hiresvit.errors import BuildError, GateError, IllegalGraphError, MissingDependency
+from hiresvit.errors import BuilderRefusal, GateError, HiresvitError, IllegalGraphError, MissingDependency
 from hiresvit.export.attention_rules import Attention, why_not_fused
 from hiresvit.export.attentions import Explained, explain_attentions, find_attentions
 from hiresvit.export.engine import DEFAULTS, BuildSettings, build_engine, load_graph
@@ -118,13 +118,17 @@ def check_graph(
 
     ``settings.shapes`` are the profiles of a dynamic graph, ``require`` the least share of the products in a
     precision, as ``fp16:95%``. Raises HiresvitError for a file that is no graph, UsageError for shapes or a
-    requirement that cannot be served, MissingDependency for a requirement without TensorRT-RTX.
+    requirement that cannot be served, MissingDependency for a requirement without TensorRT-RTX, BuildError when the
+    builder dies, which says nothing about the graph.
     """
     required = parse_requirement(require) if require is not None else None
     light = load_graph(graph)  # says in one line what is wrong with a damaged file
     if settings.shapes:
         check_profiles(graph, light, settings.shapes)
-    model = onnx.load(graph)
+    try:
+        model = onnx.load(graph)
+    except onnx.checker.ValidationError as error:  # ONNX reads no weights through a link
+        raise HiresvitError(f"{graph}: its external weights cannot be read: {_one_line(error)}") from error
     attentions = find_attentions(model, best_shapes(settings))
     profiled = bool(settings.shapes)
     verdicts = tuple(
@@ -147,7 +151,9 @@ def check_graph(
         return replace(report, skipped=f"not built: TensorRT-RTX is not installed, {INSTALL_HINT}")
     try:
         compiled = _compile(graph, model, replace(settings, backend=_RTX), on_progress)
-    except (IllegalGraphError, BuildError) as error:
+    except (IllegalGraphError, BuilderRefusal) as error:
+        if settings.shapes:
+            raise  # it may be their fault and not the graph's
         return replace(report, refused=str(error))
     report = replace(report, compiled=compiled)
     if required is not None:
@@ -174,6 +180,10 @@ def _compile(
         realised_macs(model, kernels, best),
         tuple(fp32_leftovers(model, kernels, best)),
     )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def best_shapes(settings: BuildSettings) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ GPU it is the gate for legality, fusion and memory; a Jetson builds its own plan
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -16,20 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hiresvit import errors
-from hiresvit.bundle import sha256_file
 from hiresvit.errors import BuildError, HiresvitError, UsageError
 from hiresvit.export.attentions import count_attentions
 from hiresvit.export.child import run_child
 from hiresvit.export.profiles import check_profiles
-from hiresvit.files import atomic_path
+from hiresvit.files import atomic_path, naming_target
 from hiresvit.plan import EngineReport, Profile, Sidecar, sidecar_path, write_sidecar
 from hiresvit.tensorrt_api import TITLES, Backend, find_backend
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from onnx.external_data_helper import ExternalDataInfo
 
 HardwareLevel = Literal["ampere+", "same"]
 OPT_LEVELS = range(6)
+AUX_STREAMS = range(128)
 
 _BUILDER = "hiresvit.export._engine_child"
 
@@ -81,6 +83,8 @@ def build_engine(
     check_settings(settings, backend)
     model = load_graph(graph)
     check_profiles(graph, model, settings.shapes)
+    _check_target(graph, plan)
+    digest = _digest(graph, model)
     staged: Path | None = None
     try:
         with atomic_path(plan) as temporary:
@@ -90,10 +94,13 @@ def build_engine(
             layers = tuple(built.pop("layers"))
             report = EngineReport.from_json({**built, "attentions_total": count_attentions(model)})
             metadata = {prop.key: prop.value for prop in model.metadata_props}
-            sidecar = Sidecar(graph.name, sha256_file(graph), report, layers, metadata)
-            write_sidecar(temporary, sidecar)
+            if _digest(graph, model) != digest:
+                raise HiresvitError(f"{graph} was changed while the plan was built from it; build it again")
+            write_sidecar(temporary, Sidecar(graph.name, digest, report, layers, metadata))
             staged = sidecar_path(temporary)  # both are on the disk before either gets its name
-        os.replace(staged, sidecar_path(plan))
+            sidecar_path(plan).unlink(missing_ok=True)  # at no time does an old one stand beside a new plan
+        with naming_target(sidecar_path(plan)):
+            os.replace(staged, sidecar_path(plan))
     finally:
         if staged is not None:
             staged.unlink(missing_ok=True)
@@ -115,8 +122,10 @@ def _request(graph: Path, plan: Path, settings: BuildSettings, backend: Backend)
 
 def check_settings(settings: BuildSettings, backend: Backend) -> None:
     """Raise UsageError for a value out of range and for a setting that the library does not have."""
-    if settings.max_aux_streams < 0:
-        raise UsageError(f"{settings.max_aux_streams} auxiliary streams: give 0 or more")
+    if settings.max_aux_streams not in AUX_STREAMS:
+        raise UsageError(
+            f"{settings.max_aux_streams} auxiliary streams: give {AUX_STREAMS[0]} to {AUX_STREAMS[-1]}"
+        )
     if settings.workspace is not None and settings.workspace < 1:
         raise UsageError(f"a workspace of {settings.workspace} bytes: give 1 or more")
     if settings.opt_level is not None and settings.opt_level not in OPT_LEVELS:
@@ -162,21 +171,61 @@ def load_graph(graph: Path) -> ModelProto:
     return model
 
 
-def _check_external(graph: Path, model: ModelProto) -> None:
+def _check_target(graph: Path, plan: Path) -> None:
+    """Raise HiresvitError for a name that cannot become a plan, before anything is built."""
+    for path in (plan, sidecar_path(plan)):
+        if path.is_dir():
+            raise HiresvitError(f"cannot write {path}: it is a folder; choose another name")
+        if path.exists() and path.samefile(graph):
+            raise UsageError(f"{path} is the graph itself; choose another name for the plan")
+
+
+def _digest(graph: Path, model: ModelProto) -> str:
+    """The sha256 of the graph's file, continued over the files of its external weights if it has any."""
+    digest = hashlib.sha256()
+    places = sorted({tensor.location for tensor in _external(model)})
+    try:
+        for path in (graph, *(graph.parent / place for place in places)):
+            with path.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    except OSError as error:
+        raise HiresvitError(f"cannot read {graph}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _external(model: ModelProto) -> list[ExternalDataInfo]:
+    """What the model says about each tensor that is in another file."""
     from onnx import TensorProto
     from onnx.external_data_helper import ExternalDataInfo
 
-    for tensor in model.graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        info = ExternalDataInfo(tensor)
-        path = graph.parent / info.location
+    found: list[ExternalDataInfo] = []
+    pending: list[Any] = [model.graph, *model.functions]
+    while pending:
+        part = pending.pop()
+        tensors = [*getattr(part, "initializer", ())]
+        for node in part.node:
+            for attribute in node.attribute:
+                tensors += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+                pending += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+        found += [ExternalDataInfo(t) for t in tensors if t.data_location == TensorProto.EXTERNAL]
+    return found
+
+
+def _check_external(graph: Path, model: ModelProto) -> None:
+    for info in _external(model):
+        place = Path(info.location)
+        if not info.location or place.is_absolute() or ".." in place.parts:
+            raise HiresvitError(
+                f"{graph}: its weights are in {info.location!r}; they must be in a file in the graph's folder"
+            )
+        path = graph.parent / place
         if not path.is_file():
             raise HiresvitError(f"{graph}: its weights are in {path}, which is not there; copy it, too")
         needed = (info.offset or 0) + (info.length or 0)
         if path.stat().st_size < needed:
             raise HiresvitError(
-                f"{graph}: {path} has {path.stat().st_size} bytes, {tensor.name!r} needs {needed}; copy it anew"
+                f"{graph}: {path} has {path.stat().st_size} bytes, its weights need {needed}; copy it anew"
             )
 
 

@@ -11,6 +11,7 @@ from onnx import ModelProto
 from hiresvit.errors import UsageError
 from hiresvit.plan import Profile
 
+_SHAPE = re.compile(r"\d{1,9}(x\d{1,9})*", re.ASCII)
 _EXAMPLE = "image=1x3x512x512:4x3x512x512:8x3x512x512"
 
 
@@ -23,7 +24,7 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, Profile]:
     for text in texts:
         name, _, sizes = text.rpartition("=")
         shapes = sizes.split(":")
-        good = name and len(shapes) in (1, 3) and all(re.fullmatch(r"\d+(x\d+)*", shape) for shape in shapes)
+        good = name and len(shapes) in (1, 3) and all(_SHAPE.fullmatch(shape) for shape in shapes)
         if not good or name in profiles:
             raise UsageError(
                 f"--shapes {text}: give each dynamic input once, as NAME=MIN:OPT:MAX or NAME=SHAPE, as {_EXAMPLE}"
@@ -34,20 +35,16 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, Profile]:
 
 
 def input_shapes(model: ModelProto) -> dict[str, tuple[int | None, ...]]:
-    """The shape of each input that is no weight; None stands for a dynamic axis."""
+    """The shape of each input that is no weight; None stands for a dynamic axis, which some write as -1."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return {
         value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+            for dim in value.type.tensor_type.shape.dim
         )
         for value in model.graph.input
         if value.name not in weights
     }
-
-
-def is_dynamic(model: ModelProto) -> bool:
-    """Whether an input has a dynamic axis, so that a plan needs a profile."""
-    return any(None in shape for shape in input_shapes(model).values())
 
 
 def check_profiles(graph: Path, model: ModelProto, profiles: Mapping[str, Profile]) -> None:

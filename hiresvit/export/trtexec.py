@@ -35,9 +35,8 @@ def trtexec_line(graph: Path, plan: Path, settings: BuildSettings, *, backend: B
             shapes = (f"{name}:{'x'.join(map(str, p[index]))}" for name, p in settings.shapes.items())
             words.append(f"--{option}={','.join(shapes)}")
     if settings.workspace is not None:
-        words.append(
-            f"--memPoolSize=workspace:{settings.workspace / 2**20:g}"
-        )  # in MiB where there is no unit
+        mib = settings.workspace / 2**20  # the unit of a number that has none
+        words.append(f"--memPoolSize=workspace:{int(mib) if mib.is_integer() else mib!r}")
     if settings.opt_level is not None:
         words.append(f"--builderOptimizationLevel={settings.opt_level}")
     if settings.timing_cache is not None and backend == "tensorrt":

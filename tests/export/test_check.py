@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from graphs import build, content
 from onnx import ModelProto
 
-from hiresvit.errors import MissingDependency
-from hiresvit.export import check
+from hiresvit.errors import BuildError, HiresvitError, MissingDependency
+from hiresvit.export import check, engine
 from hiresvit.export.check import check_graph
 from hiresvit.export.engine import BuildSettings
 from hiresvit.export.profiles import parse_shapes
@@ -127,6 +128,37 @@ def test_tensorrt_rtx_has_the_last_word(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.illegal is not None
     assert "TensorRT refuses node 'quantize' (QuantizeLinear)" in found.illegal
     assert not any(row["legal"] for row in found.to_json()["targets"])
+
+
+@needs_rtx
+def test_a_builder_that_dies_says_nothing_about_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(engine, "_BUILDER", "dying")
+    with pytest.raises(BuildError, match=r"was killed by SIGKILL \(often: out of memory\)"):
+        check_graph(save(tmp_path / "g.onnx", attention()), EVERY)
+
+
+@needs_rtx
+def test_shapes_that_contradict_each_other_are_not_the_graphs_fault(tmp_path: Path) -> None:
+    model = build("g (float[N,8] a, float[N,8] b) => (float[N,8] y) { y = Add(a, b) }")
+    shapes = parse_shapes(["a=1x8:2x8:3x8", "b=4x8:5x8:6x8"])
+    with pytest.raises(BuildError, match="engine build failed"):
+        check_graph(save(tmp_path / "g.onnx", model), RTX, BuildSettings(shapes=shapes))
+
+
+def test_weights_behind_a_link(tmp_path: Path) -> None:
+    """ONNX does not follow one."""
+    folder = tmp_path / "real"
+    folder.mkdir()
+    model = attention("float")
+    onnx.save(model, folder / "g.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    (tmp_path / "g.onnx").write_bytes((folder / "g.onnx").read_bytes())
+    (tmp_path / "w.bin").symlink_to(folder / "w.bin")
+    with pytest.raises(HiresvitError, match="its external weights cannot be read: "):
+        check_graph(tmp_path / "g.onnx", RTX, build=False)
 
 
 def test_without_tensorrt_rtx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
