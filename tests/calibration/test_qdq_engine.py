@@ -85,7 +85,7 @@ def test_every_option_at_once(plain: EngineReport, tmp_path: Path) -> None:
     # What is left in FP16 are the two products of each attention that is too narrow.
     assert report.precision == {
         "int8": made.sites_int8 + made.attentions_int8,
-        "fp16": 2 * made.attentions_fp16["width"],
+        "fp16": 2 * sum(made.attentions_fp16.values()),
     }
 
 
