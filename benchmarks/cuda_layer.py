@@ -143,9 +143,9 @@ def compare_once(runner: TensorRTRunner, reference: Runner, batch: int) -> None:
     generator = np.random.default_rng(batch)
     feeds: dict[str, NDArray[Any]] = {
         spec.name: generator.standard_normal(
-            [batch if isinstance(size, str) else size for size in spec.shape]
+            [batch if isinstance(spec.shape[0], str) else best[0], *best[1:]]
         ).astype(spec.dtype)
-        for spec in runner.inputs
+        for spec, best in ((spec, runner.best_shapes[spec.name]) for spec in runner.inputs)
     }
     begin = time.perf_counter()
     try:

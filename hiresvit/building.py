@@ -11,7 +11,7 @@ from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.engine import BuildSettings, build_engine, check_settings, load_graph
 from hiresvit.export.profiles import check_profiles
 from hiresvit.export.trtexec import ALWAYS_TYPED, trtexec_line
-from hiresvit.plan import SUFFIXES, EngineReport, sidecar_path
+from hiresvit.plan import SUFFIXES, EngineReport, is_plan_file, sidecar_path
 from hiresvit.runtime.preflight import installed_version
 from hiresvit.tensorrt_api import BACKENDS, TITLES, Backend, installed
 
@@ -73,7 +73,7 @@ def plan_name(source: Path, target: Path | None, graph: str | None) -> Path:
     if target is None:
         stem = f"{source.resolve().name}-{graph or GRAPHS[0]}" if source.is_dir() else source.stem
         return Path(f"{stem}{SUFFIXES[0]}")
-    if target.suffix not in SUFFIXES:
+    if not is_plan_file(target):
         raise UsageError(f"--output {target}: a plan is written, give a name that ends in {SUFFIXES[0]}")
     return target
 

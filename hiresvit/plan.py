@@ -7,14 +7,19 @@ which GPU and what became of the graph; a runner reads it before it loads the pl
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+import math
+import os
+import platform
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from types import UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.files import atomic_path
 from hiresvit.spec import TensorSpec
-from hiresvit.tensorrt_api import BACKENDS, TITLES, Backend
+from hiresvit.tensorrt_api import Backend
 
 KIND = "hiresvit-plan"
 SCHEMA_VERSION = 1
@@ -25,26 +30,31 @@ Profile = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 # What a plan starts with: TensorRT's tag (its own trtexec looks for it), and what RTX 1.7 writes there.
 _TAGS: dict[bytes, Backend] = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
-_VERSION_AT = 24
-_HEADER_BYTES = 28
+# Then the version of the format as 4 bytes, of which NVIDIA's trtexec reads 0 only; plans of RTX 1.7 have 0.
+_FORMAT_AT, _KNOWN_FORMAT = slice(4, 8), bytes(4)
+_VERSION_AT = slice(24, 28)
+_HEADER_BYTES = _VERSION_AT.stop
+
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class EngineReport:
     """What was built and what it is made of; sizes in bytes.
 
-    ``compute_capability`` is what the plan runs on, ``device`` the GPU that it was built on, None for a plan that
-    was built without one. ``flags`` are the builder's settings as read back from it. ``kernels`` counts by kind
-    (see `layers.Kernel.kind`), without the waits between streams. ``precision`` counts attentions, convolutions
-    and gemms by what they are computed in, as ``{"fp16": 310, "fp32": 4}``. ``activation_bytes`` is what one
-    execution context allocates, ``scratch_bytes`` the most that one layer of the plan needs of it; a graph
-    compiled as one layer has them equal. ``build_seconds`` covers parsing and building, ``peak_rss_bytes`` the
-    builder's whole process. ``profiles`` has the shapes of each dynamic input. ``warnings`` are the builder's,
-    each once.
+    ``platform`` is where it was built, as `this_platform` says it. ``compute_capability`` is what the plan runs on,
+    ``device`` the GPU that it was built on, None for a plan that was built without one. ``flags`` are the builder's
+    settings as read back from it. ``kernels`` counts by kind (see `layers.Kernel.kind`), without the waits between
+    streams. ``precision`` counts attentions, convolutions and gemms by what they are computed in, as
+    ``{"fp16": 310, "fp32": 4}``. ``activation_bytes`` is what one execution context allocates, ``scratch_bytes`` the
+    most that one layer of the plan needs of it; a graph compiled as one layer has them equal. ``build_seconds``
+    covers parsing and building, ``peak_rss_bytes`` the builder's whole process. ``profiles`` has the shapes of each
+    dynamic input. ``warnings`` are the builder's, each once.
     """
 
     backend: Backend
     version: str
+    platform: str
     compute_capability: str
     device: str | None
     plan_bytes: int
@@ -65,37 +75,14 @@ class EngineReport:
     profiles: dict[str, Profile]
     warnings: tuple[str, ...]
 
-    @property
-    def title(self) -> str:
-        """``TensorRT-RTX 1.7.1.116``."""
-        return f"{TITLES[self.backend]} {self.version}"
-
-    @property
-    def precision_share(self) -> dict[str, float]:
-        """``precision`` as fractions of 1."""
-        total = sum(self.precision.values())
-        return {name: count / total for name, count in self.precision.items()}
-
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` reads them back."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EngineReport:
-        """Rebuild a report. Raises TypeError, KeyError or ValueError on values that are not one."""
-        if differing := values.keys() ^ {item.name for item in fields(cls)}:
-            raise KeyError(*sorted(differing))
-        if values["backend"] not in BACKENDS:
-            raise ValueError(f"backend {values['backend']!r}")
-        tensors = {
-            side: tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in values[side])
-            for side in ("inputs", "outputs")
-        }
-        profiles = {
-            name: cast(Profile, tuple(tuple(shape) for shape in profile))
-            for name, profile in values["profiles"].items()
-        }
-        return cls(**{**values, **tensors, "profiles": profiles, "warnings": tuple(values["warnings"])})
+        """Rebuild a report. Raises ValueError on values that are not one, each field's type included."""
+        return cast(EngineReport, _typed(cls, values))
 
 
 @dataclass(frozen=True)
@@ -115,15 +102,36 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """What the first bytes of a plan say: which library wrote it, in which version, for example ``10.3.0.30``."""
+    """What the first bytes of a plan say: which library wrote it, in which version, for example ``10.3.0.30``.
+
+    The version is None in a format that is newer than ours: it may stand elsewhere then.
+    """
 
     backend: Backend
-    version: str
+    version: str | None
+
+
+def is_plan_file(path: Path) -> bool:
+    """Whether a file is a plan by its name: ``x.plan``, ``x.engine``, ``X.PLAN``."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def this_platform() -> str:
+    """System and processor: ``Linux x86_64`` on a PC, ``Linux aarch64`` on a Jetson."""
+    return f"{platform.system()} {platform.machine()}"
 
 
 def sidecar_path(plan: Path) -> Path:
     """``NAME.plan.json`` for ``NAME.plan``."""
     return plan.with_name(f"{plan.name}.json")
+
+
+def find_sidecar(plan: Path) -> Path:
+    """Where a plan's sidecar is read: beside the name given; for a link with nothing beside it, beside the file."""
+    beside = sidecar_path(plan)
+    if os.path.islink(plan) and not os.path.lexists(beside):
+        return sidecar_path(Path(os.path.realpath(plan)))
+    return beside
 
 
 def write_sidecar(plan: Path, sidecar: Sidecar) -> None:
@@ -135,25 +143,25 @@ def write_sidecar(plan: Path, sidecar: Sidecar) -> None:
 
 
 def read_sidecar(plan: Path) -> Sidecar | None:
-    """What stands beside a plan, or None. Raises ArtefactError for a file that is not a sidecar."""
-    path = sidecar_path(plan)
+    """What stands beside a plan, or None. Raises ArtefactError for a file that is not a sidecar, down to each type."""
+    path = find_sidecar(plan)
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes(), parse_float=_finite, parse_constant=_finite)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} cannot be read as JSON; build the plan again") from error
     try:
-        if values["kind"] != KIND:
+        if values.pop("kind") != KIND:
             raise ValueError("another kind")
-        if values["schema_version"] != SCHEMA_VERSION:
+        if (version := values.pop("schema_version")) != SCHEMA_VERSION:
             raise ArtefactError(
-                f"{path} has schema version {values['schema_version']!r}, this hiresvit reads {SCHEMA_VERSION};"
+                f"{path} has schema version {version!r}, this hiresvit reads {SCHEMA_VERSION};"
                 " build the plan again"
             )
-        report = EngineReport.from_json(values["report"])
-        layers, metadata = tuple(values["layers"]), dict(values["metadata"])
-        return Sidecar(values["graph"], values["graph_sha256"], report, layers, metadata)
+        sidecar = cast(Sidecar, _typed(Sidecar, values))
+        _typed(tuple[str, ...], sidecar.report.flags.get("builder_flags", []))  # the one that is read again
+        return sidecar
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtefactError(f"{path} does not describe a plan; build the plan again") from error
 
@@ -168,4 +176,53 @@ def read_header(plan: Path) -> PlanHeader:
     backend = _TAGS.get(start[:4])
     if backend is None or len(start) < _HEADER_BYTES:
         raise ArtefactError(f"{plan} is not a plan of TensorRT or TensorRT-RTX, or a cut one; build it again")
-    return PlanHeader(backend, ".".join(str(byte) for byte in start[_VERSION_AT:]))
+    known = start[_FORMAT_AT] == _KNOWN_FORMAT
+    return PlanHeader(backend, ".".join(map(str, start[_VERSION_AT])) if known else None)
+
+
+def _finite(text: str) -> float:
+    """A number of a JSON file. Raises ValueError for NaN, Infinity and 1e999, which are none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    """A value of a JSON file as the type that it is declared with. Raises ValueError if it is of another.
+
+    Lists become tuples, and dicts what they are the fields of. A whole number is a count: not negative, of 63 bits.
+    """
+    origin, arguments = get_origin(hint) or hint, get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, UnionType):
+        return _typed_as_one_of(arguments, value)
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
+        hints = get_type_hints(hint)
+        if hints.keys() != value.keys():
+            raise ValueError(f"{sorted(hints.keys() ^ value.keys())} are missing or too many")
+        return hint(**{name: _typed(hints[name], item) for name, item in value.items()})
+    if origin is dict and isinstance(value, dict):
+        return {name: _typed(arguments[1], item) for name, item in value.items()}
+    if origin is tuple and isinstance(value, list | tuple):
+        each = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        return tuple(_typed(one, item) for one, item in zip(each, value, strict=True))
+    if origin is float and type(value) is not float:
+        return float(_typed(int, value))
+    if origin is Literal:
+        fits = value in arguments
+    elif origin is int:
+        fits = type(value) is int and 0 <= value <= _LARGEST
+    else:
+        fits = isinstance(value, origin)
+    if not fits:
+        raise ValueError(f"{type(value).__name__} instead of {hint}")
+    return value
+
+
+def _typed_as_one_of(hints: tuple[Any, ...], value: Any) -> Any:
+    for hint in hints:
+        with suppress(ValueError):
+            return _typed(hint, value)
+    raise ValueError(f"{type(value).__name__} instead of {hints}")

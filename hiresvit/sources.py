@@ -14,13 +14,13 @@ import onnx
 
 from hiresvit.bundle import MANIFEST, Bundle, Role, read_bundle, read_golden
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
-from hiresvit.evaluation.latency import latency_report
+from hiresvit.evaluation.latency import Side, latency_report
 from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
 from hiresvit.export.attentions import count_attentions
 from hiresvit.export.contract import input_spec, output_specs, read_stamp
 from hiresvit.export.deployed import Deployed
 from hiresvit.models import MODELS, create_model, enliven, find_model
-from hiresvit.plan import SUFFIXES, read_sidecar
+from hiresvit.plan import is_plan_file, read_sidecar
 from hiresvit.runtime.preflight import check_file
 from hiresvit.runtime.runner import Casting, Runner, open_runner
 from hiresvit.runtime.tensorrt_runner import TensorRTRunner
@@ -77,7 +77,7 @@ def open_source(
 
 def is_plan(text: str, graph: str | None = None) -> bool:
     """Whether a text, with the file of a bundle that is taken from it, names something that runs on a GPU."""
-    return Path(text).suffix in SUFFIXES or graph in PLANS
+    return is_plan_file(Path(text)) or graph in PLANS
 
 
 def _open_model(name: str, threads: int | None, options: dict[str, Any]) -> Source:
@@ -92,7 +92,7 @@ def _open_model(name: str, threads: int | None, options: dict[str, Any]) -> Sour
 
 
 def _open_file(path: Path, *, threads: int | None, cuda_graph: bool) -> Runner:
-    if path.suffix in SUFFIXES:
+    if is_plan_file(path):
         return open_runner(path, cuda_graph=cuda_graph)
     return open_runner(path, threads=threads)
 
@@ -134,22 +134,39 @@ def _replay_golden(bundle: Bundle, runner: Runner, role: Role) -> None:
 
 def _metadata(path: Path) -> dict[str, str]:
     """What a graph says about itself; for a plan, what stands beside it."""
-    if path.suffix in SUFFIXES:
+    if is_plan_file(path):
         sidecar = read_sidecar(path)
         return sidecar.metadata if sidecar else {}
     return {prop.key: prop.value for prop in onnx.load(path, load_external_data=False).metadata_props}
 
 
 def measure_sources(sources: Sequence[Source], min_s: float) -> dict[str, Any]:
-    """Latencies of all sources in turn, on noise, which takes a dense network as long as a picture does."""
-    generator = np.random.default_rng(0)
-    sides: dict[str, Callable[[], object]] = {}
+    """Latencies of all sources in turn, on noise, which takes a dense network as long as a picture does.
+
+    A dynamic size is what a plan was tuned for, and 1 for a graph; a note says with which shapes it was called.
+    """
+    sides: dict[str, Side] = {}
     for source in sources:
-        shapes = {t.name: [1 if isinstance(n, str) else n for n in t.shape] for t in source.runner.inputs}
-        feed = {name: generator.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
         number = f" ({len(sides) + 1})" if source.label in sides else ""
-        sides[source.label + number] = partial(source.runner, feed)
+        sides[source.label + number] = _side(source.runner)
     return latency_report(sides, min_s=min_s)
+
+
+def _side(runner: Runner) -> Side:
+    inner = runner.inner if isinstance(runner, Casting) else runner
+    plan = inner if isinstance(inner, TensorRTRunner) else None
+    shapes = {t.name: tuple(1 if isinstance(n, str) else n for n in t.shape) for t in runner.inputs}
+    if plan:
+        shapes = plan.best_shapes
+    generator = np.random.default_rng(0)
+    feed = {name: generator.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    images = next(iter(shapes.values()), ())
+    batch = images[0] if len(images) == 4 else 1
+    notes: tuple[str, ...] = ()
+    if any(isinstance(size, str) for spec in runner.inputs for size in spec.shape):
+        sizes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        notes = (f"called with {', '.join(sizes)}",)
+    return Side(partial(runner, feed), batch, plan.last_times if plan else None, notes)
 
 
 def inspect_source(text: str) -> dict[str, Any]:
@@ -176,7 +193,7 @@ def inspect_source(text: str) -> dict[str, Any]:
                 "outputs": [spec.__dict__ for spec in runner.outputs],
             }
         return {"kind": "graph", "path": str(path), **graph_summary(path), **tensors}
-    if path.suffix in SUFFIXES:
+    if is_plan_file(path):
         header, sidecar = check_file(path)
         known = asdict(sidecar) if sidecar else {}
         return {"kind": "plan", "path": str(path), "bytes": path.stat().st_size, **asdict(header), **known}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from pathlib import Path
@@ -81,7 +81,10 @@ def double_plus_one(inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 @dataclass(frozen=True)
 class Network:
-    """What a plan computes; by default y = 2 x + 1. ``output_shape`` follows from the first input's."""
+    """What a plan computes; by default y = 2 x + 1. ``output_shape`` follows from the first input's.
+
+    ``profile`` is that of every input, ``others`` has those that differ.
+    """
 
     tensors: tuple[Tensor, ...] = (
         Tensor("x", TensorIOMode.INPUT, (-1, 2)),
@@ -91,6 +94,10 @@ class Network:
     compute: Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]] = double_plus_one
     output_shape: Callable[[tuple[int, ...]], tuple[int, ...]] = lambda shape: shape
     plan: bytes = b"a plan"
+    others: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+    def profile_of(self, name: str) -> tuple[tuple[int, ...], ...]:
+        return self.others.get(name, self.profile)
 
     def __getitem__(self, name: str) -> Tensor:
         return next(tensor for tensor in self.tensors if tensor.name == name)
@@ -212,7 +219,8 @@ class ICudaEngine(_Counted):
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         assert profile_index == 0
-        return list(self._network.profile)
+        assert -1 in self._network[name].shape, "asked for a profile of what has none"
+        return list(self._network.profile_of(name))
 
     def create_runtime_config(self) -> IRuntimeConfig:
         assert isinstance(self._trt, FakeRTX)
@@ -249,7 +257,7 @@ class IExecutionContext(_Counted):
             return False
         tensor = self._network[name]
         assert tensor.mode is TensorIOMode.INPUT
-        least, _, most = self._network.profile
+        least, _, most = self._network.profile_of(name)
         assert all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True))
         self._shapes[name] = shape
         self._warm = False

@@ -181,3 +181,36 @@ class BoundObject:
         wanted = type(self._values[name])
         if not isinstance(value, wanted):
             raise TypeError(f"incompatible function arguments: {value!r} is no {wanted.__name__}")
+
+
+class BoundBuffer(bytearray):
+    """Memory of the library: a buffer with what its class is written to have, and nothing else of what bytes do."""
+
+    def __init__(self, library: Library, content: bytes) -> None:
+        super().__init__(content)
+        self._library = library
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return super().__getattribute__(name)
+        owner = type(self)
+        self._library.use(owner.__name__, name)
+        if name not in vars(owner):
+            raise NotImplementedError(f"the stand-in has no {owner.__name__}.{name} yet: write it")
+        return super().__getattribute__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}' that can be set")
+        super().__setattr__(name, value)
+
+    def __bool__(self) -> bool:
+        return True
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def _refuse(self, *_: Any) -> Any:
+        raise TypeError(f"'{type(self).__name__}' object has no len(), no items and is not iterable")
+
+    __len__ = __getitem__ = __iter__ = _refuse

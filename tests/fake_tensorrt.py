@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from fake_pybind import BoundClass, BoundObject, Library
+from fake_pybind import BoundBuffer, BoundClass, BoundObject, Library
 from tensorrt_surfaces import Surface
 
 _DERIVABLE = ("ILogger", "IProgressMonitor", "IErrorRecorder")
@@ -38,13 +38,17 @@ class Script:
 
     ``log`` is (severity, text) of what the builder says, ``information`` the JSON that the engine's inspector
     gives. The parser refuses operators in ``refused``. A build needs ``scratch`` bytes of workspace, the engine
-    ``device_memory``. Without ``driver`` there is no builder.
+    ``device_memory``. Without ``driver`` there is no builder. ``dropped`` names the settings, flags and pools that
+    stay as they were, whatever they are set to. ``failing`` names what answers with None, False or -1: methods, and
+    members of ComputeCapability.
     """
 
     plan: bytes = b"a plan"
     log: tuple[tuple[str, str], ...] = ()
     information: str = "{}"
     refused: frozenset[str] = frozenset()
+    dropped: frozenset[str] = frozenset()
+    failing: frozenset[str] = frozenset()
     scratch: int = 0
     device_memory: int = 64
     driver: bool = True
@@ -219,8 +223,9 @@ class OnnxParser(_Object):
             self._errors.append(ParserError(self._library, "Input file cannot be found"))
             return False
         graph = onnx.load(model, load_external_data=False).graph
-        refused = [node for node in graph.node if node.op_type in self._library.script.refused]
-        self._errors += [ParserError(self._library, "Plugin not found", node) for node in refused]
+        nodes = enumerate(graph.node)
+        refused = [(at, node) for at, node in nodes if node.op_type in self._library.script.refused]
+        self._errors += [ParserError(self._library, "Plugin not found", *found) for found in refused]
         weights = {tensor.name for tensor in graph.initializer}
         self._network._inputs = [_value(value) for value in graph.input if value.name not in weights]
         self._network._outputs = [_value(value) for value in graph.output]
@@ -241,12 +246,15 @@ def _value(value: onnx.ValueInfoProto) -> Value:
 
 
 class ParserError(_Object):
-    def __init__(self, library: FakeTensorRT, text: str, node: onnx.NodeProto | None = None) -> None:
+    def __init__(self, library: FakeTensorRT, text: str, at: int = -1, node: Any = None) -> None:
         super().__init__(library)
-        self._text, self._node = text, node or onnx.NodeProto()
+        self._text, self._at, self._node = text, at, node or onnx.NodeProto()
 
     def desc(self) -> str:
         return self._text
+
+    def node(self) -> int:
+        return self._at
 
     def node_name(self) -> str:
         return self._node.name
@@ -283,7 +291,8 @@ class IBuilderConfig(_Object):
 
     def set_flag(self, flag: Any) -> None:
         self._library.check_member("BuilderFlag", flag)
-        self._values["flags"] |= 1 << int(flag)
+        if flag.name not in self._library.script.dropped:
+            self._values["flags"] |= 1 << int(flag)
 
     def get_flag(self, flag: Any) -> bool:
         self._library.check_member("BuilderFlag", flag)
@@ -291,20 +300,27 @@ class IBuilderConfig(_Object):
 
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
         self._library.check_member("MemoryPoolType", pool)
-        self._pools[pool.name] = pool_size
+        if pool.name not in self._library.script.dropped:
+            self._pools[pool.name] = pool_size
 
     def get_memory_pool_limit(self, pool: Any) -> int:
         self._library.check_member("MemoryPoolType", pool)
         return self._pools[pool.name]
 
     def add_optimization_profile(self, profile: Any) -> int:
+        if "add_optimization_profile" in self._library.script.failing:
+            return -1
         self._profiles.append(profile._shapes)
         return len(self._profiles) - 1
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
+        if "create_timing_cache" in self._library.script.failing:
+            return None
         return ITimingCache(self._library, bytes(serialized_timing_cache))
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+        if "set_timing_cache" in self._library.script.failing:
+            return False
         self._cache = cache
         return True
 
@@ -313,8 +329,15 @@ class IBuilderConfig(_Object):
 
     def set_compute_capability(self, compute_capability: Any, index: int) -> bool:
         self._library.check_member("ComputeCapability", compute_capability)
+        if compute_capability.name in self._library.script.failing:
+            return False
         self._capabilities[index] = compute_capability
         return bool(index < self._values["num_compute_capabilities"])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and name in self._library.script.dropped:
+            value = self._values[name]
+        super().__setattr__(name, value)
 
     def _check(self, name: str, value: Any) -> None:
         if name != "progress_monitor":
@@ -333,48 +356,33 @@ class ITimingCache(_Object):
         return IHostMemory(self._library, self._content + b"+")
 
 
-class IHostMemory(bytearray):
-    """The library's memory: a buffer with a size, and nothing else of what bytes can do."""
-
-    def __init__(self, library: FakeTensorRT, content: bytes) -> None:
-        super().__init__(content)
-        self._library = library
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("_"):
-            return super().__getattribute__(name)
-        self._library.use("IHostMemory", name)
-        if name != "nbytes":
-            raise NotImplementedError(f"the stand-in has no IHostMemory.{name} yet: write it")
+class IHostMemory(BoundBuffer):
+    @property
+    def nbytes(self) -> int:
         return memoryview(self).nbytes
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_"):
-            raise AttributeError(f"'IHostMemory' object has no attribute '{name}' that can be set")
-        super().__setattr__(name, value)
-
-    def __bool__(self) -> bool:
-        return True
-
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-    def _refuse(self, *_: Any) -> Any:
-        raise TypeError("'IHostMemory' object has no len(), no items and is not iterable")
-
-    __len__ = __getitem__ = __iter__ = _refuse
 
 
 class Runtime(_Object):
     def __init__(self, library: FakeTensorRT, logger: Any) -> None:
-        super().__init__(library)
+        super().__init__(library, engine_host_code_allowed=False)
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
-        if bytes(serialized_engine) == self._library.script.plan:
-            return ICudaEngine(self._library, device_memory_size_v2=self._library.script.device_memory)
-        self._logger.log(self._library.member("ILogger.Severity", "ERROR"), "this is no plan of this version")
-        return None
+        script = self._library.script
+        if bytes(serialized_engine) != script.plan or "deserialize_cuda_engine" in script.failing:
+            return self._refuse("this is no plan of this version")
+        if self._brings_a_runtime() and not self._values["engine_host_code_allowed"]:
+            return self._refuse("the plan has host code, which is not allowed")
+        return ICudaEngine(self._library, device_memory_size_v2=script.device_memory)
+
+    def _brings_a_runtime(self) -> bool:
+        """Whether the plan, that of the last build, is a version-compatible one: it holds a runtime, host code."""
+        # NVIDIA's guide says so; not run here, it needs a GPU.
+        flag = int(self._library.member("BuilderFlag", "VERSION_COMPATIBLE"))
+        return bool(self._library.builds and self._library.builds[-1].flag_bits >> flag & 1)
+
+    def _refuse(self, reason: str) -> None:
+        self._logger.log(self._library.member("ILogger.Severity", "ERROR"), reason)
 
 
 class ICudaEngine(_Object):

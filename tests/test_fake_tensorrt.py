@@ -42,11 +42,9 @@ def make_log(trt: Any) -> Any:
     return Log()
 
 
-def save_relu(path: Path, batch: int | str = 1) -> str:
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, [batch, 8]) for name in "xy"]
-    graph = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["y"], "relu")], "test", values[:1], values[1:]
-    )
+def save_relu(path: Path, batch: int | str = 1, name: str = "relu") -> str:
+    values = [helper.make_tensor_value_info(side, TensorProto.FLOAT16, [batch, 8]) for side in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name)], "test", values[:1], values[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
     return str(path)
 
@@ -298,9 +296,12 @@ def test_a_derived_class_must_call_the_base(trt: Any, fake: FakeTensorRT, base: 
 
 
 @needs_rtx
-def test_a_parser_refuses_as_the_real_one(trt: Any, tmp_path: Path) -> None:
-    graph = onnx.load(save_relu(tmp_path / "relu.onnx"))
+@pytest.mark.parametrize("name", ["relu", ""], ids=["named", "nameless"])
+def test_a_parser_refuses_as_the_real_one(trt: Any, tmp_path: Path, name: str) -> None:
+    graph = onnx.load(save_relu(tmp_path / "relu.onnx", name=name))
     graph.graph.node[0].op_type, graph.graph.node[0].domain = "Foo", "custom"
+    graph.graph.node[0].input[0] = "known"
+    graph.graph.node.insert(0, helper.make_node("Relu", ["x"], ["known"], "before"))
     graph.opset_import.append(helper.make_opsetid("custom", 1))
     onnx.save(graph, str(tmp_path / "foo.onnx"))
     fake = FakeTensorRT(load_surface("rtx1.7"), Script(refused=frozenset({"Foo"})))
@@ -310,7 +311,8 @@ def test_a_parser_refuses_as_the_real_one(trt: Any, tmp_path: Path) -> None:
         parser = module.OnnxParser(network := builder.create_network(0), log)
         done = parser.parse_from_file(path)
         error = parser.get_error(0)
-        return network.num_inputs > 99, done, parser.num_errors, error.node_name(), error.node_operator()
+        node = (error.node(), error.node_name(), error.node_operator())
+        return network.num_inputs > 99, done, parser.num_errors, node
 
     for path in (str(tmp_path / "foo.onnx"), str(tmp_path / "none.onnx")):
         assert refusals(fake.module, path) == refusals(trt, path)
@@ -336,6 +338,37 @@ def test_what_was_used_and_what_was_asked_for(tmp_path: Path) -> None:
     assert trt.Runtime(make_log(trt)).deserialize_cuda_engine(b"another") is None
     with pytest.raises(NotImplementedError, match=r"ICudaEngine\.num_layers"):
         hasattr(engine, "num_layers")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_dropped_stays_as_it_was(name: str) -> None:
+    dropped = frozenset({"TF32", "DEBUG", "WORKSPACE", "max_aux_streams"})
+    configs = []
+    for script in (Script(), Script(dropped=dropped)):
+        trt = FakeTensorRT(load_surface(name), script).module
+        config = trt.Builder(make_log(trt)).create_builder_config()
+        config.set_flag(trt.BuilderFlag.DEBUG)
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 5)
+        config.max_aux_streams = config.builder_optimization_level = 4
+        workspace = config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)
+        configs.append((config.flags, workspace, config.max_aux_streams, config.builder_optimization_level))
+    tf32, debug = 1 << 6, 1 << 2
+    assert configs == [(tf32 | debug, 5, 4, 4), (tf32, 8 << 30, -1, 4)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_version_compatible_plan_loads_where_host_code_is_allowed(name: str, tmp_path: Path) -> None:
+    fake = FakeTensorRT(load_surface(name))
+    trt = fake.module
+    objects = build_relu(trt, tmp_path)
+    objects["c"].set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    plan = objects["b"].build_serialized_network(objects["n"], objects["c"])
+    runtime = trt.Runtime(log := make_log(trt))
+    assert runtime.engine_host_code_allowed is False
+    assert runtime.deserialize_cuda_engine(plan) is None
+    assert log.said == [("ERROR", "the plan has host code, which is not allowed")]
+    runtime.engine_host_code_allowed = True
+    assert runtime.deserialize_cuda_engine(plan) is not None
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.plan import (
     EngineReport,
     Sidecar,
+    find_sidecar,
+    is_plan_file,
     read_header,
     read_sidecar,
     sidecar_path,
+    this_platform,
     write_sidecar,
 )
 from hiresvit.spec import TensorSpec
@@ -24,6 +28,7 @@ TENSOR = TensorSpec("x", "float16", ("batch", 3, 8, 8))
 REPORT = EngineReport(
     backend="tensorrt",
     version="10.3.0.30",
+    platform="Linux aarch64",
     compute_capability="8.7",
     device="Orin",
     plan_bytes=100,
@@ -47,8 +52,22 @@ REPORT = EngineReport(
 SIDECAR = Sidecar("g.onnx", "cd" * 32, REPORT, ({"name": "k"},), {"hiresvit": "{}"})
 
 
-def header(tag: bytes, version: tuple[int, ...]) -> bytes:
-    return tag + bytes(20) + bytes(version) + bytes(100)
+def header(tag: bytes, version: tuple[int, ...], layout: int = 0) -> bytes:
+    return tag + layout.to_bytes(4, "little") + bytes(16) + bytes(version) + bytes(100)
+
+
+@pytest.mark.parametrize("name", ["a.plan", "a.engine", "A.PLAN", "a b.Engine"])
+def test_names_of_plans(name: str) -> None:
+    assert is_plan_file(Path("some.where", name))
+
+
+@pytest.mark.parametrize("name", ["plan", "a.onnx", "a.plan.json", "a.planet", "some.plan/a", ""])
+def test_names_of_others(name: str) -> None:
+    assert not is_plan_file(Path(name))
+
+
+def test_the_platform_is_system_and_processor() -> None:
+    assert this_platform() == f"{platform.system()} {platform.machine()}"
 
 
 @pytest.mark.parametrize(
@@ -64,6 +83,15 @@ def test_header(tmp_path: Path, tag: bytes, version: tuple[int, ...], backend: s
     plan.write_bytes(header(tag, version))
     found = read_header(plan)
     assert (found.backend, found.version) == (backend, text)
+
+
+def test_a_format_that_nobody_knows_has_no_version(tmp_path: Path) -> None:
+    """NVIDIA's trtexec reads the version in the format 0 only."""
+    plan = tmp_path / "a.plan"
+    for layout in (1, 1 << 24):
+        plan.write_bytes(header(b"ftrt", (10, 3, 0, 30), layout))
+        found = read_header(plan)
+        assert (found.backend, found.version) == ("tensorrt", None)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello world" * 9, header(b"ftrt", (10, 3, 0, 30))[:27]])
@@ -88,8 +116,7 @@ def test_the_sidecar_round_trip(tmp_path: Path) -> None:
     write_sidecar(plan, SIDECAR)
     assert [path.name for path in tmp_path.iterdir()] == ["a.plan.json"]
     assert read_sidecar(plan) == SIDECAR
-    assert REPORT.title == "TensorRT 10.3.0.30"
-    assert REPORT.precision_share == {"fp16": 0.75, "int8": 0.25}
+    assert EngineReport.from_json(REPORT.to_json()) == REPORT
 
 
 def damage(values: dict[str, Any], what: str) -> Any:
@@ -131,3 +158,126 @@ def test_a_cut_sidecar_and_one_of_another_schema(tmp_path: Path) -> None:
     sidecar_path(plan).write_text(text.replace('"schema_version": 1', '"schema_version": 99'))
     with pytest.raises(ArtefactError, match="has schema version 99, this hiresvit reads 1"):
         read_sidecar(plan)
+
+
+TEXTS = ("version", "platform", "compute_capability", "plan_sha256")
+COUNTS = (
+    *("plan_bytes", "peak_rss_bytes", "kernel_total", "attentions_fused", "attentions_total"),
+    *("activation_bytes", "weight_bytes", "scratch_bytes"),
+)
+RIGHT: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(TEXTS, ("x",)),
+    **dict.fromkeys(COUNTS, (3,)),
+    **dict.fromkeys(("inputs", "outputs", "warnings"), ([],)),
+    **dict.fromkeys(("kernels", "precision", "profiles"), ({},)),
+    "backend": (),
+    "device": ("x", None),
+    "build_seconds": (3, 1.5),
+    "flags": ({}, {"a": None}),
+}
+VALUES: tuple[Any, ...] = (
+    None,
+    "x",
+    3,
+    -3,
+    1.5,
+    True,
+    [],
+    {},
+    [None],
+    [[3]],
+    {"a": None},
+    {"a": "x"},
+    10**400,
+)
+
+
+@pytest.mark.parametrize("name", list(RIGHT))
+def test_every_type_is_checked(tmp_path: Path, name: str) -> None:
+    plan = tmp_path / "a.plan"
+    write_sidecar(plan, SIDECAR)
+    whole = json.loads(sidecar_path(plan).read_text())
+    assert whole["report"].keys() == RIGHT.keys()
+    for value in VALUES:
+        sidecar_path(plan).write_text(json.dumps({**whole, "report": {**whole["report"], name: value}}))
+        if value in RIGHT[name] or (name == "flags" and isinstance(value, dict)):
+            read = read_sidecar(plan)
+            assert read is not None
+            assert json.loads(json.dumps(getattr(read.report, name))) == value
+        else:
+            with pytest.raises(ArtefactError, match=r"does not describe a plan; build the plan again$"):
+                read_sidecar(plan)
+
+
+WRONG_INSIDE: list[dict[str, Any]] = [
+    {"graph": 3},
+    {"graph_sha256": None},
+    {"layers": {}},
+    {"layers": [3]},
+    {"metadata": [["a", "b"]]},
+    {"metadata": {"hiresvit.spec": {}}},
+    {"report": []},
+    {"more": 3},
+    {"report": {"flags": {"builder_flags": 3}}},
+    {"report": {"flags": {"builder_flags": "TF32"}}},
+    {"report": {"flags": {"builder_flags": [3]}}},
+    {"report": {"inputs": [{"name": "x", "dtype": "float16"}]}},
+    {"report": {"inputs": [{"name": "x", "dtype": "float16", "shape": [1.5]}]}},
+    {"report": {"inputs": [{"name": "x", "dtype": "float16", "shape": [-1]}]}},
+    {"report": {"profiles": {"x": [[1], [1]]}}},
+    {"report": {"profiles": {"x": [[1], [1], ["a"]]}}},
+]
+
+
+@pytest.mark.parametrize("change", WRONG_INSIDE, ids=str)
+def test_types_inside(tmp_path: Path, change: dict[str, Any]) -> None:
+    plan = tmp_path / "a.plan"
+    write_sidecar(plan, SIDECAR)
+    whole = json.loads(sidecar_path(plan).read_text())
+    if isinstance(change.get("report"), dict):
+        change = {"report": {**whole["report"], **change["report"]}}
+    sidecar_path(plan).write_text(json.dumps({**whole, **change}))
+    with pytest.raises(ArtefactError, match=r"does not describe a plan; build the plan again$"):
+        read_sidecar(plan)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_are_none(tmp_path: Path, number: str) -> None:
+    """``inspect --json`` could not write them."""
+    plan = tmp_path / "a.plan"
+    write_sidecar(plan, SIDECAR)
+    text = sidecar_path(plan).read_text()
+    for place in ('"build_seconds": 1.5', '"name": "k"'):
+        sidecar_path(plan).write_text(text.replace(place, f"{place.split(':')[0]}: {number}"))
+        with pytest.raises(ArtefactError, match=r"cannot be read as JSON; build the plan again$"):
+            read_sidecar(plan)
+
+
+class TestLinks:
+    """A plan may be a link to one, under another name."""
+
+    @pytest.fixture
+    def link(self, tmp_path: Path) -> Path:
+        (tmp_path / "plans").mkdir()
+        plan = tmp_path / "plans" / "a.plan"
+        plan.write_bytes(header(b"ftrt", (10, 3, 0, 30)))
+        write_sidecar(plan, SIDECAR)
+        (tmp_path / "between.plan").symlink_to("plans/a.plan")
+        (tmp_path / "link.engine").symlink_to("between.plan")
+        return tmp_path / "link.engine"
+
+    def test_the_files_own_sidecar_counts(self, link: Path) -> None:
+        assert read_sidecar(link) == SIDECAR
+        assert find_sidecar(link).name == "a.plan.json"
+
+    def test_but_one_beside_the_link_counts_more(self, link: Path) -> None:
+        mine = replace(SIDECAR, graph="mine.onnx")
+        write_sidecar(link, mine)
+        assert read_sidecar(link) == mine
+
+    def test_links_that_lead_nowhere(self, tmp_path: Path) -> None:
+        for name, target in (("lost.plan", "gone.plan"), ("round.plan", "round.plan")):
+            (tmp_path / name).symlink_to(target)
+            assert read_sidecar(tmp_path / name) is None
+            with pytest.raises(HiresvitError, match=f"cannot read .*{name}: "):
+                read_header(tmp_path / name)

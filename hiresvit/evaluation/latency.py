@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hiresvit.errors import UsageError
+
+if TYPE_CHECKING:
+    from hiresvit.runtime.tensorrt_runner import GpuTimes
 
 MAX_CV_PERCENT = 2.5
 """Above this coefficient of variation a run is marked unstable, as trtexec does."""
@@ -24,12 +27,17 @@ SETTLE_S = 0.03
 """The rest before each call: several times as long as idle workers of PyTorch and ONNX Runtime spin."""
 
 
+# The host's nanoseconds of one call and, of what runs on a GPU, its parts there.
+_Sample = tuple[int, "GpuTimes | None"]
+
+
 @dataclass(frozen=True)
 class LatencyStats:
     """Host wall time of one call in milliseconds, copies included, and the raw samples in nanoseconds.
 
     ``throughput`` is images per second: batch x calls over the time that these calls took. The last three are
-    the parts of a call on a GPU, None on a CPU.
+    medians of what the GPU says that the parts of a call took: copies in, kernels, copies out. They are None for
+    what runs on a CPU. ``warnings`` are the side's notes and what is to be said of its samples.
     """
 
     calls: int
@@ -55,6 +63,19 @@ class LatencyStats:
 
 
 @dataclass(frozen=True)
+class Side:
+    """A network that is measured: ``run`` calls it once, on ``batch`` images.
+
+    ``gpu_times`` says what the last call took on a GPU; it is asked after each call, outside of its time.
+    """
+
+    run: Callable[[], object]
+    batch: int = 1
+    gpu_times: Callable[[], GpuTimes] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Ratio:
     """Ratios a / b of the same rounds: above 1, a is slower. p10 and p90 say how far to trust it."""
 
@@ -64,7 +85,7 @@ class Ratio:
 
 
 def measure_latency(
-    runs: Mapping[str, Callable[[], object]],
+    runs: Mapping[str, Callable[[], object] | Side],
     *,
     warmup_s: float = 0.2,
     min_s: float = 3.0,
@@ -78,21 +99,22 @@ def measure_latency(
     Warm-up rounds (at least one) take ``warmup_s`` seconds per side; then follow at least ``min_iterations``
     rounds and ``min_s`` seconds per side, both counted over all sides together, so that one slow side does
     not stretch the run. Before each call the machine rests for ``settle_s`` seconds, untimed: the idle workers
-    of a thread pool spin on for some milliseconds and would slow the next side down. ``clock`` returns
-    nanoseconds. Sample i of every side comes from round i. Raises UsageError if there is nothing to run, on
-    impossible limits, and if the clock is too coarse to see a call.
+    of a thread pool spin on for some milliseconds and would slow the next side down. ``batch`` is that of every
+    run that is no `Side`, ``clock`` returns nanoseconds. Sample i of every side comes from round i. Raises
+    UsageError if there is nothing to run, on impossible limits, and if the clock is too coarse to see a call.
     """
     if not runs or warmup_s < 0 or min_s < 0 or min_iterations < 1 or batch < 1:
         raise UsageError(
             f"{len(runs)} runs, warmup_s {warmup_s}, min_s {min_s}, min_iterations {min_iterations},"
             f" batch {batch}; at least 1 run, 0 s, 0 s, 1 iteration and batch 1 are needed"
         )
-    _rounds(runs, clock, settle_s, seconds=warmup_s, least=1)
-    samples = _rounds(runs, clock, settle_s, seconds=min_s, least=min_iterations)
-    return {name: latency_stats(ns, batch) for name, ns in samples.items()}
+    sides = {name: run if isinstance(run, Side) else Side(run, batch) for name, run in runs.items()}
+    _rounds(sides, clock, settle_s, seconds=warmup_s, least=1)
+    samples = _rounds(sides, clock, settle_s, seconds=min_s, least=min_iterations)
+    return {name: _side_stats(side, samples[name]) for name, side in sides.items()}
 
 
-def latency_report(sides: Mapping[str, Callable[[], object]], *, min_s: float) -> dict[str, Any]:
+def latency_report(sides: Mapping[str, Callable[[], object] | Side], *, min_s: float) -> dict[str, Any]:
     """Measure all sides and compare each with the first, as plain JSON values: ``sides`` and ``ratios``."""
     stats = measure_latency(sides, min_s=min_s, settle_s=SETTLE_S)
     (first, base), *others = stats.items()
@@ -141,26 +163,41 @@ def ratio(a: LatencyStats, b: LatencyStats) -> Ratio:
     return Ratio(float(np.median(pairs)), _percentile(pairs, 10), _percentile(pairs, 90))
 
 
+def _side_stats(side: Side, samples: Sequence[_Sample]) -> LatencyStats:
+    stats = latency_stats([ns for ns, _ in samples], side.batch)
+    stats = replace(stats, warnings=side.notes + stats.warnings)
+    times = [times for _, times in samples if times is not None]
+    if not times:
+        return stats
+    return replace(
+        stats,
+        h2d_ms=float(np.median([one.h2d_ms for one in times])),
+        d2h_ms=float(np.median([one.d2h_ms for one in times])),
+        gpu_compute_ms=float(np.median([one.compute_ms for one in times])),
+    )
+
+
 def _rounds(
-    runs: Mapping[str, Callable[[], object]],
+    sides: Mapping[str, Side],
     clock: Callable[[], int],
     settle_s: float,
     *,
     seconds: float,
     least: int,
-) -> dict[str, list[int]]:
-    samples: dict[str, list[int]] = {name: [] for name in runs}
-    order = list(runs)
-    deadline = clock() + seconds * 1e9 * len(runs)
+) -> dict[str, list[_Sample]]:
+    samples: dict[str, list[_Sample]] = {name: [] for name in sides}
+    order = list(sides)
+    deadline = clock() + seconds * 1e9 * len(sides)
     done = 0
     while done < least or clock() < deadline:
         for name in order:
-            run = runs[name]
+            side = sides[name]
             if settle_s:
                 time.sleep(settle_s)
             start = clock()
-            run()
-            samples[name].append(clock() - start)
+            side.run()
+            elapsed = clock() - start
+            samples[name].append((elapsed, side.gpu_times() if side.gpu_times else None))
         order.append(order.pop(0))
         done += 1
     return samples

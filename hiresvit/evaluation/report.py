@@ -19,6 +19,8 @@ from hiresvit.evaluation.tables import Values, make_table, number_text, size_tex
 from hiresvit.tensorrt_api import TITLES
 
 TOP_OPERATORS = 6
+# What a plan's call is made of by the GPU's clock.
+_GPU_PARTS = {">copy in": "h2d_ms", ">GPU": "gpu_compute_ms", ">copy out": "d2h_ms"}
 _PLAN_FACTS = ("path", "bytes", "backend", "version", "graph", "graph_sha256")
 _SIDES = (
     "pytorch",
@@ -56,7 +58,7 @@ def inspect_report(found: Values) -> list[RenderableType]:
     if found["kind"] == "graph":
         return [_contract_table(found), _graphs_table({found["stage"] or "unknown": found})]
     if found["kind"] == "plan":
-        facts = {key: _plain(found[key]) for key in _PLAN_FACTS if key in found}
+        facts = {key: _plain(found[key] or "unknown") for key in _PLAN_FACTS if key in found}
         if "report" not in found:
             return [_facts(facts), "note: nothing stands beside the plan that says more"]
         return [_facts(facts), _contract_table(found["report"]), *engine_report(found["report"])]
@@ -130,11 +132,13 @@ def latency_tables(latency: Values) -> list[RenderableType]:
     sides, ratios = latency["sides"], latency.get("ratios", {})
     base = next((name for name in sides if any(key.endswith(f"/{name}") for key in ratios)), "")
     title = f"latency of one call in ms, {latency['threads']} threads, sides in turn"
-    columns = [">median", ">p90", ">p99", ">cv %", ">per s", ">calls"]
+    gpu = _GPU_PARTS if any(side.get("gpu_compute_ms") is not None for side in sides.values()) else {}
+    columns = [">median", ">p90", ">p99", *gpu, ">cv %", ">per s", ">calls"]
     table = make_table(title, "side", *columns, *([f">x {base} (p10 to p90)"] if ratios else []))
     for name in sorted(sides, key=lambda name: (name != base, _SIDES.index(name) if name in _SIDES else 0)):
         side, ratio = sides[name], ratios.get(f"{name}/{base}")
-        milliseconds = [number_text(side[key], ".2f") for key in ("median_ms", "p90_ms", "p99_ms")]
+        times = ("median_ms", "p90_ms", "p99_ms", *gpu.values())
+        milliseconds = [number_text(side.get(key), ".2f") for key in times]
         rest = (
             number_text(side["cv_percent"], ".1f"),
             number_text(side["throughput"], ".1f"),
@@ -159,7 +163,7 @@ def engine_table(engine: Values) -> Table:
     table = make_table(f"plan by {TITLES[engine['backend']]} {engine['version']}", "what", ">count")
     table.add_row("for compute capability", engine["compute_capability"])
     unnamed = "no GPU" if engine["backend"] == "tensorrt_rtx" else "a GPU that no CUDA binding names"
-    table.add_row("built on", engine["device"] or unnamed)
+    table.add_row("built on", f"{engine['device'] or unnamed}, {engine['platform']}")
     for kind, count in sorted(engine["kernels"].items(), key=lambda item: -item[1]):
         table.add_row(f"{kind} kernels", str(count))
     table.add_row("kernels in all", str(engine["kernel_total"]))

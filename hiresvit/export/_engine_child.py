@@ -36,6 +36,7 @@ from hiresvit.export.layers import (
     parse_memory,
     realised_precision,
 )
+from hiresvit.plan import this_platform
 from hiresvit.spec import TensorSpec
 
 Report = Callable[[str, float], None]
@@ -108,6 +109,7 @@ def build(request: dict[str, Any], report: Report) -> dict[str, Any]:
     return {
         "backend": backend,
         "version": trt.__version__,
+        "platform": this_platform(),
         "compute_capability": runs_on(request, device.compute_capability if device else None),
         "device": device.name if device else None,
         "plan_bytes": plan.nbytes,

@@ -9,7 +9,7 @@ from pathlib import Path
 from hiresvit.bundle import sha256_file
 from hiresvit.cuda import Device
 from hiresvit.errors import ArtefactError
-from hiresvit.plan import PlanHeader, Sidecar, read_header, read_sidecar, sidecar_path
+from hiresvit.plan import PlanHeader, Sidecar, find_sidecar, read_header, read_sidecar, this_platform
 from hiresvit.tensorrt_api import TITLES, Backend
 
 # How packages that carry a library are called after it; the system's of a Jetson is called as the library is.
@@ -19,42 +19,34 @@ _SUFFIXES = ("", "_cu12", "_cu13", "_cu12_bindings", "_cu13_bindings")
 # one other.
 _NEXT_MAJOR = {8: 10, 10: 11}
 
+_OTHER = "{plan} is not the plan that {beside} describes; copy both again, or build it again"
+
 _SIZE_AT = slice(16, 24)  # where RTX 1.7 writes the plan's size; a full TensorRT's plan was not looked at
 
 
-def check_plan(
-    plan: Path, *, device: Device | None = None, backend_version: str | None = None
-) -> Sidecar | None:
-    """Hold a plan to what it says of itself, to its sidecar and, where given, to a TensorRT version and a GPU.
-
-    Returns the sidecar, or None for a plan that has none: then fewer things are checked. Raises HiresvitError without
-    the file, and ArtefactError for a plan that is damaged or cut, that is not its sidecar's, or that was built by
-    another version or for another GPU.
-    """
-    header, sidecar = check_file(plan)
-    if backend_version is not None:
-        check_version(plan, header, sidecar, backend_version)
-    if device is not None:
-        check_device(plan, header, sidecar, device)
-    return sidecar
-
-
 def check_file(plan: Path) -> tuple[PlanHeader, Sidecar | None]:
-    """What a plan and the file beside it say. Raises HiresvitError and ArtefactError as `check_plan` does."""
+    """What a plan and the file beside it say; None for a plan that has none: then fewer things can be checked.
+
+    Raises HiresvitError without the file, and ArtefactError for a plan that is damaged or cut, or not its sidecar's.
+    """
     header = read_header(plan)
-    sidecar = _read_sidecar(plan)
-    size = plan.stat().st_size
-    wanted = sidecar.report.plan_bytes if sidecar else _declared_size(plan, header)
-    if wanted is not None and size < wanted:
-        raise ArtefactError(f"{plan} is cut: {size:,} of {wanted:,} bytes are left; copy or build it again")
+    sidecar = read_sidecar(plan)
+    size, declared = plan.stat().st_size, _declared_size(plan, header)
+    if declared is not None and size < declared:
+        raise ArtefactError(f"{plan} is cut: {size:,} of {declared:,} bytes are left; copy or build it again")
     if sidecar is None:
         return header, None
-    report = sidecar.report
-    same_builder = report.backend == header.backend and _same_version(report.version, header.version)
-    if not same_builder or sha256_file(plan) != report.plan_sha256:
+    report, beside = sidecar.report, find_sidecar(plan).name
+    version = header.version or report.version
+    if report.backend != header.backend or not _same_version(report.version, version):
+        raise ArtefactError(_OTHER.format(plan=plan, beside=beside))
+    if declared is None and size < report.plan_bytes:
         raise ArtefactError(
-            f"{plan} is not the plan that {sidecar_path(plan).name} describes; copy both again, or build it again"
+            f"{plan} is cut, or not the plan that {beside} describes: {size:,} of {report.plan_bytes:,} bytes are"
+            " there; copy both again, or build it again"
         )
+    if size != report.plan_bytes or sha256_file(plan) != report.plan_sha256:
+        raise ArtefactError(_OTHER.format(plan=plan, beside=beside))
     return header, sidecar
 
 
@@ -68,22 +60,43 @@ def installed_version(backend: Backend) -> str | None:
     return None
 
 
+def check_platform(plan: Path, sidecar: Sidecar | None) -> None:
+    """Raise ArtefactError for a plan that was built on another kind of machine, whatever its GPU.
+
+    A plan of TensorRT-RTX runs under Windows and Linux alike, on the same kind of processor.
+    """
+    if sidecar is None:
+        return
+    title, here = TITLES[sidecar.report.backend], this_platform()
+    if sidecar.report.backend == "tensorrt_rtx":
+        fits, rule = _processor(sidecar.report.platform) == _processor(here), "processor"
+    else:
+        fits, rule = sidecar.report.platform == here, "system and processor"
+    if not fits:
+        raise ArtefactError(
+            f"{plan} was built on {sidecar.report.platform} and this is {here}; a plan of {title} runs only on the"
+            f" {rule} that it was built on: build it again here"
+        )
+
+
 def check_version(plan: Path, header: PlanHeader, sidecar: Sidecar | None, installed: str) -> None:
     """Raise ArtefactError unless a version of the plan's own library can run it.
 
-    It is the version that built the plan, or for a version-compatible one of full TensorRT a later one.
+    It is the version that built the plan, or for a version-compatible one of full TensorRT a later one. Where
+    neither plan nor sidecar says the version, TensorRT must.
     """
-    if _same_version(header.version, installed):
+    version = header.version or (sidecar.report.version if sidecar else None)
+    if version is None or _same_version(version, installed):
         return
     title = TITLES[header.backend]
     rule = "a plan runs only in the version that built it"
     if host_code(sidecar):
-        built, here = _numbers(header.version), _numbers(installed)
+        built, here = _numbers(version), _numbers(installed)
         if here > built and here[0] in (built[0], _NEXT_MAJOR.get(built[0])):
             return
         rule = "a version-compatible plan runs in later versions of its major version and in the next one"
     raise ArtefactError(
-        f"{plan} was built by {title} {header.version} and {installed} is installed; {rule}: build it again here"
+        f"{plan} was built by {title} {version} and {installed} is installed; {rule}: build it again here"
     )
 
 
@@ -109,28 +122,18 @@ def host_code(sidecar: Sidecar | None) -> bool:
     return sidecar is not None and "VERSION_COMPATIBLE" in sidecar.report.flags.get("builder_flags", ())
 
 
-def _read_sidecar(plan: Path) -> Sidecar | None:
-    """With values of the types that are used here, whoever wrote it."""
-    sidecar = read_sidecar(plan)
-    if sidecar is None:
-        return None
-    report = sidecar.report
-    texts = (report.version, report.compute_capability)
-    flags = report.flags.get("builder_flags", []) if isinstance(report.flags, dict) else None
-    if not (
-        all(isinstance(text, str) for text in texts)
-        and isinstance(report.plan_bytes, int)
-        and isinstance(flags, list)
-    ):
-        raise ArtefactError(f"{sidecar_path(plan)} does not describe a plan; build the plan again")
-    return sidecar
-
-
 def _declared_size(plan: Path, header: PlanHeader) -> int | None:
-    if header.backend != "tensorrt_rtx":
+    """What a plan says of its own size, None where that is not known."""
+    if header.backend != "tensorrt_rtx" or header.version is None:
         return None
     with plan.open("rb") as stream:
         return int.from_bytes(stream.read(_SIZE_AT.stop)[_SIZE_AT], "little")
+
+
+def _processor(platform: str) -> str:
+    """``x86_64`` of ``Linux x86_64`` and of ``Windows AMD64``."""
+    machine = platform.rpartition(" ")[2]
+    return {"AMD64": "x86_64", "ARM64": "aarch64"}.get(machine, machine)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.errors import UsageError
-from hiresvit.plan import SUFFIXES as PLAN_SUFFIXES
+from hiresvit.plan import is_plan_file
 from hiresvit.spec import TensorSpec
 
 
@@ -45,8 +45,7 @@ def open_runner(path: Path, *, threads: int | None = None, cuda_graph: bool = Fa
     MissingDependency for a plan where TensorRT, a CUDA binding or a GPU is missing.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in PLAN_SUFFIXES:
+    if is_plan_file(path):
         if threads is not None:
             raise UsageError(
                 f"{path}: threads {threads} are for a graph on the CPU; leave them out for a plan"
@@ -54,8 +53,8 @@ def open_runner(path: Path, *, threads: int | None = None, cuda_graph: bool = Fa
         from hiresvit.runtime.tensorrt_runner import TensorRTRunner
 
         return TensorRTRunner(path, cuda_graph=cuda_graph)
-    if suffix != ".onnx":
-        raise UsageError(f"{path}: no runtime for the suffix {suffix!r}; give an .onnx graph or a .plan")
+    if path.suffix.lower() != ".onnx":
+        raise UsageError(f"{path}: no runtime for the suffix {path.suffix!r}; give an .onnx graph or a .plan")
     if cuda_graph:
         raise UsageError(
             f"{path}: a CUDA graph is for a plan on a GPU; leave the option out for an .onnx graph"
@@ -67,9 +66,7 @@ def open_runner(path: Path, *, threads: int | None = None, cuda_graph: bool = Fa
 
 def check_feeds(feeds: Mapping[str, NDArray[Any]], inputs: tuple[TensorSpec, ...]) -> None:
     """Raise UsageError unless the feeds have exactly the inputs' names, dtypes and static dimensions."""
-    names = [spec.name for spec in inputs]
-    if set(feeds) != set(names):
-        raise UsageError(f"feeds are {sorted(feeds)}; the network's inputs are {sorted(names)}")
+    _check_names(feeds, inputs)
     for spec in inputs:
         array = feeds[spec.name]
         fits = array.ndim == len(spec.shape) and all(
@@ -82,6 +79,12 @@ def check_feeds(feeds: Mapping[str, NDArray[Any]], inputs: tuple[TensorSpec, ...
             )
 
 
+def _check_names(feeds: Mapping[str, NDArray[Any]], inputs: tuple[TensorSpec, ...]) -> None:
+    names = [spec.name for spec in inputs]
+    if set(feeds) != set(names):
+        raise UsageError(f"feeds are {sorted(feeds)}; the network's inputs are {sorted(names)}")
+
+
 def check_threads(threads: int | None) -> None:
     """Raise UsageError if a number of threads is given and is not positive."""
     if threads is not None and threads < 1:
@@ -89,20 +92,21 @@ def check_threads(threads: int | None) -> None:
 
 
 class Casting:
-    """A runner that takes the reference's feeds whatever float type its own inputs have."""
+    """A runner that takes the reference's feeds whatever float type the inputs of the ``inner`` one have."""
 
     def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+        self.inner = runner
         self.inputs: tuple[TensorSpec, ...] = runner.inputs
         self.outputs: tuple[TensorSpec, ...] = runner.outputs
 
     def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run once on the feeds, cast to what the network takes."""
-        return self._runner({spec.name: feeds[spec.name].astype(spec.dtype) for spec in self.inputs})
+        """Run once on the feeds, cast to what the network takes. Raises UsageError for other names and shapes."""
+        _check_names(feeds, self.inputs)
+        return self.inner({spec.name: feeds[spec.name].astype(spec.dtype) for spec in self.inputs})
 
     def close(self) -> None:
         """Close the runner inside."""
-        self._runner.close()
+        self.inner.close()
 
     def __enter__(self) -> Casting:
         return self

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hiresvit.cuda import Cuda, open_cuda
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+from hiresvit.plan import Profile
 from hiresvit.runtime import preflight
 from hiresvit.runtime.runner import check_feeds
 from hiresvit.runtime.tensorrt_memory import Buffer
@@ -56,8 +57,8 @@ class TensorRTRunner:
     TensorRT the first call of each new shape is also recorded and later calls replay it.
 
     Inputs and outputs live in pinned memory, on a Jetson in memory that host and GPU share. Buffers grow when a larger
-    shape comes and stay. ``warnings`` are TensorRT's from loading the plan, for example that it was built on another
-    model of GPU.
+    shape comes and stay. ``best_shapes`` are those of the inputs that the plan was tuned for. ``warnings`` are
+    TensorRT's from loading the plan, for example that it was built on another model of GPU.
 
     Raises HiresvitError if the file is missing or CUDA refuses something, ArtefactError for a plan that is damaged,
     does not match its sidecar, or belongs to another version or GPU, MissingDependency without TensorRT, a CUDA
@@ -67,6 +68,7 @@ class TensorRTRunner:
     def __init__(self, path: Path, *, cuda_graph: bool = False) -> None:
         path = Path(path)
         header, sidecar = preflight.check_file(path)
+        preflight.check_platform(path, sidecar)
         if version := preflight.installed_version(header.backend):
             preflight.check_version(path, header, sidecar, version)
         try:
@@ -131,6 +133,8 @@ class TensorRTRunner:
         is_input = {n: held["engine"].get_tensor_mode(n) == trt.TensorIOMode.INPUT for n in names}
         self.inputs = tuple(self._spec(name) for name in names if is_input[name])
         self.outputs = tuple(self._spec(name) for name in names if not is_input[name])
+        self._profiles = {spec.name: self._profile(spec) for spec in self.inputs}
+        self.best_shapes = {name: best for name, (_, best, _) in self._profiles.items()}
 
     def _allocate(self, free: Callable[..., Any], cuda_graph: bool) -> None:
         """Make what a call needs; the buffers get their memory with the first shapes."""
@@ -254,8 +258,16 @@ class TensorRTRunner:
             self._views[spec.name] = buffer.used.view(dtype).reshape(shape)
         self._shapes = shapes
 
+    def _profile(self, spec: TensorSpec) -> Profile:
+        """The shapes of an input that the plan takes; thrice the same for a fixed one."""
+        fixed = tuple(size for size in spec.shape if not isinstance(size, str))
+        if len(fixed) == len(spec.shape):
+            return fixed, fixed, fixed
+        least, best, most = self._held["engine"].get_tensor_profile_shape(spec.name, 0)
+        return tuple(least), tuple(best), tuple(most)
+
     def _check_profile(self, name: str, shape: tuple[int, ...]) -> None:
-        least, _, most = (tuple(dims) for dims in self._held["engine"].get_tensor_profile_shape(name, 0))
+        least, _, most = self._profiles[name]
         if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
             raise UsageError(
                 f"input {name!r} is {shape}; the plan takes {least} to {most}: build it with other --shapes"

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiresvit.errors import UsageError
-from hiresvit.evaluation.latency import LatencyStats, Ratio, latency_stats, measure_latency, ratio
+from hiresvit.evaluation.latency import LatencyStats, Ratio, Side, latency_stats, measure_latency, ratio
+from hiresvit.runtime.tensorrt_runner import GpuTimes
 
 MS = 1_000_000
+
+Runs = dict[str, Callable[[], object] | Side]
 
 
 class Clock:
@@ -91,6 +94,39 @@ def test_samples_of_one_index_are_of_one_round() -> None:
     assert stats["a"].samples_ns == (1 * MS, 2 * MS, 3 * MS)  # the warm-up call of 7 ns is not among them
     assert stats["b"].samples_ns == (10 * MS, 20 * MS, 30 * MS)
     assert ratio(stats["b"], stats["a"]) == Ratio(10, 10, 10)
+
+
+def test_what_the_gpu_says_is_asked_after_each_call_and_not_timed() -> None:
+    clock = Clock()
+    times = [
+        GpuTimes(0.0, 99.0, 0.0),
+        GpuTimes(1.0, 5.0, 0.3),
+        GpuTimes(2.0, 9.0, 0.1),
+        GpuTimes(9.0, 6.0, 0.2),
+    ]
+
+    def last_times() -> GpuTimes:
+        clock.now += 1000 * MS  # as if it took a second
+        return times[clock.calls.count("a") - 1]
+
+    runs: Runs = {"a": Side(clock.run("a", MS), gpu_times=last_times), "b": clock.run("b", 2 * MS)}
+    stats = measure_latency(runs, warmup_s=0, min_s=0, min_iterations=3, clock=clock)
+    assert stats["a"].samples_ns == (MS, MS, MS)
+    # the medians; the warm-up call of 99 ms is not among them
+    assert (stats["a"].h2d_ms, stats["a"].gpu_compute_ms, stats["a"].d2h_ms) == (2.0, 6.0, 0.2)
+    assert (stats["b"].h2d_ms, stats["b"].gpu_compute_ms, stats["b"].d2h_ms) == (None, None, None)
+    json.dumps(stats["a"].to_json(), allow_nan=False)
+
+
+def test_a_side_has_a_batch_and_notes_of_its_own() -> None:
+    clock = Clock()
+    runs: Runs = {"a": Side(clock.run("a", MS, 2 * MS), batch=3, notes=("a word",)), "b": clock.run("b", MS)}
+    stats = measure_latency(runs, warmup_s=0, min_s=0, min_iterations=2, batch=2, clock=clock)
+    assert stats["a"].throughput == pytest.approx(3 * 2 / 0.003)
+    assert stats["b"].throughput == pytest.approx(2 * 2 / 0.002)
+    # mean 1.5, deviation 0.5
+    assert stats["a"].warnings == ("a word", "unstable: coefficient of variation 33.3 % is over 2.5 %")
+    assert stats["b"].warnings == ()
 
 
 def test_durations_are_counted_over_all_sides() -> None:

@@ -90,9 +90,20 @@ def test_latency_of_one_side_has_no_ratios() -> None:
     assert "x pytorch" not in rendered(table)
 
 
+def test_a_plans_call_is_shown_in_its_parts() -> None:
+    values = latency()
+    values["sides"]["cpu"] |= {"h2d_ms": 0.25, "gpu_compute_ms": 3.5, "d2h_ms": None}
+    table, _ = report.latency_tables(values)
+    text = rendered(table)
+    assert cells(text, "cpu")[1:6] == ["5.00", "5.00", "5.00", "0.25", "3.50"]
+    assert "3.50" not in str(cells(text, "pytorch"))
+    assert "copy in" not in rendered(report.latency_tables(latency())[0])
+
+
 ENGINE = EngineReport(
     backend="tensorrt_rtx",
     version="1.7",
+    platform="Linux x86_64",
     compute_capability="8.0",
     plan_bytes=2_500_000,
     plan_sha256="0" * 64,

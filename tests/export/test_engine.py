@@ -121,7 +121,6 @@ class TestBuild:
         assert report.kernel_total == sum(report.kernels.values())
         # three convolutions, the attention and the Linear
         assert report.precision == {"fp16": 5}
-        assert report.precision_share == {"fp16": 1.0}
         assert report.warnings == ()
 
     def test_contract_and_provenance(self, built: tuple[EngineReport, Path, Progress]) -> None:

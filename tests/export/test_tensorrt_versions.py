@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_cuda import ORIN, FakeCuda
 from fake_tensorrt import FakeTensorRT, Script
 from tensorrt_surfaces import NAMES, Surface, load_surface
 from test_fake_tensorrt import save_relu
 
+from hiresvit import cuda
 from hiresvit import tensorrt_api as api
 from hiresvit.cuda import Device
 from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError, MissingDependency, UsageError
 from hiresvit.export import _engine_child
+from hiresvit.export._engine_child import Report
 
 PACKAGE = Path(_engine_child.__file__).parents[1]
 OURS = (
@@ -99,23 +102,27 @@ def everything(backend: str, folder: Path) -> dict[str, Any]:
     return {**request, "hw_compat": "ampere+", "version_compatible": True}
 
 
-def replay(fake: FakeTensorRT, request: dict[str, Any]) -> dict[str, Any]:
-    """Build with the stand-in where the library would be loaded, and a GPU where that needs one."""
-    gpu = Device("Orin", "8.7", True, 8 << 30, "12.6", "12.6") if request["backend"] == "tensorrt" else None
+def replay(
+    fake: FakeTensorRT, request: dict[str, Any], gpu: Device = ORIN, report: Report = lambda *_: None
+) -> dict[str, Any]:
+    """Build with the stand-in where the library would be loaded, on a machine with a GPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api, "load", lambda backend: fake.module)
-        patch.setattr(_engine_child, "find_device", lambda backend: gpu)
-        return _engine_child.build(request, lambda phase, fraction: None)
+        patch.setattr(cuda, "installed", lambda: ("cuda-bindings",))
+        patch.setattr(cuda, "open_cuda", lambda: FakeCuda(gpu))
+        return _engine_child.build(request, report)
 
 
 def replay_all(name: str, folder: Path) -> tuple[set[str], set[str]]:
     """The names that builds of every kind use on a version, and those they ask for in vain."""
     backend = load_surface(name)["library"]
     plainly, all_on = plain(backend, folder), everything(backend, folder)
+    nameless = {**plainly, "graph": save_relu(folder / "nameless.onnx", name="")}
     runs: list[tuple[dict[str, Any], dict[str, Any], type[HiresvitError] | None]] = [
         ({}, plainly, None),
         ({}, all_on, None),
         ({"refused": frozenset({"Relu"})}, plainly, IllegalGraphError),
+        ({"refused": frozenset({"Relu"})}, nameless, IllegalGraphError),
         ({"scratch": 1 << 31}, all_on, BuildError),
         ({}, {**plainly, "parent": -1}, BuildError),
         ({"driver": False}, plainly, MissingDependency),

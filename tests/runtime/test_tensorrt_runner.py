@@ -100,6 +100,38 @@ def test_every_dynamic_axis_has_a_name(tmp_path: Path) -> None:
     runner({"x": np.zeros((2, 3, 8, 8), np.float32)})
 
 
+def test_the_best_shapes_are_the_profiles(tmp_path: Path) -> None:
+    assert opened(tmp_path)[0].best_shapes == {"x": (2, 2)}
+    assert opened(tmp_path, network(shape=(3, 2)))[0].best_shapes == {"x": (3, 2)}
+
+
+def test_two_inputs(tmp_path: Path) -> None:
+    """Of other types and shapes, with a profile each."""
+    tensors = (
+        Tensor("x", TensorIOMode.INPUT, (-1, 2)),
+        Tensor("y", TensorIOMode.OUTPUT, (-1, 2)),
+        Tensor("scale", TensorIOMode.INPUT, (-1, 1), DataType.INT64),
+    )
+
+    def compute(feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {"y": (feeds["x"] * feeds["scale"]).astype(np.float32)}
+
+    others = {"scale": ((1, 1), (3, 1), (4, 1))}
+    what = Network(tensors, ((1, 2), (3, 2), (4, 2)), compute, others=others)
+    runner, cuda, trt = opened(tmp_path, what, cuda_graph=True)
+    assert [spec.name for spec in runner.inputs] == ["x", "scale"]
+    assert runner.best_shapes == {"x": (3, 2), "scale": (3, 1)}
+    for size in (1, 4, 4, 2):
+        scale = np.arange(size, dtype=np.int64).reshape(size, 1)
+        # the order of the feeds is not the plan's
+        np.testing.assert_array_equal(runner({"scale": scale, "x": batch(size)})["y"], batch(size) * scale)
+    assert runner.last_times() == GpuTimes(2 * COPY_MS, RUN_MS, COPY_MS)
+    with pytest.raises(UsageError, match=r"'scale' is \(5, 1\); the plan takes \(1, 1\) to \(4, 1\)"):
+        runner({"x": batch(2), "scale": np.zeros((5, 1), np.int64)})
+    runner.close()
+    assert nothing_is_left(cuda, trt)
+
+
 def test_results_belong_to_the_caller(tmp_path: Path) -> None:
     runner, _, _ = opened(tmp_path)
     first = runner({"x": batch(2)})["y"]
