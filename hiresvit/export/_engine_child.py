@@ -183,11 +183,13 @@ def compile_graph(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         reason = " | ".join(dict.fromkeys(said.errors[-3:])) or "the builder gave no reason"
-        if "workspace" in reason and request["workspace"] is not None:
+        starved = "workspace" in reason and request["workspace"] is not None
+        if starved:
             reason += f"; the workspace was {request['workspace'] / 2**20:.3g} MiB, give more or leave the limit out"
         if monitor.cancelled:
             reason = "cancelled, the process that asked for it is gone"
-        kind = BuildError if "memory" in reason.lower() or monitor.cancelled else BuilderRefusal
+        ours = starved or monitor.cancelled or "memory" in reason.lower()  # and not the graph's fault
+        kind = BuildError if ours else BuilderRefusal
         raise kind(f"{request['graph']}: engine build failed: {reason}")
     if cache is not None:
         try:
