@@ -18,9 +18,8 @@ AdviceName = Literal["shared_norm", "orin_qdq", "int8_conv"]
 class Target:
     """A TensorRT on a board, or a range of them that one graph should serve.
 
-    ``tensorrt`` are its versions, ``capabilities`` the compute capabilities of its GPUs. ``min_opset`` and
-    ``max_opset`` are what its documents promise. ``unsupported`` are operators of ONNX's own domain that its parser
-    has no importer for, ``unbuildable`` those that it has one for that fails all the same. ``quantized`` are the
+    ``tensorrt`` are its versions. ``min_opset`` and ``max_opset`` are what its documents promise. ``unsupported`` are
+    operators of ONNX's own domain that its parser has no importer for, ``unbuildable`` those that it has one for that fails all the same. ``quantized`` are the
     types that Q/DQ may go through. ``advice`` names known compiler bugs, or facts, by the rule that looks for graphs
     which can hit them.
     """
@@ -28,7 +27,6 @@ class Target:
     name: str
     title: str
     tensorrt: tuple[str, ...]
-    capabilities: tuple[str, ...]
     min_opset: int
     max_opset: int
     unsupported: frozenset[str]
@@ -75,7 +73,6 @@ JETPACK6 = Target(
     name="jetpack6",
     title="TensorRT 10.3 of JetPack 6",
     tensorrt=("10.3",),
-    capabilities=("8.7",),
     # operators.md of 10.0; its changelog raises ONNX again only in 10.6. 10.3's own page was not read.
     min_opset=9,
     max_opset=20,
@@ -90,7 +87,6 @@ JETPACK7 = Target(
     name="jetpack7",
     title="TensorRT 10.13 and 10.16 of JetPack 7",
     tensorrt=("10.13", "10.16"),
-    capabilities=("8.7", "11.0"),
     # ONNX 1.17 (opset 22) came with 10.6 and 1.18 with 10.11; operators.md of 10.15 says 9 to 24. The pages of 10.13
     # and 10.16 were not read: the smaller promise.
     min_opset=9,
@@ -116,8 +112,6 @@ TRT11 = Target(
     name="trt11",
     title="TensorRT 11",
     tensorrt=("11",),
-    # Jetsons need 11.4.1 (its release notes). The list of other GPUs was not read.
-    capabilities=("8.7", "11.0"),
     # docs.nvidia.com/deeplearning/tensorrt/latest/reference/onnx-opset-guide.html
     min_opset=9,
     max_opset=25,
@@ -131,7 +125,6 @@ RTX = Target(
     name="rtx",
     title="TensorRT-RTX 1.7",
     tensorrt=("RTX 1.7",),
-    capabilities=("8.0", "8.6", "8.9", "12.0"),
     # Run: it warns below 7 and says nothing above 25; it takes any number and reads all operators as it knows them.
     min_opset=7,
     max_opset=25,
