@@ -88,7 +88,6 @@ def build(
     )
     from hiresvit.building import build_file, trtexec_lines
     from hiresvit.evaluation.report import engine_report
-    from hiresvit.evaluation.tables import size_text
 
     if dry_run:
         lines = trtexec_lines(graph, output, settings, which)
@@ -103,15 +102,13 @@ def build(
             force=force,
             on_progress=lambda phase, done: on_step(f"build: {phase}", done),
         )
-    sizes = [f"{path} ({size_text(path.stat().st_size)})" for path in made.paths]
-    wrote = f"\nwrote {', '.join(sizes)}, in {time.monotonic() - began:.1f} s"
     plan = shlex.quote(str(made.paths[0]))
     following = (
         f"next: hiresvit run {plan} PHOTO.jpg" if made.report.device else f"next: hiresvit inspect {plan}"
     )
     engine = made.report.to_json()
     found = {"graph": str(graph), "output": [str(path) for path in made.paths], "engine": engine}
-    out.answer(as_json, found, [*engine_report(engine), wrote, following])
+    out.answer(as_json, found, [*engine_report(engine), out.wrote_line(made.paths, began), following])
 
 
 def check(

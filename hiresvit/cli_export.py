@@ -155,17 +155,14 @@ def calibrate(
     )
     out.load_onnxruntime()
     from hiresvit.evaluation.report_int8 import int8_report
-    from hiresvit.evaluation.tables import size_text
     from hiresvit.quantizing import quantize_file
 
     with out.progress() as on_step:
         assert chosen is not None
         made = quantize_file(graph, output, chosen, io=io, force=force, on_step=on_step)
-    sizes = [f"{path} ({size_text(path.stat().st_size)})" for path in made.paths]
-    wrote = f"\nwrote {', '.join(sizes)}, in {time.monotonic() - began:.1f} s"
     following = f"next: hiresvit compare {shlex.quote(str(graph))} {shlex.quote(str(made.paths[0]))}"
     found = {"graph": str(graph), "output": [str(path) for path in made.paths], "int8": made.report}
-    out.answer(as_json, found, [*int8_report(made.report), wrote, following])
+    out.answer(as_json, found, [*int8_report(made.report), out.wrote_line(made.paths, began), following])
 
 
 def convert(

@@ -63,6 +63,14 @@ def answer_export(as_json: bool, folder: Path, manifest: dict[str, Any], seconds
     answer(as_json, {"bundle": str(folder), "bytes": size, "seconds": seconds, "manifest": manifest}, items)
 
 
+def wrote_line(paths: Sequence[Path], began: float) -> str:
+    """What was written, with sizes, and the seconds since ``began`` (of `time.monotonic`)."""
+    from hiresvit.evaluation.tables import size_text
+
+    sizes = ", ".join(f"{path} ({size_text(path.stat().st_size)})" for path in paths)
+    return f"\nwrote {sizes}, in {time.monotonic() - began:.1f} s"
+
+
 def print_json(document: dict[str, Any], failure: BaseException | None = None) -> None:
     """Print the one document of ``--json``."""
     error = {"error": {"message": explain(failure), "exit_code": exit_code(failure)}} if failure else {}

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from hiresvit import cuda
 from hiresvit.errors import HiresvitError, MissingDependency
+from hiresvit.plan import this_platform
 from hiresvit.runtime.runner import open_runner
 from hiresvit.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
 from hiresvit.version import __version__
@@ -85,7 +86,7 @@ def examine() -> dict[str, Any]:
         "machine": {
             "hiresvit": __version__,
             "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.machine()}",
+            "system": this_platform(),
             "cpus": len(os.sched_getaffinity(0)),
             "platform": PLATFORMS[find_platform()],
         },

@@ -158,12 +158,9 @@ def compile_graph(
         reason = " | ".join(said.errors) or str(error)
         raise MissingDependency(f"TensorRT {trt.__version__} does not start here: {reason}") from error
     network = make_network(trt, builder)
-    builder.error_recorder = (
-        said.recorder
-    )  # not before: TensorRT-RTX 1.7 crashes when it then frees the network
-    parser = trt.OnnxParser(
-        network, said.log
-    )  # owns the weights the network refers to: stays until it is built
+    # Not before the network: TensorRT-RTX 1.7 crashes when it then frees that.
+    builder.error_recorder = said.recorder
+    parser = trt.OnnxParser(network, said.log)  # owns the network's weights: stays until it is built
     parse(parser, request["graph"])
     config = make_config(trt, builder, network, request)
     monitor = make_monitor(trt, report, lambda: os.getppid() == request["parent"])

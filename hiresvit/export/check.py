@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx
 from onnx import ModelProto
+from onnx.external_data_helper import load_external_data_for_model
 
 from hiresvit.errors import BuilderRefusal, GateError, HiresvitError, IllegalGraphError, MissingDependency
 from hiresvit.export.attention_rules import Attention, why_not_fused
@@ -28,6 +29,7 @@ from hiresvit.export.realised import (
     fp32_leftovers,
     parse_requirement,
     realised_macs,
+    unmatched_products,
 )
 from hiresvit.export.targets import Target
 from hiresvit.plan import EngineReport, read_sidecar
@@ -54,13 +56,15 @@ class Verdict:
 class Compiled:
     """What TensorRT-RTX made of the graph: its report, each attention, and the products by what computes them.
 
-    ``macs`` counts multiply-accumulates of one call by precision, ``leftovers`` what is computed in FP32.
+    ``macs`` counts multiply-accumulates of one call by precision, ``leftovers`` what is computed in FP32;
+    ``unmatched`` are the products that no kernel names, ``unknown`` in ``macs``.
     """
 
     engine: EngineReport
     attentions: tuple[Explained, ...]
     macs: dict[str, int]
     leftovers: tuple[Leftover, ...]
+    unmatched: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,11 @@ def check_graph(
     builder dies, which says nothing about the graph.
     """
     required = parse_requirement(require) if require is not None else None
-    light = load_graph(graph)  # says in one line what is wrong with a damaged file
+    model = load_graph(graph)  # says in one line what is wrong with a damaged file
     if settings.shapes:
-        check_profiles(graph, light, settings.shapes)
+        check_profiles(graph, model, settings.shapes)
     try:
-        model = onnx.load(graph)
+        load_external_data_for_model(model, str(graph.parent))
     except onnx.checker.ValidationError as error:  # ONNX reads no weights through a link
         raise HiresvitError(f"{graph}: its external weights cannot be read: {_one_line(error)}") from error
     attentions = find_attentions(model, best_shapes(settings))
@@ -179,6 +183,7 @@ def _compile(
         tuple(explain_attentions(model, kernels, best)),
         realised_macs(model, kernels, best),
         tuple(fp32_leftovers(model, kernels, best)),
+        tuple(unmatched_products(model, kernels, best)),
     )
 
 

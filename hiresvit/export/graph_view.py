@@ -120,9 +120,8 @@ def look(model: ModelProto, target: Target, profiled: bool) -> View:
         for index, name in enumerate(node.input):
             readers[name].append((node, index))
         if node.op_type == "QuantizeLinear" and quantized_type(node, types) is None:
-            types[node.output[0]] = (
-                "int8"  # to ONNX it is uint8, to TensorRT int8: see the rule no_zero_point
-            )
+            # To ONNX it is uint8, to TensorRT int8: see the rule no_zero_point.
+            types[node.output[0]] = "int8"
     opsets = {o.domain: o.version for o in model.opset_import}
     return View(
         target=target,

@@ -92,16 +92,14 @@ class TensorRTRunner:
     def _start(self, path: Path, trt: Any, cuda: Cuda, *, cuda_graph: bool, host_code: bool) -> None:
         self._path, self._trt, self._cuda = path, trt, cuda
         self._lock = threading.Lock()
-        self._held: dict[
-            str, Any
-        ] = {}  # TensorRT's objects, never in a variable: an error would keep them alive
+        # TensorRT's objects, never in a variable: an error would keep them alive.
+        self._held: dict[str, Any] = {}
         self._views: dict[str, NDArray[Any]] = {}  # the host's side of the buffers, as arrays
         self._graph: list[int] = []  # one or none
         self._shapes: tuple[tuple[int, ...], ...] | None = None
         self._has_run = False
-        resources = (
-            ExitStack()
-        )  # closed from the last to the first; knows nothing of self, so that self can go
+        # Closed from the last to the first; knows nothing of self, so that self can go.
+        resources = ExitStack()
         try:
             self._load(resources.callback, host_code)
             self._allocate(resources.callback, cuda_graph)

@@ -70,6 +70,7 @@ def test_what_became_of_a_legal_graph(tmp_path: Path) -> None:
     # 2 heads x 64 x 64 x 32 for each product of the attention, 2 x 64 x 32 x 32 for the Linear
     assert found.compiled.macs == {"fp16": 2 * 2 * 64 * 64 * 32, "fp32": 2 * 64 * 32 * 32}
     assert [leftover.module for leftover in found.compiled.leftovers] == ["head.linear"]
+    assert found.compiled.unmatched == ()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["g.onnx"]
     document = json.loads(json.dumps(found.to_json()))
     assert [row["legal"] for row in document["targets"]] == [True] * len(EVERY)
