@@ -19,9 +19,9 @@ class Target:
     """A TensorRT on a board, or a range of them that one graph should serve.
 
     ``tensorrt`` are its versions. ``min_opset`` and ``max_opset`` are what its documents promise. ``unsupported`` are
-    operators of ONNX's own domain that its parser has no importer for, ``unbuildable`` those that it has one for that fails all the same. ``quantized`` are the
-    types that Q/DQ may go through. ``advice`` names known compiler bugs, or facts, by the rule that looks for graphs
-    which can hit them.
+    operators of ONNX's own domain that its parser has no importer for; those in ``unbuildable`` it imports, and fails
+    to build all the same. ``quantized`` are the types that Q/DQ may go through. ``advice`` names known compiler bugs,
+    or facts, by the rule that looks for graphs which can hit them.
     """
 
     name: str
