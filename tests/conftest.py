@@ -15,10 +15,11 @@ import torch
 
 from hiresvit.cli import main
 
-# SIGINT is ignored in a process that a shell has put in the background; Python's own handler is set again.
+# A shell lets what it puts in the background ignore SIGINT, and nohup SIGHUP: a test that sends them wants them heard.
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 {before}
 from hiresvit.cli import main
 sys.exit(main())

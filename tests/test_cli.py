@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -74,6 +75,15 @@ def test_every_command_has_help_and_json(cli: Cli, name: str) -> None:
 
 def test_version(cli: Cli) -> None:
     assert cli("--version").out == f"hiresvit {__version__}\n"
+
+
+def test_under_nohup_a_hangup_stays_ignored(cli: Cli) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert cli("--version").code == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_list_has_every_variant_and_task(cli: Cli) -> None:
