@@ -8,12 +8,15 @@ from pathlib import Path
 
 from hiresvit.bundle import Role, read_bundle
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.export.engine import BuildSettings, build_engine, check_settings, load_graph
+from hiresvit.export._engine_config import find_capabilities
+from hiresvit.export.engine import BuildSettings, build_engine, check_settings
+from hiresvit.export.graph_file import load_graph
 from hiresvit.export.profiles import check_profiles
 from hiresvit.export.trtexec import ALWAYS_TYPED, trtexec_line
+from hiresvit.files import naming_target
 from hiresvit.plan import SUFFIXES, EngineReport, is_plan_file, sidecar_path
 from hiresvit.runtime.preflight import installed_version
-from hiresvit.tensorrt_api import BACKENDS, TITLES, Backend, installed
+from hiresvit.tensorrt_api import BACKENDS, TITLES, Backend, installed, load
 
 # The graphs of a bundle that a plan is made from, the one that is taken first.
 GRAPHS: tuple[Role, ...] = ("fp16", "int8", "simplified", "fp32")
@@ -37,11 +40,19 @@ def find_graph(source: Path, graph: str | None = None) -> Path:
     if not source.is_dir():
         if graph is not None and source.exists():
             raise UsageError(f"--graph picks a file of a bundle folder; {source} is one file")
+        if not source.exists() and not source.suffix and _is_model(str(source)):
+            raise UsageError(f"{source} is a model and no graph; first: hiresvit export {source} --fp16")
         return source
     role = next((role for role in GRAPHS if role == (graph or GRAPHS[0])), None)
     if role is None:
         raise UsageError(f"--graph {graph}: one of {', '.join(GRAPHS)}")
     return read_bundle(source).path(role)
+
+
+def _is_model(name: str) -> bool:
+    from hiresvit.models import MODELS  # takes a second, for the sake of an error alone
+
+    return name in MODELS
 
 
 def build_file(
@@ -58,10 +69,11 @@ def build_file(
     Raises HiresvitError for files that are there already, and whatever `build_engine` raises.
     """
     path, plan = find_graph(source, graph), plan_name(source, target, graph)
-    there = [one for one in (plan, sidecar_path(plan)) if one.exists()]
-    if there and not force:
-        raise HiresvitError(f"{there[0]} exists; pass --force to replace it or choose another --output")
-    report = build_engine(path, plan, settings, on_progress=on_progress)
+    for one in (plan, sidecar_path(plan)):
+        with naming_target(one):
+            if one.exists() and not force:
+                raise HiresvitError(f"{one} exists; pass --force to replace it or choose another --output")
+    report = build_engine(path, plan, settings, replace=force, on_progress=on_progress)
     return Built((plan, sidecar_path(plan)), report)
 
 
@@ -74,7 +86,9 @@ def plan_name(source: Path, target: Path | None, graph: str | None) -> Path:
         stem = f"{source.resolve().name}-{graph or GRAPHS[0]}" if source.is_dir() else source.stem
         return Path(f"{stem}{SUFFIXES[0]}")
     if not is_plan_file(target):
-        raise UsageError(f"--output {target}: a plan is written, give a name that ends in {SUFFIXES[0]}")
+        raise UsageError(
+            f"--output {target}: a plan is written, give a name that ends in {' or '.join(SUFFIXES)}"
+        )
     return target
 
 
@@ -98,6 +112,8 @@ def trtexec_lines(
         except UsageError as error:
             refused.append(error)
             continue
+        if settings.sm and installed(backend):
+            find_capabilities(load(backend), settings.sm)
         for title, major in _versions(backend):
             line = trtexec_line(path, plan, settings, backend=backend, major=major)
             note = ""

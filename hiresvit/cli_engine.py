@@ -12,7 +12,7 @@ import typer
 
 from hiresvit import cli_options as opt
 from hiresvit import cli_output as out
-from hiresvit.errors import GateError, HiresvitError, IllegalGraphError, UsageError
+from hiresvit.errors import UsageError
 
 BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.")]
 BundleGraph = Annotated[
@@ -153,13 +153,8 @@ def check(
             require=require_precision,
             on_progress=lambda phase, done: on_step(f"build: {phase}", done),
         )
-    failure: HiresvitError | None = None
-    if found.illegal:
-        failure = IllegalGraphError(found.illegal)
-    elif found.missed:
-        failure = GateError(found.missed)
     document = found.to_json()
-    out.answer(as_json, document, check_report(document), failure)
+    out.answer(as_json, document, check_report(document), found.failure)
 
 
 def parse_build(
@@ -169,8 +164,10 @@ def parse_build(
     from hiresvit.export.engine import BuildSettings
     from hiresvit.export.profiles import parse_shapes
 
-    if workspace is not None and not 0 < workspace < 2**40:
-        raise UsageError(f"--workspace {workspace:g}: give a size in MiB")
+    if (
+        workspace is not None and not 1 <= workspace * 2**20 < 2**60
+    ):  # as an integer of 64 bits with room to spare
+        raise UsageError(f"--workspace {workspace:g}: give a size in MiB, more than 0, as 512")
     numbers = (sm or "").split(",") if sm is not None else []
     if not all(re.fullmatch(r" *\d{2,3} *", number, re.ASCII) for number in numbers):
         raise UsageError(f"--sm {sm}: give numbers such as 86,89,120")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCHEMA_VERSION = 1
+_COLOUR = r"(?!\x1b\[[\d;]*m)"
 INTERRUPTED = 130  # what a shell reports for SIGINT: 128 and the signal's number
 
 OnStep = Callable[[str, float | None], None]
@@ -82,12 +84,25 @@ def print_text(text: str) -> None:
     """Print on stdout and see it through. Raises BrokenPipeError, and HiresvitError if the disk is full."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        print(
+            harmless(text, sys.stdout.isatty()).encode(encoding, "backslashreplace").decode(encoding),
+            flush=True,
+        )
     except BrokenPipeError:
         raise
     except OSError as error:
         abandon_stdout()
         raise HiresvitError(f"cannot write the result to stdout: {error.strerror}") from error
+
+
+def harmless(text: str, colours: bool = False) -> str:
+    """A text without power over the terminal: names out of a file may hold anything.
+
+    Control characters are spelled out, but for the ends of lines, and ``colours`` where we have set some.
+    """
+    return re.sub(
+        rf"{_COLOUR if colours else ''}[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: repr(m[0])[1:-1], text
+    )
 
 
 def abandon_stdout() -> None:
@@ -110,7 +125,7 @@ def expected(error: BaseException) -> bool:
 def explain(error: BaseException) -> str:
     """An exception in one line."""
     said = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-    text = " ".join(said.split())
+    text = harmless(" ".join(said.split()))
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, typer.TyperException):

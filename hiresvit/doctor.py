@@ -194,8 +194,12 @@ def _try_run(graph: Path, backend: Backend, built: bool) -> str:
 
     if not built:
         raise MissingDependency("there is no plan to try it with")
-    with open_runner(graph.with_suffix(".plan")) as runner:
-        answer = runner({"x": np.ones((1, 4), np.float32)})
+    plan = graph.with_suffix(".plan")
+    try:
+        with open_runner(plan) as runner:
+            answer = runner({"x": np.ones((1, 4), np.float32)})
+    except HiresvitError as error:
+        raise HiresvitError(str(error).removeprefix(f"{plan}: ")) from error  # nobody knows that file
     if not np.array_equal(answer["y"], np.ones((1, 4), np.float32)):
         raise HiresvitError(f"the plan of Relu(1) answers {answer['y'].tolist()}")
     return "a plan of one node gives the right answer"

@@ -53,12 +53,12 @@ def temporary_name(target: Path) -> Path:
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` to write to; on success it becomes ``target``.
 
     On any exception, Ctrl-C and a full disk included, the temporary file is removed and an existing
     ``target`` stays as it was. Missing parent folders are created. Raises HiresvitError where the place
-    cannot be written.
+    cannot be written, and with ``replace=False`` for a ``target`` that somebody else has made meanwhile.
     """
     temporary = temporary_name(target)
     with naming_target(target), new_parents(target):
@@ -66,6 +66,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb+") as stream:  # some disks say only here that they are full
                 os.fsync(stream.fileno())
+            if not replace and target.exists():
+                raise HiresvitError(f"{target} was made by somebody else meanwhile; choose another name")
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ def test_names(tmp_path: Path, graph: Path) -> None:
     assert plan_name(tmp_path, None, None) == Path(f"{tmp_path.name}-fp16.plan")
     assert plan_name(tmp_path, None, "int8") == Path(f"{tmp_path.name}-int8.plan")
     assert plan_name(graph, Path("a/b.engine"), None) == Path("a/b.engine")
-    with pytest.raises(UsageError, match=r"give a name that ends in \.plan$"):
+    with pytest.raises(UsageError, match=r"give a name that ends in \.plan or \.engine$"):
         plan_name(graph, Path("net.trt"), None)
 
 
@@ -59,6 +59,29 @@ def test_files_that_are_there_stay(tmp_path: Path, graph: Path) -> None:
     assert sidecar.report == again.report
 
 
+@pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
+def test_a_plan_that_somebody_else_makes_meanwhile_stays(tmp_path: Path, graph: Path) -> None:
+    target = tmp_path / "a.plan"
+
+    def other(phase: str, fraction: float) -> None:
+        target.write_bytes(b"theirs")
+
+    with pytest.raises(HiresvitError, match=r"a\.plan was made by somebody else meanwhile; choose another"):
+        build_file(graph, target, BuildSettings(), on_progress=other)
+    assert target.read_bytes() == b"theirs"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.plan", graph.name}
+    build_file(graph, target, BuildSettings(), force=True, on_progress=other)
+    assert target.read_bytes() != b"theirs"
+
+
+def test_the_name_of_a_model_is_no_graph() -> None:
+    with pytest.raises(
+        UsageError, match=r"^hrvit_b1 is a model and no graph; first: hiresvit export hrvit_b1"
+    ):
+        find_graph(Path("hrvit_b1"))
+    assert find_graph(Path("nothing")) == Path("nothing")
+
+
 def test_a_line_for_what_is_installed(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "installed", lambda backend: False)
     monkeypatch.setattr(building, "installed_version", lambda backend: None)
@@ -77,6 +100,8 @@ def test_a_line_for_the_version_that_is_installed(graph: Path) -> None:
     [line] = trtexec_lines(graph, Path("a.plan"), BuildSettings(backend="tensorrt_rtx"))
     assert line["title"].startswith("TensorRT-RTX 1.")
     assert line["line"].startswith(f"tensorrt_rtx --onnx={graph} --saveEngine=a.plan ")
+    with pytest.raises(UsageError, match=r"--sm 999: TensorRT-RTX 1\..* compiles for 75, 80, 86, 89, 120"):
+        trtexec_lines(graph, None, BuildSettings(sm=(999,)))
 
 
 def test_a_line_is_only_for_what_could_be_built(tmp_path: Path, graph: Path) -> None:

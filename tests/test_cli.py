@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from conftest import Cli, environment, hiresvit_command
 from PIL import Image
 
 from hiresvit import cli as commands
-from hiresvit.cli_output import progress
+from hiresvit.cli_output import harmless, progress
 from hiresvit.errors import UsageError
 from hiresvit.models import MODELS
 from hiresvit.version import __version__
@@ -497,6 +498,28 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("closed", ["1", "2", "1 2"])
+def test_streams_that_are_closed_are_nobodys(closed: str) -> None:
+    command = shlex.join(map(str, hiresvit_command("list")))
+    shell = f"{command} {' '.join(f'{number}>&-' for number in closed.split())}"
+    process = subprocess.run(
+        ["sh", "-c", shell], check=False, env=environment(), capture_output=True, text=True
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "colours", "shown"),
+    [
+        ("a\x1b[31mb\nc", False, "a\\x1b[31mb\nc"),
+        ("a\x1b[31mb", True, "a\x1b[31mb"),  # our own
+        ("a\x1b]0;title\x07b\rc\x9bd", True, "a\\x1b]0;title\\x07b\\rc\\x9bd"),
+    ],
+)
+def test_names_have_no_power_over_the_terminal(text: str, colours: bool, shown: str) -> None:
+    assert harmless(text, colours) == shown
+
+
 def test_a_full_disk_behind_stdout_is_one_line() -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(

@@ -104,7 +104,7 @@ class TestBuild:
     @pytest.mark.parametrize(
         ("options", "code", "message"),
         [
-            (["--workspace", "-1"], 2, "^error: --workspace -1: give a size in MiB$"),
+            (["--workspace", "-1"], 2, "^error: --workspace -1: give a size in MiB, more than 0, as 512$"),
             (["--workspace", "nan"], 2, "--workspace nan"),
             (["--sm", "87"], 2, "^error: --sm 87: TensorRT-RTX .* compiles for 75, 80, "),
             (["--sm", "8.6"], 2, "^error: --sm 8.6: give numbers such as 86,89,120$"),
@@ -117,7 +117,7 @@ class TestBuild:
             (["--shapes", "x=1x8"], 2, "no axis is dynamic"),
             (["--hw-compat", "ampere+"], 2, "is an option of TensorRT:"),
             (["--backend", "cuda"], 2, "one of tensorrt, tensorrt_rtx$"),
-            (["-o", "a.trt"], 2, r"give a name that ends in \.plan$"),
+            (["-o", "a.trt"], 2, r"give a name that ends in \.plan or \.engine$"),
             (["--graph", "fp16"], 2, "is one file$"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -260,7 +260,7 @@ class TestCheck:
         ("missing", "cannot read .*relu.onnx: No such file"),
         ("text", "is not an ONNX graph: it does not decode as one"),
         ("cut", "is not an ONNX graph"),
-        ("empty", "is not an ONNX graph: it has no outputs"),
+        ("empty", "relu.onnx is empty; copy or export it again"),
         ("external", "its weights are in .*weights.bin, which is not there"),
         ("absolute", "its weights are in '/weights.bin'; they must be in a file in the graph's folder"),
         ("constant", "its weights are in .*weights.bin, which is not there"),

@@ -26,6 +26,20 @@ def test_the_target_appears_only_when_the_body_is_done(tmp_path: Path) -> None:
     assert names(tmp_path) == ["graph.onnx"]
 
 
+def test_a_target_that_somebody_else_made_meanwhile_stays_if_it_shall(tmp_path: Path) -> None:
+    target = tmp_path / "a.plan"
+
+    def write() -> None:
+        with atomic_path(target, replace=False) as own:
+            own.write_bytes(b"ours")
+            target.write_bytes(b"theirs")
+
+    with pytest.raises(HiresvitError, match="made by somebody else"):
+        write()
+    assert target.read_bytes() == b"theirs"
+    assert names(tmp_path) == ["a.plan"]
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError, SystemExit])
 def test_an_interrupted_body_leaves_the_old_file(tmp_path: Path, stop: type[BaseException]) -> None:
     target = tmp_path / "graph.onnx"

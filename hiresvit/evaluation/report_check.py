@@ -11,6 +11,7 @@ from hiresvit.evaluation.report import engine_report
 from hiresvit.evaluation.tables import Values, make_table
 
 _LEVELS = ("illegal", "hazard", "advice")
+_VERDICTS = {True: "legal", False: "ILLEGAL", None: "unknown"}
 _SHOWN = 8  # modules of a table
 
 
@@ -24,16 +25,20 @@ def check_report(found: Values) -> list[RenderableType]:
         items += _attention_items(compiled["attentions"])
         if compiled["leftovers"]:
             items.append(leftover_table(compiled["leftovers"]))
+        if compiled["uncounted"]:
+            items.append(f"multiplies, and cannot be counted: {', '.join(compiled['uncounted'])}")
+    if found["refused"]:
+        items.append(f"TensorRT-RTX makes no plan of it: {found['refused']}")
     return [*items, *([found["skipped"]] if found["skipped"] else [])]
 
 
 def verdict_table(targets: Iterable[Values]) -> Table:
-    """One row per target: legal or not, and how much was found."""
+    """One row per target: legal, illegal or not known, and how much was found."""
     table = make_table(None, "target", "what it is", "verdict", *(f">{level}" for level in _LEVELS))
     for row in targets:
         levels = [finding["level"] for finding in row["findings"]]
         counts = [str(levels.count(level)) for level in _LEVELS]
-        table.add_row(row["target"], row["title"], "legal" if row["legal"] else "ILLEGAL", *counts)
+        table.add_row(row["target"], row["title"], _VERDICTS[row["legal"]], *counts)
     return table
 
 
@@ -50,23 +55,31 @@ def leftover_table(leftovers: Sequence[Values]) -> Table:
 
 def _finding_lines(targets: Sequence[Values], level: str) -> list[str]:
     """What was found at a level, each once, with the targets that it is about."""
-    about: dict[tuple[str, str], list[str]] = {}
+    about: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for row in targets:
         for finding in row["findings"]:
             if finding["level"] == level:
-                about.setdefault((finding["rule"], _finding_text(finding)), []).append(row["target"])
-    names = [row["target"] for row in targets]
-    return [
-        f"{level}, {'every target' if found == names and len(names) > 1 else ', '.join(found)} ({rule}): {text}"
-        for (rule, text), found in about.items()
-    ]
+                text = _finding_text(finding)
+                key = (
+                    finding["rule"],
+                    text.replace(row["title"], "TensorRT"),
+                )  # alike but for whom it is about
+                about.setdefault(key, []).append((row["target"], text))
+    lines = []
+    for (rule, common), found in about.items():
+        names = ", ".join(name for name, _ in found)
+        every = len(found) == len(targets) > 1
+        text = common if len(found) > 1 else found[0][1]
+        lines.append(f"{level}, {'every target' if every else names} ({rule}): {text}")
+    return lines
 
 
 def _finding_text(finding: Values) -> str:
     if not finding["count"]:
         return str(finding["message"])
     more = finding["count"] - len(finding["nodes"])
-    where = ", ".join(finding["nodes"]) + (f" and {more} more" if more > 0 else "")
+    names = ", ".join(name.replace("\n", "\\n") for name in finding["nodes"])
+    where = names + (f" and {more} more" if more > 0 else "")
     return f"{finding['message']} [{where}]"
 
 

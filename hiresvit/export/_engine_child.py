@@ -99,7 +99,10 @@ def build(request: dict[str, Any], report: Report) -> dict[str, Any]:
     try:
         Path(request["plan"]).write_bytes(plan)
     except OSError as error:
-        raise HiresvitError(f"cannot write the plan of {request['graph']}: {error.strerror}") from error
+        folder = Path(request["plan"]).parent
+        raise HiresvitError(
+            f"cannot write the plan of {request['graph']} into {folder}: {error.strerror}"
+        ) from error
     memory = parse_memory("\n".join(said.memory))
     if backend == "tensorrt_rtx":
         kernels = parse_dump(said)
@@ -289,7 +292,10 @@ def parse(parser: Any, graph: str) -> None:
     error = parser.get_error(0)
     name = repr(error.node_name()) if error.node_name() else f"number {error.node()}"
     node = f"node {name} ({error.node_operator()})" if error.node_operator() else "the file"
-    raise IllegalGraphError(f"{graph}: TensorRT refuses {node}: {api.one_line(error.desc())}")
+    reason = api.one_line(error.desc())
+    if "Plugin not found, are" in reason:
+        reason = "it knows no such operator, and has no plugin of that name; write it in other operators"
+    raise IllegalGraphError(f"{graph}: TensorRT refuses {node}: {reason}")
 
 
 def parse_dump(said: Said) -> list[Kernel]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def _set_hardware_level(trt: Any, config: Any, level: str) -> None:
     config.hardware_compatibility_level = member
 
 
-def _set_compute_capabilities(trt: Any, config: Any, wanted: list[int]) -> None:
+def find_capabilities(trt: Any, wanted: Sequence[int]) -> list[Any]:
+    """TensorRT-RTX's names of compute capabilities as 86. Raises UsageError for one that it does not compile for."""
     known = {name: member for name, member in trt.ComputeCapability.__members__.items() if name[2:].isdigit()}
     for number in wanted:
         if f"SM{number}" not in known:
@@ -56,9 +58,14 @@ def _set_compute_capabilities(trt: Any, config: Any, wanted: list[int]) -> None:
                 f"--sm {number}: TensorRT-RTX {trt.__version__} compiles for {allowed}; other GPUs, a Jetson's"
                 " too, build their own plan with TensorRT"
             )
+    return [known[f"SM{number}"] for number in wanted]
+
+
+def _set_compute_capabilities(trt: Any, config: Any, wanted: Sequence[int]) -> None:
+    members = find_capabilities(trt, wanted)
     config.num_compute_capabilities = len(wanted)
-    for index, number in enumerate(wanted):
-        if not config.set_compute_capability(known[f"SM{number}"], index):
+    for index, (number, member) in enumerate(zip(wanted, members, strict=True)):
+        if not config.set_compute_capability(member, index):
             raise UsageError(f"--sm {number}: TensorRT-RTX {trt.__version__} refuses it; leave it out")
 
 

@@ -12,16 +12,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import onnx
 from onnx import ModelProto
-from onnx.external_data_helper import load_external_data_for_model
 
-from hiresvit.errors import BuilderRefusal, GateError, HiresvitError, IllegalGraphError, MissingDependency
+from hiresvit.errors import (
+    BuilderRefusal,
+    BuildError,
+    GateError,
+    HiresvitError,
+    IllegalGraphError,
+    MissingDependency,
+    UsageError,
+)
 from hiresvit.export.attention_rules import Attention, why_not_fused
 from hiresvit.export.attentions import Explained, explain_attentions, find_attentions
-from hiresvit.export.engine import DEFAULTS, BuildSettings, build_engine, load_graph
+from hiresvit.export.engine import DEFAULTS, BuildSettings, build_engine
+from hiresvit.export.graph_file import load_graph, load_weights
 from hiresvit.export.layers import Kernel
 from hiresvit.export.legality import Finding, find_problems
+from hiresvit.export.products import find_products
 from hiresvit.export.profiles import check_profiles
 from hiresvit.export.realised import (
     Leftover,
@@ -31,7 +39,7 @@ from hiresvit.export.realised import (
     realised_macs,
     unmatched_products,
 )
-from hiresvit.export.targets import Target
+from hiresvit.export.targets import RTX, Target
 from hiresvit.plan import EngineReport, read_sidecar
 from hiresvit.tensorrt_api import INSTALL_HINT, Backend, installed
 
@@ -57,7 +65,7 @@ class Compiled:
     """What TensorRT-RTX made of the graph: its report, each attention, and the products by what computes them.
 
     ``macs`` counts multiply-accumulates of one call by precision, ``leftovers`` what is computed in FP32;
-    ``unmatched`` are the products that no kernel names, ``unknown`` in ``macs``.
+    ``unmatched`` are the products that no kernel names, ``unknown`` in ``macs``; ``uncounted`` are not in it at all.
     """
 
     engine: EngineReport
@@ -65,33 +73,49 @@ class Compiled:
     macs: dict[str, int]
     leftovers: tuple[Leftover, ...]
     unmatched: tuple[str, ...]
+    uncounted: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class CheckReport:
     """The answer of `check_graph`.
 
-    ``refused`` is why TensorRT-RTX does not take a graph that our rules pass, ``skipped`` why it was not asked,
-    ``missed`` the requirement that the build does not meet.
+    ``refused`` is what TensorRT-RTX said instead of making a plan; where it is ``inconclusive``, the builder died or
+    the shapes may be at fault. ``skipped`` is why it was not asked, ``missed`` the requirement that is not met.
     """
 
     graph: str
     verdicts: tuple[Verdict, ...]
     compiled: Compiled | None = None
     refused: str | None = None
+    inconclusive: bool = False
     skipped: str | None = None
     missed: str | None = None
 
     @property
-    def illegal(self) -> str | None:
-        """Why the graph is illegal, in one line; None if it is legal for every target."""
-        bad = [verdict for verdict in self.verdicts if verdict.illegal]
-        if bad:
+    def failure(self) -> HiresvitError | None:
+        """Why the graph cannot be recommended, the gravest reason first; None if nothing is against it."""
+        if bad := [verdict for verdict in self.verdicts if verdict.illegal]:
             names = ", ".join(verdict.target.name for verdict in bad)
-            first = bad[0].illegal[0].message
-            more = sum(len(verdict.illegal) for verdict in bad) - 1
-            return f"{self.graph} is illegal for {names}: {first}" + (f" (and {more} more)" if more else "")
-        return self.refused
+            rules = list(dict.fromkeys(finding.rule for verdict in bad for finding in verdict.illegal))
+            more = f" (also: {', '.join(rules[1:])})" if rules[1:] else ""
+            return IllegalGraphError(
+                f"{self.graph} is illegal for {names}: {bad[0].illegal[0].message}{more}"
+            )
+        if self.refused:
+            return BuildError(self.refused) if self.inconclusive else IllegalGraphError(self.refused)
+        return GateError(self.missed) if self.missed else None
+
+    def is_legal(self, verdict: Verdict) -> bool | None:
+        """Whether a target takes the graph; None where that is not known.
+
+        What TensorRT-RTX refuses another target may take: it has the same parser, and a builder of its own.
+        """
+        if verdict.illegal:
+            return False
+        if self.refused:
+            return None if self.inconclusive or verdict.target != RTX else False
+        return True
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -99,7 +123,7 @@ class CheckReport:
             {
                 "target": verdict.target.name,
                 "title": verdict.target.title,
-                "legal": not verdict.illegal and self.refused is None,
+                "legal": self.is_legal(verdict),
                 "findings": [finding.to_json() for finding in verdict.findings],
             }
             for verdict in self.verdicts
@@ -118,54 +142,65 @@ def check_graph(
     require: str | None = None,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> CheckReport:
-    """Hold a graph to the rules of its targets and, unless one of them refuses it, to TensorRT-RTX.
+    """Hold a graph to the rules of its targets and, unless that is of no use, to TensorRT-RTX.
 
     ``settings.shapes`` are the profiles of a dynamic graph, ``require`` the least share of the products in a
     precision, as ``fp16:95%``. Raises HiresvitError for a file that is no graph, UsageError for shapes or a
-    requirement that cannot be served, MissingDependency for a requirement without TensorRT-RTX, BuildError when the
-    builder dies, which says nothing about the graph.
+    requirement that cannot be served, MissingDependency for a requirement without TensorRT-RTX.
     """
     required = parse_requirement(require) if require is not None else None
+    if required is not None and not build:
+        raise UsageError(f"{require} can only be seen in a build, and none was asked for")
     model = load_graph(graph)  # says in one line what is wrong with a damaged file
     if settings.shapes:
         check_profiles(graph, model, settings.shapes)
+    load_weights(graph, model)
+    verdicts = _ask_rules(model, targets, settings)
+    report = CheckReport(str(graph), verdicts)
+    if skipped := _why_not_build(model, report, settings, build):
+        unseen = f"{require} can only be seen in a build, and there is none: {skipped}"
+        if required is not None and report.failure is None and not installed(_RTX):
+            raise MissingDependency(unseen)
+        return replace(report, skipped=f"not built: {skipped}", missed=unseen if required else None)
     try:
-        load_external_data_for_model(model, str(graph.parent))
-    except onnx.checker.ValidationError as error:  # ONNX reads no weights through a link
-        raise HiresvitError(f"{graph}: its external weights cannot be read: {_one_line(error)}") from error
-    attentions = find_attentions(model, best_shapes(settings))
-    profiled = bool(settings.shapes)
-    verdicts = tuple(
+        compiled = _compile(graph, model, replace(settings, backend=_RTX), on_progress)
+    except (IllegalGraphError, BuildError) as error:
+        ours = isinstance(error, IllegalGraphError | BuilderRefusal) and not settings.shapes
+        return replace(report, refused=str(error), inconclusive=not ours)
+    report = replace(report, compiled=compiled)
+    if required is not None:
+        try:
+            check_requirement(required, compiled.macs, compiled.leftovers, compiled.uncounted)
+        except GateError as error:
+            return replace(report, missed=str(error))
+    return report
+
+
+def _ask_rules(model: ModelProto, targets: Sequence[Target], settings: BuildSettings) -> tuple[Verdict, ...]:
+    attentions, profiled = find_attentions(model, best_shapes(settings)), bool(settings.shapes)
+    return tuple(
         Verdict(
             target,
             (*find_problems(model, target, profiled=profiled), *slow_attentions(attentions, target)),
         )
         for target in targets
     )
-    report = CheckReport(str(graph), verdicts)
-    if any(verdict.illegal for verdict in verdicts):
-        return replace(report, skipped="not built: the graph is illegal")
-    if not build:
-        return replace(report, skipped="not built: our own rules were asked for")
+
+
+def _why_not_build(
+    model: ModelProto, report: CheckReport, settings: BuildSettings, wanted: bool
+) -> str | None:
+    """Why TensorRT-RTX is not asked; None if it is: it can stand in for any target whose rules let the graph pass."""
+    if all(verdict.illegal for verdict in report.verdicts):
+        return "the graph is illegal"
+    if not wanted:
+        return "our own rules were asked for"
     if not installed(_RTX):
-        if required is not None:
-            raise MissingDependency(
-                f"{require} can only be seen in a build: TensorRT-RTX is missing, {INSTALL_HINT}"
-            )
-        return replace(report, skipped=f"not built: TensorRT-RTX is not installed, {INSTALL_HINT}")
-    try:
-        compiled = _compile(graph, model, replace(settings, backend=_RTX), on_progress)
-    except (IllegalGraphError, BuilderRefusal) as error:
-        if settings.shapes:
-            raise  # it may be their fault and not the graph's
-        return replace(report, refused=str(error))
-    report = replace(report, compiled=compiled)
-    if required is not None:
-        try:
-            check_requirement(required, compiled.macs, compiled.leftovers)
-        except GateError as error:
-            return replace(report, missed=str(error))
-    return report
+        return f"TensorRT-RTX is not installed, {INSTALL_HINT}"
+    for finding in find_problems(model, RTX, profiled=bool(settings.shapes)):
+        if finding.level == "illegal":
+            return f"TensorRT-RTX does not take it: {finding.message}"
+    return None
 
 
 def _compile(
@@ -184,11 +219,8 @@ def _compile(
         realised_macs(model, kernels, best),
         tuple(fp32_leftovers(model, kernels, best)),
         tuple(unmatched_products(model, kernels, best)),
+        find_products(model, best).uncounted,
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def best_shapes(settings: BuildSettings) -> dict[str, tuple[int, ...]]:

@@ -8,26 +8,22 @@ GPU it is the gate for legality, fusion and memory; a Jetson builds its own plan
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from hiresvit import errors
 from hiresvit.errors import BuildError, HiresvitError, UsageError
 from hiresvit.export.attentions import count_attentions
 from hiresvit.export.child import run_child
+from hiresvit.export.graph_file import file_digest, load_graph
 from hiresvit.export.profiles import check_profiles
 from hiresvit.files import atomic_path, naming_target
 from hiresvit.plan import EngineReport, Profile, Sidecar, sidecar_path, write_sidecar
 from hiresvit.tensorrt_api import TITLES, Backend, find_backend
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
-    from onnx.external_data_helper import ExternalDataInfo
 
 HardwareLevel = Literal["ampere+", "same"]
 OPT_LEVELS = range(6)
@@ -67,9 +63,12 @@ def build_engine(
     plan: Path,
     settings: BuildSettings = DEFAULTS,
     *,
+    replace: bool = True,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> EngineReport:
     """Build ``graph``, write ``plan`` and its sidecar (see `hiresvit.plan`), and return the report.
+
+    With ``replace=False`` a plan that appears there while this one is built stays, and HiresvitError says so.
 
     ``on_progress(phase, fraction)`` is called in this thread; what it raises stops the build. The fraction never
     falls; it counts the builder's steps: one of them, compiling kernels, takes most of the time.
@@ -84,17 +83,17 @@ def build_engine(
     model = load_graph(graph)
     check_profiles(graph, model, settings.shapes)
     _check_target(graph, plan)
-    digest = _digest(graph, model)
+    digest = file_digest(graph, model)
     staged: Path | None = None
     try:
-        with atomic_path(plan) as temporary:
+        with atomic_path(plan, replace=replace) as temporary:
             temporary.touch()  # a folder that cannot be written to is said now, not after the build
             request = _request(graph, temporary, settings, backend)
             built = _run_builder(request, backend, on_progress)
             layers = tuple(built.pop("layers"))
             report = EngineReport.from_json({**built, "attentions_total": count_attentions(model)})
             metadata = {prop.key: prop.value for prop in model.metadata_props}
-            if _digest(graph, model) != digest:
+            if file_digest(graph, model) != digest:
                 raise HiresvitError(f"{graph} was changed while the plan was built from it; build it again")
             write_sidecar(temporary, Sidecar(graph.name, digest, report, layers, metadata))
             staged = sidecar_path(temporary)  # both are on the disk before either gets its name
@@ -150,83 +149,14 @@ def check_settings(settings: BuildSettings, backend: Backend) -> None:
         raise UsageError(f"--sm {','.join(map(str, settings.sm))} names a GPU twice")
 
 
-def load_graph(graph: Path) -> ModelProto:
-    """The model without external weights, which the builder reads itself; that they are there is checked.
-
-    Raises HiresvitError for a file that cannot be read or is no ONNX graph, and for external weights that are
-    missing or cut.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        model = onnx.load(str(graph), format="protobuf", load_external_data=False)
-    except OSError as error:
-        raise HiresvitError(f"cannot read {graph}: {error.strerror}") from error
-    except DecodeError as error:
-        raise HiresvitError(f"{graph} is not an ONNX graph: it does not decode as one") from error
-    if not model.graph.output:
-        raise HiresvitError(f"{graph} is not an ONNX graph: it has no outputs")
-    _check_external(graph, model)
-    return model
-
-
 def _check_target(graph: Path, plan: Path) -> None:
     """Raise HiresvitError for a name that cannot become a plan, before anything is built."""
     for path in (plan, sidecar_path(plan)):
-        if path.is_dir():
-            raise HiresvitError(f"cannot write {path}: it is a folder; choose another name")
-        if path.exists() and path.samefile(graph):
-            raise UsageError(f"{path} is the graph itself; choose another name for the plan")
-
-
-def _digest(graph: Path, model: ModelProto) -> str:
-    """The sha256 of the graph's file, continued over the files of its external weights if it has any."""
-    digest = hashlib.sha256()
-    places = sorted({tensor.location for tensor in _external(model)})
-    try:
-        for path in (graph, *(graph.parent / place for place in places)):
-            with path.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-    except OSError as error:
-        raise HiresvitError(f"cannot read {graph}: {error.strerror}") from error
-    return digest.hexdigest()
-
-
-def _external(model: ModelProto) -> list[ExternalDataInfo]:
-    """What the model says about each tensor that is in another file."""
-    from onnx import TensorProto
-    from onnx.external_data_helper import ExternalDataInfo
-
-    found: list[ExternalDataInfo] = []
-    pending: list[Any] = [model.graph, *model.functions]
-    while pending:
-        part = pending.pop()
-        tensors = [*getattr(part, "initializer", ())]
-        for node in part.node:
-            for attribute in node.attribute:
-                tensors += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
-                pending += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-        found += [ExternalDataInfo(t) for t in tensors if t.data_location == TensorProto.EXTERNAL]
-    return found
-
-
-def _check_external(graph: Path, model: ModelProto) -> None:
-    for info in _external(model):
-        place = Path(info.location)
-        if not info.location or place.is_absolute() or ".." in place.parts:
-            raise HiresvitError(
-                f"{graph}: its weights are in {info.location!r}; they must be in a file in the graph's folder"
-            )
-        path = graph.parent / place
-        if not path.is_file():
-            raise HiresvitError(f"{graph}: its weights are in {path}, which is not there; copy it, too")
-        needed = (info.offset or 0) + (info.length or 0)
-        if path.stat().st_size < needed:
-            raise HiresvitError(
-                f"{graph}: {path} has {path.stat().st_size} bytes, its weights need {needed}; copy it anew"
-            )
+        with naming_target(path):
+            if path.is_dir():
+                raise HiresvitError(f"cannot write {path}: it is a folder; choose another name")
+            if path.exists() and path.samefile(graph):
+                raise UsageError(f"{path} is the graph itself; choose another name for the plan")
 
 
 def _run_builder(

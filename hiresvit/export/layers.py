@@ -62,7 +62,7 @@ _COPIES = {"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Tran"} | {
 }
 # The layer types of Myelin and, in capitals, of the full TensorRT's other kernels; the first that is found counts.
 _KINDS = (
-    (re.compile(r"correlation|Conv|Deconv"), "conv"),
+    (re.compile(r"correlation|[Dd]econv|Conv"), "conv"),
     (re.compile(r"gemm|Gemm|MatrixMultiply|FullyConnected"), "gemm"),
     (re.compile(r"Reformat|Shuffle|Slice|Concat|Cast"), "copy"),
     (
@@ -128,7 +128,7 @@ class Kernel:
 
         A generated kernel widens INT8 and FP8 before it computes anything but a product of these alone.
         """
-        if not self._widens:
+        if not self.converts:
             dtypes = {tensor.dtype for tensor in self.inputs or self.constants}
             return next((word for dtype, word in _COMPUTE.items() if dtype in dtypes), "unknown")
         for tensors in (self.inputs, self.constants, self.outputs):
@@ -138,7 +138,7 @@ class Kernel:
         return "unknown"
 
     @property
-    def _widens(self) -> bool:
+    def converts(self) -> bool:
         """Whether it is ``__myl_CastMulFc``, whose product is of what Cast and Mul make, or no product at all."""
         generated = _GENERATED.fullmatch(self.name)
         ahead = re.split("Fc|Cor|Dec", generated[1])[0] if generated else ""

@@ -8,28 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 
 from hiresvit.errors import GateError, UsageError
 from hiresvit.export.layers import Kernel
-from hiresvit.export.shapes import (
-    Shapes,
-    Tensors,
-    attributes_of,
-    constants_of,
-    infer_tensors,
-    matmul_sizes,
-    module_of,
-    name_of,
-    sizes_of,
-)
-
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "Attention")
-"""The operators that multiply and accumulate."""
+from hiresvit.export.products import PRODUCTS, Products, find_products
+from hiresvit.export.shapes import Shapes, module_of, name_of
 
 _BITS = {"int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
 # FP32 by design: an FP16 graph has casts around them, which their kernels take in (see `fp16.ISLAND_OPS`).
@@ -62,47 +50,27 @@ class Leftover:
     kernels: int
 
 
-def node_macs(model: ModelProto, shapes: Shapes | None = None) -> dict[str, int]:
-    """Multiply-accumulates of each product by node name, for a batch of 1 or the graph's own.
-
-    ``shapes`` gives dynamic inputs the sizes to count for. A product of constants alone counts nothing, it is
-    computed once and for all. Raises UsageError for a product of unknown size.
-    """
-    tensors, constants = infer_tensors(model, shapes), constants_of(model.graph)
-    names = Counter(name_of(node) for node in model.graph.node)
-    macs: dict[str, int] = {}
-    for node in model.graph.node:
-        if node.op_type not in PRODUCTS or constants.issuperset(name for name in node.input if name):
-            continue
-        name = name_of(node)
-        count = _macs(node, tensors)
-        if count is None:
-            raise UsageError(f"the size of {node.op_type} {name!r} is not static: give the inputs' shapes")
-        # a kernel that names one of two equals may be either: neither is found
-        macs[name if names[name] == 1 else f"{name} of {node.output[0]}"] = count
-    return macs
-
-
 def realised_macs(
     model: ModelProto, kernels: Sequence[Kernel], shapes: Shapes | None = None
 ) -> dict[str, int]:
     """Multiply-accumulates by what they are computed in (``fp16``, ``int8``, ``fp32``, ...), the most first.
 
-    ``unknown`` are those of nodes that no kernel names: see `unmatched_products`. Raises UsageError as `node_macs`.
+    ``unknown`` are those of nodes that no kernel names: see `unmatched_products`. What cannot be counted is not in it:
+    see `Products`.
     """
     found: dict[str, int] = defaultdict(int)
-    makers = _makers(kernels)
-    for name, macs in node_macs(model, shapes).items():
-        found[makers[name].computed_in if name in makers else "unknown"] += macs
+    products, makers = find_products(model, shapes), _makers(kernels)
+    for name, macs in products.macs.items():
+        found[_computed_in(name, products, makers)] += macs
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def unmatched_products(
     model: ModelProto, kernels: Sequence[Kernel], shapes: Shapes | None = None
 ) -> list[str]:
-    """The products that no kernel names, in the graph's order. Raises UsageError as `node_macs`."""
+    """The products that no kernel names, in the graph's order."""
     makers = _makers(kernels)
-    return [name for name in node_macs(model, shapes) if name not in makers]
+    return [name for name in find_products(model, shapes).macs if name not in makers]
 
 
 def fp32_leftovers(
@@ -111,15 +79,15 @@ def fp32_leftovers(
     """What is computed in FP32 by PyTorch module, the most multiply-accumulates first.
 
     Products, and pointwise kernels with FP32 all around. LayerNorm and softmax alone do not count: they are FP32 by
-    design, in kernels that read and write FP16. Raises UsageError as `node_macs`.
+    design, in kernels that read and write FP16.
     """
     nodes = {name_of(node): node for node in model.graph.node}
-    makers = _makers(kernels)
+    products, makers = find_products(model, shapes), _makers(kernels)
     ops: dict[str, set[str]] = defaultdict(set)
     macs: dict[str, int] = defaultdict(int)
     count: dict[str, int] = defaultdict(int)
-    for name, number in node_macs(model, shapes).items():
-        if name in makers and makers[name].computed_in == "fp32":
+    for name, number in products.macs.items():
+        if name in nodes and _computed_in(name, products, makers) == "fp32":
             macs[module_of(name)] += number
             ops[module_of(name)].add(nodes[name].op_type)
     for kernel in filter(_is_wide, kernels):
@@ -144,26 +112,53 @@ def parse_requirement(text: str) -> tuple[str, float]:
 
 
 def check_requirement(
-    required: tuple[str, float], macs: Mapping[str, int], leftovers: Iterable[Leftover] = ()
+    required: tuple[str, float],
+    macs: Mapping[str, int],
+    leftovers: Iterable[Leftover] = (),
+    uncounted: Sequence[str] = (),
 ) -> None:
     """Raise GateError unless a share of the multiply-accumulates is in a precision or a narrower one.
 
     INT8 and FP8 meet a requirement of FP16: what is asked for is that nothing wider is left. BF16 does not, and
-    FP16 does not meet one of BF16: as wide, but another format. ``unknown`` meets none.
+    FP16 does not meet one of BF16: as wide, but another format. ``unknown`` meets none, nor does a graph with
+    products that cannot be counted, or with none.
     """
     precision, share = required
+    wanted = f"{precision}:{100 * share:g}% required"
+    if uncounted:
+        raise GateError(
+            f"{wanted}, and how much is multiplied in {_some(uncounted)} cannot be counted: write it in ONNX's own"
+            " operators, without a body and of fixed sizes (--shapes)"
+        )
     total = sum(macs.values())
+    if not total:
+        raise GateError(f"{wanted}, and the graph has no products: leave the requirement out")
     good = sum(count for name, count in macs.items() if name == precision or _is_narrower(name, precision))
     if good >= share * total:
         return
-    rest = ", ".join(f"{name} {_percent(count, total)}" for name, count in macs.items() if name != precision)
-    names = [leftover.module or "the graph" for leftover in leftovers]
+    # Rounded down, so that a share that is missed by little does not read as met.
+    realised = f"{math.floor(1000 * good / total) / 10:g} % realised"
+    others = {name: round(100 * count / total, 1) for name, count in macs.items() if name != precision}
+    rest = ", ".join(f"{name} {part:g} %" for name, part in others.items())
+    wide = _some([leftover.module or "the graph" for leftover in leftovers])
+    raise GateError(f"{wanted}, {realised}{f' ({rest})' if rest else ''}{f'; FP32: {wide}' if wide else ''}")
+
+
+def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    wide = f"; FP32: {', '.join(names[:_NAMED])}{more}" if names else ""
-    raise GateError(
-        f"{precision}:{100 * share:g}% required, {_percent(good, total)} realised"
-        f"{f' ({rest})' if rest else ''}{wide}"
-    )
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _computed_in(name: str, products: Products, makers: Mapping[str, Kernel]) -> str:
+    """What a product is computed in: what its kernel reads, unless that converts it first.
+
+    Such a kernel, or one in which the product ends as additions, computes in the graph's type: the network is
+    strongly typed.
+    """
+    if name not in makers:
+        return "unknown"
+    kernel = makers[name]
+    return products.types.get(name, kernel.computed_in) if kernel.converts else kernel.computed_in
 
 
 def _makers(kernels: Iterable[Kernel]) -> dict[str, Kernel]:
@@ -184,29 +179,3 @@ def _is_wide(kernel: Kernel) -> bool:
 
 def _is_narrower(name: str, precision: str) -> bool:
     return name in _BITS and _BITS[name] < _BITS[precision]
-
-
-def _percent(part: int, total: int) -> str:
-    """Rounded down, so that a share that is missed by little does not read as met."""
-    return f"{math.floor(1000 * part / total) / 10:g} %"
-
-
-def _macs(node: NodeProto, tensors: Tensors) -> int | None:
-    if node.op_type in ("MatMul", "Einsum"):
-        product = matmul_sizes(node, tensors)
-        return product.macs if product else None
-    inputs = [sizes_of(name, tensors) for name in node.input]
-    out = sizes_of(node.output[0], tensors)
-    if out is None or None in inputs[:2]:
-        return None
-    first, second = (size or () for size in inputs[:2])
-    attributes = attributes_of(node)
-    match node.op_type:
-        case "Conv":
-            return math.prod(out) * math.prod(second[1:])
-        case "ConvTranspose":
-            return math.prod(first) * math.prod(second[1:])
-        case "Gemm":
-            return math.prod(out) * first[0 if attributes.get("transA") else 1]
-        case _:  # Attention: (batch, heads, length, width) or (batch, length, heads x width)
-            return (math.prod(first) + math.prod(out)) * second[-2]

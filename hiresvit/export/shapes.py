@@ -72,9 +72,11 @@ def has_dynamic_batch(model: ModelProto) -> bool:
 
 
 def constants_of(graph: GraphProto) -> set[str]:
-    """The initializers, and what is made of nothing else."""
+    """The initializers, and what is made of nothing else; a node with a body may read more than it says."""
     constants = {tensor.name for tensor in graph.initializer}
     for node in graph.node:  # in topological order, as ONNX requires
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            continue
         if all(name in constants for name in node.input if name):
             constants.update(node.output)
     return constants

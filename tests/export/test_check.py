@@ -11,10 +11,11 @@ import pytest
 from graphs import build, content
 from onnx import ModelProto
 
-from hiresvit.errors import BuildError, HiresvitError, MissingDependency
+from hiresvit.errors import BuildError, GateError, IllegalGraphError, MissingDependency
 from hiresvit.export import check, engine
 from hiresvit.export.check import check_graph
 from hiresvit.export.engine import BuildSettings
+from hiresvit.export.legality import Finding
 from hiresvit.export.profiles import parse_shapes
 from hiresvit.export.targets import TARGETS, find_target
 from hiresvit.tensorrt_api import INSTALL_HINT, installed
@@ -63,7 +64,7 @@ def asymmetric() -> ModelProto:
 def test_what_became_of_a_legal_graph(tmp_path: Path) -> None:
     graph = save(tmp_path / "g.onnx", attention())
     found = check_graph(graph, EVERY)
-    assert (found.illegal, found.refused, found.skipped, found.missed) == (None, None, None, None)
+    assert (found.failure, found.refused, found.skipped, found.missed) == (None, None, None, None)
     assert found.compiled is not None
     [explained] = found.compiled.attentions
     assert explained.fused
@@ -82,8 +83,9 @@ def test_what_became_of_a_legal_graph(tmp_path: Path) -> None:
 def test_requirements(tmp_path: Path, required: str, met: bool) -> None:
     found = check_graph(save(tmp_path / "g.onnx", attention()), RTX, require=required)
     assert (found.missed is None) == met
-    assert found.illegal is None
+    assert isinstance(found.failure, GateError | None)
     if not met:
+        assert str(found.failure) == found.missed
         assert found.missed is not None
         assert "FP32: head.linear" in found.missed
 
@@ -102,11 +104,10 @@ def test_why_an_attention_is_not_fused(tmp_path: Path) -> None:
 def test_a_dynamic_graph_is_counted_at_its_best_shape(tmp_path: Path) -> None:
     graph = save(tmp_path / "g.onnx", attention(batch="N"))
     found = check_graph(graph, RTX)
-    assert found.illegal is not None
-    assert "dynamic" in found.illegal
+    assert "dynamic" in str(found.failure)
     shapes = [f"{name}=1x64x32:4x64x32:8x64x32" for name in "qk"]
     found = check_graph(graph, RTX, BuildSettings(shapes=parse_shapes(shapes)))
-    assert (found.illegal, found.skipped) == (None, None)
+    assert (found.failure, found.skipped) == (None, None)
     assert found.compiled is not None
     assert found.compiled.macs["fp32"] == 4 * 64 * 32 * 32
 
@@ -114,10 +115,11 @@ def test_a_dynamic_graph_is_counted_at_its_best_shape(tmp_path: Path) -> None:
 def test_an_illegal_graph_is_not_built(tmp_path: Path) -> None:
     found = check_graph(save(tmp_path / "g.onnx", asymmetric()), EVERY)
     assert (found.compiled, found.skipped) == (None, "not built: the graph is illegal")
-    assert found.illegal is not None
-    assert found.illegal.startswith(f"{tmp_path / 'g.onnx'} is illegal for jetpack6, jetpack7, trt11, rtx: ")
-    assert "(and 3 more)" in found.illegal
-    assert not any(row["legal"] for row in found.to_json()["targets"])
+    assert isinstance(found.failure, IllegalGraphError)
+    assert str(found.failure).startswith(
+        f"{tmp_path / 'g.onnx'} is illegal for jetpack6, jetpack7, trt11, rtx: "
+    )
+    assert [row["legal"] for row in found.to_json()["targets"]] == [False] * len(EVERY)
 
 
 @needs_rtx
@@ -126,9 +128,39 @@ def test_tensorrt_rtx_has_the_last_word(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(check, "find_problems", lambda model, target, profiled: [])
     found = check_graph(save(tmp_path / "g.onnx", asymmetric()), EVERY)
     assert found.compiled is None
-    assert found.illegal is not None
-    assert "TensorRT refuses node 'quantize' (QuantizeLinear)" in found.illegal
-    assert not any(row["legal"] for row in found.to_json()["targets"])
+    assert isinstance(found.failure, IllegalGraphError)
+    assert "TensorRT refuses node 'quantize' (QuantizeLinear)" in str(found.failure)
+    # the others were not asked: theirs may take what it does not
+    assert [row["legal"] for row in found.to_json()["targets"]] == [None, None, None, False]
+
+
+@needs_rtx
+def test_what_one_target_refuses_is_still_built_for_the_others(tmp_path: Path) -> None:
+    """Opset 21 is more than JetPack 6 promises to read."""
+    model = attention()
+    model.opset_import[0].version = 21
+    found = check_graph(save(tmp_path / "g.onnx", model), EVERY)
+    assert isinstance(found.failure, IllegalGraphError)
+    assert found.compiled is not None
+    assert [row["legal"] for row in found.to_json()["targets"]] == [False, True, True, True]
+    assert check_graph(tmp_path / "g.onnx", EVERY[:1]).skipped == "not built: the graph is illegal"
+
+
+def test_what_only_tensorrt_rtx_refuses_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rules are asked although it is no target, and a requirement is then not met by silence."""
+    finding = Finding("form", "illegal", ("n",), 1, "", "no such thing")
+    monkeypatch.setattr(check, "installed", lambda backend: True)
+    monkeypatch.setattr(
+        check, "find_problems", lambda model, target, profiled: [finding] if target.name == "rtx" else []
+    )
+    graph = save(tmp_path / "g.onnx", attention())
+    found = check_graph(graph, EVERY[:1])
+    assert (found.failure, found.skipped) == (None, "not built: TensorRT-RTX does not take it: no such thing")
+    found = check_graph(graph, EVERY[:1], require="fp16:95%")
+    assert isinstance(found.failure, GateError)
+    assert str(found.failure) == (
+        "fp16:95% can only be seen in a build, and there is none: TensorRT-RTX does not take it: no such thing"
+    )
 
 
 @needs_rtx
@@ -138,35 +170,38 @@ def test_a_builder_that_dies_says_nothing_about_the_graph(
     (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(engine, "_BUILDER", "dying")
-    with pytest.raises(BuildError, match=r"was killed by SIGKILL \(often: out of memory\)"):
-        check_graph(save(tmp_path / "g.onnx", attention()), EVERY)
+    found = check_graph(save(tmp_path / "g.onnx", attention()), EVERY)
+    assert isinstance(found.failure, BuildError)
+    assert "was killed by SIGKILL (often: out of memory)" in str(found.failure)
+    assert [row["legal"] for row in found.to_json()["targets"]] == [None] * len(EVERY)
 
 
 @needs_rtx
 def test_shapes_that_contradict_each_other_are_not_the_graphs_fault(tmp_path: Path) -> None:
     model = build("g (float[N,8] a, float[N,8] b) => (float[N,8] y) { y = Add(a, b) }")
     shapes = parse_shapes(["a=1x8:2x8:3x8", "b=4x8:5x8:6x8"])
-    with pytest.raises(BuildError, match="engine build failed"):
-        check_graph(save(tmp_path / "g.onnx", model), RTX, BuildSettings(shapes=shapes))
+    found = check_graph(save(tmp_path / "g.onnx", model), RTX, BuildSettings(shapes=shapes))
+    assert isinstance(found.failure, BuildError)
+    assert "engine build failed" in str(found.failure)
+    assert [row["legal"] for row in found.to_json()["targets"]] == [None]
 
 
 def test_weights_behind_a_link(tmp_path: Path) -> None:
-    """ONNX does not follow one."""
+    """As a cache lays files out; ONNX's own reader does not follow one."""
     folder = tmp_path / "real"
     folder.mkdir()
     model = attention("float")
     onnx.save(model, folder / "g.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     (tmp_path / "g.onnx").write_bytes((folder / "g.onnx").read_bytes())
     (tmp_path / "w.bin").symlink_to(folder / "w.bin")
-    with pytest.raises(HiresvitError, match="its external weights cannot be read: "):
-        check_graph(tmp_path / "g.onnx", RTX, build=False)
+    assert check_graph(tmp_path / "g.onnx", RTX, build=False).failure is None
 
 
 def test_without_tensorrt_rtx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "installed", lambda backend: False)
     graph = save(tmp_path / "g.onnx", attention())
     found = check_graph(graph, EVERY)
-    assert found.illegal is None
+    assert found.failure is None
     assert found.skipped == f"not built: TensorRT-RTX is not installed, {INSTALL_HINT}"
     with pytest.raises(MissingDependency, match=r"^fp16:95% can only be seen in a build"):
         check_graph(graph, EVERY, require="fp16:95%")

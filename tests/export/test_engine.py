@@ -247,7 +247,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("what", "message"),
         [
-            ("custom", r"node 'my_foo' \(Foo\): .*Plugin not found"),
+            ("custom", r"node 'my_foo' \(Foo\): it knows no such operator"),
             ("asymmetric", r"node 'my_quantize' \(QuantizeLinear\): .*zero point is not supported"),
             ("mixed", r"node 'my_conv' \(Conv\): .*`input` and `bias` must be of same type"),
         ],
@@ -271,7 +271,12 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("content", "message"),
-        [(b"hello world\n", "does not decode as one"), (b"", "it has no outputs"), (None, "cannot read")],
+        [
+            (b"hello world\n", "does not decode as one"),
+            (b"", "is empty"),
+            (b"\x08\x09", "it has no outputs"),
+            (None, "cannot read"),
+        ],
     )
     def test_not_an_onnx_file(self, tmp_path: Path, content: bytes | None, message: str) -> None:
         graph = tmp_path / "net.onnx"

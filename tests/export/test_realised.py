@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from every import firsts, small_size
-from graphs import build, noise
+from graphs import noise
 from onnx import ModelProto
 from test_layers import compiled, needs_rtx
+from test_products import graph, ones
 from tiny import tiny_simplified, tiny_spec
 from variants import chain
 
@@ -21,126 +21,17 @@ from hiresvit.export.attention_rules import why_not_fused
 from hiresvit.export.attentions import count_attentions, explain_attentions
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.layers import Kernel
+from hiresvit.export.products import find_products
 from hiresvit.export.realised import (
     Leftover,
     check_requirement,
     fp32_leftovers,
-    node_macs,
     parse_requirement,
     realised_macs,
     unmatched_products,
 )
 from hiresvit.models import MODELS
 from hiresvit.spec import TensorSpec
-
-
-def graph(body: str, inputs: str, outputs: str, opset: int = 20, **weights: Any) -> ModelProto:
-    """Nodes are named ``m.OUTPUT/OpType``."""
-    model = build(f"g ({inputs}) => ({outputs}) {{ {body} }}", weights, opset)
-    for node in model.graph.node:
-        node.name = f"m.{node.output[0]}/{node.op_type}"
-    return model
-
-
-def ones(*shape: int) -> np.ndarray[Any, Any]:
-    return np.ones(shape, np.float32)
-
-
-@pytest.mark.parametrize(
-    ("model", "macs"),
-    [
-        pytest.param(
-            graph(
-                "y = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(x, w)",
-                "float[2,8,16,16] x",
-                "float[2,6,8,8] y",
-                w=ones(6, 8, 3, 3),
-            ),
-            2 * 6 * 8 * 8 * 8 * 9,
-            id="conv",
-        ),
-        pytest.param(
-            graph(
-                "y = Conv<group = 8>(x, w)", "float[1,8,16,16] x", "float[1,8,14,14] y", w=ones(8, 1, 3, 3)
-            ),
-            8 * 14 * 14 * 9,
-            id="depthwise",
-        ),
-        pytest.param(
-            graph("y = Conv(x, w)", "float[N,4,9] x", "float[N,5,7] y", w=ones(5, 4, 3)),
-            5 * 7 * 4 * 3,
-            id="dynamic-batch",
-        ),
-        pytest.param(
-            graph(
-                "y = ConvTranspose<strides = [2, 2]>(x, w)",
-                "float[1,8,4,4] x",
-                "float[1,6,8,8] y",
-                w=ones(8, 6, 2, 2),
-            ),
-            8 * 4 * 4 * 6 * 4,
-            id="transposed-conv",
-        ),
-        pytest.param(
-            graph("y = Gemm<transA = 1, transB = 1>(x, w)", "float[7,3] x", "float[3,5] y", w=ones(5, 7)),
-            3 * 7 * 5,
-            id="gemm",
-        ),
-        pytest.param(
-            graph("y = MatMul(x, w)", "float[2,3,5,7] x", "float[2,3,5,11] y", w=ones(7, 11)),
-            6 * 5 * 7 * 11,
-            id="matmul",
-        ),
-        pytest.param(graph("y = MatMul(x, w)", "float[3,5] x", "float[3] y", w=ones(5)), 15, id="vector"),
-        pytest.param(
-            graph(
-                'y = Einsum<equation = "bqhd,bkhd->bhqk">(x, z)',
-                "float[2,5,3,7] x, float[2,4,3,7] z",
-                "float[2,3,5,4] y",
-            ),
-            2 * 3 * 5 * 4 * 7,
-            id="einsum",
-        ),
-        pytest.param(
-            graph(
-                "y = Attention(q, k, v)",
-                "float[2,4,5,8] q, float[2,2,6,8] k, float[2,2,6,3] v",
-                "float[2,4,5,3] y",
-                23,
-            ),
-            2 * 4 * 5 * 6 * (8 + 3),
-            id="attention",
-        ),
-        pytest.param(
-            graph(
-                "y = Attention<q_num_heads = 4, kv_num_heads = 2>(q, k, v)",
-                "float[2,5,32] q, float[2,6,16] k, float[2,6,6] v",
-                "float[2,5,12] y",
-                23,
-            ),
-            2 * 4 * 5 * 6 * (8 + 3),
-            id="attention-of-tokens",
-        ),
-    ],
-)
-def test_macs(model: ModelProto, macs: int) -> None:
-    assert node_macs(model) == {model.graph.node[0].name: macs}
-
-
-def test_a_product_of_constants_is_none() -> None:
-    model = graph(
-        "c = MatMul(a, b) y = MatMul(x, c)", "float[2,3] x", "float[2,5] y", a=ones(3, 4), b=ones(4, 5)
-    )
-    assert node_macs(model) == {"m.y/MatMul": 2 * 3 * 5}
-
-
-def test_sizes_that_are_not_static() -> None:
-    model = graph("y = MatMul(x, w)", "float[1,L,3] x", "float[1,L,5] y", w=ones(3, 5))
-    with pytest.raises(
-        UsageError, match=r"the size of MatMul 'm\.y/MatMul' is not static: give the inputs' shapes"
-    ):
-        node_macs(model)
-    assert node_macs(model, {"x": (1, 7, 3)}) == {"m.y/MatMul": 7 * 3 * 5}
 
 
 def gemm(dtype: str, *nodes: str, name: str = "gemm_myl0_1", layer_type: str = "gemm") -> Kernel:
@@ -267,7 +158,6 @@ def test_no_requirement(text: str) -> None:
         ("fp16:95%", {"fp16": 50, "int8": 45, "fp32": 5}),  # narrower is as good
         ("int8:40%", {"fp16": 60, "int8": 40}),
         ("fp32:100%", {"fp32": 1, "bf16": 1, "fp16": 1, "int8": 1}),
-        ("fp16:100%", {}),  # a graph without products
     ],
 )
 def test_requirement_that_is_met(text: str, macs: dict[str, int]) -> None:
@@ -288,6 +178,13 @@ def test_requirement_that_is_missed(text: str, macs: dict[str, int], message: st
     with pytest.raises(GateError) as caught:
         check_requirement(parse_requirement(text), macs)
     assert str(caught.value) == message
+
+
+def test_a_requirement_of_what_cannot_be_seen_is_missed() -> None:
+    with pytest.raises(GateError, match=r"^fp16:95% required, and the graph has no products: leave"):
+        check_requirement(("fp16", 0.95), {})
+    with pytest.raises(GateError, match=r"how much is multiplied in Loop 'a' cannot be counted: write it in"):
+        check_requirement(("fp16", 0.95), {"fp16": 100}, uncounted=["Loop 'a'"])
 
 
 def test_a_missed_requirement_names_the_largest_modules() -> None:
@@ -327,6 +224,51 @@ def test_an_island_is_found_by_its_module(tmp_path: Path) -> None:
 
 
 @needs_rtx
+@pytest.mark.parametrize(
+    ("body", "output", "macs"),
+    [
+        pytest.param(
+            'y = Einsum<equation = "ab,bc->ac">(b, v)',
+            "float[1,32] y",
+            64 * 32,
+            id="as-additions-behind-a-cast",
+        ),
+        pytest.param(
+            "s = Unsqueeze(b, zero) y = LSTM<hidden_size = 64>(s, g, h)",
+            "float[1,1,1,64] y",
+            2 * 4 * 64 * 64,
+            id="recurrence",
+        ),
+        pytest.param(
+            "s = Reshape(b, map) y = ConvTranspose(s, k)",
+            "float[1,4,11,11] y",
+            8 * 8 * 4 * 4 * 4,
+            id="transposed-convolution",
+        ),
+    ],
+)
+def test_what_is_left_in_fp32_behind_a_cast_is_seen(
+    body: str, output: str, macs: int, tmp_path: Path
+) -> None:
+    model = graph(
+        f"a = MatMul(x, w) b = Cast<to = 1>(a) {body}",
+        "float16[1,64] x",
+        output,
+        w=noise(64, 64).astype(np.float16),
+        v=noise(64, 32),
+        zero=np.array([0]),
+        g=noise(1, 256, 64),
+        h=noise(1, 256, 64),
+        map=np.array([1, 1, 8, 8]),
+        k=noise(1, 4, 4, 4),
+    )
+    kernels = compiled({"mixed": model}, tmp_path)["mixed"]
+    assert realised_macs(model, kernels) == {"fp32": macs, "fp16": 64 * 64}
+    kinds = {kernel.kind: kernel.precision for kernel in kernels}
+    assert "ConvTranspose" not in body or kinds["conv"] == "fp32"
+
+
+@needs_rtx
 @pytest.mark.parametrize("imgsz", [(64, 96)], ids=["64x96"])
 def test_the_tiny_model(imgsz: tuple[int, int], tmp_path: Path) -> None:
     """Every product of it is found in a kernel, in FP32, in FP16 and in INT8, and each attention is explained."""
@@ -335,7 +277,7 @@ def test_the_tiny_model(imgsz: tuple[int, int], tmp_path: Path) -> None:
     int8, report = quantized(simple, half)
     models = {"fp32": simple, "fp16": half, "int8": int8}
     built = compiled(models, tmp_path)
-    total = sum(node_macs(simple).values())
+    total = sum(find_products(simple).macs.values())
     for name, model in models.items():
         assert unmatched_products(model, built[name]) == []
         explained = explain_attentions(model, built[name])
@@ -367,7 +309,7 @@ def test_every_family(name: str, tmp_path: Path) -> None:
     graphs = chain(name, MODELS[name].task, small_size(name)).graphs
     int8, report = quantized(graphs["simplified"], graphs["fp16"])
     built = compiled({"fp16": graphs["fp16"], "int8": int8}, tmp_path)
-    total = sum(node_macs(graphs["simplified"]).values())
+    total = sum(find_products(graphs["simplified"]).macs.values())
     assert realised_macs(graphs["fp16"], built["fp16"]) == {"fp16": total}
     assert realised_macs(int8, built["int8"]) == {"int8": report.macs_int8, "fp16": total - report.macs_int8}
     assert fp32_leftovers(graphs["fp16"], built["fp16"]) == []

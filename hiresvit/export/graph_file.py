@@ -1,0 +1,157 @@
+"""A graph's file and the files of its weights: read, checked and summed without ONNX's own reader.
+
+That one follows no link, while TensorRT does, and says in its own words what is wrong with a damaged file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiresvit.errors import HiresvitError
+from hiresvit.plan import is_plan_file
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+    from onnx.external_data_helper import ExternalDataInfo
+
+
+# Of the types that lie side by side in a byte.
+_BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
+
+
+def load_graph(graph: Path) -> ModelProto:
+    """The model without external weights, which a builder reads itself; that they are there is checked.
+
+    Raises HiresvitError for a file that cannot be read or is no ONNX graph, and for external weights that are
+    missing, cut or described wrongly.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        str(graph).encode()
+    except UnicodeEncodeError as error:
+        raise HiresvitError(
+            f"{graph}: its name is not UTF-8, and TensorRT's parser cannot open it; rename it"
+        ) from error
+    try:
+        if not graph.stat().st_size:
+            raise HiresvitError(f"{graph} is empty; copy or export it again")
+        model = onnx.load(str(graph), format="protobuf", load_external_data=False)
+    except OSError as error:
+        raise HiresvitError(f"cannot read {graph}: {error.strerror}") from error
+    except DecodeError as error:
+        raise HiresvitError(_no_graph(graph, "it does not decode as one")) from error
+    if not model.graph.output:
+        raise HiresvitError(_no_graph(graph, "it has no outputs"))
+    for tensor in _external(model):
+        _check_place(graph, tensor)
+    return model
+
+
+def _no_graph(graph: Path, reason: str) -> str:
+    if is_plan_file(graph):
+        return f"{graph} is a plan and no ONNX graph: give the graph that it was built from"
+    return f"{graph} is not an ONNX graph: {reason}"
+
+
+def load_weights(graph: Path, model: ModelProto) -> None:
+    """Read the external weights of a graph that `load_graph` has loaded into it. Raises HiresvitError."""
+    from onnx import TensorProto
+
+    for tensor in _external(model):
+        info = _place(graph, tensor)
+        try:
+            with (graph.parent / info.location).open("rb") as stream:
+                stream.seek(info.offset or 0)
+                tensor.raw_data = stream.read(info.length or _size(tensor))
+        except OSError as error:
+            raise HiresvitError(f"cannot read {graph.parent / info.location}: {error.strerror}") from error
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def file_digest(graph: Path, model: ModelProto) -> str:
+    """The sha256 of the graph's file, continued over the files of its external weights if it has any.
+
+    ``model`` is what `load_graph` gave. Raises HiresvitError for a file that cannot be read.
+    """
+    digest = hashlib.sha256()
+    places = sorted({_place(graph, tensor).location for tensor in _external(model)})
+    try:
+        for path in (graph, *(graph.parent / place for place in places)):
+            with path.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    except OSError as error:
+        raise HiresvitError(f"cannot read {graph}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _external(model: ModelProto) -> Iterator[TensorProto]:
+    """The tensors that are in another file."""
+    from onnx import TensorProto
+
+    pending: list[Any] = [model.graph, *model.functions]
+    while pending:
+        part = pending.pop()
+        tensors = [*getattr(part, "initializer", ())]
+        for node in part.node:
+            for attribute in node.attribute:
+                tensors += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+                pending += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+        yield from (tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL)
+
+
+def _place(graph: Path, tensor: TensorProto) -> ExternalDataInfo:
+    from onnx.external_data_helper import ExternalDataInfo
+
+    try:
+        return ExternalDataInfo(tensor)
+    except ValueError as error:
+        said = {entry.key: entry.value for entry in tensor.external_data}
+        raise HiresvitError(
+            f"{graph}: where weight {tensor.name!r} lies cannot be read from {said}; export the graph again"
+        ) from error
+
+
+def _check_place(graph: Path, tensor: TensorProto) -> None:
+    """Raise HiresvitError unless a weight's bytes are there."""
+    info = _place(graph, tensor)
+    place = Path(info.location)
+    if not info.location or place.is_absolute() or ".." in place.parts:
+        raise HiresvitError(
+            f"{graph}: its weights are in {info.location!r}; they must be in a file in the graph's folder"
+        )
+    path = graph.parent / place
+    if not path.is_file():
+        raise HiresvitError(f"{graph}: its weights are in {path}, which is not there; copy it, too")
+    size = _size(tensor)
+    if None not in (info.length, size) and info.length != size:
+        raise HiresvitError(
+            f"{graph}: weight {tensor.name!r} has {size} bytes by its shape and type, {info.length} by what is said"
+            " of its file; export the graph again"
+        )
+    needed = (info.offset or 0) + (size or info.length or 0)
+    if path.stat().st_size < needed:
+        raise HiresvitError(
+            f"{graph}: {path} has {path.stat().st_size} bytes, its weights need {needed}; copy it anew"
+        )
+
+
+def _size(tensor: TensorProto) -> int | None:
+    """Bytes of a tensor, None for a type that has no fixed size or is not known."""
+    from onnx import TensorProto, helper
+
+    try:
+        bits = _BITS.get(TensorProto.DataType.Name(tensor.data_type))
+        bits = bits or 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except (KeyError, ValueError):
+        return None
+    if tensor.data_type == TensorProto.STRING:
+        return None
+    return math.ceil(int(math.prod(tensor.dims)) * bits / 8)
