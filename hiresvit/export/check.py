@@ -197,10 +197,9 @@ def _why_not_build(
         return "our own rules were asked for"
     if not installed(_RTX):
         return f"TensorRT-RTX is not installed, {INSTALL_HINT}"
-    for finding in find_problems(model, RTX, profiled=bool(settings.shapes)):
-        if finding.level == "illegal":
-            return f"TensorRT-RTX does not take it: {finding.message}"
-    return None
+    asked = next((verdict for verdict in report.verdicts if verdict.target == RTX), None)
+    own = asked or Verdict(RTX, tuple(find_problems(model, RTX, profiled=bool(settings.shapes))))
+    return f"TensorRT-RTX does not take it: {own.illegal[0].message}" if own.illegal else None
 
 
 def _compile(
