@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from onnx import (
     GraphProto,
     ModelProto,
     NodeProto,
+    OperatorSetIdProto,
     TensorProto,
     ValueInfoProto,
     helper,
@@ -46,17 +48,22 @@ _SMALL = 4096  # bytes of a constant that shape inference may want to read
 class View:
     """A graph and what it is to be built for; types are ONNX's names in lower case, as ``float16``.
 
-    ``nodes`` are those of the graph itself, ``inner`` those of its If, Loop and Scan bodies. ``shapes`` has None for
-    an axis that is not static. ``constants`` are initializers and Constant nodes, ``fixed`` they and what is computed
+    ``nodes`` are those of the graph itself, each after what it reads (ONNX wants that of a file too, the parser does
+    not), ``inner`` those of its If, Loop and Scan bodies, ``circle`` those that wait for each other. ``complaint`` is
+    what ONNX's strict inference says, with the numbers of nodes for their names. ``shapes`` has None for an axis that
+    is not static. ``constants`` are initializers and Constant nodes, ``fixed`` they and what is computed
     of them or of static shapes alone, ``inputs`` what is fed. ``profiled`` says that the build gets the sizes of
     dynamic axes.
     """
 
     target: Target
     profiled: bool
+    graph: GraphProto
     opset: int | None
     nodes: tuple[NodeProto, ...]
     inner: tuple[NodeProto, ...]
+    circle: tuple[NodeProto, ...]
+    complaint: str
     inputs: Mapping[str, ValueInfoProto]
     outputs: Mapping[str, ValueInfoProto]
     sparse: tuple[str, ...]
@@ -112,11 +119,13 @@ def look(model: ModelProto, target: Target, profiled: bool) -> View:
             raise HiresvitError(f"the graph's local functions cannot be resolved: {reason}") from error
     graph = model.graph
     constants = _constants(graph)
-    types, shapes = _types_and_shapes(_inferred(model))
+    nodes, circle = _in_order(graph.node)
+    values, complaint = _inferred(model, nodes)
+    types, shapes = _types_and_shapes(values)
     for name, tensor in constants.items():
         types[name], shapes[name] = type_name(tensor.data_type), tuple(tensor.dims)
     readers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
-    for node in graph.node:
+    for node in nodes:
         for index, name in enumerate(node.input):
             readers[name].append((node, index))
         if node.op_type == "QuantizeLinear" and quantized_type(node, types) is None:
@@ -126,17 +135,20 @@ def look(model: ModelProto, target: Target, profiled: bool) -> View:
     return View(
         target=target,
         profiled=profiled,
+        graph=graph,
         opset=opsets.get("", opsets.get("ai.onnx")),
-        nodes=tuple(graph.node),
-        inner=tuple(node for outer in graph.node for node in _bodies(outer)),
+        nodes=tuple(nodes),
+        inner=tuple(node for outer in nodes for node in _bodies(outer)),
+        circle=tuple(circle),
+        complaint=complaint,
         inputs={value.name: value for value in graph.input if value.name not in constants},
         outputs={value.name: value for value in graph.output},
         sparse=tuple(tensor.values.name for tensor in graph.sparse_initializer),
         constants=constants,
-        fixed=_fixed(graph, constants, shapes),
+        fixed=_fixed(nodes, constants, shapes),
         types=types,
         shapes=shapes,
-        producer={name: node for node in graph.node for name in node.output if name},
+        producer={name: node for node in nodes for name in node.output if name},
         readers=readers,
     )
 
@@ -179,6 +191,11 @@ def name_of(node: NodeProto) -> str:
     return node.name or f"{node.op_type} of {', '.join(node.output)}"
 
 
+def printable(text: str) -> str:
+    """A text with what is no sign of its own spelled out: a name may hold a newline or move a terminal's cursor."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 def common_module(nodes: Iterable[str]) -> str:
     """The module that all nodes, named ``module.path/OpType``, are in; "" if they share none."""
     paths = [name.rpartition("/")[0].split(".") for name in nodes]
@@ -208,10 +225,12 @@ def _constants(graph: GraphProto) -> dict[str, TensorProto]:
 
 
 def _fixed(
-    graph: GraphProto, constants: Mapping[str, TensorProto], shapes: Mapping[str, tuple[int | None, ...]]
+    nodes: Iterable[NodeProto],
+    constants: Mapping[str, TensorProto],
+    shapes: Mapping[str, tuple[int | None, ...]],
 ) -> frozenset[str]:
     fixed = set(constants)
-    for node in graph.node:
+    for node in nodes:
         sized = node.op_type in ("Shape", "Size") and len(node.input) > 0
         static = sized and None not in shapes.get(node.input[0], (None,))
         if static or (node.input and all(name in fixed for name in node.input if name)):
@@ -219,25 +238,89 @@ def _fixed(
     return frozenset(fixed)
 
 
-def _inferred(model: ModelProto) -> dict[str, ValueInfoProto]:
-    """Type and shape of every value: inferred without the large weights, else as the graph states them.
+def _inferred(model: ModelProto, nodes: Iterable[NodeProto]) -> tuple[dict[str, ValueInfoProto], str]:
+    """Type and shape of every value, and the complaint of strict inference, "" if there is none.
 
-    What it states comes second: a stale ``value_info`` must not hide a type that the operators make.
+    Inferred without the large weights, else as the graph states them. What it states comes second: a stale
+    ``value_info`` must not hide a type that the operators make.
     """
     graph = model.graph
-    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light = ModelProto(ir_version=model.ir_version)
+    light.opset_import.extend(
+        OperatorSetIdProto(domain=_plain(opset.domain), version=opset.version) for opset in model.opset_import
+    )
     light.graph.name = graph.name or "graph"
-    light.graph.node.extend(graph.node)
+    light.graph.node.extend(nodes)
+    for number, node in enumerate(light.graph.node):
+        node.name, node.domain = str(number), _plain(node.domain)
     light.graph.input.extend(graph.input)
+    for value in light.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:  # what some write for a dynamic axis, ONNX takes for a size
+                dim.ClearField("dim_value")
     for tensor in graph.initializer:
         bare = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
         light.graph.initializer.append(tensor if tensor.ByteSize() <= _SMALL else bare)
     stated = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
-    try:
-        found = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError):
-        return stated  # no opset, for one, or a node without operands
-    return stated | {value.name: value for value in found.value_info if value.type.WhichOneof("value")}
+    found, complaint = None, ""
+    for strict in (True, False):
+        try:
+            found = onnx.shape_inference.infer_shapes(light, strict_mode=strict, data_prop=True).graph
+            break
+        except (
+            onnx.shape_inference.InferenceError,
+            onnx.checker.ValidationError,
+            RuntimeError,
+            ValueError,
+        ) as error:
+            complaint = complaint or str(error)
+    if found is None:
+        return stated, complaint  # no opset, for one, or a node without operands
+    inferred = {value.name: value for value in found.value_info if value.type.WhichOneof("value")}
+    return stated | inferred, complaint
+
+
+def _plain(domain: str) -> str:
+    return "" if domain in OWN_DOMAINS else domain
+
+
+def _in_order(nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], list[NodeProto]]:
+    """The nodes, each after those that it reads and otherwise as they were; and those that wait for each other."""
+    makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
+    waits = [{makers[name] for name in names_read(node) if name in makers} for node in nodes]
+    followers: dict[int, list[int]] = defaultdict(list)
+    for number, makers_of_it in enumerate(waits):
+        for maker in makers_of_it:
+            followers[maker].append(number)
+    ready, order = [number for number, left in enumerate(waits) if not left], []
+    while ready:  # a heap: the first of those that can come next
+        number = heapq.heappop(ready)
+        order.append(number)
+        for follower in followers[number]:
+            waits[follower].discard(number)
+            if not waits[follower]:
+                heapq.heappush(ready, follower)
+    stuck = sorted(set(range(len(nodes))).difference(order))
+    needed = {number: len(set(followers[number]).intersection(stuck)) for number in stuck}
+    idle = [number for number in stuck if not needed[number]]
+    while idle:  # it only waits for a circle and is not in it
+        number = idle.pop()
+        for maker in waits[number]:
+            needed[maker] -= 1
+            if not needed[maker]:
+                idle.append(maker)
+    return [nodes[k] for k in (*order, *stuck)], [nodes[k] for k in stuck if needed[k]]
+
+
+def names_read(node: NodeProto) -> set[str]:
+    """The tensors that a node reads, or a body of it from around the node."""
+    names = {name for name in node.input if name}
+    for graph in _graphs(node):
+        inside = {name for inner in graph.node for name in names_read(inner)}
+        inside.update(value.name for value in graph.output)
+        made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        names |= inside - made - {name for inner in graph.node for name in inner.output}
+    return names
 
 
 def _types_and_shapes(
@@ -256,9 +339,12 @@ def _types_and_shapes(
 
 
 def _bodies(node: NodeProto) -> Iterator[NodeProto]:
+    for graph in _graphs(node):
+        for inner in graph.node:
+            yield inner
+            yield from _bodies(inner)
+
+
+def _graphs(node: NodeProto) -> Iterator[GraphProto]:
     for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-        for graph in graphs:
-            for inner in graph.node:
-                yield inner
-                yield from _bodies(inner)
+        yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto
+from onnx import NodeProto, numpy_helper
 
 from hiresvit.export.fp16_typing import MAX_TERMS
 from hiresvit.export.graph_view import Rule, Spot, View, attributes
@@ -18,6 +18,10 @@ from hiresvit.export.graph_view import Rule, Spot, View, attributes
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
 _LAYOUT = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+# What a mask goes through on its way to the scores: cut, repeated, times 0 or 1, as many masks are made.
+_MASK_MOVES = frozenset({"Concat", "Div", "Expand", "Gather", "Mul", "Slice", "Tile", "Trilu"})
+_MASK_SUMS = frozenset({"Add", "Sum"})
+_FIRST_ALONE = _LAYOUT | {"Div", "Expand", "Gather", "Slice", "Tile", "Trilu"}
 _MEANS = ("ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool")
 _FACTORS = {
     "Conv": (1,),
@@ -44,14 +48,17 @@ def decomposed_norm(view: View) -> Iterator[Spot]:
 
 
 def mask(view: View) -> Iterator[Spot]:
-    """A mask below what FP16 holds, added to the scores or put in their place."""
+    """A mask at the end of what FP16 holds, added to the scores, or an infinite one in their place."""
     for node in view.nodes:
-        if node.op_type not in ("Add", "Where") or not _meets(view, node, _LAYOUT, "Softmax"):
-            continue
-        for name in node.input:
+        for index, name in enumerate(node.input):
             values = _half(view, name)
-            if values is not None and (values <= -_LARGEST).any():
+            if values is None or not (values <= -_LARGEST).any():
+                continue
+            if _masks(view, _after_mask(view, node, index, bool(values.min() < -_LARGEST))):
                 yield node, f"a softmax's mask of {values.min():g} in FP16"
+        value = _half_fill(view, node)
+        if value <= -_LARGEST and _masks(view, {(node.output[0], value < -_LARGEST)}):
+            yield node, f"a softmax's mask of {value:g} in FP16"
 
 
 def epsilon(view: View) -> Iterator[Spot]:
@@ -150,6 +157,41 @@ def _meets(view: View, node: NodeProto, through: frozenset[str] | set[str], targ
     return False
 
 
+def _half_fill(view: View, node: NodeProto) -> float:
+    """What a ConstantOfShape fills a tensor of FP16 with; 0 for anything else."""
+    fill = attributes(node).get("value") if node.op_type == "ConstantOfShape" else None
+    if fill is None or view.types.get(node.output[0]) != "float16":
+        return 0.0
+    try:
+        return float(numpy_helper.to_array(fill).min(initial=0))
+    except (ValueError, TypeError):  # damaged: the parser will say so
+        return 0.0
+
+
+def _after_mask(view: View, node: NodeProto, index: int, infinite: bool) -> set[tuple[str, bool]]:
+    """What a node makes of a mask that is its input, if that is still one, and whether it has become infinite."""
+    op = node.op_type
+    through = op in _LAYOUT or op in _MASK_MOVES or (op == "Where" and index > 0) or op in _MASK_SUMS
+    if not through or (op in _FIRST_ALONE and index):
+        return set()
+    added = op in _MASK_SUMS and view.types.get(node.output[0]) == "float16"
+    return {(name, infinite or added) for name in node.output if name}
+
+
+def _masks(view: View, starts: set[tuple[str, bool]]) -> bool:
+    """Whether a mask comes to a softmax, and infinite."""
+    pending, seen = list(starts), set(starts)
+    while pending:
+        name, infinite = pending.pop()
+        for reader, index in view.reads(name):
+            if reader.op_type == "Softmax" and infinite:
+                return True
+            new = _after_mask(view, reader, index, infinite) - seen
+            seen |= new
+            pending.extend(new)
+    return False
+
+
 def _readers_through(view: View, name: str) -> list[NodeProto]:
     """Who reads a tensor, or what layout changes, casts and Q/DQ make of it."""
     found, pending, seen = [], [name], {name}
@@ -199,7 +241,8 @@ HAZARDS = (
     Rule(
         "mask",
         "hazard",
-        "added to a score it becomes -inf, and a row of -inf becomes NaN: mask with -100 or -1e4",
+        "FP16 makes -inf of what is below, and of -65504 plus a score of -16 or less; a row of nothing else becomes "
+        "NaN: mask with -100 or -1e4",
         mask,
     ),
     Rule(

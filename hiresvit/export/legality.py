@@ -26,12 +26,14 @@ from hiresvit.export.graph_view import (
     common_module,
     look,
     name_of,
+    printable,
     schema_of,
 )
 from hiresvit.export.hazards import HAZARDS
 from hiresvit.export.qdq_rules import QDQ_RULES
-from hiresvit.export.targets import ARRIVED, NVIDIA_OPS, Target
+from hiresvit.export.targets import ARRIVED, HOST_INPUTS, HOST_OPS, NVIDIA_OPS, Target
 from hiresvit.export.type_rules import TYPE_RULES
+from hiresvit.export.validity import VALIDITY_RULES
 
 MAX_RANK = 8
 """Axes that a tensor may have in TensorRT."""
@@ -42,15 +44,6 @@ _NAMED = 5  # nodes that a finding names
 # Names that the parser knows beside ONNX's: experimental operators of old.
 _OLD_OPS = frozenset({"ImageScaler", "ParametricSoftplus", "ScaledTanh"})
 _KNOWN_OPS = _OLD_OPS | {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
-# Inputs that hold sizes, not data: they must be known when the plan is built.
-_SIZES = {
-    "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "Pad": (1,),
-    "Reshape": (1,),
-    "Slice": (1, 2, 3, 4),
-    "Tile": (1,),
-}
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class Finding:
     """What a rule found: ``message`` is one line for the user.
 
     ``nodes`` names the first of the ``count`` nodes; there are none where the graph as a whole is meant. ``module`` is
-    the PyTorch module that they all are in, or "".
+    the PyTorch module that they all are in, or "". What cannot be printed in their names is spelled out.
     """
 
     rule: str
@@ -68,6 +61,11 @@ class Finding:
     module: str
     message: str
 
+    def __post_init__(self) -> None:
+        for name in ("module", "message"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+        object.__setattr__(self, "nodes", tuple(map(printable, self.nodes)))
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
@@ -76,9 +74,9 @@ class Finding:
 def find_problems(model: ModelProto, target: Target, *, profiled: bool) -> list[Finding]:
     """What `RULES` find in a graph, in their order; nodes with the same trouble are one finding.
 
-    ``profiled``: the build gets the sizes of dynamic axes. The graph stays as it is, and is not checked to be ONNX:
-    that is `onnx.checker`'s; but a node that lacks operands is the only thing said then. Raises UsageError for weights
-    outside the proto, since the rules read constants, HiresvitError for constants and functions that are damaged.
+    ``profiled``: the build gets the sizes of dynamic axes. The graph stays as it is. Where a node lacks operands that
+    is the only thing said. Raises UsageError for weights outside the proto, since the rules read constants,
+    HiresvitError for constants and functions that are damaged.
     """
     view = look(model, target, profiled)
     if any(True for _ in operands(view)):
@@ -129,13 +127,15 @@ def opset(view: View) -> Iterator[Spot]:
 
 
 def operator(view: View) -> Iterator[Spot]:
-    """An operator that the parser cannot import."""
+    """An operator that the parser cannot import, or the builder not build."""
     refused = view.target.unsupported | view.target.unbuildable
     for node in (*view.nodes, *view.inner):
         op = node.op_type
         if (op in _KNOWN_OPS and op not in refused) or op in NVIDIA_OPS:
             continue
-        if node.domain == "com.microsoft":
+        if op in view.target.unbuildable and node.domain in OWN_DOMAINS:
+            yield node, f"operator {op}, which the parser knows and the builder has nothing for"
+        elif node.domain == "com.microsoft":
             yield node, f"operator {op} of com.microsoft, ONNX Runtime's own"
         elif node.domain not in OWN_DOMAINS:
             yield node, f"operator {op} of domain {node.domain!r}"
@@ -178,9 +178,29 @@ def dynamic(view: View) -> Iterator[Spot]:
                 None,
                 f"input {name!r} is dynamic ({'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))})",
             )
-        sizes = [node for node, k in view.reads(name) if k in _SIZES.get(node.op_type, ())]
-        for node in sizes:
-            yield node, f"input {name!r} is a size"
+
+
+def fed_size(view: View) -> Iterator[Spot]:
+    """A size, count, place or axis that is fed, or computed of what is fed."""
+    for node in view.nodes:
+        for index in HOST_INPUTS.get(node.op_type, ()):
+            for name in _fed(view, node.input[index]) if index < len(node.input) else ():
+                yield (
+                    node,
+                    f"the values of input {name!r} decide a size, a count or a place for {node.op_type}",
+                )
+
+
+def _fed(view: View, name: str) -> list[str]:
+    """The inputs whose values decide a tensor, in the order of the graph."""
+    pending, seen = [name], {name}
+    while pending:
+        maker = view.producer.get(pending.pop())
+        if maker is not None and maker.op_type in HOST_OPS:
+            new = set(maker.input) - seen - view.fixed
+            seen |= new
+            pending.extend(new)
+    return [fed for fed in view.inputs if fed in seen]
 
 
 _Attributes = dict[str, Any]
@@ -223,12 +243,39 @@ def _axes(view: View, node: NodeProto, given: _Attributes) -> str:
 
 def _topk(view: View, node: NodeProto, given: _Attributes) -> str:
     k = view.array(node.input[1]) if len(node.input) > 1 else None
-    return f"K above {MAX_TOPK}" if k is not None and k.max() > MAX_TOPK else ""
+    if k is None or k.size != 1:
+        return ""
+    shape, axis = view.shapes.get(node.input[0], ()), given.get("axis", -1)
+    size = shape[axis] if -len(shape) <= axis < len(shape) else None
+    if size is not None and k.max() > size:
+        return f"K = {k.max()} of {size} elements"
+    return f"K above {MAX_TOPK}" if k.max() > MAX_TOPK else ""
 
 
 def _dropout(view: View, node: NodeProto, given: _Attributes) -> str:
-    training = view.array(node.input[2]) if len(node.input) > 2 else None
-    return "training_mode" if training is not None and training.any() else ""
+    if len(node.input) < 3 or not node.input[2]:
+        return ""
+    training = view.array(node.input[2])
+    if training is None:
+        return "a training_mode that is no initializer"
+    return "training_mode" if training.any() else ""
+
+
+def _stft(view: View, node: NodeProto, given: _Attributes) -> str:
+    named = [node.input[k] for k in (1, 3) if k < len(node.input) and node.input[k]]
+    return "" if all(name in view.constants for name in named) else "a step or length that is no initializer"
+
+
+def _slice(view: View, node: NodeProto, given: _Attributes) -> str:
+    shapes = [view.shapes.get(name) for name in node.input[:2]]
+    absent = len(node.input) < 4 or not node.input[3]
+    if not absent or shapes[0] is None or len(node.input) < 3 or not shapes[1] or shapes[1][0] is None:
+        return ""
+    return (
+        f"{shapes[1][0]} starts for {len(shapes[0])} axes and no axes"
+        if shapes[1][0] < len(shapes[0])
+        else ""
+    )
 
 
 def _few_axes(view: View, node: NodeProto, given: _Attributes) -> str:
@@ -266,6 +313,8 @@ _FORMS: tuple[tuple[set[str], Callable[[View, NodeProto, _Attributes], str]], ..
     ({*_REDUCTIONS, "ReduceProd", "ReduceSum", "ReduceSumSquare", "Squeeze", "Unsqueeze"}, _axes),
     ({"TopK"}, _topk),
     ({"Dropout"}, _dropout),
+    ({"STFT"}, _stft),
+    ({"Slice"}, _slice),
     ({"Attention"}, _attention),
     (set(_LEAST_AXES), _few_axes),
 )
@@ -283,7 +332,7 @@ GRAPH_RULES = (
     Rule(
         "operator",
         "illegal",
-        "the parser of {target} cannot import it: write it in other operators, or run that part elsewhere",
+        "{target} does not have it: write it in other operators, or run that part elsewhere",
         operator,
     ),
     Rule(
@@ -302,8 +351,22 @@ GRAPH_RULES = (
         "{target} builds no plan without the sizes to expect: give their range (--shapes), or export at one size",
         dynamic,
     ),
+    Rule(
+        "fed_size",
+        "illegal",
+        "{target} builds no plan without these values, and --shapes gives none: make it a constant, or compute it "
+        "from the shape of an input",
+        fed_size,
+    ),
 )
 """About operators and sizes."""
 
-RULES: tuple[Rule, ...] = (*GRAPH_RULES, *TYPE_RULES, *QDQ_RULES, *HAZARDS)
+RULES: tuple[Rule, ...] = (
+    *GRAPH_RULES[:1],
+    *VALIDITY_RULES,
+    *GRAPH_RULES[1:],
+    *TYPE_RULES,
+    *QDQ_RULES,
+    *HAZARDS,
+)
 """All of them, in the order in which they are asked."""

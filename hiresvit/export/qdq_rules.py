@@ -18,6 +18,7 @@ from hiresvit.export.targets import FLOATS, NVIDIA_OPS
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _STORED = frozenset({"int8", "int4", "float8e4m3fn", "float4e2m1"})
+_WHOLE_BYTES = ("int8", "float8e4m3fn")  # run: in INT4 one element is too few, with an axis or without
 _INT8_READERS = frozenset({("Conv", 1), ("Clip", 1), ("Clip", 2)})  # run: they take a constant in INT8
 _WIDTH = {"float": 32, "float16": 16, "bfloat16": 16}
 
@@ -80,6 +81,19 @@ def stored(view: View) -> Iterator[Spot]:
             known = node.op_type in (*_QUANTIZERS, *NVIDIA_OPS) or (node.op_type, index) in _INT8_READERS
             if not (known or zero_point):
                 yield node, f"{node.op_type} of a constant in {shown(kind)}"
+
+
+def scalar(view: View) -> Iterator[Spot]:
+    """A quantized constant without axes, which ONNX Runtime's quantizer makes of a factor or an addend."""
+    for node in _quantizers(view):
+        name, kind = node.input[0], view.type_of(node, 0)
+        if node.op_type != "DequantizeLinear" or name not in view.constants or view.shapes[name]:
+            continue
+        read = node.output[0] in view.outputs or any(
+            reader.op_type not in ("Shape", "Size") for reader, _ in view.reads(node.output[0])
+        )
+        if read and kind in _WHOLE_BYTES:
+            yield node, f"DequantizeLinear of a constant in {shown(kind)} without axes"
 
 
 def int4_activation(view: View) -> Iterator[Spot]:
@@ -299,6 +313,13 @@ QDQ_RULES = (
         "illegal",
         "{target} has quantized constants for a DequantizeLinear alone: do it to the values, or behind that",
         stored,
+    ),
+    Rule(
+        "scalar",
+        "illegal",
+        "TensorRT-RTX 1.7 builds no plan of it, whatever reads it, and with an axis it does: give the constant the "
+        "shape [1]",
+        scalar,
     ),
     Rule("int4_activation", "illegal", "{target} has INT4 for weights only: use INT8", int4_activation),
     Rule("scale_sign", "illegal", "{target} takes scales above 0: calibrate again", scale_sign),

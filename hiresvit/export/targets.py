@@ -204,3 +204,24 @@ DOUBTFUL: dict[str, frozenset[str]] = _typed(
     (_INTS, "IsNaN Mean ReduceL2 ReduceLogSum ReduceLogSumExp"),
 )
 """What operators.md of 10.15 promises and RTX 1.7 refuses: not known for the other targets."""
+
+HOST_INPUTS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(_names("BlackmanWindow HammingWindow HannWindow ConstantOfShape"), (0,)),
+    **dict.fromkeys(_names("CumSum Expand OneHot Reshape Split Tile TopK Upsample"), (1,)),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Resize": (2, 3),
+    "Slice": (1, 2, 3, 4),
+}
+"""Inputs whose values decide a size, a count, a place or an axis: a plan cannot be built without them.
+
+Run: the operators of ONNX with such an input, fed. Not here are those whose importer wants a constant (the rule
+``form``), and those that read theirs when the plan runs: Trilu, Gather, Clip, a Pad's value, Loop and If.
+"""
+
+HOST_OPS: frozenset[str] = _names(
+    "Abs Add Cast CastLike Ceil Clip Concat Div Equal Exp Expand Flatten Floor Gather GatherElements Greater Identity",
+    "Max Min Mod Mul Neg Pow Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Round",
+    "Sigmoid Sign Slice Split Sqrt Squeeze Sub Sum Tile Transpose Unsqueeze Where",
+)
+"""What may stand between a fed value and `HOST_INPUTS` to no avail. Run: each; behind a TopK, say, RTX builds."""

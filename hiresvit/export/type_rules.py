@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from onnx import NodeProto
+from onnx.defs import OpSchema
 
 from hiresvit.export.graph_view import NUMBERS, OWN_DOMAINS, Rule, Spot, View, schema_of, shown
 from hiresvit.export.targets import DOUBTFUL, TYPES
 
+_VARIADIC = OpSchema.FormalParameterOption.Variadic
 _UINT8_READERS = frozenset({"Cast", "Equal", "Shape", "Size"})
 _ARITHMETIC = frozenset(
     {"Abs", "Add", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "ReduceSum", "Sub", "Sum"}
@@ -122,7 +124,9 @@ def _same_type(node: NodeProto, version: int | None) -> list[list[int]]:
     groups: dict[str, list[int]] = defaultdict(list)
     for k in range(len(node.input) if formals else 0):
         formal = formals[min(k, len(formals) - 1)]
-        if formal.is_homogeneous:  # what a Loop carries is not
+        # ONNX names no type for it: axes, say, before they were an input. The parser reads them.
+        surplus = k >= len(formals) and formal.option != _VARIADIC
+        if formal.is_homogeneous and not surplus:  # what a Loop carries is not
             groups[formal.type_str].append(k)
     return list(groups.values())
 

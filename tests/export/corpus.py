@@ -1,4 +1,4 @@
-"""Small graphs about sizes and numbers: Q/DQ, FP16. `CORPUS` has those of `corpus_graphs` as well."""
+"""Small graphs about sizes and numbers: Q/DQ, FP16. `CORPUS` has those of the other corpus modules as well."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from corpus_graphs import F16, F32, GRAPHS, I8, PICTURE, ROWS, Entry, entry
+from corpus_wrong import WRONG
 
 MORE: list[Entry] = []
 
@@ -32,12 +33,6 @@ add(
     "y = Relu(x)",
     "illegal dynamic",
     io="(float16[2] x, float16[N] z) => (float16[2] y)",
-)
-add(
-    "size that is fed",
-    "y = Reshape(x, s)",
-    "illegal dynamic",
-    io="(float16[4,4] x, int64[1] s) => (float16[N] y)",
 )
 add(
     "sizes in int64",
@@ -138,6 +133,17 @@ TURNED = "dw = DequantizeLinear<axis = 0>(w, ws) t = Transpose(dw) y = MatMul(x,
 add_int8("float weight that is turned", TURNED, "", {"w": np.ones((16, 16), I8)}, io=ROWS)
 CAST = "c = Cast<to = 10>(w) m = Mul(c, s) y = MatMul(x, m)"
 add_int8("int8 weight that is cast", CAST, "illegal stored", {"w": np.ones((16, 16), I8)}, io=ROWS)
+SCALARS = {"c": I8(5), "v": np.full(1, 5, I8)}
+for what, name, expected in (("no axes", "c", "illegal scalar"), ("one axis", "v", "")):
+    add_int8(
+        f"int8 factor with {what}", f"d = DequantizeLinear({name}, s, z) y = Mul(x, d)", expected, SCALARS
+    )
+add_int8(
+    "int8 factor of no axes whose size is read",
+    "d = DequantizeLinear(c, s) n = Size(d) f = Cast<to = 10>(n) y = Mul(x, f)",
+    "",
+    SCALARS,
+)
 INT4 = {"z": np.zeros((), ml_dtypes.int4), "w": np.ones((16, 16), ml_dtypes.int4)}
 add_int8(
     "int4 activation",
@@ -305,6 +311,7 @@ HALF: dict[str, Any] = {
         "half_one": F16(1),
     },
     **{
+        **{"least": F16(-65504), "hundred": F16(-100), "zero": F16(0)},
         "m100": F16(-100 * MASK),
         "m65504": F16(-65504 * MASK),
         "wide_mask": F32(-1e9 * MASK),
@@ -336,6 +343,10 @@ add_half("mask of -65504", "a = Add(x, m65504) y = Softmax(a)", "hazard mask", S
 add_half("mask of -inf", "c = Where(upper, minus_inf, x) y = Softmax(c)", "hazard mask infinite", SCORES)
 add_half("mask before FP32", f"a = Add(x, m65504) w = Cast<to = 1>(a) {WIDE_SOFTMAX}", "hazard mask", SCORES)
 add_half("mask in FP32", f"c = Cast<to = 1>(x) w = Add(c, wide_mask) {WIDE_SOFTMAX}", io=SCORES)
+add_half("mask of -65504 in place", "c = Where(upper, least, x) y = Softmax(c)", io=SCORES)
+CAUSAL = "m = Where(upper, {}, zero) a = Add(x, m) y = Softmax(a)"
+add_half("causal mask of -65504", CAUSAL.format("least"), "hazard mask", SCORES)
+add_half("causal mask of -100", CAUSAL.format("hundred"), io=SCORES)
 add_half("least value that is no mask", "y = Add(x, m65504)", io=SCORES)
 ROOT = "e = Add(x, {}) r = Sqrt(e) y = Reciprocal(r)"
 add_half("epsilon", ROOT.format("eps3"))
@@ -374,4 +385,4 @@ add_half(
     "shared norm", "n = LayerNormalization(x, row) q = MatMul(n, linear) k = MatMul(n, linear) y = Add(q, k)"
 )
 
-CORPUS = [*GRAPHS, *MORE]
+CORPUS = [*GRAPHS, *WRONG, *MORE]

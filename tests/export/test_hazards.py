@@ -57,6 +57,57 @@ class TestLimits:
         model = graph(ROWS, "a = Add(x, m) y = Softmax(a)", {"m": np.array([0] * 15 + [value], F16)})
         assert bool(found(model, "mask")) == hazard
 
+    def test_what_the_mask_message_says(self) -> None:
+        """Sums of FP16 round: the last below -65504 is halfway to -65536, where infinity begins."""
+        least = F16(-65504)
+        with np.errstate(over="ignore"):
+            assert np.isinf(least + F16(-16))
+            assert np.isinf(F16(-1e9))
+        assert least + np.nextafter(F16(-16), F16(0)) == least
+        scores = np.array([least, least], F32)
+        assert np.exp(scores - scores.max()).sum() == 2  # a row that is masked whole with it is no NaN
+        (finding,) = found(graph(ROWS, "a = Add(x, m) y = Softmax(a)", {"m": np.full(16, least)}), "mask")
+        for claim in ("-inf of what is below", "-65504 plus a score of -16 or less", "a row of nothing else"):
+            assert claim in finding.message
+
+    @pytest.mark.parametrize(
+        ("mask", "hazard"),
+        [
+            ("m = Where(c, least, zero)", True),
+            ("m = Where(c, zero, least)", True),
+            ("m = Where(c, few, zero)", False),
+            ("w = Where(c, least, zero) t = Expand(w, s) m = Unsqueeze(t, first)", True),
+            ("f = Cast<to = 10>(c) m = Mul(f, least)", True),
+            ("f = ConstantOfShape<value = float16[1] {64511}>(s) m = Trilu(f, one)", True),
+            ("f = ConstantOfShape<value = float16[1] {48128}>(s) m = Trilu(f, one)", False),
+            ("w = Where(c, least, zero) m = Clip(w, few)", False),
+            ("w = Where(c, least, zero) m = Relu(w)", False),
+        ],
+    )
+    def test_masks_that_the_graph_makes(self, mask: str, hazard: bool) -> None:
+        """ONNX's text has a number of FP16 by its bits: 64511 is -65504, 48128 is -1."""
+        constants = {
+            **{"least": F16(-65504), "few": F16(-100), "zero": F16(0), "s": np.array([4, 4])},
+            **{"first": np.array([0]), "one": np.array(1)},
+        }
+        io = "(float16[2,4,4] x, bool[4,4] c) => (float16[2,4,4] y)"
+        assert bool(found(graph(io, f"{mask} a = Add(x, m) y = Softmax(a)", constants), "mask")) == hazard
+
+    @pytest.mark.parametrize(("value", "hazard"), [(-65504, False), (-np.inf, True)])
+    def test_a_mask_in_place_of_scores_is_a_hazard_if_it_is_infinite(
+        self, value: float, hazard: bool
+    ) -> None:
+        io, constants = "(float16[4,4] x, bool[4,4] c) => (float16[4,4] y)", {"m": F16(value)}
+        assert bool(found(graph(io, "s = Where(c, m, x) y = Softmax(s)", constants), "mask")) == hazard
+        added = "s = Where(c, m, x) t = Add(s, x) y = Softmax(t)"
+        assert found(graph(io, added, constants), "mask")
+
+    def test_a_mask_that_is_added_in_fp32_is_none(self) -> None:
+        io = "(float[4,4] x, bool[4,4] c) => (float[4,4] y)"
+        body = "m = Where(c, least, zero) w = Cast<to = 1>(m) a = Add(x, w) y = Softmax(a)"
+        constants = {"least": F16(-65504), "zero": F16(0)}
+        assert found(graph(io, body, constants), "mask") == []
+
     @pytest.mark.parametrize("between", ["Reshape(a, s)", "Cast<to = 1>(a)", "Transpose(a)", "Identity(a)"])
     def test_mask_through_layout(self, between: str) -> None:
         constants = {"m": np.full(16, -65504, F16), "s": np.array([4, 16])}

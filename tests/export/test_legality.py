@@ -28,6 +28,7 @@ from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.child import run_child
 from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
+from hiresvit.export.graph_view import schema_of
 from hiresvit.export.legality import RULES, Finding, find_problems
 from hiresvit.export.targets import TARGETS
 from hiresvit.models import MODELS
@@ -159,12 +160,8 @@ class TestFindings:
         for entry in CORPUS:
             whole = entry.model()
             for k, node in enumerate(whole.graph.node):
-                if node.domain or not onnx.defs.has(node.op_type):
-                    continue
-                least = onnx.defs.get_schema(
-                    node.op_type, 20 if node.op_type != "Attention" else 23
-                ).min_input
-                for count in range(least):
+                schema = None if node.domain else schema_of(node, entry.opset)
+                for count in range(schema.min_input if schema else 0):
                     model = copied(whole)
                     del model.graph.node[k].input[count:]
                     found = find_problems(model, TARGETS["jetpack7"], profiled=False)

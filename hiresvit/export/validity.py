@@ -1,0 +1,153 @@
+"""The rule about graphs that are no ONNX: an operand that nobody makes, a circle, sizes that do not fit together.
+
+Not by `onnx.checker.check_model`: it stops at its first complaint, and TensorRT-RTX builds much that it refuses: nodes
+in any order, outputs without a shape, operators and attributes of another version. Who makes what is looked up here,
+as the parser does. Of what ONNX's strict shape inference says, only what TensorRT-RTX 1.7 was seen to refuse counts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+from onnx import NodeProto
+
+from hiresvit.export.graph_view import OWN_DOMAINS, Rule, Spot, View, attributes, names_read, schema_of
+
+_BROADCAST = (
+    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Where Xor"
+)
+_REDUCTIONS = (
+    "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
+    "ReduceSumSquare"
+)
+# Run: whatever inference says against these, RTX refuses the graph. It takes scalars and short lists from others
+# (TopK, Tile, Split, Pad, the attributes of convolutions and pools), any perm of a Transpose, both inputs of a Resize.
+_TRUSTED = frozenset(
+    f"{_BROADCAST} {_REDUCTIONS} BatchNormalization Cast Concat DepthToSpace Einsum Expand EyeLike Gather "
+    "Gemm GridSample MatMul OneHot Reshape Slice SpaceToDepth Squeeze Trilu Unsqueeze".split()
+)
+# Before opset 13 RTX takes an axis behind the last for these.
+_SOFTMAX = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
+# Run: RTX takes sizes in INT32, where ONNX wants INT64; and what has no type has its reason elsewhere.
+_UNTRUSTED = ("ParseData", "expected to have type")
+_LEAST_OPSET = 7
+_COMPLAINT = re.compile(r"\(op_type:(\w+), node name: (\d+)\): (.*?)(?=\(op_type:|\Z)", re.DOTALL)
+
+
+def invalid(view: View) -> Iterator[Spot]:
+    """What no ONNX graph has: operands that nobody makes, two makers, circles, sizes that do not fit together."""
+    spots = [*_unmade(view), *_made_twice(view)]
+    spots.extend((node, "nodes that wait for each other's results") for node in view.circle)
+    if not spots:  # what is said about sizes would only follow from these
+        spots = [*_misfits(view), *_complaints(view)]
+    yield from spots
+
+
+def _unmade(view: View) -> Iterator[Spot]:
+    known = _given(view).union(*(node.output for node in view.nodes)) - {""}
+    for node in view.nodes:
+        for name in sorted(names_read(node) - known):
+            yield node, f"{node.op_type} reads {name!r}, which nothing makes"
+    for value in view.graph.output:
+        if value.name not in known:
+            yield None, f"nothing makes the output {value.name!r}"
+
+
+def _made_twice(view: View) -> Iterator[Spot]:
+    inputs = Counter(value.name for value in view.graph.input)
+    weights = Counter(tensor.name for tensor in view.graph.initializer)
+    for name, count in (inputs | weights).items():
+        if count > 1 and name:  # a weight that is listed as an input too is one of each
+            yield None, f"{name!r} is given {count} times"
+    made = _given(view)
+    for node in view.nodes:
+        for name in filter(None, node.output):
+            if name in made:
+                yield node, f"{node.op_type} makes {name!r}, which is there already"
+            made.add(name)
+
+
+def _given(view: View) -> set[str]:
+    graph = view.graph
+    given = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    return given | set(view.sparse)
+
+
+def _misfits(view: View) -> Iterator[Spot]:
+    """What inference does not look at: the channels of a convolution, how many elements a Reshape has."""
+    for node in view.nodes:
+        shapes = [view.shapes.get(name) for name in node.input]
+        data = shapes[0] if shapes else None
+        weight = shapes[1] if len(shapes) > 1 else None
+        if node.op_type == "Conv" and data and weight and min(len(data), len(weight)) > 2:
+            fed, wanted = data[1], weight[1]
+            group = attributes(node).get("group", 1)
+            if fed is not None and wanted is not None and fed != wanted * group:
+                yield node, f"Conv of {fed} channels with a weight for {wanted * group}"
+            biases = shapes[2] if len(shapes) > 2 else None
+            if biases and None not in (biases[0], weight[0]) and biases[0] != weight[0]:
+                yield node, f"Conv with {weight[0]} outputs and {biases[0]} biases"
+        if node.op_type == "Reshape" and data is not None and None not in data:
+            sizes = view.array(node.input[1]) if len(node.input) > 1 else None
+            have = math.prod(size or 0 for size in data)
+            if sizes is not None and (sizes > 0).all() and (want := math.prod(sizes.flat)) != have:
+                yield node, f"Reshape of {have} elements to {want}"
+
+
+def _complaints(view: View) -> Iterator[Spot]:
+    """What strict inference says, where it can be trusted."""
+    if not view.complaint or not _is_as_onnx_knows_it(view):
+        return
+    for op, number, said in _COMPLAINT.findall(view.complaint):
+        node = view.nodes[int(number)]
+        trusted = op in _TRUSTED or (op in _SOFTMAX and (view.opset or 0) >= 13)
+        if not trusted or op != node.op_type or any(word in said for word in _UNTRUSTED):
+            continue
+        text = " ".join(re.sub(r"\[\w+Error\]| in node .*", "", said).split()).removesuffix(".")
+        yield node, f"{op} of {_operands(view, node)} ({text[:1].lower()}{text[1:]})"
+
+
+def _is_as_onnx_knows_it(view: View) -> bool:
+    """Whether all nodes have inputs and attributes of their version.
+
+    ONNX passes over what it does not know, such as axes that came as an attribute before they were an input. The
+    parser knows both forms, so that what ONNX infers from there on is of another graph.
+    """
+    newest = onnx.defs.onnx_opset_version()
+    if view.opset is None or not _LEAST_OPSET <= view.opset <= newest:
+        return False
+    for node in view.nodes:
+        schema = schema_of(node, view.opset) if node.domain in OWN_DOMAINS else None
+        if schema is None:
+            continue
+        known: dict[str, Any] = {name: a.type for name, a in schema.attributes.items()}
+        if len(node.input) > schema.max_input or any(
+            a.name not in known or int(known[a.name]) != a.type for a in node.attribute
+        ):
+            return False
+    return True
+
+
+def _operands(view: View, node: NodeProto) -> str:
+    shapes = [view.shapes.get(name) for name in node.input if name]
+    texts = [
+        "?" if shape is None else str(["?" if size is None else size for size in shape]).replace("'", "")
+        for shape in shapes
+    ]
+    return " and ".join(texts)
+
+
+VALIDITY_RULES = (
+    Rule(
+        "invalid",
+        "illegal",
+        "this is not valid ONNX: export the graph again",
+        invalid,
+    ),
+)
+"""About what is no ONNX graph."""
