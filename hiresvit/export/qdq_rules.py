@@ -317,8 +317,7 @@ QDQ_RULES = (
     Rule(
         "scalar",
         "illegal",
-        "TensorRT-RTX 1.7 builds no plan of it, whatever reads it, and with an axis it does: give the constant the "
-        "shape [1]",
+        "TensorRT-RTX was seen to build no plan of it, whatever reads it: give the constant the shape [1]",
         scalar,
     ),
     Rule("int4_activation", "illegal", "{target} has INT4 for weights only: use INT8", int4_activation),
