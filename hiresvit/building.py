@@ -37,10 +37,14 @@ def find_graph(source: Path, graph: str | None = None) -> Path:
 
     Raises UsageError for a role that is no graph, and as `read_bundle` does.
     """
+    try:
+        there = source.exists()
+    except OSError as error:
+        raise HiresvitError(f"cannot read {source}: {error.strerror}") from error
     if not source.is_dir():
-        if graph is not None and source.exists():
+        if graph is not None and there:
             raise UsageError(f"--graph picks a file of a bundle folder; {source} is one file")
-        if not source.exists() and not source.suffix and _is_model(str(source)):
+        if not there and not source.suffix and _is_model(str(source)):
             raise UsageError(f"{source} is a model and no graph; first: hiresvit export {source} --fp16")
         return source
     role = next((role for role in GRAPHS if role == (graph or GRAPHS[0])), None)

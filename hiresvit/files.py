@@ -52,6 +52,12 @@ def temporary_name(target: Path) -> Path:
     return target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
 
 
+def refuse_existing(target: Path, *, replace: bool) -> None:
+    """Raise HiresvitError for a ``target`` that has appeared while ours was made, unless it may be replaced."""
+    if not replace and target.exists():
+        raise HiresvitError(f"{target} was made by somebody else meanwhile; choose another name")
+
+
 @contextmanager
 def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` to write to; on success it becomes ``target``.
@@ -66,8 +72,7 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb+") as stream:  # some disks say only here that they are full
                 os.fsync(stream.fileno())
-            if not replace and target.exists():
-                raise HiresvitError(f"{target} was made by somebody else meanwhile; choose another name")
+            refuse_existing(target, replace=replace)
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)

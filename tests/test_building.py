@@ -12,7 +12,7 @@ from hiresvit import building
 from hiresvit.building import build_file, find_graph, plan_name, trtexec_lines
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.engine import BuildSettings
-from hiresvit.plan import read_sidecar
+from hiresvit.plan import read_sidecar, sidecar_path
 from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
 
@@ -65,11 +65,15 @@ def test_a_plan_that_somebody_else_makes_meanwhile_stays(tmp_path: Path, graph: 
 
     def other(phase: str, fraction: float) -> None:
         target.write_bytes(b"theirs")
+        sidecar_path(target).write_bytes(b"theirs, too")
 
     with pytest.raises(HiresvitError, match=r"a\.plan was made by somebody else meanwhile; choose another"):
         build_file(graph, target, BuildSettings(), on_progress=other)
     assert target.read_bytes() == b"theirs"
-    assert {path.name for path in tmp_path.iterdir()} == {"a.plan", graph.name}
+    assert sidecar_path(target).read_bytes() == b"theirs, too"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.plan", "a.plan.json", graph.name}
+    target.unlink()
+    sidecar_path(target).unlink()
     build_file(graph, target, BuildSettings(), force=True, on_progress=other)
     assert target.read_bytes() != b"theirs"
 
@@ -80,6 +84,8 @@ def test_the_name_of_a_model_is_no_graph() -> None:
     ):
         find_graph(Path("hrvit_b1"))
     assert find_graph(Path("nothing")) == Path("nothing")
+    with pytest.raises(HiresvitError, match="File name too long"):
+        find_graph(Path("a" * 5000))
 
 
 def test_a_line_for_what_is_installed(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:

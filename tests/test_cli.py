@@ -497,7 +497,6 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == b""
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("closed", ["1", "2", "1 2"])
 def test_streams_that_are_closed_are_nobodys(closed: str) -> None:
     command = shlex.join(map(str, hiresvit_command("list")))
@@ -520,6 +519,7 @@ def test_names_have_no_power_over_the_terminal(text: str, colours: bool, shown: 
     assert harmless(text, colours) == shown
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_behind_stdout_is_one_line() -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(

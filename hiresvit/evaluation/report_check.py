@@ -78,8 +78,7 @@ def _finding_text(finding: Values) -> str:
     if not finding["count"]:
         return str(finding["message"])
     more = finding["count"] - len(finding["nodes"])
-    names = ", ".join(name.replace("\n", "\\n") for name in finding["nodes"])
-    where = names + (f" and {more} more" if more > 0 else "")
+    where = ", ".join(finding["nodes"]) + (f" and {more} more" if more > 0 else "")
     return f"{finding['message']} [{where}]"
 
 
@@ -99,4 +98,4 @@ def _attention_items(attentions: Sequence[Values]) -> list[RenderableType]:
 
 def _shares(macs: Values) -> str:
     total = sum(macs.values())
-    return ", ".join(f"{100 * count / total:.1f} % {name}" for name, count in macs.items()) or "none"
+    return ", ".join(f"{100 * count / total:.1f} % {name}" for name, count in macs.items() if total) or "none"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from hiresvit.errors import (
     BuilderRefusal,
@@ -27,6 +27,7 @@ from hiresvit.export.attention_rules import Attention, why_not_fused
 from hiresvit.export.attentions import Explained, explain_attentions, find_attentions
 from hiresvit.export.engine import DEFAULTS, BuildSettings, build_engine
 from hiresvit.export.graph_file import load_graph, load_weights
+from hiresvit.export.graph_view import in_order
 from hiresvit.export.layers import Kernel
 from hiresvit.export.legality import Finding, find_problems
 from hiresvit.export.products import find_products
@@ -44,6 +45,7 @@ from hiresvit.plan import EngineReport, read_sidecar
 from hiresvit.tensorrt_api import INSTALL_HINT, Backend, installed
 
 _RTX: Backend = "tensorrt_rtx"
+_DAMAGED = ("operands", "invalid")  # the rules that find what nothing else can be said of
 _NAMED = 5  # nodes that a finding names
 
 
@@ -155,6 +157,7 @@ def check_graph(
     if settings.shapes:
         check_profiles(graph, model, settings.shapes)
     load_weights(graph, model)
+    _sort_nodes(model)
     verdicts = _ask_rules(model, targets, settings)
     report = CheckReport(str(graph), verdicts)
     if skipped := _why_not_build(model, report, settings, build):
@@ -165,7 +168,9 @@ def check_graph(
     try:
         compiled = _compile(graph, model, replace(settings, backend=_RTX), on_progress)
     except (IllegalGraphError, BuildError) as error:
-        ours = isinstance(error, IllegalGraphError | BuilderRefusal) and not settings.shapes
+        # The parser asks for no profile, so what it refuses no profile has done.
+        ours = isinstance(error, IllegalGraphError)
+        ours |= isinstance(error, BuilderRefusal) and not settings.shapes
         return replace(report, refused=str(error), inconclusive=not ours)
     report = replace(report, compiled=compiled)
     if required is not None:
@@ -176,14 +181,23 @@ def check_graph(
     return report
 
 
+def _sort_nodes(model: ModelProto) -> None:
+    """Put the nodes in the order in which they can be computed, as ONNX wants it, and a parser does not."""
+    ordered, _ = in_order(model.graph.node)
+    if any(one.output != other.output for one, other in zip(ordered, model.graph.node, strict=True)):
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
+        del model.graph.node[:]
+        model.graph.node.extend(copies)
+
+
 def _ask_rules(model: ModelProto, targets: Sequence[Target], settings: BuildSettings) -> tuple[Verdict, ...]:
-    attentions, profiled = find_attentions(model, best_shapes(settings)), bool(settings.shapes)
+    profiled = bool(settings.shapes)
+    found = {target: find_problems(model, target, profiled=profiled) for target in targets}
+    damaged = any(finding.rule in _DAMAGED for findings in found.values() for finding in findings)
+    attentions = [] if damaged else find_attentions(model, best_shapes(settings))
     return tuple(
-        Verdict(
-            target,
-            (*find_problems(model, target, profiled=profiled), *slow_attentions(attentions, target)),
-        )
-        for target in targets
+        Verdict(target, (*findings, *slow_attentions(attentions, target)))
+        for target, findings in found.items()
     )
 
 

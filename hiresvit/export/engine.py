@@ -21,7 +21,7 @@ from hiresvit.export.attentions import count_attentions
 from hiresvit.export.child import run_child
 from hiresvit.export.graph_file import file_digest, load_graph
 from hiresvit.export.profiles import check_profiles
-from hiresvit.files import atomic_path, naming_target
+from hiresvit.files import atomic_path, naming_target, refuse_existing
 from hiresvit.plan import EngineReport, Profile, Sidecar, sidecar_path, write_sidecar
 from hiresvit.tensorrt_api import TITLES, Backend, find_backend
 
@@ -97,6 +97,7 @@ def build_engine(
                 raise HiresvitError(f"{graph} was changed while the plan was built from it; build it again")
             write_sidecar(temporary, Sidecar(graph.name, digest, report, layers, metadata))
             staged = sidecar_path(temporary)  # both are on the disk before either gets its name
+            refuse_existing(plan, replace=replace)
             sidecar_path(plan).unlink(missing_ok=True)  # at no time does an old one stand beside a new plan
         with naming_target(sidecar_path(plan)):
             os.replace(staged, sidecar_path(plan))

@@ -39,6 +39,8 @@ def load_graph(graph: Path) -> ModelProto:
             f"{graph}: its name is not UTF-8, and TensorRT's parser cannot open it; rename it"
         ) from error
     try:
+        if graph.exists() and not graph.is_file():
+            raise HiresvitError(f"{graph} is no file: write the graph to one, TensorRT opens it again")
         if not graph.stat().st_size:
             raise HiresvitError(f"{graph} is empty; copy or export it again")
         model = onnx.load(str(graph), format="protobuf", load_external_data=False)

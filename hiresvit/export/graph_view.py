@@ -119,7 +119,7 @@ def look(model: ModelProto, target: Target, profiled: bool) -> View:
             raise HiresvitError(f"the graph's local functions cannot be resolved: {reason}") from error
     graph = model.graph
     constants = _constants(graph)
-    nodes, circle = _in_order(graph.node)
+    nodes, circle = in_order(graph.node)
     values, complaint = _inferred(model, nodes)
     types, shapes = _types_and_shapes(values)
     for name, tensor in constants.items():
@@ -128,7 +128,7 @@ def look(model: ModelProto, target: Target, profiled: bool) -> View:
     for node in nodes:
         for index, name in enumerate(node.input):
             readers[name].append((node, index))
-        if node.op_type == "QuantizeLinear" and quantized_type(node, types) is None:
+        if node.op_type == "QuantizeLinear" and node.output and quantized_type(node, types) is None:
             # To ONNX it is uint8, to TensorRT int8: see the rule no_zero_point.
             types[node.output[0]] = "int8"
     opsets = {o.domain: o.version for o in model.opset_import}
@@ -186,6 +186,22 @@ def shown(kind: str) -> str:
     return _SHOWN.get(kind, kind.upper())
 
 
+def is_read_as_data(view: View, name: str) -> bool:
+    """Whether a result depends on a tensor's values."""
+    pending, seen = [name], {name}
+    while pending:
+        now = pending.pop()
+        if now in view.outputs:
+            return True
+        for reader, _ in view.reads(now):
+            if reader.op_type in ("Shape", "Size"):
+                continue
+            new = set(reader.output) - seen - {""}
+            seen |= new
+            pending.extend(new)
+    return False
+
+
 def name_of(node: NodeProto) -> str:
     """The node's name, or what it makes if it has none."""
     return node.name or f"{node.op_type} of {', '.join(node.output)}"
@@ -210,7 +226,7 @@ def common_module(nodes: Iterable[str]) -> str:
 def _constants(graph: GraphProto) -> dict[str, TensorProto]:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.domain in OWN_DOMAINS:
+        if node.op_type == "Constant" and node.domain in OWN_DOMAINS and node.output:
             for attribute in node.attribute:
                 value = helper.get_attribute_value(attribute)
                 if attribute.name in ("value_float", "value_floats"):
@@ -233,7 +249,7 @@ def _fixed(
     for node in nodes:
         sized = node.op_type in ("Shape", "Size") and len(node.input) > 0
         static = sized and None not in shapes.get(node.input[0], (None,))
-        if static or (node.input and all(name in fixed for name in node.input if name)):
+        if static or (node.input and fixed.issuperset(names_read(node))):
             fixed.update(node.output)
     return frozenset(fixed)
 
@@ -253,6 +269,8 @@ def _inferred(model: ModelProto, nodes: Iterable[NodeProto]) -> tuple[dict[str, 
     light.graph.node.extend(nodes)
     for number, node in enumerate(light.graph.node):
         node.name, node.domain = str(number), _plain(node.domain)
+        for inner in _bodies(node):
+            inner.name = ""  # a number there would be one of ours
     light.graph.input.extend(graph.input)
     for value in light.graph.input:
         for dim in value.type.tensor_type.shape.dim:
@@ -284,7 +302,7 @@ def _plain(domain: str) -> str:
     return "" if domain in OWN_DOMAINS else domain
 
 
-def _in_order(nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], list[NodeProto]]:
+def in_order(nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], list[NodeProto]]:
     """The nodes, each after those that it reads and otherwise as they were; and those that wait for each other."""
     makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
     waits = [{makers[name] for name in names_read(node) if name in makers} for node in nodes]
@@ -300,8 +318,9 @@ def _in_order(nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], list[NodePro
             waits[follower].discard(number)
             if not waits[follower]:
                 heapq.heappush(ready, follower)
-    stuck = sorted(set(range(len(nodes))).difference(order))
-    needed = {number: len(set(followers[number]).intersection(stuck)) for number in stuck}
+    waiting = set(range(len(nodes))).difference(order)
+    stuck = sorted(waiting)
+    needed = {number: len(waiting.intersection(followers[number])) for number in stuck}
     idle = [number for number in stuck if not needed[number]]
     while idle:  # it only waits for a circle and is not in it
         number = idle.pop()

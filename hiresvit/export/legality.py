@@ -107,8 +107,12 @@ def _findings(view: View, rules: Sequence[Rule]) -> list[Finding]:
 def operands(view: View) -> Iterator[Spot]:
     """An operator of ONNX with fewer operands or results than it has to have."""
     for node in view.nodes:
-        schema = schema_of(node, view.opset) if node.domain in OWN_DOMAINS else None
-        if schema and (len(node.input) < schema.min_input or len(node.output) < schema.min_output):
+        schema = schema_of(node, view.opset)  # of any domain: the parser goes by the name
+        if schema is None:
+            continue
+        # The parser reads axes in their older form, an attribute, too.
+        least = 1 if any(a.name == "axes" for a in node.attribute) else schema.min_input
+        if len(node.input) < min(least, schema.min_input) or len(node.output) < schema.min_output:
             yield node, f"{node.op_type} with {len(node.input)} operands and {len(node.output)} results"
 
 

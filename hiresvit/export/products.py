@@ -25,9 +25,10 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "Attention", *_
 """The operators that multiply and accumulate."""
 
 # They multiply, too, in a number that their shapes alone do not tell.
-_UNCOUNTED = ("CausalConvWithState", "DeformConv", "LinearAttention")
+_UNCOUNTED = ("CausalConvWithState", "DeformConv", "DFT", "LinearAttention", "STFT")
 # Domains of ONNX itself, and of what NVIDIA's quantizer writes, which multiplies nothing.
 _OPEN_DOMAINS = ("", "ai.onnx", "trt")
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
@@ -74,7 +75,9 @@ def find_products(model: ModelProto, shapes: Shapes | None = None) -> Products:
 
 
 def _is_product(node: NodeProto) -> bool:
-    return node.op_type in PRODUCTS and node.domain in ("", "ai.onnx")
+    """An Einsum of one operand only moves or adds up what there is."""
+    moves = node.op_type == "Einsum" and len(node.input) == 1
+    return node.op_type in PRODUCTS and node.domain in ("", "ai.onnx") and not moves
 
 
 def _may_multiply(node: NodeProto, model: ModelProto) -> bool:
@@ -90,7 +93,7 @@ def _may_multiply(node: NodeProto, model: ModelProto) -> bool:
             if key not in seen:
                 pending += functions[key].node
             seen.add(key)
-        elif inner.domain not in _OPEN_DOMAINS:
+        elif inner.domain not in _OPEN_DOMAINS and inner.op_type not in _QUANTIZERS:
             return True
         pending += [one for body in _bodies(inner) for one in body.node]
     return False

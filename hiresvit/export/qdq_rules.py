@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from hiresvit.export.graph_view import Rule, Spot, View, attributes, quantized_type, shown
+from hiresvit.export.graph_view import Rule, Spot, View, attributes, is_read_as_data, quantized_type, shown
 from hiresvit.export.targets import FLOATS, NVIDIA_OPS
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
@@ -89,10 +89,7 @@ def scalar(view: View) -> Iterator[Spot]:
         name, kind = node.input[0], view.type_of(node, 0)
         if node.op_type != "DequantizeLinear" or name not in view.constants or view.shapes[name]:
             continue
-        read = node.output[0] in view.outputs or any(
-            reader.op_type not in ("Shape", "Size") for reader, _ in view.reads(node.output[0])
-        )
-        if read and kind in _WHOLE_BYTES:
+        if kind in _WHOLE_BYTES and is_read_as_data(view, node.output[0]):
             yield node, f"DequantizeLinear of a constant in {shown(kind)} without axes"
 
 
@@ -317,7 +314,7 @@ QDQ_RULES = (
     Rule(
         "scalar",
         "illegal",
-        "TensorRT-RTX was seen to build no plan of it, whatever reads it: give the constant the shape [1]",
+        "TensorRT-RTX was seen to build no plan of it: give the constant the shape [1]",
         scalar,
     ),
     Rule("int4_activation", "illegal", "{target} has INT4 for weights only: use INT8", int4_activation),

@@ -131,10 +131,10 @@ def check_requirement(
             " operators, without a body and of fixed sizes (--shapes)"
         )
     total = sum(macs.values())
-    if not total:
+    if total <= 0:
         raise GateError(f"{wanted}, and the graph has no products: leave the requirement out")
     good = sum(count for name, count in macs.items() if name == precision or _is_narrower(name, precision))
-    if good >= share * total:
+    if good >= round(share * total, 6):  # 7 of 100 are 7 %, whatever 0.07 times 100 is
         return
     # Rounded down, so that a share that is missed by little does not read as met.
     realised = f"{math.floor(1000 * good / total) / 10:g} % realised"

@@ -51,7 +51,7 @@ def infer_tensors(model: ModelProto, shapes: Shapes | None = None) -> dict[str, 
     for value in small.graph.input:
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims, (shapes or {}).get(value.name, (1,)), strict=False):
-            if not dim.HasField("dim_value"):
+            if not _is_static(dim):
                 dim.dim_value = size
     for tensor in weights.values():
         if tensor.data_location != TensorProto.EXTERNAL and math.prod(tensor.dims) <= _READ:
@@ -64,11 +64,16 @@ def infer_tensors(model: ModelProto, shapes: Shapes | None = None) -> dict[str, 
     return {spec.name: spec for spec in found if spec is not None}
 
 
+def _is_static(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    """Whether an axis has a size; -1 is how some write that it has none."""
+    return dim.HasField("dim_value") and dim.dim_value >= 0
+
+
 def has_dynamic_batch(model: ModelProto) -> bool:
     """Whether axis 0 of an input is dynamic."""
     weights = {tensor.name for tensor in model.graph.initializer}
     firsts = (v.type.tensor_type.shape.dim[:1] for v in model.graph.input if v.name not in weights)
-    return any(not dim.HasField("dim_value") for dims in firsts for dim in dims)
+    return any(not _is_static(dim) for dims in firsts for dim in dims)
 
 
 def constants_of(graph: GraphProto) -> set[str]:
@@ -105,7 +110,7 @@ def sizes_of(name: str, tensors: Tensors) -> tuple[int, ...] | None:
 
 
 def matmul_sizes(node: NodeProto, tensors: Tensors) -> Product | None:
-    """The sizes of a MatMul, or of an Einsum of two operands; None if they are not known."""
+    """The sizes of a MatMul, or of an Einsum of two operands; None if they are not known, or it has another number."""
     if len(node.input) != 2:
         return None
     left, right, out = (sizes_of(name, tensors) for name in (*node.input, node.output[0]))
@@ -122,7 +127,9 @@ def _einsum_sizes(equation: str, left: tuple[int, ...], right: tuple[int, ...]) 
     """Letters of both operands and the result are batch, of both operands alone the inner length."""
     operands, arrow, result = equation.replace(" ", "").partition("->")
     first, comma, second = operands.partition(",")
-    if "." in equation or not arrow or not comma or (len(first), len(second)) != (len(left), len(right)):
+    if not arrow:  # then it is the letters that are there once
+        result = "".join(sorted(letter for letter in {*first, *second} if operands.count(letter) == 1))
+    if "." in equation or not comma or (len(first), len(second)) != (len(left), len(right)):
         return None
     sizes = {**dict(zip(first, left, strict=True)), **dict(zip(second, right, strict=True))}
     shared = set(first) & set(second)
@@ -142,6 +149,9 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec | None:
     kind = value.type.tensor_type
     if not kind.elem_type or not kind.HasField("shape"):
         return None
-    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type).name
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else "?" for dim in kind.shape.dim)
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+    except KeyError:  # there is no such type
+        return None
+    shape = tuple(dim.dim_value if _is_static(dim) else "?" for dim in kind.shape.dim)
     return TensorSpec(value.name, dtype, shape)

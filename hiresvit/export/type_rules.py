@@ -20,8 +20,9 @@ _ARITHMETIC = frozenset(
 _DATA_INPUT = {"OneHot": 2, "Where": 1}
 # ONNX gives these inputs one type each, TensorRT wants one for all; run on RTX 1.7.
 _ONE_TYPE = {"Attention": (0, 1, 2, 3), "GridSample": (0, 1)}
-# Run: the parser converts bounds, the fill value and a BatchNormalization's parameters. Q/DQ have their own rules.
-_CONVERTED = frozenset({"BatchNormalization", "Clip", "DequantizeLinear", "Pad", "QuantizeLinear"})
+# Run: the parser converts bounds, places, the fill value and a BatchNormalization's parameters. Q/DQ have their own
+# rules.
+_CONVERTED = frozenset({"BatchNormalization", "Clip", "DequantizeLinear", "Pad", "QuantizeLinear", "Slice"})
 
 
 def tensor_type(view: View) -> Iterator[Spot]:

@@ -25,11 +25,12 @@ _REDUCTIONS = (
     "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
     "ReduceSumSquare"
 )
-# Run: whatever inference says against these, RTX refuses the graph. It takes scalars and short lists from others
-# (TopK, Tile, Split, Pad, the attributes of convolutions and pools), any perm of a Transpose, both inputs of a Resize.
+# Run: what inference said against these in many graphs, RTX refused. It takes scalars and short lists from others
+# (TopK, Tile, Split, Pad, the attributes of convolutions and pools), any perm of a Transpose, both inputs of a Resize,
+# some sizes of an Expand that do not fit, and a depth of any rank for a OneHot.
 _TRUSTED = frozenset(
-    f"{_BROADCAST} {_REDUCTIONS} BatchNormalization Cast Concat DepthToSpace Einsum Expand EyeLike Gather "
-    "Gemm GridSample MatMul OneHot Reshape Slice SpaceToDepth Squeeze Trilu Unsqueeze".split()
+    f"{_BROADCAST} {_REDUCTIONS} BatchNormalization Cast Concat DepthToSpace Einsum EyeLike Gather "
+    "Gemm GridSample MatMul Reshape Slice SpaceToDepth Squeeze Trilu Unsqueeze".split()
 )
 # Before opset 13 RTX takes an axis behind the last for these.
 _SOFTMAX = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
@@ -44,7 +45,7 @@ def invalid(view: View) -> Iterator[Spot]:
     spots = [*_unmade(view), *_made_twice(view)]
     spots.extend((node, "nodes that wait for each other's results") for node in view.circle)
     if not spots:  # what is said about sizes would only follow from these
-        spots = [*_misfits(view), *_complaints(view)]
+        spots = [*_misfits(view), *_complaints(view)] if _is_as_onnx_knows_it(view) else []
     yield from spots
 
 
@@ -101,8 +102,6 @@ def _misfits(view: View) -> Iterator[Spot]:
 
 def _complaints(view: View) -> Iterator[Spot]:
     """What strict inference says, where it can be trusted."""
-    if not view.complaint or not _is_as_onnx_knows_it(view):
-        return
     for op, number, said in _COMPLAINT.findall(view.complaint):
         node = view.nodes[int(number)]
         trusted = op in _TRUSTED or (op in _SOFTMAX and (view.opset or 0) >= 13)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hiresvit.evaluation.report_check import check_report
+from hiresvit.evaluation.report_check import _shares, check_report
 from hiresvit.evaluation.tables import render
 
 
@@ -41,9 +41,9 @@ def test_findings_that_differ_are_two() -> None:
     ]
 
 
-def test_a_finding_is_one_line_whatever_a_node_is_called() -> None:
-    [line] = [row for row in lines(document(("a", False, [finding("form", "no", "x\ny")]))) if "form" in row]
-    assert line == "illegal, a (form): no [x\\ny]"
+def test_products_of_nothing_are_none() -> None:
+    assert _shares({"fp32": 0}) == "none"
+    assert _shares({"fp16": 3, "fp32": 1}) == "75.0 % fp16, 25.0 % fp32"
 
 
 def test_what_tensorrt_rtx_refuses_is_said_with_what_it_means_for_whom() -> None:

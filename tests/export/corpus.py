@@ -144,6 +144,12 @@ add_int8(
     "",
     SCALARS,
 )
+add_int8(
+    "int8 factor of no axes for nobody",
+    "d = DequantizeLinear(c, s, z) q = Mul(x, d) y = Relu(x)",
+    "",
+    SCALARS,
+)
 INT4 = {"z": np.zeros((), ml_dtypes.int4), "w": np.ones((16, 16), ml_dtypes.int4)}
 add_int8(
     "int4 activation",

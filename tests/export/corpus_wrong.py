@@ -57,6 +57,29 @@ bad(
     "y = Neg(c) c = Add(a, v) a = Relu(x)",
     constants={"v": np.ones(15, F16)},
 )
+# What ONNX would refuse and RTX was seen to build
+SQUARE = "(float16[4,4] x) => (float16 y)"
+add("sizes to expand to that do not fit", "y = Expand(x, k)", io=SQUARE, constants={"k": np.array([2, 3])})
+add(
+    "depth with axes",
+    "i = Cast<to = 7>(x) y = OneHot(i, d, on)",
+    io=SQUARE,
+    constants={"d": np.array([[3]]), "on": np.array([0, 1], F16)},
+)
+add(
+    "reshape of what ONNX does not know the size of",
+    "a = ReduceSum<keepdims = 0>(x, o) y = Reshape(a, s)",
+    io=SQUARE,
+    constants={"o": np.array([0]), "s": np.array([2, 2])},
+    opset=11,
+)
+add(
+    "places in two types",
+    "y = Slice(x, a, b)",
+    io=SQUARE,
+    constants={"a": np.array([0, 1], np.int32), "b": np.array([2, 3])},
+)
+add("axes as an attribute", "y = Unsqueeze<axes = [0]>(x)", io=SQUARE)
 THEN, ELSE = "t () => (float16[2] a) {{ a = {} }}", "e () => (float16[2] b) {{ b = Neg(x) }}"
 BRANCHES = f"y = If(c) <then_branch = {THEN}, else_branch = {ELSE}>"
 BRANCHED = "(float16[2] x, bool c) => (float16[2] y)"

@@ -186,6 +186,58 @@ def test_shapes_that_contradict_each_other_are_not_the_graphs_fault(tmp_path: Pa
     assert [row["legal"] for row in found.to_json()["targets"]] == [None]
 
 
+@needs_rtx
+def test_what_the_parser_refuses_no_profile_is_to_blame_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "find_problems", lambda model, target, profiled: [])
+    model = asymmetric()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    shapes = parse_shapes(["x=1x8:2x8:3x8"])
+    found = check_graph(save(tmp_path / "g.onnx", model), RTX, BuildSettings(shapes=shapes))
+    assert isinstance(found.failure, IllegalGraphError)
+    assert [row["legal"] for row in found.to_json()["targets"]] == [False]
+
+
+@needs_rtx
+def test_nodes_in_any_order_are_counted(tmp_path: Path) -> None:
+    weight = {"a": np.ones((8, 4), np.float32)}
+    model = build("g (float[2,8] x) => (float[2,4] y) { h = Relu(x) m = MatMul(h, a) y = Neg(m) }", weight)
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    found = check_graph(save(tmp_path / "g.onnx", model), RTX, require="fp32:100%")
+    assert found.failure is None
+    assert found.compiled is not None
+    assert found.compiled.macs == {"fp32": 2 * 8 * 4}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = MatMul(x, x) w = Softmax(s) y = MatMul(w)",
+        "y = foo.DequantizeLinear(x)",
+        "y = foo.Conv(x)",
+        "q = QuantizeLinear(x, x) y = Relu(x)",
+    ],
+)
+def test_damaged_graphs_get_their_finding(tmp_path: Path, body: str) -> None:
+    model = build(f"g (float[8,8] x) => (float[8,8] y) {{ {body} }}")
+    if "Quantize" in body and "foo" not in body:
+        del model.graph.node[0].output[:]
+    found = check_graph(save(tmp_path / "g.onnx", model), EVERY)
+    assert isinstance(found.failure, IllegalGraphError)
+    assert all("operands" in {f.rule for f in verdict.illegal} for verdict in found.verdicts)
+
+
+def test_a_type_that_there_is_not_is_a_finding(tmp_path: Path) -> None:
+    model = attention()
+    model.graph.input[0].type.tensor_type.elem_type = 99
+    found = check_graph(save(tmp_path / "g.onnx", model), EVERY, build=False)
+    assert isinstance(found.failure, IllegalGraphError)
+
+
 def test_weights_behind_a_link(tmp_path: Path) -> None:
     """As a cache lays files out; ONNX's own reader does not follow one."""
     folder = tmp_path / "real"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,12 @@ def test_a_plan_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "a.plan").write_bytes(b"vtrt")
     with pytest.raises(HiresvitError, match=r"a\.plan is a plan and no ONNX graph: give the graph"):
         load_graph(tmp_path / "a.plan")
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(HiresvitError, match=r"pipe is no file: write the graph to one"):
+        load_graph(tmp_path / "pipe")
 
 
 def test_a_name_that_no_parser_can_open(tmp_path: Path) -> None:

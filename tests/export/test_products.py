@@ -143,6 +143,25 @@ def test_sizes_that_are_not_static() -> None:
     assert find_products(model, {"x": (1, 7, 3)}).macs == {"m.y/MatMul": 7 * 3 * 5}
 
 
+def test_an_axis_of_minus_one_is_dynamic() -> None:
+    model = graph("y = MatMul(x, w)", "float[N,8] x", "float[N,4] y", w=ones(8, 4))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    assert find_products(model).macs == {"m.y/MatMul": 8 * 4}  # for a batch of 1
+    assert find_products(model, {"x": (3, 8)}).macs == {"m.y/MatMul": 3 * 8 * 4}
+
+
+@pytest.mark.parametrize(
+    ("equation", "operands", "macs"),
+    [("ab,bc", "x, x", {"it": 8}), ("ab->ba", "x", {}), ("ab->b", "x", {})],
+    ids=["result-unsaid", "transpose", "sum"],
+)
+def test_other_einsums(equation: str, operands: str, macs: dict[str, int]) -> None:
+    model = graph(f'y = Einsum<equation = "{equation}">({operands})', "float[2,2] x", "float y")
+    model.graph.node[0].name = "it"
+    found = find_products(model)
+    assert (found.macs, found.uncounted) == (macs, ())
+
+
 @pytest.mark.parametrize(
     ("body", "counted"),
     [
@@ -154,6 +173,8 @@ def test_sizes_that_are_not_static() -> None:
         ("y = mine.Multiply(x)", False),
         ("y = mine.Plain(x)", True),
         ("y = DeformConv(x, x, x)", False),
+        ("y = STFT(x, x)", False),
+        ("y = foreign.QuantizeLinear(x, x)", True),
     ],
     ids=[
         "in-a-body",
@@ -164,6 +185,8 @@ def test_sizes_that_are_not_static() -> None:
         "in-a-function",
         "function",
         "deformable",
+        "stft",
+        "foreign-quantizer",
     ],
 )
 def test_what_cannot_be_counted_is_named(body: str, counted: bool) -> None:

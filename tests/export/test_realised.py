@@ -158,6 +158,8 @@ def test_no_requirement(text: str) -> None:
         ("fp16:95%", {"fp16": 50, "int8": 45, "fp32": 5}),  # narrower is as good
         ("int8:40%", {"fp16": 60, "int8": 40}),
         ("fp32:100%", {"fp32": 1, "bf16": 1, "fp16": 1, "int8": 1}),
+        ("fp16:7%", {"fp16": 7, "fp32": 93}),  # 0.07 * 100 is more than 7 in floating point
+        ("fp16:55%", {"fp16": 55, "fp32": 45}),
     ],
 )
 def test_requirement_that_is_met(text: str, macs: dict[str, int]) -> None:

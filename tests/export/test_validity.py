@@ -121,6 +121,24 @@ class TestNoAlarm:
         assert len(list(invalid(look(model, TARGETS["rtx"], False)))) == 1
 
 
+class TestBodies:
+    @pytest.mark.parametrize("name", ["77", "0", ""])
+    def test_a_complaint_about_a_node_inside_is_not_one_about_a_node_of_that_number(self, name: str) -> None:
+        """Inference is told numbers for names, and a node inside an If may be called by one."""
+        io = "(bool c, float[2] x) => (float[2] y)"
+        then, other = "t () => (float a) { a = Add(z, w) }", "e () => (float b) { b = Neg(x) }"
+        body = f"z = Add(x, x) y = If<then_branch = {then}, else_branch = {other}>(c)"
+        model = graph(body, io, {"w": np.ones(3, np.float32)})
+        model.graph.node[1].attribute[0].g.node[0].name = name
+        assert all("Add of z" not in finding.nodes for finding in found(model))
+
+    def test_what_a_body_reads_from_around_it_is_fed(self) -> None:
+        io = "(float16[4,4] x, int64[1] k) => (float16 y)"
+        body = "z = If<then_branch = t () => (int64[1] a) { a = Identity(k) }, else_branch = e () => (int64[1] b) {"
+        model = graph(f"{body} b = Neg(k) }}>(yes) y, i = TopK(x, z)", io, {"yes": np.array(True)})
+        assert "z" not in look(model, TARGETS["rtx"], False).fixed
+
+
 class TestNames:
     def test_what_cannot_be_printed_is_spelled_out(self) -> None:
         model = graph("y = Foo(x) z = Relu(nope)")
