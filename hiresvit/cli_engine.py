@@ -103,12 +103,14 @@ def build(
             on_progress=lambda phase, done: on_step(f"build: {phase}", done),
         )
     plan = shlex.quote(str(made.paths[0]))
-    following = (
-        f"next: hiresvit run {plan} PHOTO.jpg" if made.report.device else f"next: hiresvit inspect {plan}"
-    )
+    following = f"run {plan} PHOTO.jpg" if made.report.device else f"inspect {plan}"
     engine = made.report.to_json()
     found = {"graph": str(graph), "output": [str(path) for path in made.paths], "engine": engine}
-    out.answer(as_json, found, [*engine_report(engine), out.wrote_line(made.paths, began), following])
+    out.answer(
+        as_json,
+        found,
+        [*engine_report(engine), out.wrote_line(made.paths, began), f"next: hiresvit {following}"],
+    )
 
 
 def check(

@@ -27,19 +27,12 @@ from hiresvit.export.attention_rules import Attention, why_not_fused
 from hiresvit.export.attentions import Explained, explain_attentions, find_attentions
 from hiresvit.export.engine import DEFAULTS, BuildSettings, build_engine
 from hiresvit.export.graph_file import load_graph, load_weights
-from hiresvit.export.graph_view import in_order
+from hiresvit.export.graph_view import View, in_order, look
 from hiresvit.export.layers import Kernel
-from hiresvit.export.legality import Finding, find_problems
-from hiresvit.export.products import find_products
+from hiresvit.export.legality import Finding, problems_of
 from hiresvit.export.profiles import check_profiles
-from hiresvit.export.realised import (
-    Leftover,
-    check_requirement,
-    fp32_leftovers,
-    parse_requirement,
-    realised_macs,
-    unmatched_products,
-)
+from hiresvit.export.realised import Realised, check_requirement, parse_requirement, realise
+from hiresvit.export.shapes import Shapes
 from hiresvit.export.targets import RTX, Target
 from hiresvit.plan import EngineReport, read_sidecar
 from hiresvit.tensorrt_api import INSTALL_HINT, Backend, installed
@@ -63,19 +56,11 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """What TensorRT-RTX made of the graph: its report, each attention, and the products by what computes them.
-
-    ``macs`` counts multiply-accumulates of one call by precision, ``leftovers`` what is computed in FP32;
-    ``unmatched`` are the products that no kernel names, ``unknown`` in ``macs``; ``uncounted`` are not in it at all.
-    """
+class Compiled(Realised):
+    """What TensorRT-RTX made of the graph: its report, each attention, and what it computes in."""
 
     engine: EngineReport
     attentions: tuple[Explained, ...]
-    macs: dict[str, int]
-    leftovers: tuple[Leftover, ...]
-    unmatched: tuple[str, ...]
-    uncounted: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -158,9 +143,9 @@ def check_graph(
         check_profiles(graph, model, settings.shapes)
     load_weights(graph, model)
     _sort_nodes(model)
-    verdicts = _ask_rules(model, targets, settings)
-    report = CheckReport(str(graph), verdicts)
-    if skipped := _why_not_build(model, report, settings, build):
+    view = look(model, RTX, bool(settings.shapes))
+    report = CheckReport(str(graph), _ask_rules(model, view, targets, best_shapes(settings)))
+    if skipped := _why_not_build(report, view, build):
         unseen = f"{require} can only be seen in a build, and there is none: {skipped}"
         if required is not None and report.failure is None and not installed(_RTX):
             raise MissingDependency(unseen)
@@ -190,20 +175,17 @@ def _sort_nodes(model: ModelProto) -> None:
         model.graph.node.extend(copies)
 
 
-def _ask_rules(model: ModelProto, targets: Sequence[Target], settings: BuildSettings) -> tuple[Verdict, ...]:
-    profiled = bool(settings.shapes)
-    found = {target: find_problems(model, target, profiled=profiled) for target in targets}
+def _ask_rules(model: ModelProto, view: View, targets: Sequence[Target], best: Shapes) -> tuple[Verdict, ...]:
+    found = {target: problems_of(replace(view, target=target)) for target in targets}
     damaged = any(finding.rule in _DAMAGED for findings in found.values() for finding in findings)
-    attentions = [] if damaged else find_attentions(model, best_shapes(settings))
+    attentions = [] if damaged else find_attentions(model, best)
     return tuple(
         Verdict(target, (*findings, *slow_attentions(attentions, target)))
         for target, findings in found.items()
     )
 
 
-def _why_not_build(
-    model: ModelProto, report: CheckReport, settings: BuildSettings, wanted: bool
-) -> str | None:
+def _why_not_build(report: CheckReport, view: View, wanted: bool) -> str | None:
     """Why TensorRT-RTX is not asked; None if it is: it can stand in for any target whose rules let the graph pass."""
     if all(verdict.illegal for verdict in report.verdicts):
         return "the graph is illegal"
@@ -212,7 +194,7 @@ def _why_not_build(
     if not installed(_RTX):
         return f"TensorRT-RTX is not installed, {INSTALL_HINT}"
     asked = next((verdict for verdict in report.verdicts if verdict.target == RTX), None)
-    own = asked or Verdict(RTX, tuple(find_problems(model, RTX, profiled=bool(settings.shapes))))
+    own = asked or Verdict(RTX, tuple(problems_of(replace(view, target=RTX))))
     return f"TensorRT-RTX does not take it: {own.illegal[0].message}" if own.illegal else None
 
 
@@ -226,14 +208,8 @@ def _compile(
     assert sidecar is not None
     kernels = [Kernel.from_json(layer) for layer in sidecar.layers]
     best = best_shapes(settings)
-    return Compiled(
-        report,
-        tuple(explain_attentions(model, kernels, best)),
-        realised_macs(model, kernels, best),
-        tuple(fp32_leftovers(model, kernels, best)),
-        tuple(unmatched_products(model, kernels, best)),
-        find_products(model, best).uncounted,
-    )
+    attentions = tuple(explain_attentions(model, kernels, best))
+    return Compiled(**vars(realise(model, kernels, best)), engine=report, attentions=attentions)
 
 
 def best_shapes(settings: BuildSettings) -> dict[str, tuple[int, ...]]:

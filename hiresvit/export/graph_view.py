@@ -334,7 +334,7 @@ def in_order(nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], list[NodeProt
 def names_read(node: NodeProto) -> set[str]:
     """The tensors that a node reads, or a body of it from around the node."""
     names = {name for name in node.input if name}
-    for graph in _graphs(node):
+    for graph in graphs_of(node):
         inside = {name for inner in graph.node for name in names_read(inner)}
         inside.update(value.name for value in graph.output)
         made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
@@ -358,12 +358,13 @@ def _types_and_shapes(
 
 
 def _bodies(node: NodeProto) -> Iterator[NodeProto]:
-    for graph in _graphs(node):
+    for graph in graphs_of(node):
         for inner in graph.node:
             yield inner
             yield from _bodies(inner)
 
 
-def _graphs(node: NodeProto) -> Iterator[GraphProto]:
+def graphs_of(node: NodeProto) -> Iterator[GraphProto]:
+    """The bodies of an If, a Loop or a Scan."""
     for attribute in node.attribute:
         yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs

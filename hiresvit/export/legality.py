@@ -78,7 +78,11 @@ def find_problems(model: ModelProto, target: Target, *, profiled: bool) -> list[
     is the only thing said. Raises UsageError for weights outside the proto, since the rules read constants,
     HiresvitError for constants and functions that are damaged.
     """
-    view = look(model, target, profiled)
+    return problems_of(look(model, target, profiled))
+
+
+def problems_of(view: View) -> list[Finding]:
+    """`find_problems` of a graph that was looked at; a view with another target saves looking again."""
     if any(True for _ in operands(view)):
         return _findings(view, RULES[:1])  # the other rules count on them
     return _findings(view, RULES)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import ModelProto, NodeProto
 
+from hiresvit.export.graph_view import OWN_DOMAINS, graphs_of
 from hiresvit.export.shapes import (
     Shapes,
     Tensors,
@@ -27,7 +27,7 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "Attention", *_
 # They multiply, too, in a number that their shapes alone do not tell.
 _UNCOUNTED = ("CausalConvWithState", "DeformConv", "DFT", "LinearAttention", "STFT")
 # Domains of ONNX itself, and of what NVIDIA's quantizer writes, which multiplies nothing.
-_OPEN_DOMAINS = ("", "ai.onnx", "trt")
+_OPEN_DOMAINS = (*OWN_DOMAINS, "trt")
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
@@ -77,7 +77,7 @@ def find_products(model: ModelProto, shapes: Shapes | None = None) -> Products:
 def _is_product(node: NodeProto) -> bool:
     """An Einsum of one operand only moves or adds up what there is."""
     moves = node.op_type == "Einsum" and len(node.input) == 1
-    return node.op_type in PRODUCTS and node.domain in ("", "ai.onnx") and not moves
+    return node.op_type in PRODUCTS and node.domain in OWN_DOMAINS and not moves
 
 
 def _may_multiply(node: NodeProto, model: ModelProto) -> bool:
@@ -95,16 +95,8 @@ def _may_multiply(node: NodeProto, model: ModelProto) -> bool:
             seen.add(key)
         elif inner.domain not in _OPEN_DOMAINS and inner.op_type not in _QUANTIZERS:
             return True
-        pending += [one for body in _bodies(inner) for one in body.node]
+        pending += [one for body in graphs_of(inner) for one in body.node]
     return False
-
-
-def _bodies(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs inside an If, a Loop or a Scan."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _macs(node: NodeProto, tensors: Tensors) -> int | None:

@@ -50,46 +50,48 @@ class Leftover:
     kernels: int
 
 
-def realised_macs(
-    model: ModelProto, kernels: Sequence[Kernel], shapes: Shapes | None = None
-) -> dict[str, int]:
-    """Multiply-accumulates by what they are computed in (``fp16``, ``int8``, ``fp32``, ...), the most first.
+@dataclass(frozen=True)
+class Realised:
+    """What a plan computes in. ``macs`` counts multiply-accumulates of one call by precision, the most first.
 
-    ``unknown`` are those of nodes that no kernel names: see `unmatched_products`. What cannot be counted is not in it:
-    see `Products`.
+    ``leftovers`` is what is computed in FP32, the most multiply-accumulates first. ``unmatched`` are the products that
+    no kernel names, ``unknown`` in ``macs``; ``uncounted`` are not in it at all (see `Products`).
     """
-    found: dict[str, int] = defaultdict(int)
+
+    macs: dict[str, int]
+    leftovers: tuple[Leftover, ...]
+    unmatched: tuple[str, ...]
+    uncounted: tuple[str, ...]
+
+
+def realise(model: ModelProto, kernels: Sequence[Kernel], shapes: Shapes | None = None) -> Realised:
+    """Find each product of a graph in the kernels of its plan; ``shapes`` are those of dynamic inputs to count for."""
     products, makers = find_products(model, shapes), _makers(kernels)
-    for name, macs in products.macs.items():
-        found[_computed_in(name, products, makers)] += macs
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    computed = {name: _computed_in(name, products, makers) for name in products.macs}
+    macs: dict[str, int] = defaultdict(int)
+    for name, number in products.macs.items():
+        macs[computed[name]] += number
+    wide = {name: products.macs[name] for name, word in computed.items() if word == "fp32"}
+    return Realised(
+        macs=dict(sorted(macs.items(), key=lambda item: -item[1])),
+        leftovers=_leftovers(model, kernels, wide),
+        unmatched=tuple(name for name in products.macs if name not in makers),
+        uncounted=products.uncounted,
+    )
 
 
-def unmatched_products(
-    model: ModelProto, kernels: Sequence[Kernel], shapes: Shapes | None = None
-) -> list[str]:
-    """The products that no kernel names, in the graph's order."""
-    makers = _makers(kernels)
-    return [name for name in find_products(model, shapes).macs if name not in makers]
+def _leftovers(model: ModelProto, kernels: Sequence[Kernel], wide: Mapping[str, int]) -> tuple[Leftover, ...]:
+    """What is computed in FP32 by PyTorch module: ``wide``, and pointwise kernels with FP32 all around.
 
-
-def fp32_leftovers(
-    model: ModelProto, kernels: Sequence[Kernel], shapes: Shapes | None = None
-) -> list[Leftover]:
-    """What is computed in FP32 by PyTorch module, the most multiply-accumulates first.
-
-    Products, and pointwise kernels with FP32 all around. LayerNorm and softmax alone do not count: they are FP32 by
-    design, in kernels that read and write FP16.
+    LayerNorm and softmax alone do not count: they are FP32 by design, in kernels that read and write FP16.
     """
     nodes = {name_of(node): node for node in model.graph.node}
-    products, makers = find_products(model, shapes), _makers(kernels)
     ops: dict[str, set[str]] = defaultdict(set)
     macs: dict[str, int] = defaultdict(int)
     count: dict[str, int] = defaultdict(int)
-    for name, number in products.macs.items():
-        if name in nodes and _computed_in(name, products, makers) == "fp32":
-            macs[module_of(name)] += number
-            ops[module_of(name)].add(nodes[name].op_type)
+    for name, number in wide.items():
+        macs[module_of(name)] += number
+        ops[module_of(name)].add(nodes[name].op_type)
     for kernel in filter(_is_wide, kernels):
         named = [nodes[name] for name in kernel.nodes if name in nodes]
         working = [node for node in named if node.op_type not in _ISLANDS.union(_MOVES, PRODUCTS)]
@@ -98,7 +100,7 @@ def fp32_leftovers(
         for node in working:
             ops[module_of(name_of(node))].add(node.op_type)
     left = [Leftover(module, tuple(sorted(ops[module])), macs[module], count[module]) for module in ops]
-    return sorted(left, key=lambda item: (-item.macs, -item.kernels, item.module))
+    return tuple(sorted(left, key=lambda item: (-item.macs, -item.kernels, item.module)))
 
 
 def parse_requirement(text: str) -> tuple[str, float]:

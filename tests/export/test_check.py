@@ -125,7 +125,7 @@ def test_an_illegal_graph_is_not_built(tmp_path: Path) -> None:
 @needs_rtx
 def test_tensorrt_rtx_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that no rule of ours would know."""
-    monkeypatch.setattr(check, "find_problems", lambda model, target, profiled: [])
+    monkeypatch.setattr(check, "problems_of", lambda view: [])
     found = check_graph(save(tmp_path / "g.onnx", asymmetric()), EVERY)
     assert found.compiled is None
     assert isinstance(found.failure, IllegalGraphError)
@@ -150,9 +150,7 @@ def test_what_only_tensorrt_rtx_refuses_is_not_built(tmp_path: Path, monkeypatch
     """Its rules are asked although it is no target, and a requirement is then not met by silence."""
     finding = Finding("form", "illegal", ("n",), 1, "", "no such thing")
     monkeypatch.setattr(check, "installed", lambda backend: True)
-    monkeypatch.setattr(
-        check, "find_problems", lambda model, target, profiled: [finding] if target.name == "rtx" else []
-    )
+    monkeypatch.setattr(check, "problems_of", lambda view: [finding] if view.target.name == "rtx" else [])
     graph = save(tmp_path / "g.onnx", attention())
     found = check_graph(graph, EVERY[:1])
     assert (found.failure, found.skipped) == (None, "not built: TensorRT-RTX does not take it: no such thing")
@@ -190,7 +188,7 @@ def test_shapes_that_contradict_each_other_are_not_the_graphs_fault(tmp_path: Pa
 def test_what_the_parser_refuses_no_profile_is_to_blame_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "find_problems", lambda model, target, profiled: [])
+    monkeypatch.setattr(check, "problems_of", lambda view: [])
     model = asymmetric()
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"

@@ -77,6 +77,11 @@ class TestCorpus:
         legal = [entry.name for entry in CORPUS if not entry.on("rtx").illegal]
         assert len(legal) > 0.4 * len(CORPUS)
 
+    def test_the_document_says_how_many_there_are(self) -> None:
+        text = (Path(__file__).parents[2] / "docs" / "check.md").read_text(encoding="utf-8")
+        assert f"has {len(CORPUS)} graphs" in text
+        assert f"no false alarm among the {len(CORPUS)} " in text
+
     @needs_rtx
     def test_tensorrt_rtx_builds_what_is_legal_and_nothing_else(self) -> None:
         told: dict[str, tuple[bool, str]] = {}

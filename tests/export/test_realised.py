@@ -25,10 +25,8 @@ from hiresvit.export.products import find_products
 from hiresvit.export.realised import (
     Leftover,
     check_requirement,
-    fp32_leftovers,
     parse_requirement,
-    realised_macs,
-    unmatched_products,
+    realise,
 )
 from hiresvit.models import MODELS
 from hiresvit.spec import TensorSpec
@@ -51,22 +49,22 @@ FIRST, SECOND = 3 * 4 * 5, 3 * 5 * 6
 
 def test_each_product_counts_for_the_kernel_that_names_it() -> None:
     kernels = [gemm("float16", "m.a/MatMul", "m.b/Relu"), gemm("int8", "m.y/MatMul")]
-    assert realised_macs(PAIR, kernels) == {"int8": SECOND, "fp16": FIRST}
-    assert list(realised_macs(PAIR, kernels)) == ["int8", "fp16"]  # the most first
-    assert unmatched_products(PAIR, kernels) == []
+    assert realise(PAIR, kernels).macs == {"int8": SECOND, "fp16": FIRST}
+    assert list(realise(PAIR, kernels).macs) == ["int8", "fp16"]  # the most first
+    assert realise(PAIR, kernels).unmatched == ()
 
 
 def test_a_product_that_no_kernel_names_is_unknown() -> None:
     kernels = [gemm("float16", "m.a/MatMul"), gemm("float16")]
-    assert realised_macs(PAIR, kernels) == {"unknown": SECOND, "fp16": FIRST}
-    assert unmatched_products(PAIR, kernels) == ["m.y/MatMul"]
-    assert realised_macs(PAIR, []) == {"unknown": FIRST + SECOND}
+    assert realise(PAIR, kernels).macs == {"unknown": SECOND, "fp16": FIRST}
+    assert realise(PAIR, kernels).unmatched == ("m.y/MatMul",)
+    assert realise(PAIR, []).macs == {"unknown": FIRST + SECOND}
 
 
 def test_a_kernel_that_prepares_does_not_count_where_one_multiplies() -> None:
     before = gemm("float32", "m.a/MatMul", "m.y/MatMul", name="__myl_Move_myl0_0", layer_type="kgen")
     kernels = [before, gemm("float16", "m.a/MatMul")]
-    assert realised_macs(PAIR, kernels) == {"fp32": SECOND, "fp16": FIRST}
+    assert realise(PAIR, kernels).macs == {"fp32": SECOND, "fp16": FIRST}
 
 
 def test_an_attention_is_both_products() -> None:
@@ -78,7 +76,7 @@ def test_an_attention_is_both_products() -> None:
     kernel = gemm(
         "int8", "m.y/MatMul", "m.w/Softmax", "m.s/MatMul", name="_gemm_mha_v2_myl0_3", layer_type="kgen"
     )
-    assert realised_macs(model, [kernel]) == {"int8": 2 * 2 * 5 * 16 * 7}
+    assert realise(model, [kernel]).macs == {"int8": 2 * 2 * 5 * 16 * 7}
 
 
 def test_equal_names_are_nobodys() -> None:
@@ -87,7 +85,7 @@ def test_equal_names_are_nobodys() -> None:
     )
     for node in model.graph.node:
         node.name = "same"
-    assert unmatched_products(model, [gemm("float16", "same")]) == ["same of a", "same of y"]
+    assert realise(model, [gemm("float16", "same")]).unmatched == ("same of a", "same of y")
 
 
 def test_leftovers_by_module() -> None:
@@ -109,11 +107,11 @@ def test_leftovers_by_module() -> None:
         gemm("float32", "m.e/MatMul"),
         gemm("float16", "m.y/Relu", name="__myl_Max_myl0_9", layer_type="kgen"),
     ]
-    assert fp32_leftovers(model, kernels) == [
+    assert realise(model, kernels).leftovers == (
         Leftover("m.e", ("MatMul",), 6 * 5 * 3, 0),
         Leftover("m.a", ("MatMul",), 3 * 4 * 5, 0),
         Leftover("m.b", ("Gelu",), 0, 1),
-    ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,9 +215,9 @@ def test_an_island_is_found_by_its_module(tmp_path: Path) -> None:
         v=noise(64, 64),
     )
     kernels = compiled({"mixed": model}, tmp_path)["mixed"]
-    macs = realised_macs(model, kernels)
+    macs = realise(model, kernels).macs
     assert macs == {"fp16": 2 * 64**3, "fp32": 64**3}
-    leftovers = fp32_leftovers(model, kernels)
+    leftovers = realise(model, kernels).leftovers
     assert [item.module for item in leftovers if item.macs] == ["m.c"]
     with pytest.raises(GateError, match=r"^fp16:95% required, 66\.6 % realised \(fp32 33\.3 %\); FP32: m\.c"):
         check_requirement(parse_requirement("fp16:95%"), macs, leftovers)
@@ -265,7 +263,7 @@ def test_what_is_left_in_fp32_behind_a_cast_is_seen(
         k=noise(1, 4, 4, 4),
     )
     kernels = compiled({"mixed": model}, tmp_path)["mixed"]
-    assert realised_macs(model, kernels) == {"fp32": macs, "fp16": 64 * 64}
+    assert realise(model, kernels).macs == {"fp32": macs, "fp16": 64 * 64}
     kinds = {kernel.kind: kernel.precision for kernel in kernels}
     assert "ConvTranspose" not in body or kinds["conv"] == "fp32"
 
@@ -281,24 +279,24 @@ def test_the_tiny_model(imgsz: tuple[int, int], tmp_path: Path) -> None:
     built = compiled(models, tmp_path)
     total = sum(find_products(simple).macs.values())
     for name, model in models.items():
-        assert unmatched_products(model, built[name]) == []
+        assert realise(model, built[name]).unmatched == ()
         explained = explain_attentions(model, built[name])
         assert len(explained) == count_attentions(model)
         assert [item.fused for item in explained] == [
             why_not_fused(item.attention) is None for item in explained
         ]
         assert sum(item.fused for item in explained) == [k.kind for k in built[name]].count("attention")
-    assert realised_macs(simple, built["fp32"]) == {"fp32": total}
-    assert realised_macs(half, built["fp16"]) == {"fp16": total}
-    assert realised_macs(int8, built["int8"]) == {"int8": report.macs_int8, "fp16": total - report.macs_int8}
+    assert realise(simple, built["fp32"]).macs == {"fp32": total}
+    assert realise(half, built["fp16"]).macs == {"fp16": total}
+    assert realise(int8, built["int8"]).macs == {"int8": report.macs_int8, "fp16": total - report.macs_int8}
     # heads of 8, and a stage where one window with one head is left
     assert {item.reason for item in explain_attentions(half, built["fp16"])} == {
         None,
         "its heads are 8 wide: 9 to 256 are fused",
         "batch x heads is 1: it is two plain products",
     }
-    assert fp32_leftovers(half, built["fp16"]) == []
-    leftovers = fp32_leftovers(simple, built["fp32"])
+    assert realise(half, built["fp16"]).leftovers == ()
+    leftovers = realise(simple, built["fp32"]).leftovers
     assert sum(item.macs for item in leftovers) == total
     assert [item.macs for item in leftovers] == sorted((item.macs for item in leftovers), reverse=True)
     assert leftovers[0].module == "backbone.stem.conv2"
@@ -312,8 +310,8 @@ def test_every_family(name: str, tmp_path: Path) -> None:
     int8, report = quantized(graphs["simplified"], graphs["fp16"])
     built = compiled({"fp16": graphs["fp16"], "int8": int8}, tmp_path)
     total = sum(find_products(graphs["simplified"]).macs.values())
-    assert realised_macs(graphs["fp16"], built["fp16"]) == {"fp16": total}
-    assert realised_macs(int8, built["int8"]) == {"int8": report.macs_int8, "fp16": total - report.macs_int8}
-    assert fp32_leftovers(graphs["fp16"], built["fp16"]) == []
+    assert realise(graphs["fp16"], built["fp16"]).macs == {"fp16": total}
+    assert realise(int8, built["int8"]).macs == {"int8": report.macs_int8, "fp16": total - report.macs_int8}
+    assert realise(graphs["fp16"], built["fp16"]).leftovers == ()
     for model, kernels in ((graphs["fp16"], built["fp16"]), (int8, built["int8"])):
         assert all(item.fused for item in explain_attentions(model, kernels))
