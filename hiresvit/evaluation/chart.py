@@ -51,10 +51,10 @@ def bar_chart(
     left = _EDGE + _ADVANCE * max(len(_short(label)) for label, _ in shown) + _GAP
     room = _ADVANCE * max(map(len, texts)) + _GAP  # for a value beside its bar
     start, end = left + (room if ticks[0] < 0 else 0), _WIDTH - _EDGE - room
-    scale = (end - start) / (ticks[-1] - ticks[0])
 
     def across(value: float) -> float:
-        return start + scale * (value - ticks[0])
+        # the share first: pixels for a unit would overflow where the values are next to nothing
+        return start + (end - start) * ((value - ticks[0]) / (ticks[-1] - ticks[0]))
 
     parts = [_text(_EDGE, _EDGE + 13, title, size=15, weight="bold")]
     if note:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hiresvit.errors import UsageError
@@ -54,6 +54,8 @@ def values_drawn(page: ET.Element) -> list[str]:
 
 
 @given(st.lists(st.floats(-1e12, 1e12, allow_subnormal=False), min_size=1, max_size=60))
+@example([4.848302853815017e-308])
+@example([2.2250738585072014e-308, -2.2250738585072014e-308])
 @settings(max_examples=60, deadline=None)
 def test_bars_are_as_long_as_their_values(values: list[float]) -> None:
     rows = [(f"m{i}", value) for i, value in enumerate(values)]
@@ -62,9 +64,10 @@ def test_bars_are_as_long_as_their_values(values: list[float]) -> None:
     shown = values[:MOST_ROWS]
     assert [bar.label for bar in found] == [f"m{i}" for i in range(len(shown))]
     largest = max(shown, key=abs)
-    scale = found[shown.index(largest)].width / abs(largest) if largest else 0.0
+    longest = found[shown.index(largest)].width
     for value, bar in zip(shown, found, strict=True):
-        assert bar.width == pytest.approx(abs(value) * scale, abs=0.11)  # pixels are written to 0.1
+        share = abs(value / largest) if largest else 0.0
+        assert bar.width == pytest.approx(share * longest, abs=0.11)  # pixels are written to 0.1
     zero = max(bar.x for bar in found) if min(shown) >= 0 else None
     for value, bar in zip(shown, found, strict=True):
         if zero is not None:
