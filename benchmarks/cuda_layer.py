@@ -1,4 +1,4 @@
-"""What `hiresvit.cuda` and the TensorRT runner do on a real GPU, as a log: the part that no test reaches without one.
+"""What `hiresvit.device.cuda` and the TensorRT runner do on a real GPU, as a log: the part that no test reaches without one.
 
     python benchmarks/cuda_layer.py [PLAN GRAPH.onnx]
 
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.cuda import Cuda, installed, open_cuda
+from hiresvit.device.cuda import Cuda, installed, open_cuda
 from hiresvit.errors import HiresvitError, MissingDependency
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Runner

@@ -23,7 +23,7 @@ from paper_numbers import with_table
 
 from hiresvit import list_models
 from hiresvit.bundle import read_bundle
-from hiresvit.plan import read_sidecar
+from hiresvit.device.plan import read_sidecar
 
 RESULTS = Path(__file__).parent / "results" / "plan_numbers.json"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "check.md"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiresvit.bundle import Role, read_bundle
+from hiresvit.device.plan import SUFFIXES, EngineReport, is_plan_file, sidecar_path
+from hiresvit.device.tensorrt_api import BACKENDS, TITLES, Backend, installed, load
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export._engine_config import find_capabilities
 from hiresvit.export.engine import BuildSettings, build_engine, check_settings
@@ -14,9 +16,7 @@ from hiresvit.export.graph_file import load_graph
 from hiresvit.export.profiles import check_profiles
 from hiresvit.export.trtexec import ALWAYS_TYPED, trtexec_line
 from hiresvit.files import naming_target
-from hiresvit.plan import SUFFIXES, EngineReport, is_plan_file, sidecar_path
 from hiresvit.runtime.preflight import installed_version
-from hiresvit.tensorrt_api import BACKENDS, TITLES, Backend, installed, load
 
 # The graphs of a bundle that a plan is made from, the one that is taken first.
 GRAPHS: tuple[Role, ...] = ("fp16", "int8", "simplified", "fp32")

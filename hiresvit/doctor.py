@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from hiresvit import cuda
+from hiresvit.device import cuda
+from hiresvit.device.plan import this_platform
+from hiresvit.device.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
 from hiresvit.errors import HiresvitError, MissingDependency
-from hiresvit.plan import this_platform
 from hiresvit.runtime.runner import open_runner
-from hiresvit.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
 from hiresvit.version import __version__
 
 Platform = Literal["jetpack6", "jetpack7", "nvidia", "cpu"]

@@ -27,10 +27,10 @@ from hiresvit.calibration.sensitivity import Group, measure_sensitivity
 from hiresvit.calibration.sites import Policy, Site, find_sites, find_skips
 from hiresvit.calibration.table import CalibrationTable, graph_digest, load_table, require_match
 from hiresvit.data import Dataset, Scenes
+from hiresvit.device.plan import EngineReport
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.evaluation.chart import bar_chart
 from hiresvit.judging import AGREEMENT, METRICS, Kept, Yardstick, answered, references
-from hiresvit.plan import EngineReport
 from hiresvit.spec import ModelSpec
 
 OnStep = Callable[[str, float | None], None]

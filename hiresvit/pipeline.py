@@ -32,6 +32,7 @@ from hiresvit.bundle import (
 )
 from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data import sample_images
+from hiresvit.device.plan import EngineReport, Profile
 from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare, enforce
@@ -54,7 +55,6 @@ from hiresvit.int8 import (
 )
 from hiresvit.models import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
-from hiresvit.plan import EngineReport, Profile
 from hiresvit.preprocess import preprocess
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner

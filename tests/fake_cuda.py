@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hiresvit.cuda import Binding, Bytes, Device
+from hiresvit.device.cuda import Binding, Bytes, Device
 from hiresvit.errors import HiresvitError, MissingDependency
 
 ORIN = Device("Orin", "8.7", True, 8 << 30, "12.6", "12.9")
@@ -33,7 +33,7 @@ Work = Callable[[], float]  # does it, and says how many milliseconds it took
 
 
 class FakeCuda:
-    """See `hiresvit.cuda.Cuda`.
+    """See `hiresvit.device.cuda.Cuda`.
 
     ``calls`` counts by name. ``fail_at`` makes that call, counted from 0, fail, all but those that give something
     back: ``failing`` has the names of those that do what they are asked to and say that it failed.

@@ -20,7 +20,7 @@ import numpy as np
 from fake_cuda import RTX_4090, FakeCuda
 from numpy.typing import NDArray
 
-from hiresvit.cuda import Device
+from hiresvit.device.cuda import Device
 from hiresvit.runtime.tensorrt_runner import TensorRTRunner
 
 RUN_MS = 2.0

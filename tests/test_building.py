@@ -10,10 +10,10 @@ from graphs import build, content
 
 from hiresvit import building
 from hiresvit.building import build_file, find_graph, plan_name, trtexec_lines
+from hiresvit.device.plan import read_sidecar, sidecar_path
+from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.engine import BuildSettings
-from hiresvit.plan import read_sidecar, sidecar_path
-from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from conftest import TINY, Cli, Result, environment, hiresvit_command, run_progr
 from PIL import Image
 
 from hiresvit.bundle import read_bundle
+from hiresvit.device.tensorrt_api import installed
 from hiresvit.evaluation.parity import GATES
-from hiresvit.tensorrt_api import installed
 
 Exported = tuple[Path, Result]
 GRAPHS = {"fp32.onnx", "simplified.onnx", "cpu.onnx", "fp16.onnx"}

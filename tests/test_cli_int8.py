@@ -20,8 +20,8 @@ from tiny import tiny_spec
 from hiresvit.bundle import read_bundle
 from hiresvit.calibration.table import load_table
 from hiresvit.data import sample_images
+from hiresvit.device.tensorrt_api import installed
 from hiresvit.export.contract import read_stamp, stamp
-from hiresvit.tensorrt_api import installed
 
 WEIGHTS = Path(__file__).parents[1] / "examples" / "hrvit_nano.safetensors"
 Exported = tuple[Path, Result]

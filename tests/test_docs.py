@@ -217,8 +217,8 @@ def test_every_rule_is_documented() -> None:
 
 
 def test_report_tables_have_every_key() -> None:
+    from hiresvit.device.plan import EngineReport
     from hiresvit.export.fp16 import Fp16Report
-    from hiresvit.plan import EngineReport
 
     fp16 = {field.name for field in dataclasses.fields(Fp16Report)}
     assert report_keys("docs/fp16.md", "What the report means") == fp16 | {"activation_hazards"}
@@ -279,7 +279,7 @@ def test_damage_is_found_without_python(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path: Path) -> None:
-    from hiresvit.tensorrt_api import INSTALL_HINT, installed
+    from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 
     if not installed("tensorrt_rtx"):
         pytest.skip(INSTALL_HINT)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hiresvit import cuda
+from hiresvit.device import cuda
+from hiresvit.device.tensorrt_api import BACKENDS, installed
 from hiresvit.doctor import BUILD_HINTS, PLATFORMS, RUN_HINTS, examine, find_platform, missing
-from hiresvit.tensorrt_api import BACKENDS, installed
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,7 +15,7 @@ from fake_tensorrt import FakeTensorRT, Script
 from onnx import TensorProto, helper
 from tensorrt_surfaces import NAMES, load_surface, surface_of
 
-from hiresvit.tensorrt_api import INSTALL_HINT, installed, load
+from hiresvit.device.tensorrt_api import INSTALL_HINT, installed, load
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
 

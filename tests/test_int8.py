@@ -20,13 +20,13 @@ from hiresvit.calibration.calibrate import calibrate
 from hiresvit.calibration.images import Feeds, Pictures, open_pictures
 from hiresvit.calibration.observers import METHODS
 from hiresvit.data import sample_images
+from hiresvit.device.plan import EngineReport
 from hiresvit.errors import ArtefactError, GateError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.int8 import Int8Result, Int8Settings, check_int8, int8_verdict, make_int8, require_fused
 from hiresvit.judging import AGREEMENT, answered
 from hiresvit.models import model_spec
-from hiresvit.plan import EngineReport
 from hiresvit.spec import PreprocessSpec
 
 SPEC = tiny_spec()

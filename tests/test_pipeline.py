@@ -18,8 +18,10 @@ from graphs import distance, run
 from tiny import CLASSES, build_tiny, export_once, simplify_once, tiny_spec
 from torch import nn
 
-from hiresvit import pipeline, tensorrt_api
+from hiresvit import pipeline
 from hiresvit.bundle import Bundle, read_bundle, read_golden
+from hiresvit.device import tensorrt_api
+from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate
 from hiresvit.export.contract import read_stamp
@@ -28,7 +30,6 @@ from hiresvit.models import MODELS, build_model
 from hiresvit.pipeline import ExportSettings, export_bundle
 from hiresvit.sources import open_source
 from hiresvit.spec import ModelSpec, TensorSpec
-from hiresvit.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.version import __version__
 
 SPEC = tiny_spec()

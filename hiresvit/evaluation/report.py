@@ -14,9 +14,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.evaluation.report_int8 import int8_report
 from hiresvit.evaluation.tables import Values, make_table, number_text, size_text
-from hiresvit.tensorrt_api import TITLES
 
 TOP_OPERATORS = 6
 # What a plan's call is made of by the GPU's clock.

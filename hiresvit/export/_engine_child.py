@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hiresvit import cuda
-from hiresvit import tensorrt_api as api
+from hiresvit.device import cuda
+from hiresvit.device import tensorrt_api as api
+from hiresvit.device.plan import this_platform
 from hiresvit.errors import BuilderRefusal, BuildError, HiresvitError, IllegalGraphError, MissingDependency
 from hiresvit.export._engine_config import (
     load_timing_cache,
@@ -36,7 +37,6 @@ from hiresvit.export.layers import (
     parse_memory,
     realised_precision,
 )
-from hiresvit.plan import this_platform
 from hiresvit.spec import TensorSpec
 
 Report = Callable[[str, float], None]

@@ -14,6 +14,8 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto
 
+from hiresvit.device.plan import EngineReport, read_sidecar
+from hiresvit.device.tensorrt_api import INSTALL_HINT, Backend, installed
 from hiresvit.errors import (
     BuilderRefusal,
     BuildError,
@@ -34,8 +36,6 @@ from hiresvit.export.profiles import check_profiles
 from hiresvit.export.realised import Realised, check_requirement, parse_requirement, realise
 from hiresvit.export.shapes import Shapes
 from hiresvit.export.targets import RTX, Target
-from hiresvit.plan import EngineReport, read_sidecar
-from hiresvit.tensorrt_api import INSTALL_HINT, Backend, installed
 
 _RTX: Backend = "tensorrt_rtx"
 _DAMAGED = ("operands", "invalid")  # the rules that find what nothing else can be said of

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hiresvit import errors
+from hiresvit.device.plan import EngineReport, Profile, Sidecar, sidecar_path, write_sidecar
+from hiresvit.device.tensorrt_api import TITLES, Backend, find_backend
 from hiresvit.errors import BuildError, HiresvitError, UsageError
 from hiresvit.export.attentions import count_attentions
 from hiresvit.export.child import run_child
 from hiresvit.export.graph_file import file_digest, load_graph
 from hiresvit.export.profiles import check_profiles
 from hiresvit.files import atomic_path, naming_target, refuse_existing
-from hiresvit.plan import EngineReport, Profile, Sidecar, sidecar_path, write_sidecar
-from hiresvit.tensorrt_api import TITLES, Backend, find_backend
 
 HardwareLevel = Literal["ampere+", "same"]
 OPT_LEVELS = range(6)
@@ -66,7 +66,7 @@ def build_engine(
     replace: bool = True,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> EngineReport:
-    """Build ``graph``, write ``plan`` and its sidecar (see `hiresvit.plan`), and return the report.
+    """Build ``graph``, write ``plan`` and its sidecar (see `hiresvit.device.plan`), and return the report.
 
     With ``replace=False`` a plan that appears there while this one is built stays, and HiresvitError says so.
 

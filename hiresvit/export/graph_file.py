@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiresvit.device.plan import is_plan_file
 from hiresvit.errors import HiresvitError
-from hiresvit.plan import is_plan_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from hiresvit.device.plan import Profile
 from hiresvit.errors import UsageError
-from hiresvit.plan import Profile
 
 _SHAPE = re.compile(r"\d{1,9}(x\d{1,9})*", re.ASCII)
 _EXAMPLE = "image=1x3x512x512:4x3x512x512:8x3x512x512"

@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hiresvit.tensorrt_api import Backend
+from hiresvit.device.tensorrt_api import Backend
 
 if TYPE_CHECKING:
     from hiresvit.export.engine import BuildSettings

@@ -7,10 +7,10 @@ from importlib import metadata
 from pathlib import Path
 
 from hiresvit.bundle import sha256_file
-from hiresvit.cuda import Device
+from hiresvit.device.cuda import Device
+from hiresvit.device.plan import PlanHeader, Sidecar, find_sidecar, read_header, read_sidecar, this_platform
+from hiresvit.device.tensorrt_api import TITLES, Backend
 from hiresvit.errors import ArtefactError
-from hiresvit.plan import PlanHeader, Sidecar, find_sidecar, read_header, read_sidecar, this_platform
-from hiresvit.tensorrt_api import TITLES, Backend
 
 # How packages that carry a library are called after it; the system's of a Jetson is called as the library is.
 _SUFFIXES = ("", "_cu12", "_cu13", "_cu12_bindings", "_cu13_bindings")

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hiresvit.device.plan import is_plan_file
 from hiresvit.errors import UsageError
-from hiresvit.plan import is_plan_file
 from hiresvit.spec import TensorSpec
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.cuda import Cuda
+from hiresvit.device.cuda import Cuda
 
 
 class Buffer:

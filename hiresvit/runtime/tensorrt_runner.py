@@ -20,14 +20,14 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.cuda import Cuda, open_cuda
+from hiresvit.device.cuda import Cuda, open_cuda
+from hiresvit.device.plan import Profile
+from hiresvit.device.tensorrt_api import dtype_name, find_backend, load, make_log
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
-from hiresvit.plan import Profile
 from hiresvit.runtime import preflight
 from hiresvit.runtime.runner import check_feeds
 from hiresvit.runtime.tensorrt_memory import Buffer
 from hiresvit.spec import TensorSpec
-from hiresvit.tensorrt_api import dtype_name, find_backend, load, make_log
 
 # One byte or more for each element, and laid out as numpy (or ml_dtypes) lays them out.
 _DTYPES = frozenset(

@@ -16,15 +16,15 @@ from hiresvit.calibration.attention import find_attentions
 from hiresvit.calibration.qdq import Int8Report, quantize
 from hiresvit.calibration.sites import Policy, find_sites, find_skips
 from hiresvit.data import sample_images
+from hiresvit.device.plan import EngineReport
+from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.errors import GateError
 from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.contract import INPUT
 from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.int8 import require_fused
-from hiresvit.plan import EngineReport
 from hiresvit.preprocess import preprocess
-from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
 pytestmark = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=f"needs TensorRT-RTX: {INSTALL_HINT}")
 

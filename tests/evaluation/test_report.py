@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hiresvit.device.plan import EngineReport
 from hiresvit.evaluation import report, tables
 from hiresvit.evaluation.latency import latency_stats, ratio
 from hiresvit.evaluation.parity import Gate, compare_runs
 from hiresvit.export.fp16 import Fp16Report, ValueLoss
 from hiresvit.export.simplify import SimplifyReport
-from hiresvit.plan import EngineReport
 from hiresvit.spec import Task, TensorSpec
 
 

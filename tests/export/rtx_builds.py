@@ -14,7 +14,7 @@ from corpus import CORPUS
 from graphs import content
 from onnx import ModelProto
 
-from hiresvit.tensorrt_api import load
+from hiresvit.device.tensorrt_api import load
 
 
 def build(trt: Any, model: ModelProto, profiled: bool = False) -> tuple[bool, str]:

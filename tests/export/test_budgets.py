@@ -23,6 +23,8 @@ from graphs import constants_of, content
 from onnx import ModelProto
 from variants import Chain, make_chain, parity
 
+from hiresvit.device.plan import EngineReport
+from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.evaluation.parity import GATES, check_gate
 from hiresvit.export.attentions import count_attentions
 from hiresvit.export.engine import build_engine
@@ -32,9 +34,7 @@ from hiresvit.export.targets import TARGETS
 from hiresvit.models import MODELS, build_model, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.models.hrvit_block import Attention
-from hiresvit.plan import EngineReport
 from hiresvit.spec import Task
-from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
 FILE = Path(__file__).parents[1] / "golden" / "budgets.json"
 SLACK = 1.05

@@ -11,6 +11,7 @@ import pytest
 from graphs import build, content
 from onnx import ModelProto
 
+from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.errors import BuildError, GateError, IllegalGraphError, MissingDependency
 from hiresvit.export import check, engine
 from hiresvit.export.check import check_graph
@@ -18,7 +19,6 @@ from hiresvit.export.engine import BuildSettings
 from hiresvit.export.legality import Finding
 from hiresvit.export.profiles import parse_shapes
 from hiresvit.export.targets import TARGETS, find_target
-from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
 EVERY = list(TARGETS.values())

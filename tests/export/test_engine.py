@@ -17,13 +17,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from hiresvit.device.plan import EngineReport, read_header, read_sidecar
+from hiresvit.device.tensorrt_api import INSTALL_HINT, installed, load
 from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError, MissingDependency, UsageError
 from hiresvit.export import engine
 from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.layers import count_kinds, parse_layers
-from hiresvit.plan import EngineReport, read_header, read_sidecar
 from hiresvit.spec import TensorSpec
-from hiresvit.tensorrt_api import INSTALL_HINT, installed, load
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rtx_layers.txt"
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)

@@ -18,6 +18,7 @@ import pytest
 from graphs import build, content, noise
 from onnx import ModelProto
 
+from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.export.child import run_child
 from hiresvit.export.layers import (
     Kernel,
@@ -28,7 +29,6 @@ from hiresvit.export.layers import (
     realised_precision,
 )
 from hiresvit.spec import TensorSpec
-from hiresvit.tensorrt_api import INSTALL_HINT, installed
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = FOLDER / "rtx_layers.txt"
@@ -38,7 +38,7 @@ needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HIN
 BUILDER = """
 import sys
 from pathlib import Path
-from hiresvit.tensorrt_api import load
+from hiresvit.device.tensorrt_api import load
 
 trt = load("tensorrt_rtx")
 

@@ -24,6 +24,7 @@ from variants import chain
 
 from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
+from hiresvit.device.tensorrt_api import installed
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.child import run_child
 from hiresvit.export.engine import BuildSettings, build_engine
@@ -32,7 +33,6 @@ from hiresvit.export.graph_view import schema_of
 from hiresvit.export.legality import RULES, Finding, find_problems
 from hiresvit.export.targets import TARGETS
 from hiresvit.models import MODELS
-from hiresvit.tensorrt_api import installed
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
 

@@ -19,6 +19,7 @@ from graphs import build
 from onnx import ModelProto
 from rtx_builds import build as build_with_rtx
 
+from hiresvit.device.tensorrt_api import installed, load
 from hiresvit.errors import UsageError
 from hiresvit.export.child import run_child
 from hiresvit.export.onnx import DEFAULT_OPSET
@@ -34,7 +35,6 @@ from hiresvit.export.targets import (
     TYPES,
     find_target,
 )
-from hiresvit.tensorrt_api import installed, load
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
 # What the models of every family export, in FP16 and INT8 (test_legality.py holds the rules against such graphs).
@@ -57,7 +57,7 @@ ONNX_OPS = {schema.name for schema in onnx.defs.get_all_schemas() if schema.doma
 
 PARSER = """
 import json, sys
-from hiresvit.tensorrt_api import load, make_log
+from hiresvit.device.tensorrt_api import load, make_log
 trt = load("tensorrt_rtx")
 log = make_log(trt, lambda level, text: None)
 builder = trt.Builder(log)

@@ -14,9 +14,9 @@ from tensorrt_surfaces import NAMES
 from test_fake_tensorrt import save_relu
 from test_tensorrt_versions import FULL, everything, make_fake, plain, replay
 
-from hiresvit import cuda
-from hiresvit import tensorrt_api as api
-from hiresvit.cuda import Device
+from hiresvit.device import cuda
+from hiresvit.device import tensorrt_api as api
+from hiresvit.device.cuda import Device
 from hiresvit.errors import (
     ArtefactError,
     BuilderRefusal,

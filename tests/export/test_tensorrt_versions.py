@@ -17,9 +17,9 @@ from fake_tensorrt import FakeTensorRT, Script
 from tensorrt_surfaces import NAMES, Surface, load_surface
 from test_fake_tensorrt import save_relu
 
-from hiresvit import cuda
-from hiresvit import tensorrt_api as api
-from hiresvit.cuda import Device
+from hiresvit.device import cuda
+from hiresvit.device import tensorrt_api as api
+from hiresvit.device.cuda import Device
 from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError, MissingDependency, UsageError
 from hiresvit.export import _engine_child
 from hiresvit.export._engine_child import Report

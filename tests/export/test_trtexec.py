@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hiresvit.device.tensorrt_api import Backend
 from hiresvit.export.engine import DEFAULTS, BuildSettings
 from hiresvit.export.profiles import parse_shapes
 from hiresvit.export.trtexec import trtexec_line
-from hiresvit.tensorrt_api import Backend
 
 EVERY: list[tuple[Backend, int]] = [("tensorrt", 10), ("tensorrt", 11), ("tensorrt_rtx", 1)]
 COMMON = ["--onnx=my graph.onnx", "--saveEngine=g.plan", "--skipInference", "--profilingVerbosity=detailed"]

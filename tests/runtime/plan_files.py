@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from hiresvit.cuda import Device
+from hiresvit.device.cuda import Device
+from hiresvit.device.plan import EngineReport, Sidecar, this_platform, write_sidecar
+from hiresvit.device.tensorrt_api import Backend
 from hiresvit.errors import ArtefactError
-from hiresvit.plan import EngineReport, Sidecar, this_platform, write_sidecar
 from hiresvit.runtime.preflight import check_device, check_file, check_platform, check_version
-from hiresvit.tensorrt_api import Backend
 
 TAGS: dict[Backend, bytes] = {"tensorrt": b"ftrt", "tensorrt_rtx": b"vtrt"}
 VC = {"builder_flags": ["TF32", "VERSION_COMPATIBLE"]}

@@ -12,7 +12,7 @@ from fake_cuda import COPY_MS, ORIN, RTX_4090
 from fake_engine import RUN_MS, Network, Tensor, TensorIOMode, network, opened
 from graphs import build
 
-from hiresvit.cuda import Device
+from hiresvit.device.cuda import Device
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.sources import Source, measure_sources

@@ -15,13 +15,13 @@ from fake_engine import FakeRTX, FakeTensorRT, Network
 from onnx import TensorProto, helper
 from plan_files import VC, check, said_of, save
 
-from hiresvit import cuda, tensorrt_api
+from hiresvit.device import cuda, tensorrt_api
+from hiresvit.device.plan import read_header, sidecar_path, this_platform
+from hiresvit.device.tensorrt_api import Backend
 from hiresvit.errors import ArtefactError, MissingDependency, UsageError
-from hiresvit.plan import read_header, sidecar_path, this_platform
 from hiresvit.runtime import preflight, tensorrt_runner
 from hiresvit.runtime.preflight import host_code
 from hiresvit.runtime.runner import open_runner
-from hiresvit.tensorrt_api import Backend
 
 needs_rtx = pytest.mark.skipif(not tensorrt_api.installed("tensorrt_rtx"), reason=tensorrt_api.INSTALL_HINT)
 

@@ -12,10 +12,10 @@ import pytest
 from fake_cuda import ORIN, RTX_4090
 from plan_files import VC, check, describe, said_of, save
 
-from hiresvit import tensorrt_api
-from hiresvit.cuda import Device
+from hiresvit.device import tensorrt_api
+from hiresvit.device.cuda import Device
+from hiresvit.device.plan import Sidecar, sidecar_path, write_sidecar
 from hiresvit.errors import HiresvitError
-from hiresvit.plan import Sidecar, sidecar_path, write_sidecar
 from hiresvit.runtime import preflight
 from hiresvit.runtime.preflight import host_code, installed_version
 

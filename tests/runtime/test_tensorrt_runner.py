@@ -35,7 +35,7 @@ from fake_engine import (
 )
 from numpy.typing import NDArray
 
-from hiresvit import tensorrt_api
+from hiresvit.device import tensorrt_api
 from hiresvit.errors import HiresvitError, MissingDependency, UsageError
 from hiresvit.runtime.runner import Runner
 from hiresvit.runtime.tensorrt_runner import GpuTimes, TensorRTRunner

@@ -1,6 +1,6 @@
 """CUDA through ``cuda-bindings``: the runtime API, one Python call for one of C.
 
-Names and signatures are the same in 12.9.10 and 13.5.0, held by ``tests/test_cuda.py`` for the installed one. Every
+Names and signatures are the same in 12.9.10 and 13.5.0, held by ``tests/device/test_cuda.py`` for the installed one. Every
 call answers a tuple, the error first. No call has met a GPU here (`benchmarks/cuda_layer.py` is for that); without
 one each of them answers ``cudaErrorInsufficientDriver``.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hiresvit.cuda import (
+from hiresvit.device.cuda import (
     NO_GPU,
     Binding,
     Bytes,
@@ -53,7 +53,7 @@ def open_api() -> RuntimeApi:
 
 
 class RuntimeApi:
-    """See `hiresvit.cuda.Cuda`. ``runtime`` is the module ``cuda.bindings.runtime``."""
+    """See `hiresvit.device.cuda.Cuda`. ``runtime`` is the module ``cuda.bindings.runtime``."""
 
     binding: Binding = "cuda-bindings"
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.plan import (
+from hiresvit.device.plan import (
     EngineReport,
     Sidecar,
     find_sidecar,
@@ -22,6 +21,7 @@ from hiresvit.plan import (
     this_platform,
     write_sidecar,
 )
+from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.spec import TensorSpec
 
 TENSOR = TensorSpec("x", "float16", ("batch", 3, 8, 8))

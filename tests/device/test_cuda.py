@@ -24,13 +24,13 @@ import pytest
 from fake_bindings import HUGE, Driver, Error, Runtime
 from fake_cuda import FakeCuda
 
-from hiresvit import cuda
-from hiresvit.cuda import Cuda, Device
-from hiresvit.cuda.driver_api import DriverApi
-from hiresvit.cuda.runtime_api import RuntimeApi
+from hiresvit.device import cuda
+from hiresvit.device.cuda import Cuda, Device
+from hiresvit.device.cuda.driver_api import DriverApi
+from hiresvit.device.cuda.runtime_api import RuntimeApi
 from hiresvit.errors import HiresvitError, MissingDependency, UsageError
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "cuda_layer.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "cuda_layer.py"
 
 needs_bindings = pytest.mark.skipif("cuda-bindings" not in cuda.installed(), reason="cuda-bindings")
 without_gpu = pytest.mark.skipif(cuda.has_driver(), reason="there is an NVIDIA driver here")

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from hiresvit import tensorrt_api as api
+from hiresvit.device import tensorrt_api as api
 from hiresvit.errors import MissingDependency, UsageError
 
-PACKAGE = Path(__file__).parents[1] / "hiresvit"
+PACKAGE = Path(__file__).parents[2] / "hiresvit"
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

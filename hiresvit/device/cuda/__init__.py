@@ -146,7 +146,7 @@ def open_cuda(binding: str | None = None) -> Cuda:
     if binding not in here:
         how = install_hint() if binding == "cuda-bindings" else "pip install pycuda"
         raise MissingDependency(f"{binding} is not installed: {how}")
-    from hiresvit.cuda import driver_api, runtime_api
+    from hiresvit.device.cuda import driver_api, runtime_api
 
     return runtime_api.open_api() if binding == "cuda-bindings" else driver_api.open_api()
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from hiresvit.device.tensorrt_api import Backend
 from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.files import atomic_path
 from hiresvit.spec import TensorSpec
-from hiresvit.tensorrt_api import Backend
 
 KIND = "hiresvit-plan"
 SCHEMA_VERSION = 1

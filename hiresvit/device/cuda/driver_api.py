@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hiresvit.cuda import Binding, Bytes, Device, failure, install_hint, load_binding, version_text
+from hiresvit.device.cuda import Binding, Bytes, Device, failure, install_hint, load_binding, version_text
 from hiresvit.errors import MissingDependency, UsageError
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
@@ -35,7 +35,7 @@ def open_api() -> DriverApi:
 
 
 class DriverApi:
-    """See `hiresvit.cuda.Cuda`. ``driver`` is the module ``pycuda.driver``.
+    """See `hiresvit.device.cuda.Cuda`. ``driver`` is the module ``pycuda.driver``.
 
     The primary context is current only inside a call: pycuda aborts a process that ends with one still current,
     and frees nothing in a thread that has none. TensorRT finds the same context by itself.
