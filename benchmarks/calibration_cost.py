@@ -38,11 +38,11 @@ from PIL import Image
 
 # Nothing up here imports torch: the sides import this file, too, and their memory is measured.
 from hiresvit.calibration.calibrate import calibrate
-from hiresvit.calibration.images import SCENES, Feeds, open_pictures
 from hiresvit.calibration.observers import Method
 from hiresvit.calibration.qdq import calibration_tensors, quantize
 from hiresvit.calibration.sites import SITE_OPS, find_sites
-from hiresvit.data import Scenes
+from hiresvit.data.pictures import SCENES, Feeds, open_pictures
+from hiresvit.data.scenes import Scenes
 from hiresvit.errors import BuildError, IllegalGraphError
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.export.child import peak_rss_bytes, run_child

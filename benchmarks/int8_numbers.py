@@ -24,9 +24,9 @@ from onnx import ModelProto
 from paper_numbers import with_table
 
 from hiresvit import build_engine, create_model, export_onnx, fold, simplify, to_fp16
-from hiresvit.calibration.images import Feeds, open_pictures
 from hiresvit.calibration.observers import METHODS
-from hiresvit.data import Scenes
+from hiresvit.data.pictures import Feeds, open_pictures
+from hiresvit.data.scenes import Scenes
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs
 from hiresvit.files import atomic_path

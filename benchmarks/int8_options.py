@@ -20,9 +20,9 @@ from paper_numbers import with_table
 
 from hiresvit import calibrate, create_model, export_onnx, fold, quantize, simplify, to_fp16
 from hiresvit.calibration.attention import find_attentions
-from hiresvit.calibration.images import Feeds, open_pictures
 from hiresvit.calibration.qdq import calibration_tensors
 from hiresvit.calibration.sites import Policy, find_sites, find_skips
+from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.errors import UsageError
 from hiresvit.evaluation.parity import compare_runs
 from hiresvit.judging import references

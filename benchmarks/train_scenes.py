@@ -1,4 +1,4 @@
-"""Train a segmentor on drawn, labelled streets (hiresvit.data.Scenes), on a CPU or on a GPU.
+"""Train a segmentor on drawn, labelled streets (hiresvit.data.scenes.Scenes), on a CPU or on a GPU.
 
     python benchmarks/train_scenes.py --model hrvit_nano --stages 160:2000,256:500 -o hrvit_nano.safetensors
 
@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hiresvit.data import sample_scene
+from hiresvit.data.scenes import sample_scene
 from hiresvit.files import atomic_path
 from hiresvit.models import build_model, model_spec
 from hiresvit.models.checkpoint_file import save_safetensors
@@ -185,7 +185,7 @@ def cut(rng: np.random.Generator, training: Training, side: int) -> tuple[Tensor
 
 
 def normalised(images: NDArray[np.uint8], args: argparse.Namespace) -> Tensor:
-    """As `hiresvit.preprocess` does to an image that has the network's size: (B, H, W, 3) -> (B, 3, H, W)."""
+    """As `hiresvit.data.preprocess` does to an image that has the network's size: (B, H, W, 3) -> (B, 3, H, W)."""
     spec = model_spec(args.model, "segment", args.size).preprocess
     x = images.astype(np.float32) / np.float32(255)
     x = (x - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)

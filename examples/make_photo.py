@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hiresvit.data import sample_image
+from hiresvit.data.scenes import sample_image
 from hiresvit.files import atomic_path
 
 SEED, HEIGHT, WIDTH = 1, 720, 1280

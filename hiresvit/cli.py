@@ -117,10 +117,10 @@ def compare(
         num_classes=num_classes,
         settings=settings,
     )
-    from hiresvit.data import sample_images
+    from hiresvit.data.preprocess import load_image, preprocess
+    from hiresvit.data.scenes import sample_images
     from hiresvit.evaluation import parity
     from hiresvit.evaluation.report import parity_table
-    from hiresvit.preprocess import load_image, preprocess
 
     pictures = [load_image(path) for path in image or ()]
     with ExitStack() as stack:
@@ -220,9 +220,9 @@ def run(
         settings=settings,
     )
     target = _overlay_name(image, output)
+    from hiresvit.data.preprocess import load_image
     from hiresvit.evaluation.report import shares_table, top_table
     from hiresvit.evaluation.tables import size_text
-    from hiresvit.preprocess import load_image
     from hiresvit.runtime.predictor import ClassifyResult, Predictor
 
     picture = load_image(image)
@@ -283,7 +283,7 @@ def evaluate(
         num_classes=num_classes,
         settings=settings,
     )
-    from hiresvit.data import HELD_OUT_COUNT, find_dataset
+    from hiresvit.data.scenes import HELD_OUT_COUNT, find_dataset
     from hiresvit.evaluation import accuracy
     from hiresvit.evaluation.report_int8 import accuracy_table
 

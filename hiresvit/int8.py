@@ -20,13 +20,13 @@ from hiresvit.calibration.audit import check_scales
 from hiresvit.calibration.calibrate import calibrate
 from hiresvit.calibration.collect import MEMORY_BYTES
 from hiresvit.calibration.fallback import check_drop, find_fallback
-from hiresvit.calibration.images import SCENES, Feeds, Pictures, find_pictures, open_pictures
 from hiresvit.calibration.observers import Method
 from hiresvit.calibration.qdq import Int8Report, calibration_tensors, quantize
 from hiresvit.calibration.sensitivity import Group, measure_sensitivity
 from hiresvit.calibration.sites import Policy, Site, find_sites, find_skips
 from hiresvit.calibration.table import CalibrationTable, graph_digest, load_table, require_match
-from hiresvit.data import Dataset, Scenes
+from hiresvit.data.pictures import SCENES, Feeds, Pictures, find_pictures, open_pictures
+from hiresvit.data.scenes import Dataset, Scenes
 from hiresvit.device.plan import EngineReport
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.evaluation.chart import bar_chart

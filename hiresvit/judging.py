@@ -13,9 +13,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from hiresvit.calibration.images import Pictures
 from hiresvit.calibration.sensitivity import Judge, Judgement, by_running
-from hiresvit.data import IGNORE, Dataset, Sample
+from hiresvit.data.pictures import Pictures
+from hiresvit.data.scenes import IGNORE, Dataset, Sample
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner

@@ -31,7 +31,8 @@ from hiresvit.bundle import (
     writing_bundle,
 )
 from hiresvit.calibration.qdq import MIN_OPSET
-from hiresvit.data import sample_images
+from hiresvit.data.preprocess import preprocess
+from hiresvit.data.scenes import sample_images
 from hiresvit.device.plan import EngineReport, Profile
 from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.latency import latency_report
@@ -55,7 +56,6 @@ from hiresvit.int8 import (
 )
 from hiresvit.models import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
-from hiresvit.preprocess import preprocess
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner

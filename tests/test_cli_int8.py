@@ -19,7 +19,7 @@ from tiny import tiny_spec
 
 from hiresvit.bundle import read_bundle
 from hiresvit.calibration.table import load_table
-from hiresvit.data import sample_images
+from hiresvit.data.scenes import sample_images
 from hiresvit.device.tensorrt_api import installed
 from hiresvit.export.contract import read_stamp, stamp
 

@@ -17,9 +17,9 @@ from tiny import CLASSES, tiny_spec
 
 from hiresvit import int8
 from hiresvit.calibration.calibrate import calibrate
-from hiresvit.calibration.images import Feeds, Pictures, open_pictures
 from hiresvit.calibration.observers import METHODS
-from hiresvit.data import sample_images
+from hiresvit.data.pictures import Feeds, Pictures, open_pictures
+from hiresvit.data.scenes import sample_images
 from hiresvit.device.plan import EngineReport
 from hiresvit.errors import ArtefactError, GateError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import compare_arrays

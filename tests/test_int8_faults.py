@@ -16,11 +16,11 @@ from tiny import export_once, simplify_once
 
 from hiresvit.calibration.calibrate import calibrate
 from hiresvit.calibration.fallback import check_drop
-from hiresvit.calibration.images import Feeds, open_pictures
 from hiresvit.calibration.qdq import calibration_tensors, quantize
 from hiresvit.calibration.sites import Site, find_sites
 from hiresvit.calibration.table import CalibrationTable, graph_digest, require_match
-from hiresvit.data import Scenes
+from hiresvit.data.pictures import Feeds, open_pictures
+from hiresvit.data.scenes import Scenes
 from hiresvit.errors import ArtefactError, GateError
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.judging import METRICS, Kept, Yardstick, references

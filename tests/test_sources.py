@@ -26,11 +26,11 @@ from hiresvit.bundle import (
     write_golden,
     write_manifest,
 )
+from hiresvit.data.preprocess import preprocess
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate, compare
 from hiresvit.models import MODELS, build_model
 from hiresvit.pipeline import ExportSettings, export_bundle
-from hiresvit.preprocess import preprocess
 from hiresvit.sources import graph_summary, inspect_source, open_source
 
 SPEC = tiny_spec()

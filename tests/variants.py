@@ -10,7 +10,8 @@ from graphs import Array, content
 from onnx import ModelProto
 from torch import nn
 
-from hiresvit.data import sample_images
+from hiresvit.data.preprocess import preprocess
+from hiresvit.data.scenes import sample_images
 from hiresvit.evaluation.parity import ParityReport, compare
 from hiresvit.export.contract import INPUT
 from hiresvit.export.cpu import for_cpu
@@ -20,7 +21,6 @@ from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.models import build_model, enliven, model_spec
 from hiresvit.models.fold import fold
-from hiresvit.preprocess import preprocess
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ModelSpec, Task

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data import Dataset, Sample
+from hiresvit.data.scenes import Dataset, Sample
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.runtime.predictor import ClassifyResult, Predictor, SegmentResult
 from hiresvit.runtime.runner import Runner

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiresvit.data import sample_images
+from hiresvit.data.preprocess import preprocess
+from hiresvit.data.scenes import sample_images
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.models.checkpoint import Layout, LoadReport, Shapes, load_weights
 from hiresvit.models.checkpoint_file import save_safetensors
 from hiresvit.models.zoo import MODELS as MODELS  # the registry, under the name that everybody uses
 from hiresvit.models.zoo import ModelEntry
-from hiresvit.preprocess import preprocess
 from hiresvit.spec import TASKS, ModelSpec, PreprocessSpec, Task
 
 DEFAULT_CLASSES: Mapping[Task, int] = {"classify": 1000, "segment": 19, "features": 0}
@@ -106,7 +106,7 @@ def create_model(
 
     Returns logits (B, classes) for ``classify``, logits (B, classes, H/s, W/s) at the head's own stride s, 4 or 8,
     for ``segment``, or the tuple of maps with strides 4, 8, 16, 32 (HIRI-ViT: 8, 16, 32, 64) for ``features``;
-    input (B, 3, H, W), normalised as `hiresvit.preprocess` does. ``imgsz`` is (H, W). Without ``weights`` they are
+    input (B, 3, H, W), normalised as `hiresvit.data.preprocess` does. ``imgsz`` is (H, W). Without ``weights`` they are
     drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and draws only that.
     ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``; `ModelEntry.overrides`
     names them. The model carries its `ModelSpec` as ``spec`` and, when weights were read, the `LoadReport` as

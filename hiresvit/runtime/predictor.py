@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.cityscapes import CITYSCAPES
+from hiresvit.data.labels import CITYSCAPES
+from hiresvit.data.preprocess import check_image, preprocess
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.preprocess import check_image, preprocess
 from hiresvit.runtime.runner import Runner
 from hiresvit.spec import ModelSpec
 

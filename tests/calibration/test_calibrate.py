@@ -26,13 +26,13 @@ from hiresvit.calibration.table import (
     preprocess_json,
     require_match,
 )
-from hiresvit.data import sample_images
+from hiresvit.data.preprocess import preprocess
+from hiresvit.data.scenes import sample_images
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.models import create_model, enliven, model_spec
 from hiresvit.models.fold import fold
-from hiresvit.preprocess import preprocess
 from hiresvit.spec import PreprocessSpec
 
 # Exact on small multiples of 1/8, so that whole arrays in numpy are the same to the bit.
@@ -206,9 +206,9 @@ def test_a_network_is_calibrated_in_every_way() -> None:
 PROGRAM = """
 import json, sys, onnx
 from hiresvit.calibration.calibrate import calibrate
-from hiresvit.data import sample_image
+from hiresvit.data.scenes import sample_image
 from hiresvit.export.child import peak_rss_bytes
-from hiresvit.preprocess import preprocess
+from hiresvit.data.preprocess import preprocess
 from hiresvit.spec import PreprocessSpec
 path, count, tensors = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 class Feeds:

@@ -29,13 +29,13 @@ from hiresvit.calibration.qdq import (
     scales_of,
 )
 from hiresvit.calibration.sites import Policy, Site, find_sites, find_skips
-from hiresvit.data import sample_images
+from hiresvit.data.preprocess import preprocess
+from hiresvit.data.scenes import sample_images
 from hiresvit.errors import ArtefactError, HiresvitError, IllegalGraphError, UsageError
 from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.contract import INPUT
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.preprocess import preprocess
 
 HALF = np.dtype(np.float16)
 # 53 layers of 8 bits each on random weights leave 26.5 dB; the rest is room for other versions and processors.

@@ -15,7 +15,8 @@ from tiny import tiny_simplified, tiny_spec
 from hiresvit.calibration.attention import find_attentions
 from hiresvit.calibration.qdq import Int8Report, quantize
 from hiresvit.calibration.sites import Policy, find_sites, find_skips
-from hiresvit.data import sample_images
+from hiresvit.data.preprocess import preprocess
+from hiresvit.data.scenes import sample_images
 from hiresvit.device.plan import EngineReport
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.errors import GateError
@@ -24,7 +25,6 @@ from hiresvit.export.contract import INPUT
 from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.int8 import require_fused
-from hiresvit.preprocess import preprocess
 
 pytestmark = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=f"needs TensorRT-RTX: {INSTALL_HINT}")
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hiresvit.data import Dataset, Sample, Scenes
+from hiresvit.data.scenes import Dataset, Sample, Scenes
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.evaluation.accuracy import Accuracy, confusion_matrix, evaluate, iou_per_class
 from hiresvit.runtime.predictor import Predictor, SegmentResult

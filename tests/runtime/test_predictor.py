@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hiresvit.cityscapes import CITYSCAPES
-from hiresvit.data import sample_image
+from hiresvit.data.labels import CITYSCAPES
+from hiresvit.data.preprocess import preprocess
+from hiresvit.data.scenes import sample_image
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.preprocess import preprocess
 from hiresvit.runtime.predictor import (
     ClassifyResult,
     Predictor,

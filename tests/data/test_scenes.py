@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hiresvit.data import sample_image, sample_images
+from hiresvit.data.preprocess import load_image
+from hiresvit.data.scenes import sample_image, sample_images
 from hiresvit.errors import UsageError
-from hiresvit.preprocess import load_image
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_a_seed_is_a_picture() -> None:

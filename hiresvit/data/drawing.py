@@ -1,6 +1,6 @@
 """Streets drawn from a seed: flat faces in space, painted from far to near, each of a class.
 
-Two uses: `hiresvit.data.sample_image`, a picture to compare graphs on, and `hiresvit.data.Scenes`, labelled pictures
+Two uses: `hiresvit.data.scenes.sample_image`, a picture to compare graphs on, and `hiresvit.data.scenes.Scenes`, labelled pictures
 to train and to measure on. The classes are Cityscapes', under Cityscapes' numbers.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hiresvit.cityscapes import CITYSCAPES
+from hiresvit.data.labels import CITYSCAPES
 
 CLASSES = ("road", "sidewalk", "building", "pole", "vegetation", "terrain", "sky", "person", "car")
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY, PERSON, CAR = map(list(CITYSCAPES).index, CLASSES)

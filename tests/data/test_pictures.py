@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny import tiny_spec
 
-from hiresvit.calibration.images import SCENE_SEED, Feeds, Pictures, open_pictures
-from hiresvit.data import HELD_OUT, sample_scene
+from hiresvit.data.pictures import SCENE_SEED, Feeds, Pictures, open_pictures
+from hiresvit.data.preprocess import preprocess
+from hiresvit.data.scenes import HELD_OUT, sample_scene
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.preprocess import preprocess
 
 SIZE = (64, 96)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data import sample_scene
+from hiresvit.data.preprocess import check_image, load_image, preprocess
+from hiresvit.data.scenes import sample_scene
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.preprocess import check_image, load_image, preprocess
 from hiresvit.spec import ModelSpec
 
 SCENES = "scenes"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hiresvit import street
-from hiresvit.cityscapes import CITYSCAPES
-from hiresvit.data import DATASETS, HELD_OUT, Scenes, find_dataset, sample_scene
+from hiresvit.data import drawing as street
+from hiresvit.data.labels import CITYSCAPES
+from hiresvit.data.scenes import DATASETS, HELD_OUT, Scenes, find_dataset, sample_scene
 from hiresvit.errors import UsageError
 
 NAMES = list(CITYSCAPES)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hiresvit import street
-from hiresvit.cityscapes import CITYSCAPES
+from hiresvit.data import drawing as street
+from hiresvit.data.labels import CITYSCAPES
 from hiresvit.errors import UsageError
 from hiresvit.spec import Task
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from hiresvit.data.preprocess import load_image, preprocess
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.preprocess import load_image, preprocess
 from hiresvit.spec import PreprocessSpec
 
 PLAIN = PreprocessSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
