@@ -23,7 +23,7 @@ from typing import Any
 from paper_numbers import with_table
 
 from hiresvit import list_models
-from hiresvit.bundle import read_bundle
+from hiresvit.bundle.folder import read_bundle
 from hiresvit.sources import graph_summary
 
 RESULTS = Path(__file__).parent / "results" / "graph_numbers.json"

@@ -22,7 +22,7 @@ from typing import Any
 from paper_numbers import with_table
 
 from hiresvit import list_models
-from hiresvit.bundle import read_bundle
+from hiresvit.bundle.folder import read_bundle
 from hiresvit.device.plan import read_sidecar
 
 RESULTS = Path(__file__).parent / "results" / "plan_numbers.json"

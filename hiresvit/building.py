@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiresvit.bundle import Role, read_bundle
+from hiresvit.bundle.folder import Role, read_bundle
 from hiresvit.device.plan import SUFFIXES, EngineReport, is_plan_file, sidecar_path
 from hiresvit.device.tensorrt_api import BACKENDS, TITLES, Backend, installed, load
 from hiresvit.errors import HiresvitError, UsageError

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from hiresvit.bundle import (
+from hiresvit.bundle.folder import (
     Bundle,
     FileEntry,
     Manifest,
@@ -25,7 +25,6 @@ from hiresvit.bundle import (
     Weights,
     file_entry,
     read_bundle,
-    sha256_file,
     write_golden,
     write_manifest,
     writing_bundle,
@@ -46,6 +45,7 @@ from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
 from hiresvit.export.simplify import simplify
+from hiresvit.files import sha256_file
 from hiresvit.int8 import (
     Int8Settings,
     check_sources,

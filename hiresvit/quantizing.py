@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import onnx
 
-from hiresvit.bundle import read_bundle
+from hiresvit.bundle.folder import read_bundle
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.contract import read_stamp, stamp
 from hiresvit.export.fp16 import to_fp16

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hiresvit.bundle import MANIFEST, Bundle, Role, read_bundle, read_golden
+from hiresvit.bundle.folder import MANIFEST, Bundle, Role, read_bundle, read_golden
 from hiresvit.device.plan import is_plan_file, read_sidecar
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.latency import Side, latency_report

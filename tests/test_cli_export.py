@@ -14,7 +14,7 @@ import pytest
 from conftest import TINY, Cli, Result, environment, hiresvit_command, run_program
 from PIL import Image
 
-from hiresvit.bundle import read_bundle
+from hiresvit.bundle.folder import read_bundle
 from hiresvit.device.tensorrt_api import installed
 from hiresvit.evaluation.parity import GATES
 

@@ -17,7 +17,7 @@ from PIL import Image
 from test_int8 import graphs as seven_convolutions
 from tiny import tiny_spec
 
-from hiresvit.bundle import read_bundle
+from hiresvit.bundle.folder import read_bundle
 from hiresvit.calibration.table import load_table
 from hiresvit.data.scenes import sample_images
 from hiresvit.device.tensorrt_api import installed

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from hiresvit import errors
-from hiresvit.bundle import Manifest, Role, file_entry, write_golden, write_manifest, writing_bundle
+from hiresvit.bundle.folder import Manifest, Role, file_entry, write_golden, write_manifest, writing_bundle
 from hiresvit.calibration.observers import METHODS
 from hiresvit.calibration.sites import RULES
 from hiresvit.errors import HiresvitError
@@ -232,7 +232,7 @@ def test_report_tables_have_every_key() -> None:
 def small_bundle(target: Path) -> Path:
     import numpy as np
 
-    from hiresvit.bundle import Weights
+    from hiresvit.bundle.folder import Weights
     from hiresvit.models import model_spec
     from hiresvit.spec import TensorSpec
 

@@ -19,7 +19,7 @@ from tiny import CLASSES, build_tiny, export_once, simplify_once, tiny_spec
 from torch import nn
 
 from hiresvit import pipeline
-from hiresvit.bundle import Bundle, read_bundle, read_golden
+from hiresvit.bundle.folder import Bundle, read_bundle, read_golden
 from hiresvit.device import tensorrt_api
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.errors import GateError, HiresvitError, UsageError

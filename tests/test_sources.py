@@ -18,14 +18,7 @@ from onnx import TensorProto, helper
 from tiny import CLASSES, build_tiny, export_once, simplify_once, tiny_spec
 
 from hiresvit import pipeline
-from hiresvit.bundle import (
-    Bundle,
-    Manifest,
-    file_entry,
-    read_golden,
-    write_golden,
-    write_manifest,
-)
+from hiresvit.bundle.folder import Bundle, Manifest, file_entry, read_golden, write_golden, write_manifest
 from hiresvit.data.preprocess import preprocess
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate, compare

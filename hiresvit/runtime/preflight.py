@@ -6,11 +6,11 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from hiresvit.bundle import sha256_file
 from hiresvit.device.cuda import Device
 from hiresvit.device.plan import PlanHeader, Sidecar, find_sidecar, read_header, read_sidecar, this_platform
 from hiresvit.device.tensorrt_api import TITLES, Backend
 from hiresvit.errors import ArtefactError
+from hiresvit.files import sha256_file
 
 # How packages that carry a library are called after it; the system's of a Jetson is called as the library is.
 _SUFFIXES = ("", "_cu12", "_cu13", "_cu12_bindings", "_cu13_bindings")

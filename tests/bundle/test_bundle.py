@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiresvit.bundle import (
+from hiresvit.bundle.folder import (
     Bundle,
     FileEntry,
     Manifest,
@@ -30,12 +30,12 @@ from hiresvit.bundle import (
     file_entry,
     read_bundle,
     read_golden,
-    sha256_file,
     write_golden,
     write_manifest,
     writing_bundle,
 )
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.files import sha256_file
 from hiresvit.spec import ModelSpec, PreprocessSpec, TensorSpec
 
 WEIGHTS = Weights("hrvit_b1.pth.tar", "ab" * 32)
@@ -292,7 +292,7 @@ def test_a_write_cut_off_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     """A child whose files may not grow over 64 KiB writes a golden pair of 400 KB into a bundle."""
     child = (
         "import sys, numpy as np; from pathlib import Path\n"
-        "from hiresvit.bundle import write_golden, writing_bundle\n"
+        "from hiresvit.bundle.folder import write_golden, writing_bundle\n"
         "from hiresvit.errors import HiresvitError\n"
         "array = np.zeros(100_000, np.float32)\n"
         "try:\n"
