@@ -45,9 +45,9 @@ from hiresvit.data.pictures import SCENES, Feeds, open_pictures
 from hiresvit.data.scenes import Scenes
 from hiresvit.errors import BuildError, IllegalGraphError
 from hiresvit.evaluation.accuracy import evaluate
-from hiresvit.export.child import peak_rss_bytes, run_child
 from hiresvit.export.engine import build_engine
 from hiresvit.export.fp16 import to_fp16
+from hiresvit.process import peak_rss_bytes, run_child
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.spec import ModelSpec
 

@@ -37,7 +37,6 @@ from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare, enforce
 from hiresvit.evaluation.ranges import activation_ranges
-from hiresvit.export.child import trim_memory
 from hiresvit.export.contract import INPUT, stamp
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
@@ -56,6 +55,7 @@ from hiresvit.int8 import (
 )
 from hiresvit.models import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
+from hiresvit.process import trim_memory
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner

@@ -59,7 +59,7 @@ def test_imports_go_down(path: Path) -> None:
 
 
 def test_a_sibling_would_be_noticed() -> None:
-    found = imported(ast.parse("def f():\n    from hiresvit.export.child import run_child\n"))
+    found = imported(ast.parse("def f():\n    from hiresvit.process import run_child\n"))
     assert [part_of(module) for module in found] == ["export"]
     assert LEVEL["export"] == LEVEL["runtime"], "so runtime importing export fails the test above"
 

@@ -26,8 +26,8 @@ from hiresvit.calibration.observers import BINS, histogram
 from hiresvit.calibration.sites import static_shapes
 from hiresvit.calibration.table import graph_digest
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.export.child import trim_memory
 from hiresvit.files import atomic_path, naming_target
+from hiresvit.process import trim_memory
 from hiresvit.runtime.runner import check_feeds, check_threads
 from hiresvit.spec import TensorSpec
 

@@ -28,7 +28,6 @@ from hiresvit.export._engine_config import (
     runs_on,
     save_timing_cache,
 )
-from hiresvit.export.child import peak_rss_bytes
 from hiresvit.export.layers import (
     Kernel,
     count_kinds,
@@ -37,6 +36,7 @@ from hiresvit.export.layers import (
     parse_memory,
     realised_precision,
 )
+from hiresvit.process import peak_rss_bytes
 from hiresvit.spec import TensorSpec
 
 Report = Callable[[str, float], None]

@@ -13,8 +13,8 @@ import onnxruntime
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from hiresvit.export.child import run_child
 from hiresvit.export.rewrites import rewrite
+from hiresvit.process import run_child
 
 # Folding constants reorders a few float32 operations; anything beyond that is a wrong graph. Relative to the
 # largest output: reordering costs about 1e-6, a lost bias or a swapped axis 1e-2 and more.

@@ -207,7 +207,7 @@ PROGRAM = """
 import json, sys, onnx
 from hiresvit.calibration.calibrate import calibrate
 from hiresvit.data.scenes import sample_image
-from hiresvit.export.child import peak_rss_bytes
+from hiresvit.process import peak_rss_bytes
 from hiresvit.data.preprocess import preprocess
 from hiresvit.spec import PreprocessSpec
 path, count, tensors = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])

@@ -471,7 +471,7 @@ PROGRAM = """
 import sys, numpy as np
 from graphs import build
 from hiresvit.calibration.collect import collect
-from hiresvit.export.child import peak_rss_bytes
+from hiresvit.process import peak_rss_bytes
 steps = "\\n".join(f"t{{k + 1}} = {{'Neg' if k % 2 else 'Sigmoid'}}(t{{k}})" for k in range({chain}))
 model = build("g (float[1,4,512,1024] t0) => (float[1,4,512,1024] t{chain}) {{ " + steps + "}}")
 class Feeds:

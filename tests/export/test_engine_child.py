@@ -12,8 +12,8 @@ import pytest
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed, load, make_log
 from hiresvit.errors import BuildError
 from hiresvit.export._engine_child import Said, make_monitor, make_recorder, parse_dump
-from hiresvit.export.child import run_child
 from hiresvit.export.engine import BuildSettings, _request
+from hiresvit.process import run_child
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
 

@@ -19,7 +19,6 @@ from graphs import build, content, noise
 from onnx import ModelProto
 
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
-from hiresvit.export.child import run_child
 from hiresvit.export.layers import (
     Kernel,
     count_kinds,
@@ -28,6 +27,7 @@ from hiresvit.export.layers import (
     parse_memory,
     realised_precision,
 )
+from hiresvit.process import run_child
 from hiresvit.spec import TensorSpec
 
 FOLDER = Path(__file__).parents[1] / "golden"

@@ -26,13 +26,13 @@ from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
 from hiresvit.device.tensorrt_api import installed
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.export.child import run_child
 from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.graph_view import schema_of
 from hiresvit.export.legality import RULES, Finding, find_problems
 from hiresvit.export.targets import TARGETS
 from hiresvit.models import MODELS
+from hiresvit.process import run_child
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
 

@@ -14,8 +14,8 @@ from onnx import ModelProto
 from tiny import tiny_graph, tiny_simplified, tiny_spec
 
 from hiresvit.export import simplify as simplify_module
-from hiresvit.export.child import ChildResult, run_child
 from hiresvit.export.simplify import TOLERANCE, SimplifyReport, simplify
+from hiresvit.process import ChildResult, run_child
 
 SPEC = tiny_spec()
 

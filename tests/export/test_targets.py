@@ -21,7 +21,6 @@ from rtx_builds import build as build_with_rtx
 
 from hiresvit.device.tensorrt_api import installed, load
 from hiresvit.errors import UsageError
-from hiresvit.export.child import run_child
 from hiresvit.export.onnx import DEFAULT_OPSET
 from hiresvit.export.targets import (
     ARRIVED,
@@ -35,6 +34,7 @@ from hiresvit.export.targets import (
     TYPES,
     find_target,
 )
+from hiresvit.process import run_child
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
 # What the models of every family export, in FP16 and INT8 (test_legality.py holds the rules against such graphs).

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hiresvit.errors import HiresvitError
-from hiresvit.export.child import ChildResult, peak_rss_bytes, run_child
+from hiresvit.process import ChildResult, peak_rss_bytes, run_child
 
 
 def test_lines_arrive_in_order_and_without_newline() -> None:
@@ -127,7 +127,7 @@ def test_no_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_peak_rss_is_the_childs_own_and_not_its_parents() -> None:
     ballast = b"\1" * (200 << 20)
-    code = "from hiresvit.export.child import peak_rss_bytes; print(peak_rss_bytes())"
+    code = "from hiresvit.process import peak_rss_bytes; print(peak_rss_bytes())"
     lines: list[str] = []
     run_child(["-c", code], on_line=lines.append)
     assert peak_rss_bytes() > len(ballast)
@@ -137,7 +137,7 @@ def test_peak_rss_is_the_childs_own_and_not_its_parents() -> None:
 
 def test_peak_rss_remembers_what_was_freed() -> None:
     code = """
-from hiresvit.export.child import peak_rss_bytes
+from hiresvit.process import peak_rss_bytes
 ballast = b"1" * (150 << 20)
 del ballast
 print(peak_rss_bytes())
