@@ -12,10 +12,10 @@ from hiresvit.device.tensorrt_api import BACKENDS, TITLES, Backend, installed, l
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export._engine_config import find_capabilities
 from hiresvit.export.engine import BuildSettings, build_engine, check_settings
-from hiresvit.export.graph_file import load_graph
 from hiresvit.export.profiles import check_profiles
 from hiresvit.export.trtexec import ALWAYS_TYPED, trtexec_line
 from hiresvit.files import naming_target
+from hiresvit.graph.file import load_graph
 from hiresvit.runtime.preflight import installed_version
 
 # The graphs of a bundle that a plan is made from, the one that is taken first.

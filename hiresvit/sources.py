@@ -17,9 +17,9 @@ from hiresvit.device.plan import is_plan_file, read_sidecar
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.latency import Side, latency_report
 from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
-from hiresvit.export.attentions import count_attentions
 from hiresvit.export.contract import input_spec, output_specs, read_stamp
 from hiresvit.export.deployed import Deployed
+from hiresvit.graph.attentions import count_attentions
 from hiresvit.models import MODELS, create_model, enliven, find_model
 from hiresvit.runtime.preflight import check_file
 from hiresvit.runtime.runner import Casting, Runner, open_runner

@@ -12,9 +12,9 @@ from onnx import ModelProto
 
 from hiresvit.calibration.sites import Policy
 from hiresvit.errors import UsageError
-from hiresvit.export import attentions
 from hiresvit.export.attention_rules import POINTS, why_not_fused
 from hiresvit.export.attention_rules import Attention as Found
+from hiresvit.graph import attentions
 
 KEPT = "a part of its module is kept in FP16"
 OUTPUT = "its result is the graph's"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from hiresvit.errors import UsageError
-from hiresvit.export.shapes import infer_tensors, module_of, sizes_of
+from hiresvit.graph.shapes import infer_tensors, module_of, sizes_of
 
 SITE_OPS = ("Conv", "Gemm", "MatMul")
 

@@ -1,6 +1,6 @@
 """Which attentions TensorRT computes in one kernel, and in words why not the others.
 
-What TensorRT-RTX 1.7 takes was measured: tests/export/test_attentions.py builds each case, and each was also built for
+What TensorRT-RTX 1.7 takes was measured: tests/graph/test_attentions.py builds each case, and each was also built for
 compute capabilities 7.5 (which has no FP32 products at all), 8.0, 8.6, 8.9 and 12.0, with the same outcome. What
 TensorRT 10 promises stands apart: its guide is narrower, and was not run here.
 """

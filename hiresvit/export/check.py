@@ -26,16 +26,16 @@ from hiresvit.errors import (
     UsageError,
 )
 from hiresvit.export.attention_rules import Attention, why_not_fused
-from hiresvit.export.attentions import Explained, explain_attentions, find_attentions
 from hiresvit.export.engine import DEFAULTS, BuildSettings, build_engine
-from hiresvit.export.graph_file import load_graph, load_weights
-from hiresvit.export.graph_view import View, in_order, look
 from hiresvit.export.layers import Kernel
 from hiresvit.export.legality import Finding, problems_of
 from hiresvit.export.profiles import check_profiles
 from hiresvit.export.realised import Realised, check_requirement, parse_requirement, realise
-from hiresvit.export.shapes import Shapes
 from hiresvit.export.targets import RTX, Target
+from hiresvit.graph.attentions import Explained, explain_attentions, find_attentions
+from hiresvit.graph.file import load_graph, load_weights
+from hiresvit.graph.index import View, in_order, look
+from hiresvit.graph.shapes import Shapes
 
 _RTX: Backend = "tensorrt_rtx"
 _DAMAGED = ("operands", "invalid")  # the rules that find what nothing else can be said of

@@ -19,10 +19,10 @@ from hiresvit import errors
 from hiresvit.device.plan import EngineReport, Profile, Sidecar, sidecar_path, write_sidecar
 from hiresvit.device.tensorrt_api import TITLES, Backend, find_backend
 from hiresvit.errors import BuildError, HiresvitError, UsageError
-from hiresvit.export.attentions import count_attentions
-from hiresvit.export.graph_file import file_digest, load_graph
 from hiresvit.export.profiles import check_profiles
 from hiresvit.files import atomic_path, naming_target, refuse_existing
+from hiresvit.graph.attentions import count_attentions
+from hiresvit.graph.file import file_digest, load_graph
 from hiresvit.process import run_child
 
 HardwareLevel = Literal["ampere+", "same"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
 from hiresvit.export.fp16_typing import MAX_TERMS
-from hiresvit.export.graph_view import Rule, Spot, View, attributes
+from hiresvit.graph.index import Rule, Spot, View, attributes
 
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)

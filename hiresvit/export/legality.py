@@ -16,7 +16,12 @@ from typing import Any
 import onnx
 from onnx import ModelProto, NodeProto
 
-from hiresvit.export.graph_view import (
+from hiresvit.export.hazards import HAZARDS
+from hiresvit.export.qdq_rules import QDQ_RULES
+from hiresvit.export.targets import ARRIVED, HOST_INPUTS, HOST_OPS, NVIDIA_OPS, Target
+from hiresvit.export.type_rules import TYPE_RULES
+from hiresvit.export.validity import VALIDITY_RULES
+from hiresvit.graph.index import (
     OWN_DOMAINS,
     Level,
     Rule,
@@ -29,11 +34,6 @@ from hiresvit.export.graph_view import (
     printable,
     schema_of,
 )
-from hiresvit.export.hazards import HAZARDS
-from hiresvit.export.qdq_rules import QDQ_RULES
-from hiresvit.export.targets import ARRIVED, HOST_INPUTS, HOST_OPS, NVIDIA_OPS, Target
-from hiresvit.export.type_rules import TYPE_RULES
-from hiresvit.export.validity import VALIDITY_RULES
 
 MAX_RANK = 8
 """Axes that a tensor may have in TensorRT."""

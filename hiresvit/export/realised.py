@@ -16,8 +16,8 @@ from onnx import ModelProto
 
 from hiresvit.errors import GateError, UsageError
 from hiresvit.export.layers import Kernel
-from hiresvit.export.products import PRODUCTS, Products, find_products
-from hiresvit.export.shapes import Shapes, module_of, name_of
+from hiresvit.graph.products import PRODUCTS, Products, find_products
+from hiresvit.graph.shapes import Shapes, module_of, name_of
 
 _BITS = {"int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
 # FP32 by design: an FP16 graph has casts around them, which their kernels take in (see `fp16.ISLAND_OPS`).

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from onnx import NodeProto
 from onnx.defs import OpSchema
 
-from hiresvit.export.graph_view import NUMBERS, OWN_DOMAINS, Rule, Spot, View, schema_of, shown
 from hiresvit.export.targets import DOUBTFUL, TYPES
+from hiresvit.graph.index import NUMBERS, OWN_DOMAINS, Rule, Spot, View, schema_of, shown
 
 _VARIADIC = OpSchema.FormalParameterOption.Variadic
 _UINT8_READERS = frozenset({"Cast", "Equal", "Shape", "Size"})

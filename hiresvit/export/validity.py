@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 from onnx import NodeProto
 
-from hiresvit.export.graph_view import OWN_DOMAINS, Rule, Spot, View, attributes, names_read, schema_of
+from hiresvit.graph.index import OWN_DOMAINS, Rule, Spot, View, attributes, names_read, schema_of
 
 _BROADCAST = (
     "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Where Xor"

@@ -26,11 +26,11 @@ from variants import Chain, make_chain, parity
 from hiresvit.device.plan import EngineReport
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.evaluation.parity import GATES, check_gate
-from hiresvit.export.attentions import count_attentions
 from hiresvit.export.engine import build_engine
 from hiresvit.export.legality import find_problems
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.targets import TARGETS
+from hiresvit.graph.attentions import count_attentions
 from hiresvit.models import MODELS, build_model, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.models.hrvit_block import Attention

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hiresvit.export.attentions import count_attentions
+from hiresvit.graph.attentions import count_attentions
 
 CONSTANTS: dict[str, np.ndarray[Any, Any]] = {
     "c": np.ones((), np.float16),

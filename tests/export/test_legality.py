@@ -28,9 +28,9 @@ from hiresvit.device.tensorrt_api import installed
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.export.graph_view import schema_of
 from hiresvit.export.legality import RULES, Finding, find_problems
 from hiresvit.export.targets import TARGETS
+from hiresvit.graph.index import schema_of
 from hiresvit.models import MODELS
 from hiresvit.process import run_child
 

@@ -12,10 +12,10 @@ import pytest
 from graphs import build, content, copied
 from onnx import ModelProto, helper
 
-from hiresvit.export.graph_view import look
 from hiresvit.export.legality import Finding, find_problems
 from hiresvit.export.targets import TARGETS
 from hiresvit.export.validity import invalid
+from hiresvit.graph.index import look
 
 F16 = np.float16
 ROWS = "(float16[4,16] x) => (float16[4,16] y)"

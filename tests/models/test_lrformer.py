@@ -23,9 +23,9 @@ from official import check_map, image, keys_of, weights_of
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
-from hiresvit.export.attentions import count_attentions
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
+from hiresvit.graph.attentions import count_attentions
 from hiresvit.models import MODELS, create_model, lrformer, lrformer_block, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.models.lrformer import VARIANTS, KeyConvs, LRFormer, LRFormerConfig

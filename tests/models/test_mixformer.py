@@ -24,9 +24,9 @@ from official import ATOL, check_map, image, keys_of, weights_of
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
-from hiresvit.export.attentions import count_attentions
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
+from hiresvit.graph.attentions import count_attentions
 from hiresvit.models import create_model, model_spec
 from hiresvit.models.checkpoint import LoadReport
 from hiresvit.models.fold import fold

@@ -15,8 +15,8 @@ from onnx import ModelProto
 from test_layers import compiled, needs_rtx
 
 from hiresvit.export.attention_rules import BARRIERS, HARMLESS, POINTS, Attention, why_not_fused
-from hiresvit.export.attentions import count_attentions, explain_attentions, find_attentions
 from hiresvit.export.layers import Kernel
+from hiresvit.graph.attentions import count_attentions, explain_attentions, find_attentions
 
 Case = tuple[ModelProto, str | None]
 """A graph with one attention, and what is said against fusing it."""

@@ -12,7 +12,7 @@ from graphs import build, content, noise
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from hiresvit.errors import HiresvitError
-from hiresvit.export.graph_file import file_digest, load_graph, load_weights
+from hiresvit.graph.file import file_digest, load_graph, load_weights
 
 WEIGHTS = {"w": noise(8, 300), "v": noise(300, 8)}
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto
 
-from hiresvit.export.graph_view import OWN_DOMAINS, graphs_of
-from hiresvit.export.shapes import (
+from hiresvit.graph.index import OWN_DOMAINS, graphs_of
+from hiresvit.graph.shapes import (
     Shapes,
     Tensors,
     attributes_of,

@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto
 
 from hiresvit.export.attention_rules import BARRIERS, HARMLESS, POINTS, Attention, why_not_fused
 from hiresvit.export.layers import Kernel
-from hiresvit.export.shapes import (
+from hiresvit.graph.shapes import (
     Product,
     Shapes,
     Tensors,

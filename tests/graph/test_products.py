@@ -10,7 +10,7 @@ import pytest
 from graphs import build
 from onnx import ModelProto
 
-from hiresvit.export.products import find_products
+from hiresvit.graph.products import find_products
 
 
 def graph(body: str, inputs: str, outputs: str, opset: int = 20, **weights: Any) -> ModelProto:
