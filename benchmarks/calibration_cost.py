@@ -43,9 +43,9 @@ from hiresvit.calibration.qdq import calibration_tensors, quantize
 from hiresvit.calibration.sites import SITE_OPS, find_sites
 from hiresvit.data.pictures import SCENES, Feeds, open_pictures
 from hiresvit.data.scenes import Scenes
+from hiresvit.engine.build import build_engine
 from hiresvit.errors import BuildError, IllegalGraphError
 from hiresvit.evaluation.accuracy import evaluate
-from hiresvit.export.engine import build_engine
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.process import peak_rss_bytes, run_child
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner

@@ -13,11 +13,11 @@ from hiresvit.version import __version__
 if TYPE_CHECKING:
     from hiresvit.calibration.calibrate import calibrate
     from hiresvit.calibration.qdq import quantize
+    from hiresvit.engine.build import build_engine
     from hiresvit.evaluation.accuracy import evaluate
     from hiresvit.evaluation.latency import measure_latency
     from hiresvit.evaluation.parity import compare
     from hiresvit.export.check import check_graph
-    from hiresvit.export.engine import build_engine
     from hiresvit.export.fp16 import to_fp16
     from hiresvit.export.onnx import export_onnx
     from hiresvit.export.simplify import simplify
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hiresvit.runtime.runner import open_runner
 
 _VERBS = {
-    "build_engine": "hiresvit.export.engine",
+    "build_engine": "hiresvit.engine.build",
     "calibrate": "hiresvit.calibration.calibrate",
     "check_graph": "hiresvit.export.check",
     "compare": "hiresvit.evaluation.parity",

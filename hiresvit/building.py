@@ -9,11 +9,11 @@ from pathlib import Path
 from hiresvit.bundle.folder import Role, read_bundle
 from hiresvit.device.plan import SUFFIXES, EngineReport, is_plan_file, sidecar_path
 from hiresvit.device.tensorrt_api import BACKENDS, TITLES, Backend, installed, load
+from hiresvit.engine.build import BuildSettings, build_engine, check_settings
+from hiresvit.engine.config import find_capabilities
+from hiresvit.engine.profiles import check_profiles
+from hiresvit.engine.trtexec import ALWAYS_TYPED, trtexec_line
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.export._engine_config import find_capabilities
-from hiresvit.export.engine import BuildSettings, build_engine, check_settings
-from hiresvit.export.profiles import check_profiles
-from hiresvit.export.trtexec import ALWAYS_TYPED, trtexec_line
 from hiresvit.files import naming_target
 from hiresvit.graph.file import load_graph
 from hiresvit.runtime.preflight import installed_version

@@ -163,8 +163,8 @@ def parse_build(
     *, shapes: list[str] | None, workspace: float | None = None, sm: str | None = None, **rest: Any
 ) -> Any:
     """`BuildSettings` from what was typed. Raises UsageError on texts that cannot be read."""
-    from hiresvit.export.engine import BuildSettings
-    from hiresvit.export.profiles import parse_shapes
+    from hiresvit.engine.build import BuildSettings
+    from hiresvit.engine.profiles import parse_shapes
 
     if (
         workspace is not None and not 1 <= workspace * 2**20 < 2**60

@@ -179,7 +179,7 @@ def _try_onnxruntime(graph: Path) -> str:
 
 
 def _try_build(graph: Path, backend: Backend) -> str:
-    from hiresvit.export.engine import BuildSettings, build_engine
+    from hiresvit.engine.build import BuildSettings, build_engine
 
     if not installed(backend):
         raise MissingDependency("not installed")

@@ -33,6 +33,7 @@ from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
 from hiresvit.device.plan import EngineReport, Profile
+from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare, enforce
@@ -40,7 +41,6 @@ from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.contract import INPUT, stamp
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
-from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
 from hiresvit.export.simplify import simplify

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from onnx import ModelProto
 
 from hiresvit.calibration.sites import Policy
+from hiresvit.engine.fusion import POINTS, why_not_fused
+from hiresvit.engine.fusion import Attention as Found
 from hiresvit.errors import UsageError
-from hiresvit.export.attention_rules import POINTS, why_not_fused
-from hiresvit.export.attention_rules import Attention as Found
 from hiresvit.graph import attentions
 
 KEPT = "a part of its module is kept in FP16"

@@ -16,6 +16,11 @@ from onnx import ModelProto, NodeProto
 
 from hiresvit.device.plan import EngineReport, read_sidecar
 from hiresvit.device.tensorrt_api import INSTALL_HINT, Backend, installed
+from hiresvit.engine.build import DEFAULTS, BuildSettings, build_engine
+from hiresvit.engine.fusion import Attention, why_not_fused
+from hiresvit.engine.kernels import Kernel
+from hiresvit.engine.precision import Realised, check_requirement, parse_requirement, realise
+from hiresvit.engine.profiles import check_profiles
 from hiresvit.errors import (
     BuilderRefusal,
     BuildError,
@@ -25,12 +30,7 @@ from hiresvit.errors import (
     MissingDependency,
     UsageError,
 )
-from hiresvit.export.attention_rules import Attention, why_not_fused
-from hiresvit.export.engine import DEFAULTS, BuildSettings, build_engine
-from hiresvit.export.layers import Kernel
 from hiresvit.export.legality import Finding, problems_of
-from hiresvit.export.profiles import check_profiles
-from hiresvit.export.realised import Realised, check_requirement, parse_requirement, realise
 from hiresvit.export.targets import RTX, Target
 from hiresvit.graph.attentions import Explained, explain_attentions, find_attentions
 from hiresvit.graph.file import load_graph, load_weights

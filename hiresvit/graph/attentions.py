@@ -15,8 +15,8 @@ from itertools import pairwise
 
 from onnx import ModelProto, NodeProto
 
-from hiresvit.export.attention_rules import BARRIERS, HARMLESS, POINTS, Attention, why_not_fused
-from hiresvit.export.layers import Kernel
+from hiresvit.engine.fusion import BARRIERS, HARMLESS, POINTS, Attention, why_not_fused
+from hiresvit.engine.kernels import Kernel
 from hiresvit.graph.shapes import (
     Product,
     Shapes,

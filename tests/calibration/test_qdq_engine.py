@@ -19,10 +19,10 @@ from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
 from hiresvit.device.plan import EngineReport
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
+from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import GateError
 from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.contract import INPUT
-from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.int8 import require_fused
 

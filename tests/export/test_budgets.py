@@ -25,8 +25,8 @@ from variants import Chain, make_chain, parity
 
 from hiresvit.device.plan import EngineReport
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
+from hiresvit.engine.build import build_engine
 from hiresvit.evaluation.parity import GATES, check_gate
-from hiresvit.export.engine import build_engine
 from hiresvit.export.legality import find_problems
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.targets import TARGETS

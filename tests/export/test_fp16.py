@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
+from hiresvit.engine.build import BuildSettings, build_engine
+from hiresvit.engine.profiles import parse_shapes
 from hiresvit.errors import HiresvitError, IllegalGraphError, UsageError
-from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import ISLAND_OPS, ValueLoss, to_fp16
-from hiresvit.export.profiles import parse_shapes
 from hiresvit.process import run_child
 
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64

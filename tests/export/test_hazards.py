@@ -12,7 +12,7 @@ from graphs import build, content
 from onnx import ModelProto
 
 from hiresvit.device.tensorrt_api import installed
-from hiresvit.export.engine import BuildSettings, build_engine
+from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.export.legality import Finding, find_problems
 from hiresvit.export.targets import TARGETS
 

@@ -25,8 +25,8 @@ from variants import chain
 from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
 from hiresvit.device.tensorrt_api import installed
+from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.export.engine import BuildSettings, build_engine
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.legality import RULES, Finding, find_problems
 from hiresvit.export.targets import TARGETS

@@ -14,8 +14,8 @@ from graphs import build
 from onnx import ModelProto
 from test_layers import compiled, needs_rtx
 
-from hiresvit.export.attention_rules import BARRIERS, HARMLESS, POINTS, Attention, why_not_fused
-from hiresvit.export.layers import Kernel
+from hiresvit.engine.fusion import BARRIERS, HARMLESS, POINTS, Attention, why_not_fused
+from hiresvit.engine.kernels import Kernel
 from hiresvit.graph.attentions import count_attentions, explain_attentions, find_attentions
 
 Case = tuple[ModelProto, str | None]

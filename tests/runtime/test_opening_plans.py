@@ -118,7 +118,7 @@ def test_options_that_do_not_apply(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plan of the real TensorRT-RTX, y = x + x."""
-    from hiresvit.export.engine import build_engine
+    from hiresvit.engine.build import build_engine
 
     folder = tmp_path_factory.mktemp("real")
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, [1, 64]) for name in ("x", "y")]

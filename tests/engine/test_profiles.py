@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from graphs import build
 
+from hiresvit.engine.profiles import check_profiles, input_shapes, parse_shapes
 from hiresvit.errors import UsageError
-from hiresvit.export.profiles import check_profiles, input_shapes, parse_shapes
 
 GRAPH = Path("g.onnx")
 MODEL = build("g (float[N,3,H,8] x, float[2] s) => (float[N,3,H,8] y) { y = Relu(x) }")

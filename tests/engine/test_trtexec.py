@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hiresvit.device.tensorrt_api import Backend
-from hiresvit.export.engine import DEFAULTS, BuildSettings
-from hiresvit.export.profiles import parse_shapes
-from hiresvit.export.trtexec import trtexec_line
+from hiresvit.engine.build import DEFAULTS, BuildSettings
+from hiresvit.engine.profiles import parse_shapes
+from hiresvit.engine.trtexec import trtexec_line
 
 EVERY: list[tuple[Backend, int]] = [("tensorrt", 10), ("tensorrt", 11), ("tensorrt_rtx", 1)]
 COMMON = ["--onnx=my graph.onnx", "--saveEngine=g.plan", "--skipInference", "--profilingVerbosity=detailed"]

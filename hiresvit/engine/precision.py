@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from onnx import ModelProto
 
+from hiresvit.engine.kernels import Kernel
 from hiresvit.errors import GateError, UsageError
-from hiresvit.export.layers import Kernel
 from hiresvit.graph.products import PRODUCTS, Products, find_products
 from hiresvit.graph.shapes import Shapes, module_of, name_of
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hiresvit.device.tensorrt_api import Backend
 
 if TYPE_CHECKING:
-    from hiresvit.export.engine import BuildSettings
+    from hiresvit.engine.build import BuildSettings
 
 PROGRAMS: dict[Backend, str] = {"tensorrt": "trtexec", "tensorrt_rtx": "tensorrt_rtx"}
 # What is strongly typed from this version on needs no flag to say so; precision flags are gone there.

@@ -1,4 +1,4 @@
-"""The builder's process, run by `engine.build_engine`: ``python -m hiresvit.export._engine_child REQUEST``.
+"""The builder's process, run by `engine.build_engine`: ``python -m hiresvit.engine._build_child REQUEST``.
 
 REQUEST is JSON: `engine.BuildSettings`, graph, plan and the parent's process id. Each line of stdout is a JSON
 object: ``{"phase", "fraction"}`` many times, then ``{"result"}`` or ``{"error", "message"}`` once. The builder's
@@ -20,15 +20,8 @@ from typing import Any
 from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
 from hiresvit.device.plan import this_platform
-from hiresvit.errors import BuilderRefusal, BuildError, HiresvitError, IllegalGraphError, MissingDependency
-from hiresvit.export._engine_config import (
-    load_timing_cache,
-    make_config,
-    read_config,
-    runs_on,
-    save_timing_cache,
-)
-from hiresvit.export.layers import (
+from hiresvit.engine.config import load_timing_cache, make_config, read_config, runs_on, save_timing_cache
+from hiresvit.engine.kernels import (
     Kernel,
     count_kinds,
     parse_inspector,
@@ -36,6 +29,7 @@ from hiresvit.export.layers import (
     parse_memory,
     realised_precision,
 )
+from hiresvit.errors import BuilderRefusal, BuildError, HiresvitError, IllegalGraphError, MissingDependency
 from hiresvit.process import peak_rss_bytes
 from hiresvit.spec import TensorSpec
 

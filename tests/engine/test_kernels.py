@@ -19,7 +19,7 @@ from graphs import build, content, noise
 from onnx import ModelProto
 
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
-from hiresvit.export.layers import (
+from hiresvit.engine.kernels import (
     Kernel,
     count_kinds,
     parse_inspector,

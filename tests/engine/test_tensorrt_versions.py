@@ -20,9 +20,9 @@ from test_fake_tensorrt import save_relu
 from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
 from hiresvit.device.cuda import Device
+from hiresvit.engine import _build_child as _engine_child
+from hiresvit.engine._build_child import Report
 from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError, MissingDependency, UsageError
-from hiresvit.export import _engine_child
-from hiresvit.export._engine_child import Report
 
 PACKAGE = Path(_engine_child.__file__).parents[1]
 OURS = (

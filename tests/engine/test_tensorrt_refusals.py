@@ -17,6 +17,7 @@ from test_tensorrt_versions import FULL, everything, make_fake, plain, replay
 from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
 from hiresvit.device.cuda import Device
+from hiresvit.engine import _build_child as _engine_child
 from hiresvit.errors import (
     ArtefactError,
     BuilderRefusal,
@@ -26,7 +27,6 @@ from hiresvit.errors import (
     MissingDependency,
     UsageError,
 )
-from hiresvit.export import _engine_child
 
 RTX = [name for name in NAMES if name not in FULL]
 

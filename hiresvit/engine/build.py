@@ -18,8 +18,8 @@ from typing import Any, Literal
 from hiresvit import errors
 from hiresvit.device.plan import EngineReport, Profile, Sidecar, sidecar_path, write_sidecar
 from hiresvit.device.tensorrt_api import TITLES, Backend, find_backend
+from hiresvit.engine.profiles import check_profiles
 from hiresvit.errors import BuildError, HiresvitError, UsageError
-from hiresvit.export.profiles import check_profiles
 from hiresvit.files import atomic_path, naming_target, refuse_existing
 from hiresvit.graph.attentions import count_attentions
 from hiresvit.graph.file import file_digest, load_graph
@@ -29,7 +29,7 @@ HardwareLevel = Literal["ampere+", "same"]
 OPT_LEVELS = range(6)
 AUX_STREAMS = range(128)
 
-_BUILDER = "hiresvit.export._engine_child"
+_BUILDER = "hiresvit.engine._build_child"
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed, load, make_log
+from hiresvit.engine._build_child import Said, make_monitor, make_recorder, parse_dump
+from hiresvit.engine.build import BuildSettings, _request
 from hiresvit.errors import BuildError
-from hiresvit.export._engine_child import Said, make_monitor, make_recorder, parse_dump
-from hiresvit.export.engine import BuildSettings, _request
 from hiresvit.process import run_child
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
@@ -80,7 +80,7 @@ def test_an_orphan_stops_and_writes_no_plan(tmp_path: Path) -> None:
     request["parent"] = 1 << 30  # no such process
     lines: list[dict[str, Any]] = []
     run_child(
-        ["-m", "hiresvit.export._engine_child", json.dumps(request)],
+        ["-m", "hiresvit.engine._build_child", json.dumps(request)],
         on_line=lambda line: lines.append(json.loads(line)),
     )
     assert lines[-1]["error"] == "BuildError"

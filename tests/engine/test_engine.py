@@ -19,10 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hiresvit.device.plan import EngineReport, read_header, read_sidecar
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed, load
+from hiresvit.engine import build as engine
+from hiresvit.engine.build import BuildSettings, build_engine
+from hiresvit.engine.kernels import count_kinds, parse_layers
 from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError, MissingDependency, UsageError
-from hiresvit.export import engine
-from hiresvit.export.engine import BuildSettings, build_engine
-from hiresvit.export.layers import count_kinds, parse_layers
 from hiresvit.spec import TensorSpec
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rtx_layers.txt"
@@ -436,7 +436,7 @@ def record() -> None:
     """Write the layer list and memory lines of `save_network`'s plan, built with one auxiliary stream."""
     import tempfile
 
-    from hiresvit.export import _engine_child as child
+    from hiresvit.engine import _build_child as child
 
     trt = load("tensorrt_rtx")
     said = child.listen(trt)
@@ -445,7 +445,7 @@ def record() -> None:
         request = engine._request(graph, Path(), BuildSettings(max_aux_streams=1), "tensorrt_rtx")
         request["parent"] = os.getppid()  # the builder runs in this process
         child.compile_graph(trt, said, request, lambda phase, fraction: None, None)
-    head = f"# TensorRT-RTX {trt.__version__}; made by: PYTHONPATH=. python tests/export/test_engine.py"
+    head = f"# TensorRT-RTX {trt.__version__}; made by: PYTHONPATH=. python tests/engine/test_engine.py"
     GOLDEN.write_text("\n".join([head, *said.memory, said.layers.rstrip(), ""]))
 
 

@@ -16,16 +16,11 @@ from variants import chain
 
 from hiresvit.calibration.qdq import Int8Report, calibration_tensors, quantize
 from hiresvit.calibration.sites import Policy, find_sites
+from hiresvit.engine.fusion import why_not_fused
+from hiresvit.engine.kernels import Kernel
+from hiresvit.engine.precision import Leftover, check_requirement, parse_requirement, realise
 from hiresvit.errors import GateError, UsageError
-from hiresvit.export.attention_rules import why_not_fused
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.export.layers import Kernel
-from hiresvit.export.realised import (
-    Leftover,
-    check_requirement,
-    parse_requirement,
-    realise,
-)
 from hiresvit.graph.attentions import count_attentions, explain_attentions
 from hiresvit.graph.products import find_products
 from hiresvit.models import MODELS
