@@ -13,11 +13,11 @@ from hiresvit.version import __version__
 if TYPE_CHECKING:
     from hiresvit.calibration.calibrate import calibrate
     from hiresvit.calibration.qdq import quantize
+    from hiresvit.check.check import check_graph
     from hiresvit.engine.build import build_engine
     from hiresvit.evaluation.accuracy import evaluate
     from hiresvit.evaluation.latency import measure_latency
     from hiresvit.evaluation.parity import compare
-    from hiresvit.export.check import check_graph
     from hiresvit.export.fp16 import to_fp16
     from hiresvit.export.onnx import export_onnx
     from hiresvit.export.simplify import simplify
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _VERBS = {
     "build_engine": "hiresvit.engine.build",
     "calibrate": "hiresvit.calibration.calibrate",
-    "check_graph": "hiresvit.export.check",
+    "check_graph": "hiresvit.check.check",
     "compare": "hiresvit.evaluation.parity",
     "create_model": "hiresvit.models",
     "evaluate": "hiresvit.evaluation.accuracy",

@@ -140,9 +140,9 @@ def check(
     if require_precision and no_build:
         raise UsageError("--require-precision looks at a build: leave --no-build out")
     from hiresvit.building import find_graph
+    from hiresvit.check.check import check_graph
+    from hiresvit.check.targets import TARGETS, find_target
     from hiresvit.evaluation.report_check import check_report
-    from hiresvit.export.check import check_graph
-    from hiresvit.export.targets import TARGETS, find_target
 
     targets = [find_target(name) for name in dict.fromkeys(target or TARGETS)]
     path = find_graph(graph, which)

@@ -201,7 +201,7 @@ def test_int8_rules_and_methods_are_described() -> None:
 
 def rules_table() -> str:
     """Every rule of `hiresvit check` with its level, where a target has another, and what it looks for."""
-    from hiresvit.export.legality import RULES
+    from hiresvit.check.rules import RULES
 
     lines = ["| rule | level | what it finds |", "|---|---|---|"]
     for rule in RULES:

@@ -24,8 +24,8 @@ from onnx import (
     numpy_helper,
 )
 
+from hiresvit.check.targets import Target
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.export.targets import Target
 
 Level = Literal["illegal", "hazard", "advice"]
 Spot = tuple[NodeProto | None, str]

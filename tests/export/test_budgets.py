@@ -23,13 +23,13 @@ from graphs import constants_of, content
 from onnx import ModelProto
 from variants import Chain, make_chain, parity
 
+from hiresvit.check.rules import find_problems
+from hiresvit.check.targets import TARGETS
 from hiresvit.device.plan import EngineReport
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.engine.build import build_engine
 from hiresvit.evaluation.parity import GATES, check_gate
-from hiresvit.export.legality import find_problems
 from hiresvit.export.onnx import export_onnx
-from hiresvit.export.targets import TARGETS
 from hiresvit.graph.attentions import count_attentions
 from hiresvit.models import MODELS, build_model, model_spec
 from hiresvit.models.fold import fold

@@ -19,10 +19,7 @@ from graphs import build
 from onnx import ModelProto
 from rtx_builds import build as build_with_rtx
 
-from hiresvit.device.tensorrt_api import installed, load
-from hiresvit.errors import UsageError
-from hiresvit.export.onnx import DEFAULT_OPSET
-from hiresvit.export.targets import (
+from hiresvit.check.targets import (
     ARRIVED,
     DOUBTFUL,
     JETPACK6,
@@ -34,6 +31,9 @@ from hiresvit.export.targets import (
     TYPES,
     find_target,
 )
+from hiresvit.device.tensorrt_api import installed, load
+from hiresvit.errors import UsageError
+from hiresvit.export.onnx import DEFAULT_OPSET
 from hiresvit.process import run_child
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")

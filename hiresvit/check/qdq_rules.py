@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from hiresvit.export.targets import FLOATS, NVIDIA_OPS
+from hiresvit.check.targets import FLOATS, NVIDIA_OPS
 from hiresvit.graph.index import Rule, Spot, View, attributes, is_read_as_data, quantized_type, shown
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")

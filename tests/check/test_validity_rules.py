@@ -12,9 +12,9 @@ import pytest
 from graphs import build, content, copied
 from onnx import ModelProto, helper
 
-from hiresvit.export.legality import Finding, find_problems
-from hiresvit.export.targets import TARGETS
-from hiresvit.export.validity import invalid
+from hiresvit.check.rules import Finding, find_problems
+from hiresvit.check.targets import TARGETS
+from hiresvit.check.validity_rules import invalid
 from hiresvit.graph.index import look
 
 F16 = np.float16

@@ -14,6 +14,8 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto
 
+from hiresvit.check.rules import Finding, problems_of
+from hiresvit.check.targets import RTX, Target
 from hiresvit.device.plan import EngineReport, read_sidecar
 from hiresvit.device.tensorrt_api import INSTALL_HINT, Backend, installed
 from hiresvit.engine.build import DEFAULTS, BuildSettings, build_engine
@@ -30,8 +32,6 @@ from hiresvit.errors import (
     MissingDependency,
     UsageError,
 )
-from hiresvit.export.legality import Finding, problems_of
-from hiresvit.export.targets import RTX, Target
 from hiresvit.graph.attentions import Explained, explain_attentions, find_attentions
 from hiresvit.graph.file import load_graph, load_weights
 from hiresvit.graph.index import View, in_order, look

@@ -24,12 +24,12 @@ from variants import chain
 
 from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
+from hiresvit.check.rules import RULES, Finding, find_problems
+from hiresvit.check.targets import TARGETS
 from hiresvit.device.tensorrt_api import installed
 from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.export.legality import RULES, Finding, find_problems
-from hiresvit.export.targets import TARGETS
 from hiresvit.graph.index import schema_of
 from hiresvit.models import MODELS
 from hiresvit.process import run_child

@@ -16,11 +16,11 @@ from typing import Any
 import onnx
 from onnx import ModelProto, NodeProto
 
-from hiresvit.export.hazards import HAZARDS
-from hiresvit.export.qdq_rules import QDQ_RULES
-from hiresvit.export.targets import ARRIVED, HOST_INPUTS, HOST_OPS, NVIDIA_OPS, Target
-from hiresvit.export.type_rules import TYPE_RULES
-from hiresvit.export.validity import VALIDITY_RULES
+from hiresvit.check.fp16_rules import HAZARDS
+from hiresvit.check.qdq_rules import QDQ_RULES
+from hiresvit.check.targets import ARRIVED, HOST_INPUTS, HOST_OPS, NVIDIA_OPS, Target
+from hiresvit.check.type_rules import TYPE_RULES
+from hiresvit.check.validity_rules import VALIDITY_RULES
 from hiresvit.graph.index import (
     OWN_DOMAINS,
     Level,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from onnx import NodeProto
 from onnx.defs import OpSchema
 
-from hiresvit.export.targets import DOUBTFUL, TYPES
+from hiresvit.check.targets import DOUBTFUL, TYPES
 from hiresvit.graph.index import NUMBERS, OWN_DOMAINS, Rule, Spot, View, schema_of, shown
 
 _VARIADIC = OpSchema.FormalParameterOption.Variadic

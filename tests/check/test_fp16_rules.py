@@ -11,10 +11,10 @@ import pytest
 from graphs import build, content
 from onnx import ModelProto
 
+from hiresvit.check.rules import Finding, find_problems
+from hiresvit.check.targets import TARGETS
 from hiresvit.device.tensorrt_api import installed
 from hiresvit.engine.build import BuildSettings, build_engine
-from hiresvit.export.legality import Finding, find_problems
-from hiresvit.export.targets import TARGETS
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
 

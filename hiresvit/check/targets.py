@@ -128,7 +128,7 @@ RTX = Target(
     # Run: it warns below 7 and says nothing above 25; it takes any number and reads all operators as it knows them.
     min_opset=7,
     max_opset=25,
-    # Run: OnnxParser.supports_operator over every operator of onnx 1.23 (tests/export/test_targets.py).
+    # Run: OnnxParser.supports_operator over every operator of onnx 1.23 (tests/check/test_targets.py).
     unsupported=_NEVER | _TOO_NEW | {"DeformConv"},
     # Run: their plugins are not in the wheel, or no kernel is found.
     unbuildable=_names("NonMaxSuppression NonZero RoiAlign"),

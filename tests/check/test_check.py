@@ -11,15 +11,15 @@ import pytest
 from graphs import build, content
 from onnx import ModelProto
 
+from hiresvit.check import check
+from hiresvit.check.check import check_graph
+from hiresvit.check.rules import Finding
+from hiresvit.check.targets import TARGETS, find_target
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.engine import build as engine
 from hiresvit.engine.build import BuildSettings
 from hiresvit.engine.profiles import parse_shapes
 from hiresvit.errors import BuildError, GateError, IllegalGraphError, MissingDependency
-from hiresvit.export import check
-from hiresvit.export.check import check_graph
-from hiresvit.export.legality import Finding
-from hiresvit.export.targets import TARGETS, find_target
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
 EVERY = list(TARGETS.values())
