@@ -59,8 +59,8 @@ def _root(
 @app.command("list")
 def list_models(as_json: opt.Json = False) -> None:
     """List the models: tasks, sizes, parameters, MACs."""
-    from hiresvit.evaluation.report import models_report
     from hiresvit.models import MODELS
+    from hiresvit.report.results import models_report
     from hiresvit.sources import describe_model
 
     models = [describe_model(name) for name in MODELS]
@@ -78,7 +78,7 @@ app.command()(convert)
 def inspect(source: opt.Anything, as_json: opt.Json = False) -> None:
     """Verify a bundle and say what is in it."""
     out.load_onnxruntime()
-    from hiresvit.evaluation.report import inspect_report
+    from hiresvit.report.results import inspect_report
     from hiresvit.sources import inspect_source
 
     found = inspect_source(source)
@@ -120,7 +120,7 @@ def compare(
     from hiresvit.data.preprocess import load_image, preprocess
     from hiresvit.data.scenes import sample_images
     from hiresvit.evaluation import parity
-    from hiresvit.evaluation.report import parity_table
+    from hiresvit.report.results import parity_table
 
     pictures = [load_image(path) for path in image or ()]
     with ExitStack() as stack:
@@ -173,7 +173,7 @@ def bench(
         num_classes=num_classes,
         settings=settings,
     )
-    from hiresvit.evaluation.report import latency_tables
+    from hiresvit.report.results import latency_tables
     from hiresvit.sources import measure_sources
 
     with ExitStack() as stack:
@@ -221,8 +221,8 @@ def run(
     )
     target = _overlay_name(image, output)
     from hiresvit.data.preprocess import load_image
-    from hiresvit.evaluation.report import shares_table, top_table
-    from hiresvit.evaluation.tables import size_text
+    from hiresvit.report.results import shares_table, top_table
+    from hiresvit.report.tables import size_text
     from hiresvit.runtime.predictor import ClassifyResult, Predictor
 
     picture = load_image(image)
@@ -285,7 +285,7 @@ def evaluate(
     )
     from hiresvit.data.scenes import HELD_OUT_COUNT, find_dataset
     from hiresvit.evaluation import accuracy
-    from hiresvit.evaluation.report_int8 import accuracy_table
+    from hiresvit.report.int8 import accuracy_table
 
     make_dataset = find_dataset(dataset)
     with ExitStack() as stack:
@@ -305,7 +305,7 @@ def doctor(as_json: opt.Json = False) -> None:
     """Try what is installed here."""
     out.load_onnxruntime()
     from hiresvit.doctor import examine, missing
-    from hiresvit.evaluation.report import doctor_tables
+    from hiresvit.report.results import doctor_tables
 
     found = examine()
     out.answer(as_json, found, doctor_tables(found), missing(found))

@@ -87,7 +87,7 @@ def build(
         sm=sm,
     )
     from hiresvit.building import build_file, trtexec_lines
-    from hiresvit.evaluation.report import engine_report
+    from hiresvit.report.results import engine_report
 
     if dry_run:
         lines = trtexec_lines(graph, output, settings, which)
@@ -142,7 +142,7 @@ def check(
     from hiresvit.building import find_graph
     from hiresvit.check.check import check_graph
     from hiresvit.check.targets import TARGETS, find_target
-    from hiresvit.evaluation.report_check import check_report
+    from hiresvit.report.check import check_report
 
     targets = [find_target(name) for name in dict.fromkeys(target or TARGETS)]
     path = find_graph(graph, which)

@@ -154,8 +154,8 @@ def calibrate(
         residual=int8_residual,
     )
     out.load_onnxruntime()
-    from hiresvit.evaluation.report_int8 import int8_report
     from hiresvit.quantizing import quantize_file
+    from hiresvit.report.int8 import int8_report
 
     with out.progress() as on_step:
         assert chosen is not None
@@ -184,8 +184,8 @@ def convert(
     """
     if target.suffix != ".safetensors":
         raise UsageError(f"{target}: what is written is safetensors, give a name that ends in .safetensors")
-    from hiresvit.evaluation.tables import size_text
     from hiresvit.models import convert_weights, model_spec
+    from hiresvit.report.tables import size_text
 
     spec = model_spec(model, task, None, num_classes, **opt.parse_settings(settings))
     report = convert_weights(

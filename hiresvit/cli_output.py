@@ -46,7 +46,7 @@ def answer(
     if as_json:
         print_json(document, failure)
     else:
-        from hiresvit.evaluation.tables import render
+        from hiresvit.report.tables import render
 
         print_text(render(items))
     if failure:
@@ -56,8 +56,8 @@ def answer(
 
 def answer_export(as_json: bool, folder: Path, manifest: dict[str, Any], seconds: float) -> None:
     """Print what `hiresvit export` made and what it found out."""
-    from hiresvit.evaluation.report import export_report
-    from hiresvit.evaluation.tables import size_text
+    from hiresvit.report.results import export_report
+    from hiresvit.report.tables import size_text
 
     size = sum(entry["bytes"] for entry in manifest["files"])
     wrote = f"\nwrote {folder}: {len(manifest['files'])} files, {size_text(size)}, in {seconds:.1f} s"
@@ -67,7 +67,7 @@ def answer_export(as_json: bool, folder: Path, manifest: dict[str, Any], seconds
 
 def wrote_line(paths: Sequence[Path], began: float) -> str:
     """What was written, with sizes, and the seconds since ``began`` (of `time.monotonic`)."""
-    from hiresvit.evaluation.tables import size_text
+    from hiresvit.report.tables import size_text
 
     sizes = ", ".join(f"{path} ({size_text(path.stat().st_size)})" for path in paths)
     return f"\nwrote {sizes}, in {time.monotonic() - began:.1f} s"

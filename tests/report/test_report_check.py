@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hiresvit.evaluation.report_check import _shares, check_report
-from hiresvit.evaluation.tables import render
+from hiresvit.report.check import _shares, check_report
+from hiresvit.report.tables import render
 
 
 def finding(rule: str, message: str, *nodes: str, level: str = "illegal") -> dict[str, Any]:

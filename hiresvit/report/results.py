@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hiresvit.device.tensorrt_api import TITLES
-from hiresvit.evaluation.report_int8 import int8_report
-from hiresvit.evaluation.tables import Values, make_table, number_text, size_text
+from hiresvit.report.int8 import int8_report
+from hiresvit.report.tables import Values, make_table, number_text, size_text
 
 TOP_OPERATORS = 6
 # What a plan's call is made of by the GPU's clock.

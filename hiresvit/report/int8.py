@@ -1,6 +1,6 @@
 """What an INT8 graph is like beside the FP16 graph, and how often a network is right, as tables for people.
 
-From the plain dicts that manifests and ``--json`` documents hold, as in `hiresvit.evaluation.report`.
+From the plain dicts that manifests and ``--json`` documents hold, as in `hiresvit.report.results`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from rich.console import RenderableType
 from rich.table import Table
 
-from hiresvit.evaluation.chart import text_bar
-from hiresvit.evaluation.tables import Values, make_table, number_text, size_text
+from hiresvit.report.chart import text_bar
+from hiresvit.report.tables import Values, make_table, number_text, size_text
 
 TOP_MODULES = 12
 _COUNTS = {"kernel_total": "kernels"}

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hiresvit.errors import UsageError
-from hiresvit.evaluation.chart import MOST_ROWS, bar_chart, text_bar
+from hiresvit.report.chart import MOST_ROWS, bar_chart, text_bar
 
 SVG = "{http://www.w3.org/2000/svg}"
 ADVANCE = 0.61  # of a font's size, for a character of a monospaced font (DejaVu Sans Mono: 0.602)

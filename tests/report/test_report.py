@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from hiresvit.device.plan import EngineReport
-from hiresvit.evaluation import report, tables
 from hiresvit.evaluation.latency import latency_stats, ratio
 from hiresvit.evaluation.parity import Gate, compare_runs
 from hiresvit.export.fp16 import Fp16Report, ValueLoss
 from hiresvit.export.simplify import SimplifyReport
+from hiresvit.report import results as report
+from hiresvit.report import tables
 from hiresvit.spec import Task, TensorSpec
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import RenderableType
 from rich.table import Table
 
-from hiresvit.evaluation.report import engine_report
-from hiresvit.evaluation.tables import Values, make_table
+from hiresvit.report.results import engine_report
+from hiresvit.report.tables import Values, make_table
 
 _LEVELS = ("illegal", "hazard", "advice")
 _VERDICTS = {True: "legal", False: "ILLEGAL", None: "unknown"}
