@@ -16,8 +16,8 @@ from torch import nn
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.models.checkpoint import Layout, LoadReport, Shapes, load_weights
-from hiresvit.models.checkpoint_file import save_safetensors
+from hiresvit.models.weights.file import save_safetensors
+from hiresvit.models.weights.match import Layout, LoadReport, Shapes, load_weights
 from hiresvit.models.zoo import MODELS as MODELS  # the registry, under the name that everybody uses
 from hiresvit.models.zoo import ModelEntry
 from hiresvit.spec import TASKS, ModelSpec, PreprocessSpec, Task

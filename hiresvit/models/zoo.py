@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from hiresvit.models import hiri_vit, hrvit, lrformer, mixformer
-from hiresvit.models.checkpoint import Layout
+from hiresvit.models.weights.match import Layout
 from hiresvit.spec import STRIDES, ModelSpec, Task
 
 

@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.models.checkpoint import Layout, LoadReport
-from hiresvit.models.checkpoint import load_weights as load_with_layout
-from hiresvit.models.checkpoint_file import read_checkpoint, save_safetensors
+from hiresvit.models.weights.file import read_checkpoint, save_safetensors
+from hiresvit.models.weights.match import Layout, LoadReport
+from hiresvit.models.weights.match import load_weights as load_with_layout
 from hiresvit.spec import Task
 
 GOLDEN = Path(__file__).parents[1] / "golden"

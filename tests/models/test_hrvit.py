@@ -22,9 +22,9 @@ from official import ATOL, check_map, image, keys_of, weights_of
 from torch import Tensor, nn
 
 from hiresvit.models import create_model
-from hiresvit.models.checkpoint import LoadReport
 from hiresvit.models.fold import fold
 from hiresvit.models.hrvit import VARIANTS, block_of
+from hiresvit.models.weights.match import LoadReport
 from hiresvit.spec import Task
 
 KEYS = {"classify": "{}.keys.json", "segment": "{}_seg.keys.json"}

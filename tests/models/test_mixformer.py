@@ -28,11 +28,11 @@ from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.graph.attentions import count_attentions
 from hiresvit.models import create_model, model_spec
-from hiresvit.models.checkpoint import LoadReport
 from hiresvit.models.fold import fold
 from hiresvit.models.layers import to_map
 from hiresvit.models.mixformer import VARIANTS, MixFormer, MixFormerClassifier, check_size
 from hiresvit.models.mixformer_block import FUSED_HEAD_DIM, Block, DeployedMixing, Mixing
+from hiresvit.models.weights.match import LoadReport
 from hiresvit.spec import Task
 
 # Two orders of the same sums in float64.

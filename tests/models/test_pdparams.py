@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hiresvit.errors import HiresvitError
 from hiresvit.models import create_model
-from hiresvit.models.pdparams import NAME_TABLE, read_pdparams
+from hiresvit.models.weights.paddle import NAME_TABLE, read_pdparams
 
 detweights = load(GOLDEN / "detweights.py")
 # In PyTorch (out, in), in Paddle (in, out).

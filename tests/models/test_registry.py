@@ -23,8 +23,8 @@ from hiresvit.models import (
     model_spec,
     perturb_zeros,
 )
-from hiresvit.models.checkpoint_file import save_safetensors
 from hiresvit.models.macs import count_params
+from hiresvit.models.weights.file import save_safetensors
 from hiresvit.spec import TASKS, Task
 
 # HRViT's maps are 4x6 and 2x3 where the windows are 7.

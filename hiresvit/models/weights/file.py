@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError
 from hiresvit.files import atomic_path
-from hiresvit.models.pdparams import read_pdparams
+from hiresvit.models.weights.paddle import read_pdparams
 
 EMA_ENTRY = "state_dict_ema"
 # The official loader's order: the first that is there wins.

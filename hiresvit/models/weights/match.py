@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.models.checkpoint_file import read_checkpoint, some
+from hiresvit.models.weights.file import read_checkpoint, some
 from hiresvit.spec import Task
 
 Shapes = Mapping[str, tuple[int, ...]]
