@@ -30,12 +30,12 @@ from hiresvit.data.scenes import Scenes
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs
 from hiresvit.files import atomic_path
-from hiresvit.int8 import Int8Settings, make_int8
-from hiresvit.judging import Kept, references
 from hiresvit.models import enliven
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting
 from hiresvit.spec import ModelSpec
+from hiresvit.workflows.quantize import Int8Settings, make_int8
+from hiresvit.workflows.yardstick import Kept, references
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "examples" / "hrvit_nano.safetensors"

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from hiresvit.export.fp16 import to_fp16
     from hiresvit.export.onnx import export_onnx
     from hiresvit.export.simplify import simplify
-    from hiresvit.int8 import make_int8
     from hiresvit.models import create_model, list_models
     from hiresvit.models.fold import fold
     from hiresvit.runtime.runner import open_runner
+    from hiresvit.workflows.quantize import make_int8
 
 _VERBS = {
     "build_engine": "hiresvit.engine.build",
@@ -36,7 +36,7 @@ _VERBS = {
     "export_onnx": "hiresvit.export.onnx",
     "fold": "hiresvit.models.fold",
     "list_models": "hiresvit.models",
-    "make_int8": "hiresvit.int8",
+    "make_int8": "hiresvit.workflows.quantize",
     "measure_latency": "hiresvit.evaluation.latency",
     "open_runner": "hiresvit.runtime.runner",
     "quantize": "hiresvit.calibration.qdq",

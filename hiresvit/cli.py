@@ -30,7 +30,7 @@ from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.version import __version__
 
 if TYPE_CHECKING:
-    from hiresvit.sources import Source
+    from hiresvit.workflows.open import Source
 
 BROKEN_PIPE = 141  # what a shell reports for SIGPIPE
 
@@ -61,7 +61,7 @@ def list_models(as_json: opt.Json = False) -> None:
     """List the models: tasks, sizes, parameters, MACs."""
     from hiresvit.models import MODELS
     from hiresvit.report.results import models_report
-    from hiresvit.sources import describe_model
+    from hiresvit.workflows.open import describe_model
 
     models = [describe_model(name) for name in MODELS]
     out.answer(as_json, {"models": models}, models_report(models))
@@ -79,7 +79,7 @@ def inspect(source: opt.Anything, as_json: opt.Json = False) -> None:
     """Verify a bundle and say what is in it."""
     out.load_onnxruntime()
     from hiresvit.report.results import inspect_report
-    from hiresvit.sources import inspect_source
+    from hiresvit.workflows.open import inspect_source
 
     found = inspect_source(source)
     out.answer(as_json, found, inspect_report(found))
@@ -174,7 +174,7 @@ def bench(
         settings=settings,
     )
     from hiresvit.report.results import latency_tables
-    from hiresvit.sources import measure_sources
+    from hiresvit.workflows.open import measure_sources
 
     with ExitStack() as stack:
         used = threads or len(os.sched_getaffinity(0))
@@ -304,8 +304,8 @@ def evaluate(
 def doctor(as_json: opt.Json = False) -> None:
     """Try what is installed here."""
     out.load_onnxruntime()
-    from hiresvit.doctor import examine, missing
     from hiresvit.report.results import doctor_tables
+    from hiresvit.workflows.doctor import examine, missing
 
     found = examine()
     out.answer(as_json, found, doctor_tables(found), missing(found))
@@ -326,7 +326,7 @@ def _open(
     ``threads`` are what was asked for, ``threads_used`` what is taken where nothing was.
     """
     out.load_onnxruntime()
-    from hiresvit.sources import is_plan, open_source
+    from hiresvit.workflows.open import is_plan, open_source
 
     names = [text for text in texts if not Path(text).suffix and not Path(text).exists()]
     folders = [text for text in texts if Path(text).is_dir()]

@@ -86,8 +86,8 @@ def build(
         version_compatible=version_compatible,
         sm=sm,
     )
-    from hiresvit.building import build_file, trtexec_lines
     from hiresvit.report.results import engine_report
+    from hiresvit.workflows.build import build_file, trtexec_lines
 
     if dry_run:
         lines = trtexec_lines(graph, output, settings, which)
@@ -139,10 +139,10 @@ def check(
     settings = parse_build(shapes=shapes)
     if require_precision and no_build:
         raise UsageError("--require-precision looks at a build: leave --no-build out")
-    from hiresvit.building import find_graph
     from hiresvit.check.check import check_graph
     from hiresvit.check.targets import TARGETS, find_target
     from hiresvit.report.check import check_report
+    from hiresvit.workflows.build import find_graph
 
     targets = [find_target(name) for name in dict.fromkeys(target or TARGETS)]
     path = find_graph(graph, which)

@@ -87,7 +87,7 @@ def export(
 
     out.load_onnxruntime()
     from hiresvit.models import model_spec
-    from hiresvit.pipeline import ExportSettings, export_bundle
+    from hiresvit.workflows.export import ExportSettings, export_bundle
 
     spec = model_spec(model, task, size, num_classes, **overrides)
     if logits and spec.task != "segment":
@@ -154,8 +154,8 @@ def calibrate(
         residual=int8_residual,
     )
     out.load_onnxruntime()
-    from hiresvit.quantizing import quantize_file
     from hiresvit.report.int8 import int8_report
+    from hiresvit.workflows.calibrate import quantize_file
 
     with out.progress() as on_step:
         assert chosen is not None

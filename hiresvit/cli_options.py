@@ -16,7 +16,7 @@ from hiresvit.spec import Task
 
 if TYPE_CHECKING:
     from hiresvit.evaluation.parity import Gate
-    from hiresvit.int8 import Int8Settings
+    from hiresvit.workflows.quantize import Int8Settings
 
 Texts = list[str] | None
 
@@ -198,7 +198,7 @@ def int8_settings(wanted: bool, calib: str | None, threads: int | None, **given:
         raise UsageError(
             f"--method {chosen['method']} chooses ranges and --calib-table brings them: leave one out"
         )
-    from hiresvit.int8 import Int8Settings
+    from hiresvit.workflows.quantize import Int8Settings
 
     if "memory" in chosen:
         chosen["memory"] *= 2**20

@@ -17,7 +17,7 @@ from hiresvit.bundle.folder import Manifest, Role, file_entry, write_golden, wri
 from hiresvit.calibration.observers import METHODS
 from hiresvit.calibration.sites import RULES
 from hiresvit.errors import HiresvitError
-from hiresvit.int8 import DEFAULT_METHOD
+from hiresvit.workflows.quantize import DEFAULT_METHOD
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

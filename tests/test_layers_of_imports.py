@@ -95,4 +95,6 @@ def test_a_device_without_torch_can_run_and_compare() -> None:
 
 
 def test_a_machine_without_torch_can_calibrate() -> None:
-    assert loaded_by("import hiresvit.quantizing", "torch", "hiresvit.int8") == {"hiresvit.int8"}
+    assert loaded_by("import hiresvit.workflows.calibrate", "torch", "hiresvit.workflows.quantize") == {
+        "hiresvit.workflows.quantize"
+    }

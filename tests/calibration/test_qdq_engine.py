@@ -24,7 +24,7 @@ from hiresvit.errors import GateError
 from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.contract import INPUT
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.int8 import require_fused
+from hiresvit.workflows.quantize import require_fused
 
 pytestmark = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=f"needs TensorRT-RTX: {INSTALL_HINT}")
 

@@ -15,7 +15,7 @@ from graphs import build
 from hiresvit.device.cuda import Device
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
-from hiresvit.sources import Source, measure_sources
+from hiresvit.workflows.open import Source, measure_sources
 
 
 def images(*profile: tuple[int, ...]) -> Network:

@@ -18,7 +18,6 @@ from graphs import distance, run
 from tiny import CLASSES, build_tiny, export_once, simplify_once, tiny_spec
 from torch import nn
 
-from hiresvit import pipeline
 from hiresvit.bundle.folder import Bundle, read_bundle, read_golden
 from hiresvit.device import tensorrt_api
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
@@ -27,10 +26,11 @@ from hiresvit.evaluation.parity import GATES, Gate
 from hiresvit.export.contract import read_stamp
 from hiresvit.export.deployed import Deployed
 from hiresvit.models import MODELS, build_model
-from hiresvit.pipeline import ExportSettings, export_bundle
-from hiresvit.sources import open_source
 from hiresvit.spec import ModelSpec, TensorSpec
 from hiresvit.version import __version__
+from hiresvit.workflows import export as pipeline
+from hiresvit.workflows.export import ExportSettings, export_bundle
+from hiresvit.workflows.open import open_source
 
 SPEC = tiny_spec()
 COMMAND = ["hiresvit", "export", "hrvit_b1"]

@@ -45,14 +45,6 @@ from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.files import sha256_file
-from hiresvit.int8 import (
-    Int8Settings,
-    check_sources,
-    int8_verdict,
-    make_int8,
-    require_fused,
-    sensitivity_chart,
-)
 from hiresvit.models import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
 from hiresvit.process import trim_memory
@@ -61,6 +53,14 @@ from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ModelSpec
 from hiresvit.version import __version__
+from hiresvit.workflows.quantize import (
+    Int8Settings,
+    check_sources,
+    int8_verdict,
+    make_int8,
+    require_fused,
+    sensitivity_chart,
+)
 
 OnStep = Callable[[str, float | None], None]
 Feeds = list[dict[str, NDArray[Any]]]

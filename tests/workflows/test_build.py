@@ -8,12 +8,12 @@ import pytest
 from conftest import Result
 from graphs import build, content
 
-from hiresvit import building
-from hiresvit.building import build_file, find_graph, plan_name, trtexec_lines
 from hiresvit.device.plan import read_sidecar, sidecar_path
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.engine.build import BuildSettings
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.workflows import build as building
+from hiresvit.workflows.build import build_file, find_graph, plan_name, trtexec_lines
 
 
 @pytest.fixture

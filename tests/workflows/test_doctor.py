@@ -11,9 +11,9 @@ import pytest
 
 from hiresvit.device import cuda
 from hiresvit.device.tensorrt_api import BACKENDS, installed
-from hiresvit.doctor import BUILD_HINTS, PLATFORMS, RUN_HINTS, examine, find_platform, missing
+from hiresvit.workflows.doctor import BUILD_HINTS, PLATFORMS, RUN_HINTS, examine, find_platform, missing
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_what_the_package_needs_is_here() -> None:
@@ -75,7 +75,7 @@ def examined_without(*modules: str) -> tuple[dict[str, dict[str, object]], str]:
     code = (
         f"import sys, json\nsys.path.insert(0, {str(ROOT)!r})\n"
         f"sys.modules.update(dict.fromkeys({modules!r}))\n"  # None there makes an import fail
-        "from hiresvit.doctor import examine, missing\n"
+        "from hiresvit.workflows.doctor import examine, missing\n"
         "found = examine()\n"
         "print(json.dumps([found['abilities'], str(missing(found))]))"
     )

@@ -15,7 +15,6 @@ from onnx import ModelProto, helper, numpy_helper
 from PIL import Image
 from tiny import CLASSES, tiny_spec
 
-from hiresvit import int8
 from hiresvit.calibration.calibrate import calibrate
 from hiresvit.calibration.observers import METHODS
 from hiresvit.data.pictures import Feeds, Pictures, open_pictures
@@ -24,10 +23,18 @@ from hiresvit.device.plan import EngineReport
 from hiresvit.errors import ArtefactError, GateError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.int8 import Int8Result, Int8Settings, check_int8, int8_verdict, make_int8, require_fused
-from hiresvit.judging import AGREEMENT, answered
 from hiresvit.models import model_spec
 from hiresvit.spec import PreprocessSpec
+from hiresvit.workflows import quantize as int8
+from hiresvit.workflows.quantize import (
+    Int8Result,
+    Int8Settings,
+    check_int8,
+    int8_verdict,
+    make_int8,
+    require_fused,
+)
+from hiresvit.workflows.yardstick import AGREEMENT, answered
 
 SPEC = tiny_spec()
 

@@ -1,7 +1,7 @@
 """Mistakes that leave a graph which runs: each is caught, on the nano with its trained weights, by what it answers.
 
 Others are caught by what the graph is: a scale off by 2 in tests/calibration/test_audit.py, one product of an attention
-quantized alone in test_qdq_engine.py beside it, a table of something else in tests/test_int8.py.
+quantized alone in test_qdq_engine.py beside it, a table of something else in tests/workflows/test_quantize.py.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.data.scenes import Scenes
 from hiresvit.errors import ArtefactError, GateError
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.judging import METRICS, Kept, Yardstick, references
 from hiresvit.models import build_model, load_model_weights, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.spec import ModelSpec, PreprocessSpec
+from hiresvit.workflows.yardstick import METRICS, Kept, Yardstick, references
 
-WEIGHTS = Path(__file__).parents[1] / "examples" / "hrvit_nano.safetensors"
+WEIGHTS = Path(__file__).parents[2] / "examples" / "hrvit_nano.safetensors"
 LIMIT = 0.5  # points of mIoU, the --max-drop that the documents advise
 
 

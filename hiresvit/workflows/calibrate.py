@@ -14,8 +14,8 @@ from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.contract import read_stamp, stamp
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.files import atomic_path
-from hiresvit.int8 import Int8Settings, check_sources, make_int8, sensitivity_chart
 from hiresvit.spec import ModelSpec
+from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, sensitivity_chart
 
 OnStep = Callable[[str, float | None], None]
 STAGES = ("fp32", "onnx", "simplified")  # those that hold the network in FP32 for TensorRT

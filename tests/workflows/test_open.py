@@ -17,14 +17,14 @@ from graphs import Array, build, content, distance, noise
 from onnx import TensorProto, helper
 from tiny import CLASSES, build_tiny, export_once, simplify_once, tiny_spec
 
-from hiresvit import pipeline
 from hiresvit.bundle.folder import Bundle, Manifest, file_entry, read_golden, write_golden, write_manifest
 from hiresvit.data.preprocess import preprocess
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate, compare
 from hiresvit.models import MODELS, build_model
-from hiresvit.pipeline import ExportSettings, export_bundle
-from hiresvit.sources import graph_summary, inspect_source, open_source
+from hiresvit.workflows import export as pipeline
+from hiresvit.workflows.export import ExportSettings, export_bundle
+from hiresvit.workflows.open import graph_summary, inspect_source, open_source
 
 SPEC = tiny_spec()
 

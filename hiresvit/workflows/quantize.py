@@ -29,9 +29,9 @@ from hiresvit.data.pictures import SCENES, Feeds, Pictures, find_pictures, open_
 from hiresvit.data.scenes import Dataset, Scenes
 from hiresvit.device.plan import EngineReport
 from hiresvit.errors import GateError, HiresvitError, UsageError
-from hiresvit.judging import AGREEMENT, METRICS, Kept, Yardstick, answered, references
 from hiresvit.report.chart import bar_chart
 from hiresvit.spec import ModelSpec
+from hiresvit.workflows.yardstick import AGREEMENT, METRICS, Kept, Yardstick, answered, references
 
 OnStep = Callable[[str, float | None], None]
 
