@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hiresvit import cli_options as opt
-from hiresvit import cli_output as out
-from hiresvit.cli_engine import build, check
-from hiresvit.cli_export import calibrate, convert, export
+from hiresvit.commands import options as opt
+from hiresvit.commands import output as out
+from hiresvit.commands.engine import build, check
+from hiresvit.commands.export import calibrate, convert, export
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.version import __version__
 

@@ -20,7 +20,7 @@ from hiresvit.evaluation.parity import GATES
 
 Exported = tuple[Path, Result]
 GRAPHS = {"fp32.onnx", "simplified.onnx", "cpu.onnx", "fp16.onnx"}
-STREET = Path(__file__).parents[1] / "examples" / "street.jpg"
+STREET = Path(__file__).parents[2] / "examples" / "street.jpg"
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hiresvit import cli_options as opt
-from hiresvit import cli_output as out
+from hiresvit.commands import options as opt
+from hiresvit.commands import output as out
 from hiresvit.errors import UsageError
 
 BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.")]

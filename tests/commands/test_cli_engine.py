@@ -22,7 +22,7 @@ from hiresvit.device.plan import read_sidecar
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)
-STREET = Path(__file__).parents[1] / "examples" / "street.jpg"
+STREET = Path(__file__).parents[2] / "examples" / "street.jpg"
 RELU = "g (float[1,8] x) => (float[1,8] y) { y = Relu(x) }"
 
 

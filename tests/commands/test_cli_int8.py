@@ -23,7 +23,7 @@ from hiresvit.data.scenes import sample_images
 from hiresvit.device.tensorrt_api import installed
 from hiresvit.export.contract import read_stamp, stamp
 
-WEIGHTS = Path(__file__).parents[1] / "examples" / "hrvit_nano.safetensors"
+WEIGHTS = Path(__file__).parents[2] / "examples" / "hrvit_nano.safetensors"
 Exported = tuple[Path, Result]
 
 
