@@ -130,7 +130,7 @@ def arguments() -> argparse.Namespace:
 def export(name: str, imgsz: Size | None, args: argparse.Namespace, folder: Path) -> Request:
     """What `work` needs to know about a model: its graphs, and pictures. `NANO` gets its weights, others fresh ones."""
     from hiresvit import export_onnx, fold, simplify
-    from hiresvit.models import build_model, enliven, load_model_weights, model_spec
+    from hiresvit.models.create import build_model, enliven, load_model_weights, model_spec
 
     spec = model_spec(name, imgsz=imgsz)
     network = build_model(spec)

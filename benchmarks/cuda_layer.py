@@ -1,4 +1,4 @@
-"""What `hiresvit.device.cuda` and the TensorRT runner do on a real GPU, as a log: the part that no test reaches without one.
+"""What our CUDA layer and the TensorRT runner do on a real GPU, as a log: the part that no test reaches without one.
 
     python benchmarks/cuda_layer.py [PLAN GRAPH.onnx]
 

@@ -30,7 +30,7 @@ from hiresvit.data.scenes import Scenes
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs
 from hiresvit.files import atomic_path
-from hiresvit.models import enliven
+from hiresvit.models.create import enliven
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting
 from hiresvit.spec import ModelSpec

@@ -25,7 +25,7 @@ from hiresvit.calibration.sites import Policy, find_sites, find_skips
 from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.errors import UsageError
 from hiresvit.evaluation.parity import compare_runs
-from hiresvit.models import enliven
+from hiresvit.models.create import enliven
 from hiresvit.workflows.yardstick import references
 
 BEGIN, END = "<!-- options: benchmarks/int8_options.py --write -->", "<!-- /options -->"

@@ -22,7 +22,8 @@ from paper_numbers import with_table
 
 from hiresvit import build_engine, export_onnx, fold, open_runner, simplify, to_fp16
 from hiresvit.evaluation.latency import latency_report
-from hiresvit.models import build_model, enliven, mixformer_block, model_spec
+from hiresvit.models import mixformer_block
+from hiresvit.models.create import build_model, enliven, model_spec
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "mixformer.md"
 BEGIN, END = "<!-- narrow-heads: benchmarks/narrow_heads.py --write -->", "<!-- /narrow-heads -->"

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from hiresvit.data.scenes import sample_scene
 from hiresvit.files import atomic_path
-from hiresvit.models import build_model, model_spec
+from hiresvit.models.create import build_model, model_spec
 from hiresvit.models.weights.file import save_safetensors
 
 VALIDATION = 900_000  # the seed of the first scene that progress is measured on

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hiresvit.export.fp16 import to_fp16
     from hiresvit.export.onnx import export_onnx
     from hiresvit.export.simplify import simplify
-    from hiresvit.models import create_model, list_models
+    from hiresvit.models.create import create_model, list_models
     from hiresvit.models.fold import fold
     from hiresvit.runtime.runner import open_runner
     from hiresvit.workflows.quantize import make_int8
@@ -31,11 +31,11 @@ _VERBS = {
     "calibrate": "hiresvit.calibration.calibrate",
     "check_graph": "hiresvit.check.check",
     "compare": "hiresvit.evaluation.parity",
-    "create_model": "hiresvit.models",
+    "create_model": "hiresvit.models.create",
     "evaluate": "hiresvit.evaluation.accuracy",
     "export_onnx": "hiresvit.export.onnx",
     "fold": "hiresvit.models.fold",
-    "list_models": "hiresvit.models",
+    "list_models": "hiresvit.models.create",
     "make_int8": "hiresvit.workflows.quantize",
     "measure_latency": "hiresvit.evaluation.latency",
     "open_runner": "hiresvit.runtime.runner",

@@ -59,7 +59,7 @@ def _root(
 @app.command("list")
 def list_models(as_json: opt.Json = False) -> None:
     """List the models: tasks, sizes, parameters, MACs."""
-    from hiresvit.models import MODELS
+    from hiresvit.models.zoo import MODELS
     from hiresvit.report.results import models_report
     from hiresvit.workflows.open import describe_model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -19,6 +20,15 @@ _REFUSALS = frozenset(
         *(errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV),
     }
 )
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's bytes as 64 hexadecimal digits. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hiresvit.models import MODELS
+from hiresvit.models.zoo import MODELS
 from hiresvit.spec import Task
 
 LARGE = 35  # million parameters

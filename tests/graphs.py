@@ -57,3 +57,15 @@ def distance(reference: Array, test: Array) -> float:
     assert reference.shape == test.shape
     assert reference.dtype == test.dtype
     return float(np.abs(reference - test).max() / np.abs(reference).max())
+
+
+def named_graph(body: str, inputs: str, outputs: str, opset: int = 20, **weights: Any) -> ModelProto:
+    """Nodes are named ``m.OUTPUT/OpType``."""
+    model = build(f"g ({inputs}) => ({outputs}) {{ {body} }}", weights, opset)
+    for node in model.graph.node:
+        node.name = f"m.{node.output[0]}/{node.op_type}"
+    return model
+
+
+def ones(*shape: int) -> np.ndarray[Any, Any]:
+    return np.ones(shape, np.float32)

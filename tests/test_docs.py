@@ -233,7 +233,7 @@ def small_bundle(target: Path) -> Path:
     import numpy as np
 
     from hiresvit.bundle.folder import Weights
-    from hiresvit.models import model_spec
+    from hiresvit.models.create import model_spec
     from hiresvit.spec import TensorSpec
 
     weights = Weights("my.pth", "ab" * 32)

@@ -19,7 +19,7 @@ from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
-from hiresvit.models import build_model, enliven, model_spec
+from hiresvit.models.create import build_model, enliven, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.torch_runner import TorchRunner

@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
-from hiresvit.files import atomic_path, naming_target, new_parents, temporary_name
+from hiresvit.files import atomic_path, naming_target, new_parents, sha256_file, temporary_name
 from hiresvit.spec import ModelSpec, TensorSpec
 
 SCHEMA_VERSION = 3
@@ -155,15 +155,6 @@ class Bundle:
                 return self.folder / entry.name
         has = ", ".join(entry.role for entry in self.manifest.files)
         raise ArtefactError(f"{self.folder} has no {role} file, only {has}; export it again with one")
-
-
-def sha256_file(path: Path) -> str:
-    """The sha256 of a file's bytes as 64 hexadecimal digits. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def file_entry(folder: Path, name: str, role: Role, *, parent: FileEntry | Weights) -> FileEntry:

@@ -86,7 +86,7 @@ def export(
     gates = opt.parse_gates(min_sqnr, min_cosine, min_agreement, without=without)
 
     out.load_onnxruntime()
-    from hiresvit.models import model_spec
+    from hiresvit.models.create import model_spec
     from hiresvit.workflows.export import ExportSettings, export_bundle
 
     spec = model_spec(model, task, size, num_classes, **overrides)
@@ -184,7 +184,7 @@ def convert(
     """
     if target.suffix != ".safetensors":
         raise UsageError(f"{target}: what is written is safetensors, give a name that ends in .safetensors")
-    from hiresvit.models import convert_weights, model_spec
+    from hiresvit.models.create import convert_weights, model_spec
     from hiresvit.report.tables import size_text
 
     spec = model_spec(model, task, None, num_classes, **opt.parse_settings(settings))

@@ -119,7 +119,7 @@ def parse_settings(texts: Texts) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if not texts:
         return settings
-    from hiresvit.models import MODELS
+    from hiresvit.models.zoo import MODELS
 
     known = sorted({name for entry in MODELS.values() for name in entry.overrides})
     for text in texts:

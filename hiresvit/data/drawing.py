@@ -1,7 +1,7 @@
 """Streets drawn from a seed: flat faces in space, painted from far to near, each of a class.
 
-Two uses: `hiresvit.data.scenes.sample_image`, a picture to compare graphs on, and `hiresvit.data.scenes.Scenes`, labelled pictures
-to train and to measure on. The classes are Cityscapes', under Cityscapes' numbers.
+Two uses: `scenes.sample_image`, a picture to compare graphs on, and `scenes.Scenes`, labelled pictures to train and to
+measure on. The classes are Cityscapes', under Cityscapes' numbers.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""TODO."""
+"""This machine: what it is, the plans that fit it, TensorRT's and CUDA's calls."""

@@ -1,1 +1,1 @@
-"""From a model to what a device loads: ONNX graphs, their precision, their legality, TensorRT plans."""
+"""From a model to ONNX graphs: exported, simplified, in FP16, and for a CPU."""

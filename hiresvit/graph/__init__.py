@@ -1,1 +1,1 @@
-"""TODO."""
+"""An ONNX graph, read once: its file, its types and sizes, its attentions and products."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a person sees: tables, charts, pictures. Nothing here measures."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The order of steps: each function here is one thing that a user asks for."""

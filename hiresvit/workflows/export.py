@@ -45,7 +45,7 @@ from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.files import sha256_file
-from hiresvit.models import build_model, enliven, load_model_weights
+from hiresvit.models.create import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
 from hiresvit.process import trim_memory
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner

@@ -20,7 +20,8 @@ from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
 from hiresvit.export.contract import input_spec, output_specs, read_stamp
 from hiresvit.export.deployed import Deployed
 from hiresvit.graph.attentions import count_attentions
-from hiresvit.models import MODELS, create_model, enliven, find_model
+from hiresvit.models.create import create_model, enliven, find_model
+from hiresvit.models.zoo import MODELS
 from hiresvit.runtime.preflight import check_file
 from hiresvit.runtime.runner import Casting, Runner, open_runner
 from hiresvit.runtime.tensorrt_runner import TensorRTRunner

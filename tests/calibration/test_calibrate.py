@@ -31,7 +31,7 @@ from hiresvit.data.scenes import sample_images
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
-from hiresvit.models import create_model, enliven, model_spec
+from hiresvit.models.create import create_model, enliven, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.spec import PreprocessSpec
 

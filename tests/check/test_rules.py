@@ -31,7 +31,7 @@ from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.graph.index import schema_of
-from hiresvit.models import MODELS
+from hiresvit.models.zoo import MODELS
 from hiresvit.process import run_child
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")

@@ -24,7 +24,7 @@ from PIL import Image
 from hiresvit import cli as commands
 from hiresvit.commands.output import harmless, progress
 from hiresvit.errors import UsageError
-from hiresvit.models import MODELS
+from hiresvit.models.zoo import MODELS
 from hiresvit.version import __version__
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -568,7 +568,8 @@ def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str
 
 def test_what_onnxruntime_prints_when_it_is_imported_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("import os\nos.write(2, b'GPU device discovery failed')\n")
-    code = "from hiresvit.commands.output import load_onnxruntime as f\nf()\nimport os, onnxruntime\nos.write(2, b'after')"
+    code = "from hiresvit.commands.output import load_onnxruntime as f\nf()\nimport os, onnxruntime\n"
+    code += "os.write(2, b'after')"
     path = f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"
     done = subprocess.run(
         [sys.executable, "-c", code],

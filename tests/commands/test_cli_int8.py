@@ -14,8 +14,7 @@ import pytest
 from conftest import Cli, Result, environment, hiresvit_command, run_program
 from graphs import content
 from PIL import Image
-from test_int8 import graphs as seven_convolutions
-from tiny import tiny_spec
+from tiny import seven_convolutions, tiny_spec
 
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.calibration.table import load_table

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from every import firsts, small_size
-from graphs import noise
+from graphs import named_graph, noise, ones
 from onnx import ModelProto
-from test_layers import compiled, needs_rtx
-from test_products import graph, ones
+from rtx import compiled, needs_rtx
 from tiny import tiny_simplified, tiny_spec
 from variants import chain
 
@@ -23,7 +22,7 @@ from hiresvit.errors import GateError, UsageError
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.graph.attentions import count_attentions, explain_attentions
 from hiresvit.graph.products import find_products
-from hiresvit.models import MODELS
+from hiresvit.models.zoo import MODELS
 from hiresvit.spec import TensorSpec
 
 
@@ -32,7 +31,7 @@ def gemm(dtype: str, *nodes: str, name: str = "gemm_myl0_1", layer_type: str = "
     return Kernel(name, layer_type, (tensor,), (), (tensor,), "", nodes)
 
 
-PAIR = graph(
+PAIR = named_graph(
     "a = MatMul(x, w) b = Relu(a) y = MatMul(b, v)",
     "float[3,4] x",
     "float[3,6] y",
@@ -63,7 +62,7 @@ def test_a_kernel_that_prepares_does_not_count_where_one_multiplies() -> None:
 
 
 def test_an_attention_is_both_products() -> None:
-    model = graph(
+    model = named_graph(
         "s = MatMul(q, k) w = Softmax(s) y = MatMul(w, v)",
         "float16[2,5,16] q, float16[2,16,7] k, float16[2,7,16] v",
         "float16[2,5,16] y",
@@ -75,7 +74,7 @@ def test_an_attention_is_both_products() -> None:
 
 
 def test_equal_names_are_nobodys() -> None:
-    model = graph(
+    model = named_graph(
         "a = MatMul(x, w) y = MatMul(a, v)", "float[3,4] x", "float[3,6] y", w=ones(4, 5), v=ones(5, 6)
     )
     for node in model.graph.node:
@@ -87,7 +86,7 @@ def test_leftovers_by_module() -> None:
     def wide(*nodes: str) -> Kernel:
         return gemm("float32", *nodes, name="__myl_AddMul_myl0_3", layer_type="kgen")
 
-    model = graph(
+    model = named_graph(
         "a = MatMul(x, w) b = Gelu(a) c = LayerNormalization(b, g) d = Transpose(c) e = MatMul(v, d) y = Relu(e)",
         "float[3,4] x",
         "float[6,3] y",
@@ -202,7 +201,7 @@ def quantized(simple: ModelProto, half: ModelProto) -> tuple[ModelProto, Int8Rep
 def test_an_island_is_found_by_its_module(tmp_path: Path) -> None:
     """A graph in FP16 whose second layer stays in FP32."""
     half = noise(64, 64).astype(np.float16)
-    model = graph(
+    model = named_graph(
         "a = MatMul(x, w) b = Cast<to = 1>(a) c = MatMul(b, v) d = Gelu(c) e = Cast<to = 10>(d) y = MatMul(e, w)",
         "float16[64,64] x",
         "float16[64,64] y",
@@ -245,7 +244,7 @@ def test_an_island_is_found_by_its_module(tmp_path: Path) -> None:
 def test_what_is_left_in_fp32_behind_a_cast_is_seen(
     body: str, output: str, macs: int, tmp_path: Path
 ) -> None:
-    model = graph(
+    model = named_graph(
         f"a = MatMul(x, w) b = Cast<to = 1>(a) {body}",
         "float16[1,64] x",
         output,

@@ -31,9 +31,10 @@ from hiresvit.engine.build import build_engine
 from hiresvit.evaluation.parity import GATES, check_gate
 from hiresvit.export.onnx import export_onnx
 from hiresvit.graph.attentions import count_attentions
-from hiresvit.models import MODELS, build_model, model_spec
+from hiresvit.models.create import build_model, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.models.hrvit_block import Attention
+from hiresvit.models.zoo import MODELS
 from hiresvit.spec import Task
 
 FILE = Path(__file__).parents[1] / "golden" / "budgets.json"

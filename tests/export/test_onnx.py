@@ -24,7 +24,7 @@ from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import OPSETS, check_opset, export_onnx
-from hiresvit.models import model_spec
+from hiresvit.models.create import model_spec
 from hiresvit.models.fold import fold
 from hiresvit.spec import ModelSpec, Task
 from hiresvit.version import __version__

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from graphs import build
 from onnx import ModelProto
-from test_layers import compiled, needs_rtx
+from rtx import compiled, needs_rtx
 
 from hiresvit.engine.fusion import BARRIERS, HARMLESS, POINTS, Attention, why_not_fused
 from hiresvit.engine.kernels import Kernel

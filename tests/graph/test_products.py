@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
-from graphs import build
+from graphs import named_graph, ones
 from onnx import ModelProto
 
 from hiresvit.graph.products import find_products
-
-
-def graph(body: str, inputs: str, outputs: str, opset: int = 20, **weights: Any) -> ModelProto:
-    """Nodes are named ``m.OUTPUT/OpType``."""
-    model = build(f"g ({inputs}) => ({outputs}) {{ {body} }}", weights, opset)
-    for node in model.graph.node:
-        node.name = f"m.{node.output[0]}/{node.op_type}"
-    return model
-
-
-def ones(*shape: int) -> np.ndarray[Any, Any]:
-    return np.ones(shape, np.float32)
 
 
 @pytest.mark.parametrize(
     ("model", "macs"),
     [
         pytest.param(
-            graph(
+            named_graph(
                 "y = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(x, w)",
                 "float[2,8,16,16] x",
                 "float[2,6,8,8] y",
@@ -39,19 +25,19 @@ def ones(*shape: int) -> np.ndarray[Any, Any]:
             id="conv",
         ),
         pytest.param(
-            graph(
+            named_graph(
                 "y = Conv<group = 8>(x, w)", "float[1,8,16,16] x", "float[1,8,14,14] y", w=ones(8, 1, 3, 3)
             ),
             8 * 14 * 14 * 9,
             id="depthwise",
         ),
         pytest.param(
-            graph("y = Conv(x, w)", "float[N,4,9] x", "float[N,5,7] y", w=ones(5, 4, 3)),
+            named_graph("y = Conv(x, w)", "float[N,4,9] x", "float[N,5,7] y", w=ones(5, 4, 3)),
             5 * 7 * 4 * 3,
             id="dynamic-batch",
         ),
         pytest.param(
-            graph(
+            named_graph(
                 "y = ConvTranspose<strides = [2, 2]>(x, w)",
                 "float[1,8,4,4] x",
                 "float[1,6,8,8] y",
@@ -61,18 +47,22 @@ def ones(*shape: int) -> np.ndarray[Any, Any]:
             id="transposed-conv",
         ),
         pytest.param(
-            graph("y = Gemm<transA = 1, transB = 1>(x, w)", "float[7,3] x", "float[3,5] y", w=ones(5, 7)),
+            named_graph(
+                "y = Gemm<transA = 1, transB = 1>(x, w)", "float[7,3] x", "float[3,5] y", w=ones(5, 7)
+            ),
             3 * 7 * 5,
             id="gemm",
         ),
         pytest.param(
-            graph("y = MatMul(x, w)", "float[2,3,5,7] x", "float[2,3,5,11] y", w=ones(7, 11)),
+            named_graph("y = MatMul(x, w)", "float[2,3,5,7] x", "float[2,3,5,11] y", w=ones(7, 11)),
             6 * 5 * 7 * 11,
             id="matmul",
         ),
-        pytest.param(graph("y = MatMul(x, w)", "float[3,5] x", "float[3] y", w=ones(5)), 15, id="vector"),
         pytest.param(
-            graph(
+            named_graph("y = MatMul(x, w)", "float[3,5] x", "float[3] y", w=ones(5)), 15, id="vector"
+        ),
+        pytest.param(
+            named_graph(
                 'y = Einsum<equation = "bqhd,bkhd->bhqk">(x, z)',
                 "float[2,5,3,7] x, float[2,4,3,7] z",
                 "float[2,3,5,4] y",
@@ -81,7 +71,7 @@ def ones(*shape: int) -> np.ndarray[Any, Any]:
             id="einsum",
         ),
         pytest.param(
-            graph(
+            named_graph(
                 "y = Attention(q, k, v)",
                 "float[2,4,5,8] q, float[2,2,6,8] k, float[2,2,6,3] v",
                 "float[2,4,5,3] y",
@@ -91,7 +81,7 @@ def ones(*shape: int) -> np.ndarray[Any, Any]:
             id="attention",
         ),
         pytest.param(
-            graph(
+            named_graph(
                 "y = Attention<q_num_heads = 4, kv_num_heads = 2>(q, k, v)",
                 "float[2,5,32] q, float[2,6,16] k, float[2,6,6] v",
                 "float[2,5,12] y",
@@ -107,14 +97,14 @@ def test_macs(model: ModelProto, macs: int) -> None:
 
 
 def test_a_product_of_constants_is_none() -> None:
-    model = graph(
+    model = named_graph(
         "c = MatMul(a, b) y = MatMul(x, c)", "float[2,3] x", "float[2,5] y", a=ones(3, 4), b=ones(4, 5)
     )
     assert find_products(model).macs == {"m.y/MatMul": 2 * 3 * 5}
 
 
 def test_recurrence() -> None:
-    model = graph(
+    model = named_graph(
         'y, = LSTM<hidden_size = 6, direction = "bidirectional">(x, w, r)',
         "float[7,2,5] x",
         "float[7,2,2,6] y",
@@ -126,7 +116,7 @@ def test_recurrence() -> None:
 
 
 def test_types_are_the_graphs() -> None:
-    model = graph(
+    model = named_graph(
         "a = MatMul(x, w) b = Cast<to = 1>(a) y = MatMul(b, v)",
         "float16[3,4] x",
         "float[3,6] y",
@@ -137,14 +127,14 @@ def test_types_are_the_graphs() -> None:
 
 
 def test_sizes_that_are_not_static() -> None:
-    model = graph("y = MatMul(x, w)", "float[1,L,3] x", "float[1,L,5] y", w=ones(3, 5))
+    model = named_graph("y = MatMul(x, w)", "float[1,L,3] x", "float[1,L,5] y", w=ones(3, 5))
     found = find_products(model)
     assert (found.macs, found.uncounted) == ({}, ("MatMul 'm.y/MatMul'",))
     assert find_products(model, {"x": (1, 7, 3)}).macs == {"m.y/MatMul": 7 * 3 * 5}
 
 
 def test_an_axis_of_minus_one_is_dynamic() -> None:
-    model = graph("y = MatMul(x, w)", "float[N,8] x", "float[N,4] y", w=ones(8, 4))
+    model = named_graph("y = MatMul(x, w)", "float[N,8] x", "float[N,4] y", w=ones(8, 4))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
     assert find_products(model).macs == {"m.y/MatMul": 8 * 4}  # for a batch of 1
     assert find_products(model, {"x": (3, 8)}).macs == {"m.y/MatMul": 3 * 8 * 4}
@@ -156,7 +146,7 @@ def test_an_axis_of_minus_one_is_dynamic() -> None:
     ids=["result-unsaid", "transpose", "sum"],
 )
 def test_other_einsums(equation: str, operands: str, macs: dict[str, int]) -> None:
-    model = graph(f'y = Einsum<equation = "{equation}">({operands})', "float[2,2] x", "float y")
+    model = named_graph(f'y = Einsum<equation = "{equation}">({operands})', "float[2,2] x", "float y")
     model.graph.node[0].name = "it"
     found = find_products(model)
     assert (found.macs, found.uncounted) == (macs, ())

@@ -12,7 +12,7 @@ from every import every, firsts, small_size
 from lively import enliven
 from torch import Tensor, nn
 
-from hiresvit.models import create_model
+from hiresvit.models.create import create_model
 from hiresvit.models.fold import (
     FoldableSequential,
     bn_scale_shift,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
 from hiresvit.export.onnx import export_onnx
-from hiresvit.models import create_model, model_spec
+from hiresvit.models.create import create_model, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.models.hiri_vit import (
     PLAN_224,

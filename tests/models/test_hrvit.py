@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from official import ATOL, check_map, image, keys_of, weights_of
 from torch import Tensor, nn
 
-from hiresvit.models import create_model
+from hiresvit.models.create import create_model
 from hiresvit.models.fold import fold
 from hiresvit.models.hrvit import VARIANTS, block_of
 from hiresvit.models.weights.match import LoadReport

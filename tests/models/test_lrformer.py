@@ -26,11 +26,13 @@ from hiresvit.errors import UsageError
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.graph.attentions import count_attentions
-from hiresvit.models import MODELS, create_model, lrformer, lrformer_block, model_spec
+from hiresvit.models import lrformer, lrformer_block
+from hiresvit.models.create import create_model, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.models.lrformer import VARIANTS, KeyConvs, LRFormer, LRFormerConfig
 from hiresvit.models.lrformer_block import Block, pooled_size
 from hiresvit.models.lrformer_head import decoder_block
+from hiresvit.models.zoo import MODELS
 from hiresvit.spec import Task
 
 EXACT = 1e-10  # two orders of the same sums in float64; a wrong fold is above 1e-3

@@ -9,8 +9,9 @@ import torch
 from by_path import ROOT, load
 from torch import Tensor, nn
 
-from hiresvit.models import MODELS, create_model
+from hiresvit.models.create import create_model
 from hiresvit.models.macs import Macs, count_macs, count_params
+from hiresvit.models.zoo import MODELS
 
 paper_numbers = load(ROOT / "benchmarks" / "paper_numbers.py")
 ROWS = list(paper_numbers.rows())

@@ -27,7 +27,7 @@ from hiresvit.errors import UsageError
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.graph.attentions import count_attentions
-from hiresvit.models import create_model, model_spec
+from hiresvit.models.create import create_model, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.models.layers import to_map
 from hiresvit.models.mixformer import VARIANTS, MixFormer, MixFormerClassifier, check_size

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hiresvit.errors import HiresvitError
-from hiresvit.models import create_model
+from hiresvit.models.create import create_model
 from hiresvit.models.weights.paddle import NAME_TABLE, read_pdparams
 
 detweights = load(GOLDEN / "detweights.py")

@@ -13,8 +13,7 @@ from lively import enliven
 from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.models import (
-    MODELS,
+from hiresvit.models.create import (
     backbones,
     build_model,
     convert_weights,
@@ -25,6 +24,7 @@ from hiresvit.models import (
 )
 from hiresvit.models.macs import count_params
 from hiresvit.models.weights.file import save_safetensors
+from hiresvit.models.zoo import MODELS
 from hiresvit.spec import TASKS, Task
 
 # HRViT's maps are 4x6 and 2x3 where the windows are 7.

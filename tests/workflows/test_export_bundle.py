@@ -25,7 +25,8 @@ from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate
 from hiresvit.export.contract import read_stamp
 from hiresvit.export.deployed import Deployed
-from hiresvit.models import MODELS, build_model
+from hiresvit.models.create import build_model
+from hiresvit.models.zoo import MODELS
 from hiresvit.spec import ModelSpec, TensorSpec
 from hiresvit.version import __version__
 from hiresvit.workflows import export as pipeline

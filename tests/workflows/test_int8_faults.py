@@ -23,7 +23,7 @@ from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.data.scenes import Scenes
 from hiresvit.errors import ArtefactError, GateError
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.models import build_model, load_model_weights, model_spec
+from hiresvit.models.create import build_model, load_model_weights, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.spec import ModelSpec, PreprocessSpec
 from hiresvit.workflows.yardstick import METRICS, Kept, Yardstick, references

@@ -21,7 +21,8 @@ from hiresvit.bundle.folder import Bundle, Manifest, file_entry, read_golden, wr
 from hiresvit.data.preprocess import preprocess
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate, compare
-from hiresvit.models import MODELS, build_model
+from hiresvit.models.create import build_model
+from hiresvit.models.zoo import MODELS
 from hiresvit.workflows import export as pipeline
 from hiresvit.workflows.export import ExportSettings, export_bundle
 from hiresvit.workflows.open import graph_summary, inspect_source, open_source

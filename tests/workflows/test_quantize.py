@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from graphs import content, run
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto
 from PIL import Image
-from tiny import CLASSES, tiny_spec
+from tiny import seven_convolutions, tiny_spec
 
 from hiresvit.calibration.calibrate import calibrate
 from hiresvit.calibration.observers import METHODS
@@ -22,8 +20,7 @@ from hiresvit.data.scenes import sample_images
 from hiresvit.device.plan import EngineReport
 from hiresvit.errors import ArtefactError, GateError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import compare_arrays
-from hiresvit.export.fp16 import to_fp16
-from hiresvit.models import model_spec
+from hiresvit.models.create import model_spec
 from hiresvit.spec import PreprocessSpec
 from hiresvit.workflows import quantize as int8
 from hiresvit.workflows.quantize import (
@@ -39,41 +36,6 @@ from hiresvit.workflows.yardstick import AGREEMENT, answered
 SPEC = tiny_spec()
 
 
-WIDTH = 16
-LOUD = 60.0  # one channel behind `loud` is so much larger than the others that INT8 leaves these few steps
-
-
-@cache
-def graphs(classes: int = CLASSES) -> tuple[ModelProto, ModelProto]:
-    """Six convolutions, FP32 and FP16: `quiet.0` to `quiet.2` lose little in INT8, and `deaf`, behind `loud`, much."""
-    generator = np.random.default_rng(0)
-    nodes, weights = [], []
-    source, channels = "image", 3
-    for name, size, wide in (
-        ("stem", 3, WIDTH),
-        ("quiet.0", 1, WIDTH),
-        ("quiet.1", 1, WIDTH),
-        ("quiet.2", 1, WIDTH),
-        ("loud", 1, WIDTH),
-        ("deaf", 1, WIDTH),
-        ("head", 1, classes),
-    ):
-        weight = generator.normal(0, channels**-0.5 / size, (wide, channels, size, size)).astype(np.float32)
-        if name == "loud":
-            weight[0] *= LOUD
-        if name == "deaf":
-            weight[:, 0] /= LOUD
-        weights.append(numpy_helper.from_array(weight, f"{name}.weight"))
-        inputs, pads = [source, f"{name}.weight"], [size // 2] * 4
-        source, channels = ("logits" if name == "head" else f"{name}.out"), wide
-        nodes.append(helper.make_node("Conv", inputs, [source], f"{name}/Conv", pads=pads))
-    border = (("image", 3), ("logits", classes))
-    values = [helper.make_tensor_value_info(n, 1, [1, c, *SPEC.imgsz]) for n, c in border]
-    graph = helper.make_graph(nodes, "g", values[:1], values[1:], weights)
-    simple = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    return simple, to_fp16(simple)[0]
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("photos")
@@ -83,7 +45,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def make(settings: Int8Settings, **options: Any) -> Int8Result:
-    return make_int8(*graphs(), SPEC, settings, **options)
+    return make_int8(*seven_convolutions(), SPEC, settings, **options)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +54,7 @@ def plain(photos: str) -> Int8Result:
 
 
 def test_the_graph_and_its_report(plain: Int8Result) -> None:
-    simple, _ = graphs()
+    simple, _ = seven_convolutions()
     image = Feeds(open_pictures("scenes", SPEC.imgsz, 1), SPEC, "image")[0]
     found = compare_arrays(run(simple, image)[0], run(plain.graph, image)[0])
     # `deaf` is in INT8, too, with two or three steps for most of what it reads: 7 dB measured.
@@ -152,10 +114,10 @@ def test_labels_that_fp32_does_not_know_prove_nothing() -> None:
     """Nineteen classes, so that the scenes' labels would fit, but 2 % of mIoU that INT8 cannot lose half a point of."""
     spec = model_spec("hrvit_b1", imgsz=SPEC.imgsz)
     settings = Int8Settings("scenes", method="minmax", images=4, max_drop=100, threads=1)
-    found = make_int8(*graphs(spec.num_classes), spec, settings)
+    found = make_int8(*seven_convolutions(spec.num_classes), spec, settings)
     assert found.report["accuracy"]["metric"] == AGREEMENT
     assert found.report["calibration"]["images"] == 4
-    shown = make_int8(*graphs(spec.num_classes), spec, replace(settings, max_drop=None))
+    shown = make_int8(*seven_convolutions(spec.num_classes), spec, replace(settings, max_drop=None))
     assert "accuracy" not in shown.report
 
 

@@ -1,0 +1,233 @@
+"""`create_model`, the one way to make a model, and the loading of its weights.
+
+`MODELS` is the table of every variant (hiresvit/models/zoo.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hiresvit.data.preprocess import preprocess
+from hiresvit.data.scenes import sample_images
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.models.weights.file import save_safetensors
+from hiresvit.models.weights.match import Layout, LoadReport, Shapes, load_weights
+from hiresvit.models.zoo import MODELS, ModelEntry
+from hiresvit.spec import TASKS, ModelSpec, PreprocessSpec, Task
+
+DEFAULT_CLASSES: Mapping[Task, int] = {"classify": 1000, "segment": 19, "features": 0}
+NEARLY_ZERO = 1e-5
+PREPROCESS: Mapping[Task, PreprocessSpec] = {
+    "classify": PreprocessSpec(resize="crop", interpolation="bicubic"),
+    "segment": PreprocessSpec(),
+    "features": PreprocessSpec(),
+}
+
+
+def list_models() -> list[str]:
+    """Names of all variants, in the order of the table."""
+    return list(MODELS)
+
+
+def find_model(name: str) -> ModelEntry:
+    """The registry's entry for a variant. Raises UsageError, with the nearest names, on an unknown one."""
+    if name in MODELS:
+        return MODELS[name]
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), MODELS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `hiresvit list`"
+    raise UsageError(f"unknown model {name!r}: {hint}")
+
+
+def model_spec(
+    name: str,
+    task: Task | None = None,
+    imgsz: tuple[int, int] | int | None = None,
+    num_classes: int | None = None,
+    **overrides: Any,
+) -> ModelSpec:
+    """Fill in the family's defaults and check everything that can be checked before a model is built.
+
+    Raises UsageError on an unknown name, task or override, and on a size that the family cannot take.
+    """
+    entry = find_model(name)
+    task = entry.task if task is None else task
+    if task not in TASKS:
+        raise UsageError(f"unknown task {task!r}: {', '.join(TASKS)}")
+    if task not in entry.imgsz:
+        raise UsageError(f"{name} does not serve {task}, only {' and '.join(entry.imgsz)}")
+    if unknown := sorted(set(overrides) - set(entry.overrides)):
+        raise UsageError(
+            f"{name} has no argument {', '.join(unknown)}: it takes {', '.join(entry.overrides)}"
+        )
+    if num_classes is not None and task == "features":
+        raise UsageError("features have no classes: leave num_classes (--num-classes) out")
+    if num_classes is not None and (type(num_classes) is not int or num_classes < 1):
+        raise UsageError(f"num_classes={num_classes}: give a whole number of 1 or more")
+    if imgsz is None:
+        imgsz = entry.imgsz[task]
+    elif type(imgsz) is int:
+        imgsz = (imgsz, imgsz)
+    if not isinstance(imgsz, Sequence) or len(imgsz) != 2 or any(type(side) is not int for side in imgsz):
+        raise UsageError(f"imgsz={imgsz!r}: give (height, width) in whole pixels")
+    spec = ModelSpec(
+        name=name,
+        family=entry.family,
+        task=task,
+        imgsz=(imgsz[0], imgsz[1]),
+        num_classes=DEFAULT_CLASSES[task] if num_classes is None else num_classes,
+        preprocess=PREPROCESS[task],
+        overrides=tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in overrides.items())),
+        strides=entry.strides,
+    )
+    entry.check(spec)
+    return spec
+
+
+def create_model(
+    name: str,
+    task: Task | None = None,
+    imgsz: tuple[int, int] | int | None = None,
+    num_classes: int | None = None,
+    weights: str | Path | None = None,
+    *,
+    ema: bool = False,
+    allow_missing_head: bool = False,
+    seed: int = 0,
+    **overrides: Any,
+) -> nn.Module:
+    """Make a model in float32, in evaluation mode, for one task and one input size.
+
+    Returns logits (B, classes) for ``classify``, logits (B, classes, H/s, W/s) at the head's own stride s, 4 or 8,
+    for ``segment``, or the tuple of maps with strides 4, 8, 16, 32 (HIRI-ViT: 8, 16, 32, 64) for ``features``;
+    input (B, 3, H, W), normalised as `hiresvit.data.preprocess` does. ``imgsz`` is (H, W). Without ``weights`` they are
+    drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and draws only that.
+    ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``; `ModelEntry.overrides`
+    names them. The model carries its `ModelSpec` as ``spec`` and, when weights were read, the `LoadReport` as
+    ``loaded``.
+
+    Raises UsageError on arguments that cannot be served and HiresvitError on weights that do not fit.
+    """
+    spec = model_spec(name, task, imgsz, num_classes, **overrides)
+    model = build_model(spec, seed=seed)
+    if weights is not None:
+        load_model_weights(model, spec, Path(weights), ema=ema, allow_missing_head=allow_missing_head)
+    elif allow_missing_head:
+        raise UsageError("allow_missing_head is about a checkpoint: give one as weights (--weights)")
+    return model
+
+
+def build_model(spec: ModelSpec, *, seed: int = 0) -> nn.Module:
+    """The model a spec describes, with fresh weights drawn from ``seed``; the global generator is left alone."""
+    with torch.random.fork_rng(devices=[]):  # of the CPU's generator, the only one that is used
+        torch.default_generator.manual_seed(seed)
+        model = MODELS[spec.name].build(spec)
+    model.spec = spec  # type: ignore[assignment]
+    return model.eval()
+
+
+def load_model_weights(
+    model: nn.Module, spec: ModelSpec, path: Path, *, ema: bool = False, allow_missing_head: bool = False
+) -> LoadReport:
+    """Read a checkpoint into a model of `build_model`, all of it or nothing. Raises HiresvitError.
+
+    With ``allow_missing_head`` the task's head may be absent; the model then keeps its own (`LoadReport.fresh`).
+    """
+    report = load_weights(
+        model,
+        path,
+        task=spec.task,
+        layout=MODELS[spec.name].layout,
+        ema=ema,
+        allow_missing_head=allow_missing_head,
+        siblings=backbones,
+    )
+    if report.fresh and spec.task == "segment":
+        standardise_logits(model, _example(spec))
+    model.loaded = report  # type: ignore[assignment]
+    return report
+
+
+def convert_weights(
+    spec: ModelSpec,
+    source: Path,
+    target: Path,
+    *,
+    ema: bool = False,
+    allow_missing_head: bool = False,
+    force: bool = False,
+) -> LoadReport:
+    """Write a checkpoint as safetensors under our names, with the spec in its metadata.
+
+    It is loaded as a model would load it. Raises HiresvitError on what does not fit, and if ``target`` is there
+    already and ``force`` is not given.
+    """
+    if target.exists() and not force:
+        raise HiresvitError(f"{target} exists; pass --force to replace it or choose another name")
+    model = build_model(spec)
+    report = load_model_weights(model, spec, source, ema=ema, allow_missing_head=allow_missing_head)
+    facts = {"hiresvit.model": spec.name, "hiresvit.task": spec.task, "hiresvit.source": source.name}
+    save_safetensors(model, target, facts)
+    return report
+
+
+def backbones() -> dict[str, tuple[Layout, Shapes]]:
+    """Every variant's layout of keys and the shapes of its backbone."""
+    found: dict[str, tuple[Layout, Shapes]] = {}
+    for name, entry in MODELS.items():
+        with torch.device("meta"):
+            built = entry.build(model_spec(name, "features"))
+        shapes = {key: tuple(value.shape) for key, value in built.state_dict().items()}
+        found[name] = (entry.layout, shapes)
+    return found
+
+
+def enliven(model: nn.Module, spec: ModelSpec, seed: int = 0) -> None:
+    """Make fresh weights fit for a comparison, in place and the same for the same seed.
+
+    Fresh weights hide mistakes: HRViT starts the BatchNorm after attention at zero and LRFormer its layer scales at
+    1e-6, so that attention changes nothing, and logits hardly move around their bias, so one class wins nearly every
+    pixel. See `perturb_zeros` and `standardise_logits`.
+    """
+    perturb_zeros(model, seed)
+    if spec.task == "segment":
+        standardise_logits(model, _example(spec))
+
+
+def _example(spec: ModelSpec) -> torch.Tensor:
+    """A drawn street scene as the network takes it: (1, 3, H, W)."""
+    [image] = sample_images(1, spec.imgsz)
+    return torch.from_numpy(preprocess(image, spec.preprocess, spec.imgsz))
+
+
+def perturb_zeros(model: nn.Module, seed: int = 0) -> int:
+    """Draw every parameter that is zero throughout, or next to it, from N(0, 0.3), in place; returns how many."""
+    generator = torch.Generator().manual_seed(seed)
+    count = 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() and parameter.abs().max() < NEARLY_ZERO:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+                count += 1
+    return count
+
+
+def standardise_logits(model: nn.Module, images: torch.Tensor) -> None:
+    """Give every class of a fresh segmentor mean 0 and deviation 1 over ``images`` (B, 3, H, W), in place.
+
+    Then all classes compete in every pixel, and a small error shows in the argmax.
+    """
+    *_, classifier = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    assert classifier.bias is not None
+    with torch.inference_mode():
+        logits = model(images).double()
+    # Rounded, so that the order of summation, which follows the number of threads, does not show in the weights.
+    std, mean = (value.bfloat16().double() for value in torch.std_mean(logits, dim=(0, 2, 3)))
+    with torch.no_grad():
+        classifier.weight.div_(std[:, None, None, None])
+        classifier.bias.sub_(mean).div_(std)
