@@ -10,10 +10,11 @@ import onnx
 import onnxruntime
 from onnx import ModelProto
 
-from hiresvit.calibration.collect import MEMORY_BYTES, Feeds, OnStep, Statistics, collect
+from hiresvit.calibration.collect import MEMORY_BYTES, Feeds, Statistics, collect
 from hiresvit.calibration.observers import METHODS, Method, amax_of
 from hiresvit.calibration.table import CalibrationTable, graph_digest, preprocess_json
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.progress import OnStep, silent
 from hiresvit.spec import PreprocessSpec
 from hiresvit.version import __version__
 
@@ -31,7 +32,7 @@ def calibrate(
     memory_bytes: int = MEMORY_BYTES,
     threads: int | None = None,
     state: Path | None = None,
-    on_step: OnStep = lambda _name, _fraction: None,
+    on_step: OnStep = silent,
 ) -> CalibrationTable:
     """Measure the FP32 ``tensors`` of a graph on every one of ``feeds`` and choose a range for each.
 

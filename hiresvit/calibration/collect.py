@@ -28,17 +28,16 @@ from hiresvit.calibration.table import graph_digest
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.files import atomic_path, naming_target
 from hiresvit.process import trim_memory
+from hiresvit.progress import OnStep, silent
+from hiresvit.runtime.onnxruntime_runner import open_session
 from hiresvit.runtime.runner import check_feeds, check_threads
 from hiresvit.spec import TensorSpec
-
-OnStep = Callable[[str, float | None], None]
 
 MEMORY_BYTES = 512 * 2**20
 SAVE_SECONDS = 5.0
 SMALLEST = float(np.finfo(np.float32).tiny)
 """A tensor whose magnitudes are all below this, FP32's smallest normal number, is dead: it has no range."""
 
-_FATAL = 4  # every error reaches the user as an exception, so that the log would only repeat it on stderr
 _PROBE = "hiresvit/calibration"  # names of what we add to a graph begin with it
 
 
@@ -106,7 +105,7 @@ def collect(
     memory_bytes: int = MEMORY_BYTES,
     threads: int | None = None,
     state: Path | None = None,
-    on_step: OnStep = lambda _name, _fraction: None,
+    on_step: OnStep = silent,
 ) -> dict[str, Statistics]:
     """Run a graph on ONNX Runtime's CPU over all of ``feeds``: {tensor: its statistics}, in the order of ``tensors``.
 
@@ -308,17 +307,8 @@ def _chunks(work: _Work, ranges: NDArray[np.float32]) -> list[list[int]]:
 
 def _runner(work: _Work, cut: ModelProto) -> Callable[[int], list[NDArray[Any]]]:
     """The outputs of a graph on an image, by its number."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
-    # What counts is the peak: no block is kept for the next run, and a probe runs as soon as its tensor is there.
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    if work.threads is not None:
-        options.intra_op_num_threads = work.threads
-    data = cut.SerializeToString()
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = open_session(cut.SerializeToString(), threads=work.threads, low_memory=True)
     except Exception as error:  # its exception classes share no base
         raise HiresvitError(f"ONNX Runtime cannot load the graph to calibrate ({_line(error)})") from error
     names = [value.name for value in cut.graph.output]

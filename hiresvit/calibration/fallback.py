@@ -10,12 +10,12 @@ from typing import Any
 from hiresvit.calibration.sensitivity import (
     Judge,
     Judgement,
-    OnStep,
     Quantizer,
     Sensitivity,
     finite,
 )
 from hiresvit.errors import GateError, UsageError
+from hiresvit.progress import OnStep, silent
 
 TRIES = 64
 """Graphs judged at most, unless told otherwise; the binary search takes 9 of them for 100 modules."""
@@ -55,7 +55,7 @@ def find_fallback(
     max_drop: float,
     *,
     tries: int = TRIES,
-    on_step: OnStep = lambda _name, _fraction: None,
+    on_step: OnStep = silent,
 ) -> Fallback:
     """Search a small set of modules to keep in FP16 so that the metric is at most ``max_drop`` points below baseline.
 

@@ -18,6 +18,7 @@ import onnx
 from onnx import ModelProto
 
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Runner
 
@@ -46,7 +47,6 @@ class Judgement:
 
 Judge = Callable[[ModelProto], Judgement]
 Quantizer = Callable[[frozenset[str]], ModelProto]
-OnStep = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def measure_sensitivity(
     quantizer: Quantizer,
     judge: Judge,
     baseline: Judgement,
-    on_step: OnStep = lambda _name, _fraction: None,
+    on_step: OnStep = silent,
 ) -> Sensitivity:
     """Quantize one group at a time and judge each graph: as many judgements as groups.
 

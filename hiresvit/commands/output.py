@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.progress import OnStep, silent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 _COLOUR = r"(?!\x1b\[[\d;]*m)"
 INTERRUPTED = 130  # what a shell reports for SIGINT: 128 and the signal's number
-
-OnStep = Callable[[str, float | None], None]
 
 
 class Stopped(KeyboardInterrupt):
@@ -199,7 +198,7 @@ def progress() -> Iterator[OnStep]:
     would take time from the calls that are timed.
     """
     if not sys.stderr.isatty():
-        yield lambda _name, _fraction: None
+        yield silent
         return
     from rich.console import Console
     from rich.text import Text

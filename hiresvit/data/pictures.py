@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hiresvit.data.preprocess import check_image, load_image, preprocess
 from hiresvit.data.scenes import sample_scene
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec
 
 SCENES = "scenes"
@@ -77,7 +78,7 @@ def open_pictures(
     count: int,
     *,
     seed: int = 0,
-    on_step: Callable[[str, float | None], None] = lambda _name, _fraction: None,
+    on_step: OnStep = silent,
 ) -> Pictures:
     """Choose up to ``count`` pictures from ``source``, all of them if there are fewer.
 

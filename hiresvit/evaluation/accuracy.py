@@ -7,7 +7,7 @@ shares from 0 to 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from hiresvit.data.scenes import Dataset, Sample
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.predictor import ClassifyResult, Predictor, SegmentResult
 from hiresvit.runtime.runner import Runner
 from hiresvit.spec import ModelSpec, Task
-
-OnStep = Callable[[str, float | None], None]
 
 _TOP = 5
 
@@ -76,7 +75,7 @@ def evaluate(
     dataset: Dataset,
     *,
     limit: int | None = None,
-    on_step: OnStep = lambda _name, _fraction: None,
+    on_step: OnStep = silent,
 ) -> Accuracy:
     """Answer the data set's pictures, or its first ``limit``, each at its own size, and count what is right.
 

@@ -9,15 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.runtime.onnxruntime_runner import open_session
 
 _FP16_MAX = float(np.finfo(np.float16).max)
 _FP16_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
-_FATAL = 4  # every error reaches the user as an exception, so that the log would only repeat it on stderr
 
 
 @dataclass(frozen=True)
@@ -133,13 +132,8 @@ def _results(
     del cut.graph.output[:]
     for name in names:
         cut.graph.output.add(name=name).type.tensor_type.elem_type = TensorProto.FLOAT
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
-    options.enable_cpu_mem_arena = False  # it would round the chunk up to twice its bytes
     try:
-        session = onnxruntime.InferenceSession(
-            cut.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(cut.SerializeToString(), low_memory=True)
         for feed in feeds:
             yield session.run(names, dict(feed))
     except Exception as error:  # its exception classes share no base

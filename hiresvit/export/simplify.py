@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from hiresvit.export.rewrites import rewrite
 from hiresvit.process import run_child
+from hiresvit.runtime.onnxruntime_runner import open_session
 
 # Folding constants reorders a few float32 operations; anything beyond that is a wrong graph. Relative to the
 # largest output: reordering costs about 1e-6, a lost bias or a swapped axis 1e-2 and more.
@@ -116,12 +116,8 @@ def _feeds(model: onnx.ModelProto, seed: int) -> dict[str, NDArray[np.float32]]:
 
 
 def _run(model: onnx.ModelProto, feeds: list[dict[str, NDArray[np.float32]]]) -> list[list[NDArray[Any]]]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(model.SerializeToString())
         return [session.run(None, feed) for feed in feeds]
     except Exception as error:  # its exception classes share no base
         raise _SimplifyFailed(f"ONNX Runtime refuses the graph: {error}") from error

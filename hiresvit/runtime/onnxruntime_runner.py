@@ -24,6 +24,28 @@ _DTYPES = {
 }
 
 
+def open_session(
+    graph: str | bytes, *, threads: int | None = None, low_memory: bool = False
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU for a file's name or a graph's bytes: the one place that knows how we want one.
+
+    ``low_memory``: what counts is the peak, so no block is kept for the next run, and what only reads a tensor runs
+    as soon as that is there. Raises whatever ONNX Runtime raises; its exception classes share no base.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    # Q/DQ as written. ONNX Runtime 1.31's rewrite of DQ-Conv-Q puts another bias in place of an FP16 one, and
+    # HIRI-ViT-S answered noise (docs/int8.md). TensorRT decides for itself what it fuses.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if low_memory:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxRuntimeRunner:
     """An ONNX graph on the CPU execution provider, with every graph optimisation on.
 
@@ -35,16 +57,8 @@ class OnnxRuntimeRunner:
         check_threads(threads)
         if not Path(path).is_file():
             raise HiresvitError(f"{path}: no such file; give the path of an .onnx graph")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _FATAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # Q/DQ as written. ONNX Runtime 1.31's rewrite of DQ-Conv-Q puts another bias in place of an FP16 one, and
-        # HIRI-ViT-S answered noise (docs/int8.md). TensorRT decides for itself what it fuses.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = open_session(str(path), threads=threads)
         except Exception as error:  # its exception classes share no base
             raise ArtefactError(
                 f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); the file is damaged or uses"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +13,10 @@ from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.contract import read_stamp, stamp
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.files import atomic_path
+from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec
 from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, sensitivity_chart
 
-OnStep = Callable[[str, float | None], None]
 STAGES = ("fp32", "onnx", "simplified")  # those that hold the network in FP32 for TensorRT
 
 
@@ -36,7 +35,7 @@ def quantize_file(
     *,
     io: Literal["fp32", "fp16"] = "fp32",
     force: bool = False,
-    on_step: OnStep = lambda _name, _fraction: None,
+    on_step: OnStep = silent,
 ) -> Quantized:
     """Write ``target`` (an INT8 graph), its table beside it, and a chart if a search for modules was asked for.
 

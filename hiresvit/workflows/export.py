@@ -48,6 +48,7 @@ from hiresvit.files import sha256_file
 from hiresvit.models.create import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
 from hiresvit.process import trim_memory
+from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
@@ -62,7 +63,6 @@ from hiresvit.workflows.quantize import (
     sensitivity_chart,
 )
 
-OnStep = Callable[[str, float | None], None]
 Feeds = list[dict[str, NDArray[Any]]]
 
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
@@ -121,7 +121,7 @@ def export_bundle(
     settings: ExportSettings,
     *,
     command: Sequence[str],
-    on_step: OnStep = lambda _name, _fraction: None,
+    on_step: OnStep = silent,
 ) -> Bundle:
     """Make a verified bundle at ``target`` and return it.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,10 @@ from hiresvit.data.pictures import SCENES, Feeds, Pictures, find_pictures, open_
 from hiresvit.data.scenes import Dataset, Scenes
 from hiresvit.device.plan import EngineReport
 from hiresvit.errors import GateError, HiresvitError, UsageError
+from hiresvit.progress import OnStep, silent
 from hiresvit.report.chart import bar_chart
 from hiresvit.spec import ModelSpec
 from hiresvit.workflows.yardstick import AGREEMENT, METRICS, Kept, Yardstick, answered, references
-
-OnStep = Callable[[str, float | None], None]
 
 DEFAULT_METHOD: Method = "mse"
 DEFAULT_IMAGES = 64
@@ -87,7 +86,7 @@ def make_int8(
     settings: Int8Settings,
     *,
     state: Path | None = None,
-    on_step: OnStep = lambda _name, _fraction: None,
+    on_step: OnStep = silent,
 ) -> Int8Result:
     """Calibrate the simplified FP32 graph and write Q/DQ into its FP16 form ``half``.
 

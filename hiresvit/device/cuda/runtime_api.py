@@ -1,8 +1,8 @@
 """CUDA through ``cuda-bindings``: the runtime API, one Python call for one of C.
 
 Names and signatures are the same in 12.9.10 and 13.5.0, held by ``tests/device/test_cuda.py`` for the installed one.
-Every call answers a tuple, the error first. No call has met a GPU here (`benchmarks/cuda_layer.py` is for that); without
-one each of them answers ``cudaErrorInsufficientDriver``.
+Every call answers a tuple, the error first. No call has met a GPU here (`benchmarks/cuda_layer.py` is for that);
+without one each of them answers ``cudaErrorInsufficientDriver``.
 """
 
 from __future__ import annotations
