@@ -1,13 +1,19 @@
-"""The options that several commands share, and what their texts mean."""
+"""The options that several commands share, each written once, in groups, and what their texts mean.
+
+A group is a frozen dataclass of options. A command takes it as one parameter, and `grouped` flattens it into the
+command's signature, which is what typer reads: ``--help`` shows the options one by one.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 
@@ -22,26 +28,10 @@ Texts = list[str] | None
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hiresvit list`.")]
 Anything = Annotated[str, typer.Argument(help="A model name, an .onnx file, a plan or a bundle folder.")]
-Weights = Annotated[
-    Path | None, typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.")
+BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.")]
+BundleGraph = Annotated[
+    str | None, typer.Option("--graph", help="Which of a bundle: fp16 (default), int8, simplified or fp32.")
 ]
-Ema = Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")]
-AllowMissing = Annotated[
-    Literal["head"] | None,
-    typer.Option("--allow-missing", help="Take a checkpoint without the task's head, and draw that."),
-]
-Settings = Annotated[
-    Texts,
-    typer.Option(
-        "--set", metavar="NAME=VALUE", help="A setting of the family: windows=1,2,9,9, pooled_size=12, ..."
-    ),
-]
-TaskOption = Annotated[Task | None, typer.Option("--task", help="Default: the family's own.")]
-Imgsz = Annotated[
-    str | None, typer.Option("--imgsz", metavar="HxW", help="Input size; default: the family's own.")
-]
-Classes = Annotated[int | None, typer.Option("--num-classes", min=1, help="Number of classes.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of every runtime.")]
 Graph = Annotated[
     str | None,
     typer.Option(
@@ -49,59 +39,224 @@ Graph = Annotated[
         help="Of a bundle: fp32, simplified, cpu, fp16, int8, plan or int8_plan; default: the fastest here.",
     ),
 ]
-MinSqnr = Annotated[Texts, typer.Option("--min-sqnr", metavar="DB", help="Least SQNR in dB.")]
-MinCosine = Annotated[Texts, typer.Option("--min-cosine", metavar="X", help="Least cosine.")]
-MinAgreement = Annotated[
-    Texts, typer.Option("--min-agreement", metavar="X", help="Least share of equal answers, 0 to 1.")
+Shapes = Annotated[
+    Texts,
+    typer.Option("--shapes", metavar="NAME=MIN:OPT:MAX", help="Shapes of a dynamic input, as 1x3x512x512."),
 ]
-Calib = Annotated[
-    str | None,
-    typer.Option(
-        "--calib", metavar="SOURCE", help="Pictures to calibrate with: a folder, a .txt, an .npz, or scenes."
-    ),
-]
-CalibMethod = Annotated[
-    Literal["minmax", "percentile", "entropy", "mse"] | None,
-    typer.Option("--method", help="How a tensor's range is chosen; default: mse."),
-]
-CalibImages = Annotated[
-    int | None, typer.Option("--calib-images", metavar="N", help="Pictures to calibrate with; default: 64.")
-]
-CalibSeed = Annotated[int | None, typer.Option("--calib-seed", min=0, help="Choose other pictures.")]
-CalibMemory = Annotated[
-    int | None,
-    typer.Option("--calib-memory", metavar="MIB", min=1, help="Activations held at a time; default: 512."),
-]
-CalibTable = Annotated[
-    Path | None,
-    typer.Option("--calib-table", metavar="JSON", help="Take the ranges of an earlier calibration."),
-]
-MaxDrop = Annotated[
-    float | None,
-    typer.Option(
-        "--max-drop", metavar="POINTS", help="Keep modules in FP16 until INT8 loses no more than this."
-    ),
-]
-Int8Attention = Annotated[
-    bool | None,
-    typer.Option("--int8-attention", help="Attention products in INT8, too, all five points of each."),
-]
-Int8Residual = Annotated[
-    bool | None, typer.Option("--int8-residual", help="What is added to a convolution in INT8, too.")
-]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of every runtime.")]
+ForceFile = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
-CALIBRATION = {
-    "method": "--method",
-    "images": "--calib-images",
-    "seed": "--calib-seed",
-    "memory": "--calib-memory",
-    "table": "--calib-table",
-    "max_drop": "--max-drop",
-    "attention": "--int8-attention",
-    "residual": "--int8-residual",
-}
 LIMITS = {"min_sqnr_db": "--min-sqnr", "min_cosine": "--min-cosine", "min_agreement": "--min-agreement"}
+
+
+@dataclass(frozen=True)
+class Without:
+    """Options of a group that a command does not have: ``Annotated[Group, Without("name")]``; they are the default."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with each parameter that is a group of options replaced by these options."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, tuple[Any, list[str]]] = {}
+    flat = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind, *extra = get_args(hints[name]) or (hints[name],)
+        if not is_dataclass(kind):
+            flat.append(parameter.replace(annotation=hints[name]))
+            continue
+        left_out = {given for one in extra if isinstance(one, Without) for given in one.names}
+        options = get_type_hints(kind, include_extras=True)
+        taken = [field for field in fields(kind) if field.name not in left_out]
+        groups[name] = kind, [field.name for field in taken]
+        flat += [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=options[field.name],
+            )
+            for field in taken
+        ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        made = {
+            name: kind(**{one: given.pop(one) for one in taken}) for name, (kind, taken) in groups.items()
+        }
+        command(**given, **made)
+
+    run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    return run
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What makes a model from its name."""
+
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.")
+    ] = None
+    ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False
+    allow_missing: Annotated[
+        Literal["head"] | None,
+        typer.Option("--allow-missing", help="Take a checkpoint without the task's head, and draw that."),
+    ] = None
+    task: Annotated[Task | None, typer.Option("--task", help="Default: the family's own.")] = None
+    imgsz: Annotated[
+        str | None, typer.Option("--imgsz", metavar="HxW", help="Input size; default: the family's own.")
+    ] = None
+    num_classes: Annotated[int | None, typer.Option("--num-classes", min=1, help="Number of classes.")] = None
+    settings: Annotated[
+        Texts,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the family: windows=1,2,9,9, pooled_size=12, ...",
+        ),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """What `create_model` takes: those that were given."""
+        options = {
+            "weights": self.weights,
+            "ema": self.ema or None,
+            "task": self.task,
+            "allow_missing_head": True if self.allow_missing else None,
+            "imgsz": parse_imgsz(self.imgsz),
+            "num_classes": self.num_classes,
+            **self.overrides(),
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def overrides(self) -> dict[str, Any]:
+        """``--set`` as the family's own arguments."""
+        return parse_settings(self.settings)
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How an INT8 graph is made; a field is called as its option is, without the dashes."""
+
+    calib: Annotated[
+        str | None,
+        typer.Option(
+            "--calib",
+            metavar="SOURCE",
+            help="Pictures to calibrate with: a folder, a .txt, an .npz, or scenes.",
+        ),
+    ] = None
+    method: Annotated[
+        Literal["minmax", "percentile", "entropy", "mse"] | None,
+        typer.Option("--method", help="How a tensor's range is chosen; default: mse."),
+    ] = None
+    calib_images: Annotated[
+        int | None,
+        typer.Option("--calib-images", metavar="N", help="Pictures to calibrate with; default: 64."),
+    ] = None
+    calib_seed: Annotated[int | None, typer.Option("--calib-seed", min=0, help="Choose other pictures.")] = (
+        None
+    )
+    calib_memory: Annotated[
+        int | None,
+        typer.Option(
+            "--calib-memory", metavar="MIB", min=1, help="Activations held at a time; default: 512."
+        ),
+    ] = None
+    calib_table: Annotated[
+        Path | None,
+        typer.Option("--calib-table", metavar="JSON", help="Take the ranges of an earlier calibration."),
+    ] = None
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop", metavar="POINTS", help="Keep modules in FP16 until INT8 loses no more than this."
+        ),
+    ] = None
+    int8_attention: Annotated[
+        bool | None,
+        typer.Option("--int8-attention", help="Attention products in INT8, too, all five points of each."),
+    ] = None
+    int8_residual: Annotated[
+        bool | None, typer.Option("--int8-residual", help="What is added to a convolution in INT8, too.")
+    ] = None
+
+    def settings(self, threads: int | None) -> Int8Settings:
+        """What they ask for. Raises UsageError without pictures, and for options that exclude each other."""
+        given = self._given()
+        if self.calib is None:
+            raise UsageError(
+                "INT8 needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out"
+            )
+        if {"calib_table", "method"} <= given.keys():
+            raise UsageError(
+                f"--method {self.method} chooses ranges and --calib-table brings them: leave one out"
+            )
+        from hiresvit.workflows.quantize import Int8Settings
+
+        if self.calib_memory:
+            given["calib_memory"] = self.calib_memory * 2**20
+        # a setting is called as its option, which says what it is about
+        chosen = {re.sub("^(calib|int8)_", "", name): value for name, value in given.items()}
+        return Int8Settings(**chosen, threads=threads)
+
+    def refuse(self) -> None:
+        """Raise UsageError for any that was given, since no INT8 graph is asked for."""
+        if given := self._given():
+            raise UsageError(f"{', '.join(map(option_name, given))}: for --int8, which is not given")
+
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """How far a network may be from its reference."""
+
+    min_sqnr: Annotated[Texts, typer.Option("--min-sqnr", metavar="DB", help="Least SQNR in dB.")] = None
+    min_cosine: Annotated[Texts, typer.Option("--min-cosine", metavar="X", help="Least cosine.")] = None
+    min_agreement: Annotated[
+        Texts, typer.Option("--min-agreement", metavar="X", help="Least share of equal answers, 0 to 1.")
+    ] = None
+
+    def gates(self, without: Collection[str]) -> dict[str, Gate]:
+        """The default gates with what was set: VALUE for all stages, STAGE=VALUE for one, whatever the order.
+
+        ``without`` are the stages that this export does not have.
+        """
+        from hiresvit.evaluation.parity import GATES
+
+        gates = {stage: gate for stage, gate in GATES.items() if stage not in without}
+        for measure, option, given in self._rows():
+            for text in sorted(given, key=lambda text: "=" in text):  # what is said of one stage counts more
+                name, _, number = text.rpartition("=")
+                if name and name not in gates:
+                    raise UsageError(f"{option} {text}: the stages of this export are {', '.join(gates)}")
+                value = _limit(option, number)
+                for stage in [name] if name else list(gates):
+                    gates[stage] = replace(gates[stage], **{measure: value})
+        return gates
+
+    def limits(self) -> dict[str, float]:
+        """Those of one comparison; what was not given is not there."""
+        return {measure: _limit(option, given[-1]) for measure, option, given in self._rows() if given}
+
+    def _rows(self) -> list[tuple[str, str, list[str]]]:
+        texts = (self.min_sqnr, self.min_cosine, self.min_agreement)
+        return [(*row, given or []) for row, given in zip(LIMITS.items(), texts, strict=True)]
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """What computes."""
+
+    threads: Threads = None
 
 
 def parse_imgsz(text: str | None) -> tuple[int, int] | None:
@@ -139,78 +294,17 @@ def parse_settings(texts: Texts) -> dict[str, Any]:
     return settings
 
 
-def parse_gates(*texts: Texts, without: Collection[str]) -> dict[str, Gate]:
-    """The default gates with what was set, in the order of `LIMITS`: VALUE for all, STAGE=VALUE for one stage.
-
-    ``without`` are the stages that this export does not have.
-    """
-    from hiresvit.evaluation.parity import GATES
-
-    gates = {stage: gate for stage, gate in GATES.items() if stage not in without}
-    for (measure, option), given in zip(LIMITS.items(), texts, strict=True):
-        for text in sorted(
-            given or (), key=lambda text: "=" in text
-        ):  # what is said of one stage counts more
-            name, _, number = text.rpartition("=")
-            if name and name not in gates:
-                raise UsageError(f"{option} {text}: the stages of this export are {', '.join(gates)}")
-            value = _limit(option, number)
-            for stage in [name] if name else list(gates):
-                gates[stage] = replace(gates[stage], **{measure: value})
-    return gates
-
-
-def parse_limits(*texts: Texts) -> dict[str, float]:
-    """The limits of one comparison, in the order of `LIMITS`; those that were not given are not there."""
-    given = zip(LIMITS.items(), texts, strict=True)
-    return {measure: _limit(option, text[-1]) for (measure, option), text in given if text}
-
-
-def model_options(
-    *,
-    weights: Path | None,
-    ema: bool,
-    allow_missing: str | None,
-    task: Task | None,
-    imgsz: str | None,
-    num_classes: int | None,
-    settings: Texts,
-) -> dict[str, Any]:
-    """What `create_model` takes: those that were given of the options that make a model from its name."""
-    options: dict[str, Any] = {"weights": weights, "ema": ema or None, "task": task}
-    options |= {"allow_missing_head": True if allow_missing else None}
-    options |= {"imgsz": parse_imgsz(imgsz), "num_classes": num_classes, **parse_settings(settings)}
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def int8_settings(wanted: bool, calib: str | None, threads: int | None, **given: Any) -> Int8Settings | None:
-    """What the options of a calibration ask for, None without --int8; ``given`` go by the names of `CALIBRATION`."""
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if not wanted:
-        if texts := [*(["--calib"] if calib else []), *(CALIBRATION[name] for name in chosen)]:
-            raise UsageError(f"{', '.join(texts)}: for --int8, which is not given")
-        return None
-    if calib is None:
-        raise UsageError(
-            "INT8 needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out"
-        )
-    if {"table", "method"} <= chosen.keys():
-        raise UsageError(
-            f"--method {chosen['method']} chooses ranges and --calib-table brings them: leave one out"
-        )
-    from hiresvit.workflows.quantize import Int8Settings
-
-    if "memory" in chosen:
-        chosen["memory"] *= 2**20
-    return Int8Settings(calib, **chosen, threads=threads)
-
-
 def option_text(name: str) -> str:
-    """How what `model_options` gives is typed: ``--imgsz``, ``--allow-missing head``, ``--set windows``."""
+    """How what `ModelOptions.given` gives is typed: ``--imgsz``, ``--allow-missing head``, ``--set windows``."""
     if name == "allow_missing_head":
         return "--allow-missing head"
-    own = name in {"weights", "ema", "task", "imgsz", "num_classes"}
-    return "--" + name.replace("_", "-") if own else f"--set {name}"
+    own = {field.name for field in fields(ModelOptions)}
+    return option_name(name) if name in own else f"--set {name}"
+
+
+def option_name(name: str) -> str:
+    """``--calib-images`` of ``calib_images``."""
+    return "--" + name.replace("_", "-")
 
 
 def _limit(option: str, text: str) -> float:

@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import re
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -51,17 +50,6 @@ def answer(
     if failure:
         print_error(failure)
         raise typer.Exit(exit_code(failure))
-
-
-def answer_export(as_json: bool, folder: Path, manifest: dict[str, Any], seconds: float) -> None:
-    """Print what `hiresvit export` made and what it found out."""
-    from hiresvit.report.results import export_report
-    from hiresvit.report.tables import size_text
-
-    size = sum(entry["bytes"] for entry in manifest["files"])
-    wrote = f"\nwrote {folder}: {len(manifest['files'])} files, {size_text(size)}, in {seconds:.1f} s"
-    items = [*export_report(manifest), wrote, f"next: hiresvit run {shlex.quote(str(folder))} PHOTO.jpg"]
-    answer(as_json, {"bundle": str(folder), "bytes": size, "seconds": seconds, "manifest": manifest}, items)
 
 
 def wrote_line(paths: Sequence[Path], began: float) -> str:

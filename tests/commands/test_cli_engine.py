@@ -317,7 +317,7 @@ def test_a_killed_builder_is_exit_code_5(tmp_path: Path, graph: Path) -> None:
     )
     before = (
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from hiresvit.export import engine\nengine._BUILDER = 'crashing'"
+        "from hiresvit.engine import build\nbuild._BUILDER = 'crashing'"
     )
     result = run_program(tmp_path, "build", graph, before=before)
     assert result.code == 5

@@ -1,0 +1,50 @@
+"""`hiresvit bench`: how long networks take."""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from hiresvit.commands import options as opt
+from hiresvit.commands import output as out
+from hiresvit.commands.opening import open_sources
+from hiresvit.errors import GateError, UsageError
+
+
+@opt.grouped
+def bench(
+    sources: Annotated[list[str], typer.Argument(help="Model names, .onnx files or bundle folders.")],
+    *,
+    model: opt.ModelOptions,
+    graph: opt.Graph = None,
+    min_s: Annotated[float, typer.Option(help="Seconds to measure each side for.")] = 3.0,
+    budget_ms: Annotated[float | None, typer.Option(help="Most the median may take.")] = None,
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph", help="Launch the kernels of a plan as one.")
+    ] = False,
+    running: opt.RunnerOptions,
+    as_json: opt.Json = False,
+) -> None:
+    """Measure latency, several networks in turn."""
+    for option, value in (("--min-s", min_s), ("--budget-ms", budget_ms)):
+        if value is not None and not 0 <= value < math.inf:
+            raise UsageError(f"{option} {value:g}: give a number of 0 or more")
+    model.given()  # says what is wrong with an option before anything is loaded
+    from hiresvit.report.results import latency_tables
+    from hiresvit.workflows.open import measure_sources
+
+    used = running.threads or len(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        opened = open_sources(stack, sources, model, graph, running, threads_used=used, cuda_graph=cuda_graph)
+        latency = {"threads": used, **measure_sources(opened, min_s)}
+    over = [
+        f"{name}: the median is {side['median_ms']:.2f} ms, --budget-ms allows {budget_ms:g}"
+        for name, side in latency["sides"].items()
+        if budget_ms is not None and side["median_ms"] > budget_ms
+    ]
+    missed = GateError("; ".join(over)) if over else None
+    out.answer(as_json, {"latency": latency}, latency_tables(latency), missed)

@@ -1,0 +1,60 @@
+"""`hiresvit check`: whether a graph will make a good plan."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hiresvit.commands import options as opt
+from hiresvit.commands import output as out
+from hiresvit.errors import UsageError
+
+
+def check(
+    graph: opt.BuildGraph,
+    *,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="jetpack6, jetpack7, trt11 or rtx; may be repeated; default: all."),
+    ] = None,
+    which: opt.BundleGraph = None,
+    shapes: opt.Shapes = None,
+    require_precision: Annotated[
+        str | None,
+        typer.Option("--require-precision", metavar="fp16:95%", help="Least share of the products in it."),
+    ] = None,
+    no_build: Annotated[
+        bool, typer.Option("--no-build", help="Our own rules only, which need nothing installed.")
+    ] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Say whether a graph is legal for a target, and what becomes of it.
+
+    First our own rules, then TensorRT-RTX's parser and a build that needs no GPU. An illegal graph gives exit
+    code 3, a precision that is not reached 4.
+    """
+    from hiresvit.engine.build import BuildSettings
+    from hiresvit.engine.profiles import parse_shapes
+
+    settings = BuildSettings(shapes=parse_shapes(shapes or ()))
+    if require_precision and no_build:
+        raise UsageError("--require-precision looks at a build: leave --no-build out")
+    from hiresvit.check.check import check_graph
+    from hiresvit.check.targets import TARGETS, find_target
+    from hiresvit.report.check import check_report
+    from hiresvit.workflows.build import find_graph
+
+    targets = [find_target(name) for name in dict.fromkeys(target or TARGETS)]
+    path = find_graph(graph, which)
+    with out.progress() as on_step:
+        found = check_graph(
+            path,
+            targets,
+            settings,
+            build=not no_build,
+            require=require_precision,
+            on_progress=lambda phase, done: on_step(f"build: {phase}", done),
+        )
+    document = found.to_json()
+    out.answer(as_json, document, check_report(document), found.failure)

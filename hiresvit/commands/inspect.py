@@ -1,0 +1,16 @@
+"""`hiresvit inspect`: what can be said of a network without running it."""
+
+from __future__ import annotations
+
+from hiresvit.commands import options as opt
+from hiresvit.commands import output as out
+
+
+def inspect(source: opt.Anything, as_json: opt.Json = False) -> None:
+    """Verify a bundle and say what is in it."""
+    out.load_onnxruntime()
+    from hiresvit.report.results import inspect_report
+    from hiresvit.workflows.open import inspect_source
+
+    found = inspect_source(source)
+    out.answer(as_json, found, inspect_report(found))

@@ -1,0 +1,69 @@
+"""`hiresvit run`: a network's answer for one picture."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hiresvit.commands import options as opt
+from hiresvit.commands import output as out
+from hiresvit.commands.opening import open_sources
+from hiresvit.errors import UsageError
+
+
+@opt.grouped
+def run(
+    source: opt.Anything,
+    image: Annotated[Path, typer.Argument(help="A picture.")],
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Overlay; default: ./IMAGE-segment.png")
+    ] = None,
+    model: opt.ModelOptions,
+    graph: opt.Graph = None,
+    running: opt.RunnerOptions,
+    as_json: opt.Json = False,
+) -> None:
+    """Answer for one picture: overlay or top-5."""
+    began = time.monotonic()
+    model.given()  # says what is wrong with an option before anything is loaded
+    target = _overlay_name(image, output)
+    from hiresvit.data.preprocess import load_image
+    from hiresvit.report.results import shares_table, top_table
+    from hiresvit.report.tables import size_text
+    from hiresvit.runtime.predictor import ClassifyResult, Predictor
+
+    picture = load_image(image)
+    with ExitStack() as stack:
+        [opened] = open_sources(stack, [source], model, graph, running)
+        spec = opened.spec
+        if spec is None:
+            raise UsageError(f"{source} does not say what its answers mean; give one that hiresvit exported")
+        if output and spec.task != "segment":
+            raise UsageError(f"--output is for the overlay of a segmentation; the task is {spec.task}")
+        found = Predictor(opened.runner, spec).predict(picture)
+    document: dict[str, Any] = {"source": opened.label, "image": str(image), "task": spec.task}
+    if isinstance(found, ClassifyResult):
+        top = [{"class": index, "name": f"class {index}", "probability": p} for index, p in found.top]
+        out.answer(as_json, document | {"top": top}, [top_table(top)])
+        return
+    shares = out.save_overlay(target, picture, found.labels, spec.num_classes)
+    size = target.stat().st_size
+    wrote = f"\nwrote {target}: {size_text(size)}, in {time.monotonic() - began:.1f} s"
+    following = f"next: hiresvit bench {shlex.quote(source)}"
+    document |= {"output": str(target), "bytes": size, "shares": shares}
+    out.answer(as_json, document, [shares_table(shares), wrote, following])
+
+
+def _overlay_name(image: Path, output: Path | None) -> Path:
+    target = output or Path(f"{image.stem}-segment.png")
+    if target.suffix.lower() != ".png":
+        raise UsageError(f"--output {target}: the overlay is a PNG, give a name that ends in .png")
+    if target.exists() and image.exists() and target.samefile(image):
+        raise UsageError(f"--output {target}: this is the picture itself; choose another name")
+    return target
