@@ -22,13 +22,13 @@ from conftest import Cli, environment, hiresvit_command
 from PIL import Image
 
 from hiresvit import cli as commands
+from hiresvit.cli import COMMANDS
 from hiresvit.commands.output import harmless, progress
 from hiresvit.errors import UsageError
 from hiresvit.models.zoo import MODELS
 from hiresvit.version import __version__
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-COMMANDS = ("list", "export", "inspect", "compare", "bench", "run", "doctor")
 
 
 @pytest.fixture(autouse=True)
