@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 import shlex
@@ -160,20 +161,26 @@ def test_exit_codes_are_those_of_the_errors() -> None:
         item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, HiresvitError)
     ]
     codes = {0, *(child.exit_code for child in children)}
-    assert set(map(int, first_cells(section(read("README.md"), "Exit codes")))) == codes
     signals = {129, 130, 141, 143}  # SIGHUP, Ctrl-C, a closed stdout, SIGTERM
     assert set(map(int, first_cells(section(read("docs/cli.md"), "Exit codes")))) == codes | signals
+
+
+def test_what_the_readme_shows_is_what_the_demo_printed() -> None:
+    [shown] = blocks(read("README.md"), "text")
+    [printed] = blocks(read("docs/demo.md"), "text")
+    assert len(shown.splitlines()) <= 16
+    assert set(shown.splitlines()) <= set(printed.splitlines())
 
 
 # Tables that mirror the code.
 
 
-def test_layout_has_every_module() -> None:
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "hiresvit").rglob("*.py")}
-    listed = [
-        cell.strip("`") for cell in first_cells(section(read("docs/design.md"), "Where a line of code lives"))
-    ]
-    assert sorted(listed) == sorted(modules)
+def test_layout_has_every_package() -> None:
+    places = {path for path in (ROOT / "hiresvit").iterdir() if path.suffix == ".py"}
+    places |= {path.parent for path in (ROOT / "hiresvit").rglob("*/__init__.py")}
+    table = section(read("docs/design.md"), "Where a line of code lives")
+    listed = [cell.strip("`") for cell in first_cells(table)]
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT)) for path in places)
 
 
 def test_manifest_table_has_every_key() -> None:
@@ -283,7 +290,8 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
 
     if not installed("tensorrt_rtx"):
         pytest.skip(INSTALL_HINT)
-    [example] = blocks(read("README.md"), "python")
+    example, on_a_device = blocks(read("docs/python.md"), "python")
+    ast.parse(on_a_device)  # it runs in tests/test_without_torch.py
     result = subprocess.run(
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
     )
