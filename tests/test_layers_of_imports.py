@@ -98,3 +98,32 @@ def test_a_machine_without_torch_can_calibrate() -> None:
     assert loaded_by("import hiresvit.workflows.calibrate", "torch", "hiresvit.workflows.quantize") == {
         "hiresvit.workflows.quantize"
     }
+
+
+def users_of(*libraries: str) -> set[str]:
+    """The files of the package that import a library anywhere in them."""
+    found = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            if any(name.split(".")[0] in libraries for name in names):
+                found.add(str(path.relative_to(PACKAGE)))
+    return found
+
+
+def test_only_commands_and_report_print() -> None:
+    elsewhere = {path for path in users_of("rich", "typer") if not path.startswith(("commands/", "report/"))}
+    assert elsewhere == {"cli.py"}, "rich and typer are for what a person sees"
+
+
+def test_below_the_workflows_torch_is_for_models_and_their_export() -> None:
+    allowed = ("workflows/", "models/", "export/")
+    assert {path for path in users_of("torch") if not path.startswith(allowed)} == {"runtime/torch_runner.py"}
+
+
+def test_one_file_makes_sessions_of_onnxruntime() -> None:
+    text = {path: path.read_text(encoding="utf-8") for path in MODULES}
+    makers = {str(path.relative_to(PACKAGE)) for path, code in text.items() if "InferenceSession(" in code}
+    assert makers == {"runtime/onnxruntime_runner.py"}
