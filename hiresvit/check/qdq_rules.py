@@ -12,8 +12,9 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from hiresvit.check.rule import Rule, Spot
 from hiresvit.check.targets import FLOATS, NVIDIA_OPS
-from hiresvit.graph.index import Rule, Spot, View, attributes, is_read_as_data, quantized_type, shown
+from hiresvit.graph.index import View, attributes, is_read_as_data, quantized_type, shown
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx
@@ -18,20 +17,17 @@ from onnx import ModelProto, NodeProto
 
 from hiresvit.check.fp16_rules import HAZARDS
 from hiresvit.check.qdq_rules import QDQ_RULES
+from hiresvit.check.rule import Finding, Rule, Spot
 from hiresvit.check.targets import ARRIVED, HOST_INPUTS, HOST_OPS, NVIDIA_OPS, Target
 from hiresvit.check.type_rules import TYPE_RULES
 from hiresvit.check.validity_rules import VALIDITY_RULES
 from hiresvit.graph.index import (
     OWN_DOMAINS,
-    Level,
-    Rule,
-    Spot,
     View,
     attributes,
     common_module,
     look,
     name_of,
-    printable,
     schema_of,
 )
 
@@ -44,31 +40,6 @@ _NAMED = 5  # nodes that a finding names
 # Names that the parser knows beside ONNX's: experimental operators of old.
 _OLD_OPS = frozenset({"ImageScaler", "ParametricSoftplus", "ScaledTanh"})
 _KNOWN_OPS = _OLD_OPS | {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a rule found: ``message`` is one line for the user.
-
-    ``nodes`` names the first of the ``count`` nodes; there are none where the graph as a whole is meant. ``module`` is
-    the PyTorch module that they all are in, or "". What cannot be printed in their names is spelled out.
-    """
-
-    rule: str
-    level: Level
-    nodes: tuple[str, ...]
-    count: int
-    module: str
-    message: str
-
-    def __post_init__(self) -> None:
-        for name in ("module", "message"):
-            object.__setattr__(self, name, printable(getattr(self, name)))
-        object.__setattr__(self, "nodes", tuple(map(printable, self.nodes)))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 def find_problems(model: ModelProto, target: Target, *, profiled: bool) -> list[Finding]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from onnx import NodeProto
 from onnx.defs import OpSchema
 
+from hiresvit.check.rule import Rule, Spot
 from hiresvit.check.targets import DOUBTFUL, TYPES
-from hiresvit.graph.index import NUMBERS, OWN_DOMAINS, Rule, Spot, View, schema_of, shown
+from hiresvit.graph.index import NUMBERS, OWN_DOMAINS, View, schema_of, shown
 
 _VARIADIC = OpSchema.FormalParameterOption.Variadic
 _UINT8_READERS = frozenset({"Cast", "Equal", "Shape", "Size"})

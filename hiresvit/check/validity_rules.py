@@ -16,7 +16,8 @@ from typing import Any
 import onnx
 from onnx import NodeProto
 
-from hiresvit.graph.index import OWN_DOMAINS, Rule, Spot, View, attributes, names_read, schema_of
+from hiresvit.check.rule import Rule, Spot
+from hiresvit.graph.index import OWN_DOMAINS, View, attributes, names_read, schema_of
 
 _BROADCAST = (
     "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Where Xor"

@@ -11,7 +11,8 @@ import pytest
 from graphs import build, content
 from onnx import ModelProto
 
-from hiresvit.check.rules import Finding, find_problems
+from hiresvit.check.rule import Finding
+from hiresvit.check.rules import find_problems
 from hiresvit.check.targets import TARGETS
 from hiresvit.device.tensorrt_api import installed
 from hiresvit.engine.build import BuildSettings, build_engine

@@ -24,7 +24,8 @@ from variants import chain
 
 from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
-from hiresvit.check.rules import RULES, Finding, find_problems
+from hiresvit.check.rule import Finding
+from hiresvit.check.rules import RULES, find_problems
 from hiresvit.check.targets import TARGETS
 from hiresvit.device.tensorrt_api import installed
 from hiresvit.engine.build import BuildSettings, build_engine

@@ -12,7 +12,8 @@ import pytest
 from graphs import build, content, copied
 from onnx import ModelProto, helper
 
-from hiresvit.check.rules import Finding, find_problems
+from hiresvit.check.rule import Finding
+from hiresvit.check.rules import find_problems
 from hiresvit.check.targets import TARGETS
 from hiresvit.check.validity_rules import invalid
 from hiresvit.graph.index import look
