@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from onnx import NodeProto
 
+from hiresvit.check.targets import Target
 from hiresvit.graph.index import View, printable
 
 Level = Literal["illegal", "hazard", "advice"]
+LevelOf = Callable[[Target], Level | None]
+"""The level on a target; None: the rule is not for it."""
 Spot = tuple[NodeProto | None, str]
 """A node, or None for the whole graph, and what is there."""
+Find = Callable[[View], Iterable[Spot]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing to look for. ``reason`` says why the target minds and what to do; ``{target}`` is its title.
+    """One thing to look for: `rule` makes it of the function ``find``, whose docstring says what it finds.
 
-    ``elsewhere`` gives the level on targets where it is another one; None: there it is nothing at all.
+    ``reason`` says why the target minds and what to do; ``{target}`` in it is the target's title, ``{target.max_rank}``
+    a field of it. The level is one for all targets, or chosen by what a target can do, never by its name.
     """
 
     name: str
-    level: Level
+    level: Level | LevelOf
     reason: str
-    find: Callable[[View], Iterable[Spot]]
-    elsewhere: Mapping[str, Level | None] = field(default_factory=dict)
+    find: Find
+
+    def level_on(self, target: Target) -> Level | None:
+        """How grave it is on a target; None where it is not asked."""
+        return self.level(target) if callable(self.level) else self.level
+
+
+def rule(level: Level | LevelOf, reason: str) -> Callable[[Find], Rule]:
+    """The record of a rule, written above its function, whose name it takes."""
+    return lambda find: Rule(find.__name__, level, reason, find)
 
 
 @dataclass(frozen=True)

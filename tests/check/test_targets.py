@@ -19,25 +19,15 @@ from graphs import build
 from onnx import ModelProto
 from rtx_builds import build as build_with_rtx
 
-from hiresvit.check.targets import (
-    ARRIVED,
-    DOUBTFUL,
-    JETPACK6,
-    JETPACK7,
-    NVIDIA_OPS,
-    RTX,
-    TARGETS,
-    TRT11,
-    TYPES,
-    find_target,
-)
+from hiresvit.check.nvidia_parser import ARRIVED, DOUBTFUL, NVIDIA_OPS, TYPES
+from hiresvit.check.targets import JETPACK6, JETPACK7, RTX, TARGETS, TRT11, find_target
 from hiresvit.device.tensorrt_api import installed, load
 from hiresvit.errors import UsageError
 from hiresvit.export.onnx import DEFAULT_OPSET
 from hiresvit.process import run_child
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
-# What the models of every family export, in FP16 and INT8 (test_legality.py holds the rules against such graphs).
+# What the models of every family export, in FP16 and INT8 (test_own_graphs.py holds the rules against such graphs).
 OWN_OPS = {
     *("Add", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Gelu", "Gemm", "HardSwish"),
     *(
