@@ -128,6 +128,21 @@ class TestLimits:
         )
         assert "2 of 16 values of 'c'" in finding.message
 
+    def test_the_largest_number_and_an_infinite_scale_are_no_infinite_constant(self) -> None:
+        """A scale is the concern of the rules about Q/DQ."""
+        body = "m = Mul(x, c) q = QuantizeLinear(m, s, z) y = DequantizeLinear(q, s, z)"
+        model = graph(ROWS, body, {"c": F16(65504), "s": F16(np.inf), "z": I8(0)})
+        assert found(model, "infinite") == []
+
+    @pytest.mark.parametrize(("kind", "hazard"), [(10, True), (1, False)])
+    def test_sizes_in_half(self, kind: int, hazard: bool) -> None:
+        body = f"s = Shape(x) c = Cast<to = {kind}>(s) d = Sqrt(c) n = Cast<to = 7>(d) y = Expand(x, n)"
+        assert bool(found(graph("(float16[4,4] x) => (float16[N,M] y)", body), "half_sizes")) == hazard
+
+    def test_a_number_in_half_that_is_data_is_no_size(self) -> None:
+        model = graph("(float16[4] x) => (int64[4] y)", "d = Sqrt(x) y = Cast<to = 7>(d)")
+        assert found(model, "half_sizes") == []
+
     def test_a_divided_square_root_is_no_norm(self) -> None:
         model = graph(ROWS, "p = Mul(x, x) e = Add(p, c) y = Sqrt(e)", {"c": F16(1)})
         assert found(model, "decomposed_norm") == []

@@ -64,6 +64,25 @@ class TestMessages:
         assert "nope" in finding.message
 
 
+class TestOperands:
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            ("y = Gemm(x, w)", None),
+            ("y = Gemm(x)", "Gemm with 1 operands and 1 results: ONNX wants more: "),
+            ("y = ReduceSum<axes = [1]>(x)", None),
+            ("y = Unsqueeze<axes = [0]>(x)", None),
+            ("y = Unsqueeze(x)", "Unsqueeze with 1 operands and 1 results: ONNX wants more: "),
+        ],
+    )
+    def test_fewer_than_there_have_to_be(self, body: str, said: str | None) -> None:
+        """Axes that are an attribute, as they were before opset 13, need no operand."""
+        findings = found(
+            graph(body, "(float16[4,16] x) => (float16 y)", {"w": np.ones((16, 16), F16)}), "operands"
+        )
+        assert [finding.message.startswith(said or "?") for finding in findings] == ([True] if said else [])
+
+
 class TestOrder:
     def test_nodes_come_after_what_they_read(self) -> None:
         model = graph("y = Neg(c) c = Abs(a) b = Sqrt(a) a = Relu(x)")
