@@ -123,7 +123,7 @@ def _fed(view: View, name: str) -> list[str]:
     while pending:
         maker = view.producer.get(pending.pop())
         if maker is not None and maker.op_type in view.target.host_ops:
-            new = set(maker.input) - seen - view.fixed
+            new = set(maker.input) - seen
             seen |= new
             pending.extend(new)
     return [fed for fed in view.inputs if fed in seen]

@@ -116,6 +116,12 @@ def test_every_rule_has_a_pair() -> None:
     assert list(PAIRS) == names_of(qdq_rules)
 
 
+def test_another_type_of_the_same_width_is_not_wider() -> None:
+    io = "(float16[16,16] x) => (bfloat16[16,16] y)"
+    model = made(f"{PAIR} f = Cast<to = 16>(d) y = MatMul(f, f)", io)
+    assert {finding.rule for finding in find_problems(model, "trt11")} == {"narrowed"}
+
+
 class TestAdvice:
     def test_quantized_graphs_on_orin(self) -> None:
         model = product(f"{Q} {W}")
