@@ -29,8 +29,8 @@ from hiresvit.graph.index import NUMBERS
 class Target:
     """A compiler on a board, or a range of them that one graph should serve: all that the rules know of it.
 
-    The defaults are what NVIDIA's parser and builders have in common, and for what a target was only seen, or only
-    known, to do: that it does not. A row for another compiler says its own. Types are ONNX's names in lower case.
+    The defaults are what NVIDIA's parsers and builders have in common; a row for another compiler says its own. What a
+    row leaves False the target was neither seen nor documented to do. Types are ONNX's names in lower case.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Target:
     unsupported: frozenset[str]
     """Operators of ONNX's own domain that its parser has no importer for."""
     quantized: frozenset[str]
-    """The types that Q/DQ may go through; INT32 among them would be for biases."""
+    """The types that Q/DQ may go through: UINT8 would be for activations, INT32 for biases."""
 
     unbuildable: frozenset[str] = frozenset()
     """Operators that its parser imports, and that it fails to build all the same."""
