@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,9 @@ from hiresvit import errors
 from hiresvit.bundle.folder import Manifest, Role, file_entry, write_golden, write_manifest, writing_bundle
 from hiresvit.calibration.observers import METHODS
 from hiresvit.calibration.sites import RULES
+from hiresvit.check import rules
+from hiresvit.check.rule import Rule
+from hiresvit.check.targets import TARGETS
 from hiresvit.errors import HiresvitError
 from hiresvit.workflows.quantize import DEFAULT_METHOD
 
@@ -206,15 +210,23 @@ def test_int8_rules_and_methods_are_described() -> None:
     assert f"| `{DEFAULT_METHOD}` | has the least squared error after rounding; the default |" in text
 
 
+def levels(rule: Rule) -> str:
+    """The level that a rule has on most targets, and those where it has another."""
+    on = {name: rule.level_on(target) for name, target in TARGETS.items()}
+    asked = {name: level for name, level in on.items() if level}
+    level = Counter(asked.values()).most_common(1)[0][0]
+    if len(asked) == 1:
+        return f"{level} (only {', '.join(asked)})"
+    other = [f"{name}: {own or 'not asked'}" for name, own in on.items() if own != level]
+    return f"{level} ({', '.join(other)})" if other else level
+
+
 def rules_table() -> str:
     """Every rule of `hiresvit check` with its level, where a target has another, and what it looks for."""
-    from hiresvit.check.rules import RULES
-
     lines = ["| rule | level | what it finds |", "|---|---|---|"]
-    for rule in RULES:
-        other = ", ".join(f"{target}: {level or 'not asked'}" for target, level in rule.elsewhere.items())
+    for rule in rules.RULES:
         what = " ".join((rule.find.__doc__ or "").split())
-        lines.append(f"| `{rule.name}` | {rule.level}{f' ({other})' if other else ''} | {what} |")
+        lines.append(f"| `{rule.name}` | {levels(rule)} | {what} |")
     attention = "Attentions that will not be one kernel, see below."
     return "\n".join([*lines, f"| `attention` | advice | {attention} |"])
 

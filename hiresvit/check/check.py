@@ -14,7 +14,8 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto
 
-from hiresvit.check.rules import Finding, problems_of
+from hiresvit.check.rule import Finding
+from hiresvit.check.rules import problems_of
 from hiresvit.check.targets import RTX, Target
 from hiresvit.device.plan import EngineReport, read_sidecar
 from hiresvit.device.tensorrt_api import INSTALL_HINT, Backend, installed

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
+from hiresvit.check.rule import Spot, rule
 from hiresvit.export.fp16_typing import MAX_TERMS
-from hiresvit.graph.index import Rule, Spot, View, attributes
+from hiresvit.graph.index import View, attributes
 
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
@@ -37,6 +38,11 @@ _LINEARS = ("Gemm", "MatMul")  # whether the fusion also takes 1x1 convolutions 
 Array = NDArray[np.float32]
 
 
+@rule(
+    "hazard",
+    "a square is infinite from 256 on: export LayerNormalization as one operator (opset 17 or later), or keep it "
+    "in FP32",
+)
 def decomposed_norm(view: View) -> Iterator[Spot]:
     """Mean of squares, then a root: a LayerNormalization or RMSNormalization in single operators."""
     for node in view.nodes:
@@ -47,6 +53,11 @@ def decomposed_norm(view: View) -> Iterator[Spot]:
             yield node, "the mean of squares of a decomposed norm in FP16"
 
 
+@rule(
+    "hazard",
+    "FP16 makes -inf of what is below, and of -65504 plus a score of -16 or less; a row of nothing else becomes "
+    "NaN: mask with -100 or -1e4",
+)
 def mask(view: View) -> Iterator[Spot]:
     """A mask at the end of what FP16 holds, added to the scores, or an infinite one in their place."""
     for node in view.nodes:
@@ -61,6 +72,11 @@ def mask(view: View) -> Iterator[Spot]:
             yield node, f"a softmax's mask of {value:g} in FP16"
 
 
+@rule(
+    "hazard",
+    "FP16 keeps few of its bits, or none, so the root may divide by 0: keep it in FP32, or as the attribute of a "
+    "LayerNormalization",
+)
 def epsilon(view: View) -> Iterator[Spot]:
     """What keeps a root from 0, and is itself 0 or nearly."""
     for node in view.nodes:
@@ -75,6 +91,10 @@ def epsilon(view: View) -> Iterator[Spot]:
                 yield node, "a BatchNormalization of a variance below 6.1e-05 in FP16"
 
 
+@rule(
+    "hazard",
+    "FP16 keeps few of its bits, some or all of it may be 0: fold it into another factor, or keep it in FP32",
+)
 def tiny_factor(view: View) -> Iterator[Spot]:
     """A factor of which FP16 keeps only some bits."""
     for name in view.constants:
@@ -85,6 +105,7 @@ def tiny_factor(view: View) -> Iterator[Spot]:
                 yield node, "a factor below 6.1e-05 in FP16"
 
 
+@rule("hazard", "FP16 ends at 65504: clamp them, or keep the constant in FP32")
 def infinite(view: View) -> Iterator[Spot]:
     """Constants that are no numbers any more."""
     for name in view.constants:
@@ -95,6 +116,7 @@ def infinite(view: View) -> Iterator[Spot]:
                     yield node, f"{lost} of {values.size} values of {name!r} infinite or NaN"
 
 
+@rule("hazard", f"FP16 counts to {MAX_TERMS}: reduce in steps, or keep it in FP32")
 def long_sum(view: View) -> Iterator[Spot]:
     """A mean or sum over more elements than FP16 can count."""
     for node in view.nodes:
@@ -104,6 +126,7 @@ def long_sum(view: View) -> Iterator[Spot]:
                 yield node, f"{node.op_type} over {terms} elements in FP16"
 
 
+@rule("hazard", "FP16 has no odd number above 2048: keep sizes and scales in FP32 or INT64")
 def half_sizes(view: View) -> Iterator[Spot]:
     """Sizes or scales that are computed in FP16."""
     sizes: set[str] = set()
@@ -120,6 +143,11 @@ def half_sizes(view: View) -> Iterator[Spot]:
             yield node, "a size computed in FP16"
 
 
+@rule(
+    lambda target: "advice" if target.miscompiles_shared_norm else None,
+    "10.13.3.9 on Thor miscompiles it at batch 1 (TensorRT-Edge-LLM#151): make it one layer, or build with "
+    "__LUNOWUD=-peep:fc_h_fusion=off, and compare the engine with ONNX Runtime",
+)
 def shared_norm(view: View) -> Iterator[Spot]:
     """Several linear layers that read one LayerNormalization."""
     for norm in view.nodes:
@@ -228,49 +256,3 @@ def _terms(view: View, node: NodeProto) -> int | None:
         axes = axes or ([] if given.get("noop_with_empty_axes") else list(range(len(shape))))
     sizes = [shape[axis] for axis in axes]
     return None if None in sizes else int(np.prod([size for size in sizes if size is not None]))
-
-
-HAZARDS = (
-    Rule(
-        "decomposed_norm",
-        "hazard",
-        "a square is infinite from 256 on: export LayerNormalization as one operator (opset 17 or later), or keep it "
-        "in FP32",
-        decomposed_norm,
-    ),
-    Rule(
-        "mask",
-        "hazard",
-        "FP16 makes -inf of what is below, and of -65504 plus a score of -16 or less; a row of nothing else becomes "
-        "NaN: mask with -100 or -1e4",
-        mask,
-    ),
-    Rule(
-        "epsilon",
-        "hazard",
-        "FP16 keeps few of its bits, or none, so the root may divide by 0: keep it in FP32, or as the attribute of a "
-        "LayerNormalization",
-        epsilon,
-    ),
-    Rule(
-        "tiny_factor",
-        "hazard",
-        "FP16 keeps few of its bits, some or all of it may be 0: fold it into another factor, or keep it in FP32",
-        tiny_factor,
-    ),
-    Rule("infinite", "hazard", "FP16 ends at 65504: clamp them, or keep the constant in FP32", infinite),
-    Rule(
-        "long_sum",
-        "hazard",
-        f"FP16 counts to {MAX_TERMS}: reduce in steps, or keep it in FP32",
-        long_sum,
-    ),
-    Rule(
-        "half_sizes",
-        "hazard",
-        "FP16 has no odd number above 2048: keep sizes and scales in FP32 or INT64",
-        half_sizes,
-    ),
-    Rule("shared_norm", "advice", "", shared_norm),
-)
-"""About numbers in FP16, and bugs of compilers."""

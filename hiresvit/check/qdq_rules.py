@@ -12,8 +12,9 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from hiresvit.check.targets import FLOATS, NVIDIA_OPS
-from hiresvit.graph.index import Rule, Spot, View, attributes, is_read_as_data, quantized_type, shown
+from hiresvit.check.rule import Level, Spot, rule
+from hiresvit.check.targets import Target
+from hiresvit.graph.index import View, attributes, is_read_as_data, quantized_type, shown
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -21,12 +22,19 @@ _STORED = frozenset({"int8", "int4", "float8e4m3fn", "float4e2m1"})
 _WHOLE_BYTES = ("int8", "float8e4m3fn")  # run: in INT4 one element is too few, with an axis or without
 _INT8_READERS = frozenset({("Conv", 1), ("Clip", 1), ("Clip", 2)})  # run: they take a constant in INT8
 _WIDTH = {"float": 32, "float16": 16, "bfloat16": 16}
+_FLOATING = "TensorRT-RTX builds it but computes the product in floating point: "
 
 
+def _unfused(target: Target) -> Level:
+    """The level of what is not meant to be quantized so, and which some compute in floating point."""
+    return "hazard" if target.takes_unfused_qdq else "illegal"
+
+
+@rule("illegal", "{target} quantizes symmetrically: calibrate with zero point 0")
 def asymmetric(view: View) -> Iterator[Spot]:
     """A zero point other than 0."""
     for node in _quantizers(view):
-        if len(node.input) > 2 and node.input[2]:
+        if len(node.input) > 2 and node.input[2] and view.type_of(node, 2) not in view.target.asymmetric:
             zero = view.array(node.input[2])
             if node.input[2] not in view.fixed:
                 yield node, "a zero point that is not constant"
@@ -34,6 +42,7 @@ def asymmetric(view: View) -> Iterator[Spot]:
                 yield node, "a zero point that is not 0"
 
 
+@rule("illegal", "{target} cannot quantize to it: use INT8, with zero point 0")
 def quantized(view: View) -> Iterator[Spot]:
     """Q/DQ through a type that the target does not have; UINT8 activations are `unsigned`."""
     for node in _quantizers(view):
@@ -46,13 +55,21 @@ def quantized(view: View) -> Iterator[Spot]:
             yield node, f"{node.op_type} of {shown(kind)}"
 
 
+@rule(
+    lambda target: "hazard" if target.takes_uint8_as_int8 else "illegal",
+    "TensorRT has only INT8, and TensorRT-RTX takes UINT8 for it, so that values end at 127: quantize to INT8",
+)
 def unsigned(view: View) -> Iterator[Spot]:
     """UINT8 activations, whose zero point is 0."""
-    for node in _quantizers(view):
+    for node in _quantizers(view) if "uint8" not in view.target.quantized else ():
         if node.op_type == "QuantizeLinear" and quantized_type(node, view.types) == "uint8":
             yield node, "QuantizeLinear to UINT8"
 
 
+@rule(
+    "hazard",
+    "TensorRT quantizes to INT8, ONNX and ONNX Runtime to UINT8: give it a zero point of type INT8",
+)
 def no_zero_point(view: View) -> Iterator[Spot]:
     """A QuantizeLinear that does not say what it quantizes to."""
     for node in _quantizers(view):
@@ -60,13 +77,18 @@ def no_zero_point(view: View) -> Iterator[Spot]:
             yield node, "QuantizeLinear without zero point and output_dtype"
 
 
+@rule("illegal", "{target} has no INT32 bias: leave biases in floating point (QuantizeBias=False)")
 def bias(view: View) -> Iterator[Spot]:
     """A bias in INT32."""
-    for node in _quantizers(view):
+    for node in _quantizers(view) if "int32" not in view.target.quantized else ():
         if node.op_type == "DequantizeLinear" and view.type_of(node, 0) == "int32":
             yield node, "DequantizeLinear of INT32"
 
 
+@rule(
+    "illegal",
+    "{target} has quantized constants for a DequantizeLinear alone: do it to the values, or behind that",
+)
 def stored(view: View) -> Iterator[Spot]:
     """A quantized constant that something else than a DequantizeLinear reads."""
     for name in view.constants:
@@ -78,11 +100,12 @@ def stored(view: View) -> Iterator[Spot]:
         for node, index in view.reads(name):
             after = [(reader.op_type, k) for out in node.output for reader, k in view.reads(out)]
             zero_point = bool(after) and all(op in _QUANTIZERS and k == 2 for op, k in after)
-            known = node.op_type in (*_QUANTIZERS, *NVIDIA_OPS) or (node.op_type, index) in _INT8_READERS
-            if not (known or zero_point):
+            known = node.op_type in _QUANTIZERS or node.op_type in view.target.own_ops
+            if not (known or zero_point or (node.op_type, index) in _INT8_READERS):
                 yield node, f"{node.op_type} of a constant in {shown(kind)}"
 
 
+@rule("illegal", "TensorRT-RTX was seen to build no plan of it: give the constant the shape [1]")
 def scalar(view: View) -> Iterator[Spot]:
     """A quantized constant without axes, which ONNX Runtime's quantizer makes of a factor or an addend."""
     for node in _quantizers(view):
@@ -93,6 +116,7 @@ def scalar(view: View) -> Iterator[Spot]:
             yield node, f"DequantizeLinear of a constant in {shown(kind)} without axes"
 
 
+@rule("illegal", "{target} has INT4 for weights only: use INT8")
 def int4_activation(view: View) -> Iterator[Spot]:
     """INT4 for what is no weight."""
     for node in _quantizers(view):
@@ -100,6 +124,7 @@ def int4_activation(view: View) -> Iterator[Spot]:
             yield node, "an activation in INT4"
 
 
+@rule("illegal", "{target} takes scales above 0: calibrate again")
 def scale_sign(view: View) -> Iterator[Spot]:
     """A scale that is 0, negative or not a number; those of blocks may be (run)."""
     for node, scale in _scales(view):
@@ -107,6 +132,10 @@ def scale_sign(view: View) -> Iterator[Spot]:
             yield node, "a scale that is not above 0"
 
 
+@rule(
+    lambda target: "hazard" if target.takes_infinite_scales else "illegal",
+    "all it scales becomes 0, infinite or NaN: calibrate again",
+)
 def scale_infinite(view: View) -> Iterator[Spot]:
     """A scale that is infinite."""
     for node, scale in _scales(view):
@@ -114,6 +143,7 @@ def scale_infinite(view: View) -> Iterator[Spot]:
             yield node, "an infinite scale"
 
 
+@rule("hazard", f"{_FLOATING}calibrate, and write the scale as a constant")
 def scale_dynamic(view: View) -> Iterator[Spot]:
     """A scale that the graph computes."""
     for node in _quantizers(view):
@@ -121,6 +151,7 @@ def scale_dynamic(view: View) -> Iterator[Spot]:
             yield node, f"{node.op_type} with a scale that is not constant"
 
 
+@rule("illegal", "there must be one for each channel or block: the axis or the scales are wrong")
 def scale_count(view: View) -> Iterator[Spot]:
     """A scale for each place of the axis, or for each block, and as many zero points."""
     for node, scale in _scales(view):
@@ -132,14 +163,23 @@ def scale_count(view: View) -> Iterator[Spot]:
             yield node, f"{scale.size} scales and {zero.size} zero points"
 
 
+@rule(
+    lambda target: None if target.takes_scales_of_any_type else "illegal",
+    "before opset 23 ONNX wants one type, and {target} may refuse it: write the scale in the tensor's type",
+)
 def scale_type(view: View) -> Iterator[Spot]:
     """A scale of another type than the tensor that is quantized."""
     for node in _quantizers(view):
         kinds = view.type_of(node, 0), view.type_of(node, 1)
-        if node.op_type == "QuantizeLinear" and FLOATS.issuperset(kinds) and kinds[0] != kinds[1]:
+        if node.op_type == "QuantizeLinear" and _WIDTH.keys() >= set(kinds) and kinds[0] != kinds[1]:
             yield node, f"QuantizeLinear of {shown(kinds[0])} with a scale in {shown(kinds[1])}"
 
 
+@rule(
+    lambda target: "illegal" if target.boards_disagree_on_qdq else "hazard",
+    f"{_FLOATING}give the scales the type that the product reads, without a Cast (TensorRT 10.16 refuses such a "
+    "graph on Orin: TensorRT#4832)",
+)
 def widened(view: View) -> Iterator[Spot]:
     """What is dequantized in a narrow type and read in a wide one."""
     for node, scale, read in _conversions(view):
@@ -147,6 +187,10 @@ def widened(view: View) -> Iterator[Spot]:
             yield node, f"DequantizeLinear in {shown(scale)} for a product in {shown(read)}"
 
 
+@rule(
+    lambda target: None if target.fuses_narrowed_qdq else "hazard",
+    "TensorRT-RTX still fuses it, {target} was not tried: give the scales the type that the product reads",
+)
 def narrowed(view: View) -> Iterator[Spot]:
     """What is dequantized in one type and read in another that is no wider."""
     for node, scale, read in _conversions(view):
@@ -154,6 +198,7 @@ def narrowed(view: View) -> Iterator[Spot]:
             yield node, f"DequantizeLinear in {shown(scale)} for a product in {shown(read)}"
 
 
+@rule(_unfused, f"one scale belongs to each output. {_FLOATING}quantize along the outputs")
 def weight_axis(view: View) -> Iterator[Spot]:
     """A weight that is quantized along another axis than its outputs."""
     for node in _quantizers(view):
@@ -167,6 +212,7 @@ def weight_axis(view: View) -> Iterator[Spot]:
                 yield node, f"the weight of a {reader.op_type} quantized along axis {axis}, not {wanted}"
 
 
+@rule(_unfused, f"only weights have scales for each channel. {_FLOATING}use one scale for the tensor")
 def channel_activation(view: View) -> Iterator[Spot]:
     """An activation with a scale for each channel."""
     for node in _quantizers(view):
@@ -174,13 +220,16 @@ def channel_activation(view: View) -> Iterator[Spot]:
             yield node, "an activation with a scale for each channel"
 
 
+@rule(_unfused, "blocks are meant for INT4, FP8 and FP4: use a scale for each output channel")
 def block(view: View) -> Iterator[Spot]:
     """INT8 with a scale for each block."""
+    # From memory of NVIDIA's guide, not read.
     for node in _quantizers(view):
         if attributes(node).get("block_size") and view.type_of(node, 0) == "int8":
             yield node, "INT8 in blocks"
 
 
+@rule("illegal", "{target} has blocks along the last two axes only")
 def block_axis(view: View) -> Iterator[Spot]:
     """Blocks along an axis that is not one of the last two."""
     for node in _quantizers(view):
@@ -189,12 +238,22 @@ def block_axis(view: View) -> Iterator[Spot]:
             yield node, f"blocks along axis {given.get('axis', 1)} of {len(shape)}"
 
 
+@rule(
+    lambda target: "advice" if target.boards_disagree_on_qdq else None,
+    "10.16.2.10 on Orin refuses some Q/DQ graphs that it builds on Thor, with 'Could not infer output types for "
+    "operation: dequantize' (TensorRT#4832, open): build on the board before you rely on it",
+)
 def orin_qdq(view: View) -> Iterator[Spot]:
     """Any Q/DQ."""
     for node in _quantizers(view):
         yield node, "QuantizeLinear and DequantizeLinear"
 
 
+@rule(
+    lambda target: "advice" if target.int8_conv_writes_fp32 else None,
+    "its INT8 convolutions write FP32 and need a second kernel each, so its speed says nothing about INT8 on a full "
+    "TensorRT: measure there",
+)
 def int8_conv(view: View) -> Iterator[Spot]:
     """A convolution with two quantized operands."""
     for node in view.nodes:
@@ -253,13 +312,13 @@ def _conversions(view: View) -> Iterator[tuple[NodeProto, str, str]]:
     """DequantizeLinear nodes before a product that change the type: the scale's, and what the product reads."""
     for node in _quantizers(view):
         scale = view.type_of(node, 1)
-        if node.op_type != "DequantizeLinear" or scale not in FLOATS:
+        if node.op_type != "DequantizeLinear" or scale not in _WIDTH:
             continue
         readers = view.reads(node.output[0])
         casts = [reader for reader, _ in readers if reader.op_type == "Cast"]
         readers = [pair for cast in casts for pair in view.reads(cast.output[0])] or readers
         kind = view.types.get((casts[0] if casts else node).output[0], "")
-        if kind in FLOATS and kind != scale and any(reader.op_type in _PRODUCTS for reader, _ in readers):
+        if kind in _WIDTH and kind != scale and any(reader.op_type in _PRODUCTS for reader, _ in readers):
             yield node, scale, kind
 
 
@@ -273,116 +332,3 @@ def _output_axis(reader: NodeProto, index: int, axes: int) -> int | None:
     if reader.op_type == "MatMul":
         return axes - 1 if index else axes - 2
     return None
-
-
-_FLOATING = "TensorRT-RTX builds it but computes the product in floating point: "
-QDQ_RULES = (
-    Rule(
-        "asymmetric", "illegal", "{target} quantizes symmetrically: calibrate with zero point 0", asymmetric
-    ),
-    Rule(
-        "quantized",
-        "illegal",
-        "{target} cannot quantize to it: use INT8, with zero point 0",
-        quantized,
-    ),
-    Rule(
-        "unsigned",
-        "illegal",
-        "TensorRT has only INT8, and TensorRT-RTX takes UINT8 for it, so that values end at 127: quantize to INT8",
-        unsigned,
-        {"rtx": "hazard"},  # run: "Defaulting to INT8 instead"
-    ),
-    Rule(
-        "no_zero_point",
-        "hazard",
-        "TensorRT quantizes to INT8, ONNX and ONNX Runtime to UINT8: give it a zero point of type INT8",
-        no_zero_point,
-    ),
-    Rule(
-        "bias",
-        "illegal",
-        "{target} has no INT32 bias: leave biases in floating point (QuantizeBias=False)",
-        bias,
-    ),
-    Rule(
-        "stored",
-        "illegal",
-        "{target} has quantized constants for a DequantizeLinear alone: do it to the values, or behind that",
-        stored,
-    ),
-    Rule(
-        "scalar",
-        "illegal",
-        "TensorRT-RTX was seen to build no plan of it: give the constant the shape [1]",
-        scalar,
-    ),
-    Rule("int4_activation", "illegal", "{target} has INT4 for weights only: use INT8", int4_activation),
-    Rule("scale_sign", "illegal", "{target} takes scales above 0: calibrate again", scale_sign),
-    Rule(
-        "scale_infinite",
-        "illegal",
-        "all it scales becomes 0, infinite or NaN: calibrate again",
-        scale_infinite,
-        {"rtx": "hazard"},  # run: it builds
-    ),
-    Rule(
-        "scale_dynamic",
-        "hazard",
-        f"{_FLOATING}calibrate, and write the scale as a constant",
-        scale_dynamic,
-    ),
-    Rule(
-        "scale_count",
-        "illegal",
-        "there must be one for each channel or block: the axis or the scales are wrong",
-        scale_count,
-    ),
-    Rule(
-        "scale_type",
-        "illegal",
-        "before opset 23 ONNX wants one type, and {target} may refuse it: write the scale in the tensor's type",
-        scale_type,
-        {"rtx": None},  # run: in INT8
-    ),
-    Rule(
-        "widened",
-        "hazard",
-        f"{_FLOATING}give the scales the type that the product reads, without a Cast (TensorRT 10.16 refuses such a "
-        "graph on Orin: TensorRT#4832)",
-        widened,
-        {"jetpack7": "illegal"},
-    ),
-    Rule(
-        "narrowed",
-        "hazard",
-        "TensorRT-RTX still fuses it, {target} was not tried: give the scales the type that the product reads",
-        narrowed,
-        {"rtx": None},
-    ),
-    Rule(
-        "weight_axis",
-        "illegal",
-        f"one scale belongs to each output. {_FLOATING}quantize along the outputs",
-        weight_axis,
-        {"rtx": "hazard"},  # run
-    ),
-    Rule(
-        "channel_activation",
-        "illegal",
-        f"only weights have scales for each channel. {_FLOATING}use one scale for the tensor",
-        channel_activation,
-        {"rtx": "hazard"},  # run
-    ),
-    Rule(
-        "block",
-        "illegal",
-        "blocks are meant for INT4, FP8 and FP4: use a scale for each output channel",
-        block,  # from memory of NVIDIA's guide, not read
-        {"rtx": "hazard"},  # run: it builds
-    ),
-    Rule("block_axis", "illegal", "{target} has blocks along the last two axes only", block_axis),
-    Rule("orin_qdq", "advice", "", orin_qdq),
-    Rule("int8_conv", "advice", "", int8_conv),
-)
-"""About quantization."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from onnx import NodeProto
 from onnx.defs import OpSchema
 
-from hiresvit.check.targets import DOUBTFUL, TYPES
-from hiresvit.graph.index import NUMBERS, OWN_DOMAINS, Rule, Spot, View, schema_of, shown
+from hiresvit.check.rule import Spot, rule
+from hiresvit.graph.index import OWN_DOMAINS, View, schema_of, shown
 
 _VARIADIC = OpSchema.FormalParameterOption.Variadic
 _UINT8_READERS = frozenset({"Cast", "Equal", "Shape", "Size"})
@@ -25,6 +25,7 @@ _ONE_TYPE = {"Attention": (0, 1, 2, 3), "GridSample": (0, 1)}
 _CONVERTED = frozenset({"BatchNormalization", "Clip", "DequantizeLinear", "Pad", "QuantizeLinear", "Slice"})
 
 
+@rule("illegal", "{target} has no such tensors: convert it before the graph")
 def tensor_type(view: View) -> Iterator[Spot]:
     """A type of tensor that there is not; those that only Q/DQ read are theirs."""
     for value in (*view.inputs.values(), *view.outputs.values()):
@@ -36,7 +37,8 @@ def tensor_type(view: View) -> Iterator[Spot]:
     quantizers = ("QuantizeLinear", "DequantizeLinear")
     for name, kind in view.types.items():
         readers = [node for node, _ in view.reads(name)]
-        if not kind or kind in NUMBERS or (readers and all(node.op_type in quantizers for node in readers)):
+        theirs = bool(readers) and all(node.op_type in quantizers for node in readers)
+        if not kind or kind in view.target.tensors or theirs:
             continue
         if name in view.inputs:
             yield None, f"input {name!r} in {shown(kind)}"
@@ -46,8 +48,13 @@ def tensor_type(view: View) -> Iterator[Spot]:
             yield view.producer.get(name), f"tensors in {shown(kind)}"
 
 
+@rule(
+    "illegal",
+    "{target} takes UINT8 only as the graph's input right into a Cast, or as its output: cast first, then move",
+)
 def uint8(view: View) -> Iterator[Spot]:
     """UINT8 anywhere but between the border of the graph and a Cast."""
+    known = _UINT8_READERS | ({"DequantizeLinear"} if "uint8" in view.target.quantized else set())
     for name, kind in view.types.items():
         maker = view.producer.get(name)
         if kind != "uint8" or name in view.constants or (maker and maker.op_type == "QuantizeLinear"):
@@ -55,28 +62,24 @@ def uint8(view: View) -> Iterator[Spot]:
         if maker and name not in view.outputs:
             yield maker, f"{maker.op_type} makes UINT8 inside the graph"
         for node, _ in view.reads(name):
-            if node.op_type not in _UINT8_READERS and not (
-                node.op_type == "Identity" and node.output[0] in view.outputs
-            ):
+            given_out = node.op_type == "Identity" and node.output[0] in view.outputs
+            if node.op_type not in known and not given_out:
                 yield node, f"{node.op_type} reads UINT8"
 
 
+@rule("illegal", "{target} does not compute it in this type: cast the operand")
 def operand_type(view: View) -> Iterator[Spot]:
     """Data of a type that the operator does not compute in."""
     for node, kind in _data_types(view):
-        if kind not in TYPES[node.op_type] and not (
-            kind in DOUBTFUL.get(node.op_type, ()) and view.target.name != "rtx"
-        ):
+        if kind not in view.target.types[node.op_type] | view.target.doubtful.get(node.op_type, frozenset()):
             yield node, f"{node.op_type} of {shown(kind)}"
 
 
-def doubtful_type(view: View) -> Iterator[Spot]:
-    """Data of a type that documents and RTX disagree about."""
-    for node, kind in _data_types(view):
-        if kind in DOUBTFUL.get(node.op_type, ()):
-            yield node, f"{node.op_type} of {shown(kind)}"
-
-
+@rule(
+    "illegal",
+    "the network is strongly typed and {target} converts nothing: give all operands one type (a constant that "
+    "FP16 and FP32 share has to be written twice)",
+)
 def mixed_types(view: View) -> Iterator[Spot]:
     """Operands of two types where the network needs one: it is strongly typed and converts nothing."""
     for node in view.nodes:
@@ -88,6 +91,19 @@ def mixed_types(view: View) -> Iterator[Spot]:
                 yield node, f"{node.op_type} of {' and '.join(map(shown, kinds))}"
 
 
+@rule(
+    lambda target: "hazard" if target.doubtful else None,
+    "NVIDIA's list of operators has it and the parser of TensorRT-RTX refuses it; {target} was not tried: use "
+    "FP32 or FP16 there",
+)
+def doubtful_type(view: View) -> Iterator[Spot]:
+    """Data of a type that documents promise and TensorRT-RTX was seen to refuse."""
+    for node, kind in _data_types(view):
+        if kind in view.target.doubtful.get(node.op_type, ()):
+            yield node, f"{node.op_type} of {shown(kind)}"
+
+
+@rule("hazard", "{target} computes it, and takes and gives it, as FP32: export in FP32")
 def double(view: View) -> Iterator[Spot]:
     """DOUBLE, which there is not."""
     for node in view.nodes:
@@ -95,6 +111,10 @@ def double(view: View) -> Iterator[Spot]:
             yield node, "DOUBLE"
 
 
+@rule(
+    "hazard",
+    "legal, but GPUs compute it with 32-bit instructions: cast data to INT32 and leave INT64 to sizes",
+)
 def int64(view: View) -> Iterator[Spot]:
     """Arithmetic in INT64 on data, not on sizes."""
     data = set(view.inputs)
@@ -107,12 +127,12 @@ def int64(view: View) -> Iterator[Spot]:
 
 
 def _data_types(view: View) -> Iterator[tuple[NodeProto, str]]:
-    """The nodes of `TYPES` with the type of their data, where it is known and nobody else's concern."""
+    """The nodes that the target has types for, with that of their data, where it is known and no other rule's."""
     for node in view.nodes:
-        if node.op_type in TYPES:  # whatever its domain: the parser goes by the name
+        if node.op_type in view.target.types:  # whatever its domain: the parser goes by the name
             kind = view.type_of(node, _DATA_INPUT.get(node.op_type, 0))
             kind = "float" if kind == "double" else kind
-            if kind in NUMBERS - {"uint8"}:
+            if kind in view.target.tensors - {"uint8"}:
                 yield node, kind
 
 
@@ -130,40 +150,3 @@ def _same_type(node: NodeProto, version: int | None) -> list[list[int]]:
         if formal.is_homogeneous and not surplus:  # what a Loop carries is not
             groups[formal.type_str].append(k)
     return list(groups.values())
-
-
-TYPE_RULES = (
-    Rule("tensor_type", "illegal", "{target} has no such tensors: convert it before the graph", tensor_type),
-    Rule(
-        "uint8",
-        "illegal",
-        "{target} takes UINT8 only as the graph's input right into a Cast, or as its output: cast first, then move",
-        uint8,
-    ),
-    Rule(
-        "operand_type", "illegal", "{target} does not compute it in this type: cast the operand", operand_type
-    ),
-    Rule(
-        "mixed_types",
-        "illegal",
-        "the network is strongly typed and {target} converts nothing: give all operands one type (a constant that "
-        "FP16 and FP32 share has to be written twice)",
-        mixed_types,
-    ),
-    Rule(
-        "doubtful_type",
-        "hazard",
-        "NVIDIA's list of operators has it and the parser of TensorRT-RTX refuses it; {target} was not tried: use "
-        "FP32 or FP16 there",
-        doubtful_type,
-        {"rtx": None},  # known: the rule operand_type
-    ),
-    Rule("double", "hazard", "{target} computes it, and takes and gives it, as FP32: export in FP32", double),
-    Rule(
-        "int64",
-        "hazard",
-        "legal, but GPUs compute it with 32-bit instructions: cast data to INT32 and leave INT64 to sizes",
-        int64,
-    ),
-)
-"""About types."""

@@ -1,4 +1,4 @@
-"""The rule about graphs that are no ONNX: an operand that nobody makes, a circle, sizes that do not fit together.
+"""The rules about graphs that are no ONNX: operands that are missing, a circle, sizes that do not fit together.
 
 Not by `onnx.checker.check_model`: it stops at its first complaint, and TensorRT-RTX builds much that it refuses: nodes
 in any order, outputs without a shape, operators and attributes of another version. Who makes what is looked up here,
@@ -16,7 +16,8 @@ from typing import Any
 import onnx
 from onnx import NodeProto
 
-from hiresvit.graph.index import OWN_DOMAINS, Rule, Spot, View, attributes, names_read, schema_of
+from hiresvit.check.rule import Spot, rule
+from hiresvit.graph.index import OWN_DOMAINS, View, attributes, names_read, schema_of
 
 _BROADCAST = (
     "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Where Xor"
@@ -40,6 +41,20 @@ _LEAST_OPSET = 7
 _COMPLAINT = re.compile(r"\(op_type:(\w+), node name: (\d+)\): (.*?)(?=\(op_type:|\Z)", re.DOTALL)
 
 
+@rule("illegal", "ONNX wants more: the graph is damaged, export it again")
+def operands(view: View) -> Iterator[Spot]:
+    """An operator of ONNX with fewer operands or results than it has to have."""
+    for node in view.nodes:
+        schema = schema_of(node, view.opset)  # of any domain: the parser goes by the name
+        if schema is None:
+            continue
+        # The parser reads axes in their older form, an attribute, too.
+        least = 1 if any(a.name == "axes" for a in node.attribute) else schema.min_input
+        if len(node.input) < min(least, schema.min_input) or len(node.output) < schema.min_output:
+            yield node, f"{node.op_type} with {len(node.input)} operands and {len(node.output)} results"
+
+
+@rule("illegal", "this is not valid ONNX: export the graph again")
 def invalid(view: View) -> Iterator[Spot]:
     """What no ONNX graph has: operands that nobody makes, two makers, circles, sizes that do not fit together."""
     spots = [*_unmade(view), *_made_twice(view)]
@@ -139,14 +154,3 @@ def _operands(view: View, node: NodeProto) -> str:
         for shape in shapes
     ]
     return " and ".join(texts)
-
-
-VALIDITY_RULES = (
-    Rule(
-        "invalid",
-        "illegal",
-        "this is not valid ONNX: export the graph again",
-        invalid,
-    ),
-)
-"""About what is no ONNX graph."""

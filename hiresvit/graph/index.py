@@ -1,12 +1,12 @@
-"""An ONNX graph as the rules of `legality` see it, and what a rule is."""
+"""An ONNX graph as the rules of `hiresvit.check` see it."""
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -24,12 +24,10 @@ from onnx import (
     numpy_helper,
 )
 
-from hiresvit.check.targets import Target
 from hiresvit.errors import HiresvitError, UsageError
 
-Level = Literal["illegal", "hazard", "advice"]
-Spot = tuple[NodeProto | None, str]
-"""A node, or None for the whole graph, and what is there."""
+if TYPE_CHECKING:
+    from hiresvit.check.targets import Target
 
 OWN_DOMAINS = ("", "ai.onnx")
 """The names of ONNX's own domain."""
@@ -91,20 +89,6 @@ class View:
     def reads(self, name: str) -> list[tuple[NodeProto, int]]:
         """Who reads a tensor, and as which input."""
         return self.readers.get(name, [])
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One thing to look for. ``reason`` says why the target minds and what to do; ``{target}`` is its title.
-
-    ``elsewhere`` gives the level on targets where it is another one; None: there it is nothing at all.
-    """
-
-    name: str
-    level: Level
-    reason: str
-    find: Callable[[View], Iterable[Spot]]
-    elsewhere: Mapping[str, Level | None] = field(default_factory=dict)
 
 
 def look(model: ModelProto, target: Target, profiled: bool) -> View:

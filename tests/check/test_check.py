@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from hiresvit.check import check
 from hiresvit.check.check import check_graph
-from hiresvit.check.rules import Finding
+from hiresvit.check.rule import Finding
 from hiresvit.check.targets import TARGETS, find_target
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.engine import build as engine

@@ -1,30 +1,19 @@
-"""Where the rules about numbers begin and end, the advice, and what their messages say of TensorRT-RTX."""
+"""Where the rules about FP16 begin and end, and the advice about a compiler's bug."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from graphs import build, content
+from findings import found
+from graphs import build
 from onnx import ModelProto
-
-from hiresvit.check.rules import Finding, find_problems
-from hiresvit.check.targets import TARGETS
-from hiresvit.device.tensorrt_api import installed
-from hiresvit.engine.build import BuildSettings, build_engine
-
-needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
 
 F16, F32, I8 = np.float16, np.float32, np.int8
 SMALLEST_NORMAL = F16(2.0**-14)
 BELOW = np.nextafter(SMALLEST_NORMAL, F16(0))
-
-
-def found(model: ModelProto, rule: str, target: str = "rtx") -> list[Finding]:
-    return [f for f in find_problems(model, TARGETS[target], profiled=False) if f.rule == rule]
 
 
 def graph(io: str, body: str, constants: Mapping[str, Any] | None = None) -> ModelProto:
@@ -139,6 +128,21 @@ class TestLimits:
         )
         assert "2 of 16 values of 'c'" in finding.message
 
+    def test_the_largest_number_and_an_infinite_scale_are_no_infinite_constant(self) -> None:
+        """A scale is the concern of the rules about Q/DQ."""
+        body = "m = Mul(x, c) q = QuantizeLinear(m, s, z) y = DequantizeLinear(q, s, z)"
+        model = graph(ROWS, body, {"c": F16(65504), "s": F16(np.inf), "z": I8(0)})
+        assert found(model, "infinite") == []
+
+    @pytest.mark.parametrize(("kind", "hazard"), [(10, True), (1, False)])
+    def test_sizes_in_half(self, kind: int, hazard: bool) -> None:
+        body = f"s = Shape(x) c = Cast<to = {kind}>(s) d = Sqrt(c) n = Cast<to = 7>(d) y = Expand(x, n)"
+        assert bool(found(graph("(float16[4,4] x) => (float16[N,M] y)", body), "half_sizes")) == hazard
+
+    def test_a_number_in_half_that_is_data_is_no_size(self) -> None:
+        model = graph("(float16[4] x) => (int64[4] y)", "d = Sqrt(x) y = Cast<to = 7>(d)")
+        assert found(model, "half_sizes") == []
+
     def test_a_divided_square_root_is_no_norm(self) -> None:
         model = graph(ROWS, "p = Mul(x, x) e = Add(p, c) y = Sqrt(e)", {"c": F16(1)})
         assert found(model, "decomposed_norm") == []
@@ -147,75 +151,6 @@ class TestLimits:
         body = "p = Mul(x, x) v = ReduceMean(p, a) e = Add(v, c) r = Sqrt(e) y = Div(x, r)"
         (finding,) = found(graph(ROWS, body, {"a": np.array([-1]), "c": F16(1)}), "decomposed_norm")
         assert finding.nodes == ("ReduceMean of v",)
-
-
-Q = "q = QuantizeLinear(r, s, z) d = DequantizeLinear(q, s, z)"
-W = "dw = DequantizeLinear<axis = 1>(w, ws)"
-QUANTIZED: dict[str, Any] = {
-    "s": F16(0.1),
-    "z": I8(0),
-    "w": np.arange(-64, 64, dtype=I8).repeat(32).reshape(64, 64),
-    "ws": np.full(64, 0.01, F16),
-    "s32": F32(0.1),
-}
-
-
-def product(before: str, result: str = "float16") -> ModelProto:
-    body = f"r = Relu(x) {before} t = MatMul(d, dw) y = Relu(t)"
-    return build(f"g (float16[64,64] x) => ({result}[64,64] y) {{ {body} }}", QUANTIZED, 23)
-
-
-# What is said of TensorRT-RTX: which forms it computes in INT8 and which not.
-WIDENED = (
-    "q = QuantizeLinear(r, s, z) e = DequantizeLinear(q, s, z) d = Cast<to = 1>(e) "
-    "f = DequantizeLinear<axis = 1>(w, ws) dw = Cast<to = 1>(f)"
-)
-REALISED = [
-    ("plain", f"{Q} {W}", "float16", None, "int8"),
-    ("axis", f"{Q} dw = DequantizeLinear<axis = 0>(w, ws)", "float16", "weight_axis", "fp16"),
-    (
-        "channels",
-        f"q = QuantizeLinear<axis = 1>(r, ws) d = DequantizeLinear<axis = 1>(q, ws) {W}",
-        "float16",
-        "channel_activation",
-        "fp16",
-    ),
-    ("widened", WIDENED, "float", "widened", "fp32"),
-    (
-        "narrowed",
-        f"q = QuantizeLinear(r, s, z) e = DequantizeLinear(q, s32, z) d = Cast<to = 10>(e) {W}",
-        "float16",
-        None,
-        "int8",
-    ),
-    (
-        "computed",
-        f"m = ReduceMax<keepdims = 0>(r) c = Mul(m, s) q = QuantizeLinear(r, c, z) d = DequantizeLinear(q, c, z) {W}",
-        "float16",
-        "scale_dynamic",
-        "fp16",
-    ),
-    (
-        "wide-scale",
-        f"q = QuantizeLinear(r, s32, z) d = DequantizeLinear<output_dtype = 10>(q, s32, z) {W}",
-        "float16",
-        None,
-        "int8",
-    ),
-]
-
-
-@needs_rtx
-@pytest.mark.parametrize("form", REALISED, ids=[form[0] for form in REALISED])
-def test_what_rtx_makes_of_it(form: tuple[str, str, str, str | None, str], tmp_path: Path) -> None:
-    _, before, result, rule, precision = form
-    model = product(before, result)
-    path = tmp_path / "graph.onnx"
-    path.write_bytes(content(model))
-    report = build_engine(path, tmp_path / "plan", BuildSettings("tensorrt_rtx"))
-    assert report.precision == {precision: 1}
-    told = {f.rule for f in find_problems(model, TARGETS["rtx"], profiled=False) if f.level == "hazard"}
-    assert (rule in told) == (precision != "int8")
 
 
 class TestAdvice:
@@ -267,19 +202,3 @@ class TestAdvice:
             "ws": np.ones(16, F16),
         }
         assert len(found(graph(ROWS, body, constants), "shared_norm", "jetpack7")) == 1
-
-    def test_quantized_graphs_on_orin(self) -> None:
-        model = product(f"{Q} {W}")
-        (finding,) = found(model, "orin_qdq", "jetpack7")
-        assert finding.count == 3
-        assert "TensorRT#4832" in finding.message
-        assert found(model, "orin_qdq", "jetpack6") == []
-        assert found(graph(ROWS, "y = Relu(x)"), "orin_qdq", "jetpack7") == []
-
-    def test_int8_convolutions_on_rtx(self) -> None:
-        constants = {**QUANTIZED, "w": np.ones((4, 4, 1, 1), I8), "ws": np.ones(4, F16)}
-        io = "(float16[1,4,8,8] r) => (float16[1,4,8,8] y)"
-        model = graph(io, f"{Q} dw = DequantizeLinear<axis = 0>(w, ws) y = Conv(d, dw)", constants)
-        assert len(found(model, "int8_conv", "rtx")) == 1
-        weight_only = graph(io, "dw = DequantizeLinear<axis = 0>(w, ws) y = Conv(r, dw)", constants)
-        assert found(weight_only, "int8_conv", "rtx") == []

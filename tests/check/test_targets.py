@@ -6,8 +6,11 @@ with operator, type and whether there is a plan.
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +18,22 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from findings import problems_on
 from graphs import build
 from onnx import ModelProto
 from rtx_builds import build as build_with_rtx
 
-from hiresvit.check.targets import (
-    ARRIVED,
-    DOUBTFUL,
-    JETPACK6,
-    JETPACK7,
-    NVIDIA_OPS,
-    RTX,
-    TARGETS,
-    TRT11,
-    TYPES,
-    find_target,
-)
+from hiresvit.check import rule, rules, targets
+from hiresvit.check.nvidia_parser import ARRIVED, DOUBTFUL, NVIDIA_OPS, TYPES
+from hiresvit.check.rules import RULES
+from hiresvit.check.targets import JETPACK6, JETPACK7, RTX, TARGETS, TRT11, Target, find_target
 from hiresvit.device.tensorrt_api import installed, load
 from hiresvit.errors import UsageError
 from hiresvit.export.onnx import DEFAULT_OPSET
 from hiresvit.process import run_child
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
-# What the models of every family export, in FP16 and INT8 (test_legality.py holds the rules against such graphs).
+# What the models of every family export, in FP16 and INT8 (test_own_graphs.py holds the rules against such graphs).
 OWN_OPS = {
     *("Add", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Gelu", "Gemm", "HardSwish"),
     *(
@@ -113,6 +109,111 @@ class TestTables:
         for target in TARGETS.values():
             assert not OWN_OPS & (target.unsupported | target.unbuildable)
             assert target.min_opset <= DEFAULT_OPSET <= target.max_opset
+
+
+HEADSET = Target(
+    name="headset",
+    title="a headset of tomorrow",
+    tensorrt=(),
+    min_opset=11,
+    max_opset=21,
+    unsupported=frozenset({"Erf"}),
+    quantized=frozenset({"int8", "uint8", "int32"}),
+    asymmetric=frozenset({"uint8"}),
+    own_ops=frozenset({"Swirl"}),
+    tensors=frozenset({"float", "int32", "int8", "uint8"}),
+    types={"Relu": frozenset({"float"}), "Add": frozenset({"float", "int32"})},
+    max_rank=5,
+    max_topk=10,
+    host_inputs={"Tile": (1,)},
+    host_ops=frozenset(),
+)
+FED = "(float[16] x, int32[1] n) => (float[N] y)"
+LARGEST = "(float[16] x) => (float[N] y, int32[N] i)"
+QDQ = (
+    "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) "
+    "e = DequantizeLinear(w, s, z) b = DequantizeLinear(c, s) a = Add(d, e) y = Add(a, b)"
+)
+FROM_BYTES = "d = DequantizeLinear(x, s, z) y = Add(d, d)"
+
+
+class TestANewRow:
+    """A rule knows no target by name, so that a row is all that another compiler needs."""
+
+    @pytest.mark.parametrize(
+        ("io", "body", "rules"),
+        [
+            ("(float[1,1,1,1,2] x) => (float[1,1,1,1,2] y)", "y = Relu(x)", set()),
+            ("(float[1,1,1,1,1,2] x) => (float[1,1,1,1,1,2] y)", "y = Relu(x)", {"rank"}),
+            ("(float[4] x) => (float[4] y)", "y = Erf(x)", {"operator"}),
+            ("(float[4] x) => (float[4] y)", "y = Swirl(x)", set()),
+            ("(float[4] x) => (float[4] y)", "y = Mish(x)", set()),
+            ("(int32[4] x) => (int32[4] y)", "y = Relu(x)", {"operand_type"}),
+            ("(int32[4] x) => (int32[4] y)", "y = Add(x, x)", set()),
+            ("(float16[4] x) => (float16[4] y)", "y = Tanh(x)", {"tensor_type"}),
+            (LARGEST, "y, j = TopK(x, ten) i = Cast<to = 6>(j)", {"tensor_type"}),
+            (LARGEST, "y, j = TopK(x, more) i = Cast<to = 6>(j)", {"tensor_type", "form"}),
+            (FED, "y = Tile(x, n)", {"fed_size"}),
+            (FED, "a = Add(n, n) y = Tile(x, a)", set()),
+            (FED, "y = Expand(x, n)", set()),
+            ("(float[16] x) => (float[16] y)", QDQ, set()),
+            ("(uint8[16] x) => (float[16] y)", FROM_BYTES, set()),
+        ],
+    )
+    def test_is_obeyed(self, io: str, body: str, rules: set[str]) -> None:
+        known: dict[str, Any] = {"s": np.float32(0.1), "z": np.uint8(128), "w": np.ones(16, np.uint8)}
+        known |= {"c": np.ones(16, np.int32), "ten": np.array([10]), "more": np.array([11])}
+        constants = {name: value for name, value in known.items() if re.search(rf"\b{name}\b", body)}
+        model = build(f"g {io} {{ {body} }}", constants)
+        assert {finding.rule for finding in problems_on(model, [HEADSET])["headset"]} == rules
+
+    def test_is_what_the_messages_speak_of(self) -> None:
+        shape = "float[1,1,1,1,1,2]"
+        model = build(f"g ({shape} x) => ({shape} y) {{ y = Erf(x) }}", opset=10)
+        opset, operator, rank = (finding.message for finding in problems_on(model, [HEADSET])["headset"])
+        assert (
+            opset
+            == "opset 10, not 11 to 21: not what a headset of tomorrow promises to read: export at opset 20"
+        )
+        assert operator.startswith("operator Erf: a headset of tomorrow does not have it")
+        assert rank == "6 axes: a headset of tomorrow has tensors of up to 5 axes: merge some"
+
+    @pytest.mark.parametrize(
+        ("field", "rules"),
+        [
+            ("takes_any_opset", {"opset"}),
+            ("takes_any_domain", {"domain"}),
+            ("takes_uint8_as_int8", {"unsigned"}),
+            ("takes_infinite_scales", {"scale_infinite"}),
+            ("takes_scales_of_any_type", {"scale_type"}),
+            ("takes_unfused_qdq", {"weight_axis", "channel_activation", "block"}),
+            ("fuses_narrowed_qdq", {"narrowed"}),
+            ("boards_disagree_on_qdq", {"widened", "orin_qdq"}),
+            ("int8_conv_writes_fp32", {"int8_conv"}),
+            ("miscompiles_shared_norm", {"shared_norm"}),
+        ],
+    )
+    def test_what_a_field_changes(self, field: str, rules: set[str]) -> None:
+        change: dict[str, Any] = {field: True}
+        able = replace(HEADSET, **change)
+        assert {rule.name for rule in RULES if rule.level_on(able) != rule.level_on(HEADSET)} == rules
+
+    def test_rules_read_every_field_and_no_name(self) -> None:
+        """Nor a row: what a rule asks of a target is one of its fields, and no field is there for nothing."""
+        files = [*Path(targets.__file__).parent.glob("*_rules.py"), Path(rules.__file__), Path(rule.__file__)]
+        nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+        asked = {
+            node.attr
+            for node in nodes
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("target", "view.target")
+        }
+        about = {"name", "title", "tensorrt"}
+        assert asked == {field.name for field in fields(Target)} - about
+        assert not {node.value for node in nodes if isinstance(node, ast.Constant)} & TARGETS.keys()
+        rows = {name for name, value in vars(targets).items() if isinstance(value, Target)}
+        assert rows == {"JETPACK6", "JETPACK7", "TRT11", "RTX"}
+        assert not {node.id for node in nodes if isinstance(node, ast.Name)} & rows
+        assert not {node.name for node in nodes if isinstance(node, ast.alias)} & rows
 
 
 @needs_rtx

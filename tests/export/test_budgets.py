@@ -19,11 +19,11 @@ import numpy as np
 import onnx
 import pytest
 from every import firsts, small_size
+from findings import find_problems
 from graphs import constants_of, content
 from onnx import ModelProto
 from variants import Chain, make_chain, parity
 
-from hiresvit.check.rules import find_problems
 from hiresvit.check.targets import TARGETS
 from hiresvit.device.plan import EngineReport
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
@@ -184,7 +184,7 @@ def test_every_product_is_in_fp16(case: Case) -> None:
 def test_fit_for_every_target(case: Case, target: str) -> None:
     """Legal, and without a hazard; advice is about the target and not about the graph."""
     for stage in ("simplified", "fp16"):
-        found = find_problems(case.chain.graphs[stage], TARGETS[target], profiled=False)
+        found = find_problems(case.chain.graphs[stage], target)
         assert [finding for finding in found if finding.level != "advice"] == []
 
 

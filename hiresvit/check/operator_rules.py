@@ -1,0 +1,246 @@
+"""Rules about operators and sizes: what there is, in which form, and what must be known when a plan is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import onnx
+from onnx import NodeProto
+
+from hiresvit.check.rule import Spot, rule
+from hiresvit.graph.index import OWN_DOMAINS, View, attributes
+
+# Names that the parser knows beside ONNX's: experimental operators of old.
+_OLD_OPS = frozenset({"ImageScaler", "ParametricSoftplus", "ScaledTanh"})
+_KNOWN_OPS = _OLD_OPS | {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
+
+
+@rule("illegal", "{target} builds no network without one: name the graph's outputs")
+def outputs(view: View) -> Iterator[Spot]:
+    """A graph that computes nothing."""
+    if not view.outputs:
+        yield None, "no outputs"
+
+
+@rule(
+    lambda target: "hazard" if target.takes_any_opset else "illegal",
+    "not what {target} promises to read: export at opset 20",
+)
+def opset(view: View) -> Iterator[Spot]:
+    """A version of ONNX's operators that the documents do not promise."""
+    if view.opset is None:
+        yield None, "no version of ONNX's own operators"
+    elif not view.target.min_opset <= view.opset <= view.target.max_opset:
+        yield None, f"opset {view.opset}, not {view.target.min_opset} to {view.target.max_opset}"
+
+
+@rule("illegal", "{target} does not have it: write it in other operators, or run that part elsewhere")
+def operator(view: View) -> Iterator[Spot]:
+    """An operator that the parser cannot import, or the builder not build."""
+    refused = view.target.unsupported | view.target.unbuildable
+    for node in (*view.nodes, *view.inner):
+        op = node.op_type
+        if (op in _KNOWN_OPS and op not in refused) or op in view.target.own_ops:
+            continue
+        if op in view.target.unbuildable and node.domain in OWN_DOMAINS:
+            yield node, f"operator {op}, which the parser knows and the builder has nothing for"
+        elif node.domain == "com.microsoft":
+            yield node, f"operator {op} of com.microsoft, ONNX Runtime's own"
+        elif node.domain not in OWN_DOMAINS:
+            yield node, f"operator {op} of domain {node.domain!r}"
+        elif op in view.target.since:
+            yield node, f"operator {op}, which TensorRT has since {view.target.since[op]}"
+        else:
+            yield node, f"operator {op}" if op in _KNOWN_OPS else f"operator {op}, which ONNX does not have"
+
+
+@rule(
+    lambda target: "hazard" if target.takes_any_domain else "illegal",
+    "the parser goes by the name alone and takes it for ONNX's, which may compute something else: export with "
+    "ONNX's own operators (for ONNX Runtime's, use the graph from before its optimisation)",
+)
+def domain(view: View) -> Iterator[Spot]:
+    """An operator of somebody's own with the name of one of ONNX's."""
+    for node in (*view.nodes, *view.inner):
+        if node.domain not in OWN_DOMAINS and node.op_type in _KNOWN_OPS:
+            yield node, f"operator {node.op_type} of domain {node.domain!r}"
+
+
+@rule("illegal", "{target} does not take this form of the operator: choose another")
+def form(view: View) -> Iterator[Spot]:
+    """A form of an operator that the parser's importer refuses."""
+    for node in view.nodes:
+        for ops, refused in _FORMS:
+            if node.op_type in ops and (what := refused(view, node, attributes(node))):
+                yield node, f"{node.op_type} with {what}"
+
+
+@rule("illegal", "{target} has tensors of up to {target.max_rank} axes: merge some")
+def rank(view: View) -> Iterator[Spot]:
+    """More axes than a tensor can have."""
+    for name, shape in view.shapes.items():
+        if len(shape) > view.target.max_rank:
+            yield view.producer.get(name), f"{len(shape)} axes"
+
+
+@rule(
+    "illegal",
+    "{target} builds no plan without the sizes to expect: give their range (--shapes), or export at one size",
+)
+def dynamic(view: View) -> Iterator[Spot]:
+    """Sizes that are not known when the plan is built."""
+    if view.profiled:
+        return
+    for name in view.inputs:
+        axes = [k for k, size in enumerate(view.shapes.get(name, ())) if size is None]
+        if axes:
+            yield (
+                None,
+                f"input {name!r} is dynamic ({'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))})",
+            )
+
+
+@rule(
+    "illegal",
+    "{target} builds no plan without these values, and --shapes gives none: make it a constant, or compute it "
+    "from the shape of an input",
+)
+def fed_size(view: View) -> Iterator[Spot]:
+    """A size, count, place or axis that is fed, or computed of what is fed."""
+    for node in view.nodes:
+        for index in view.target.host_inputs.get(node.op_type, ()):
+            for name in _fed(view, node.input[index]) if index < len(node.input) else ():
+                yield (
+                    node,
+                    f"the values of input {name!r} decide a size, a count or a place for {node.op_type}",
+                )
+
+
+def _fed(view: View, name: str) -> list[str]:
+    """The inputs whose values decide a tensor, in the order of the graph."""
+    pending, seen = [name], {name}
+    while pending:
+        maker = view.producer.get(pending.pop())
+        if maker is not None and maker.op_type in view.target.host_ops:
+            new = set(maker.input) - seen
+            seen |= new
+            pending.extend(new)
+    return [fed for fed in view.inputs if fed in seen]
+
+
+_Attributes = dict[str, Any]
+
+
+def _resize(view: View, node: NodeProto, given: _Attributes) -> str:
+    mode: str = given.get("coordinate_transformation_mode", b"half_pixel").decode()
+    policy: str = given.get("keep_aspect_ratio_policy", b"stretch").decode()
+    if given.get("antialias"):
+        return "antialias"
+    if mode in ("half_pixel_symmetric", "tf_crop_and_resize"):
+        return mode
+    return "" if policy == "stretch" else f"keep_aspect_ratio_policy={policy}"
+
+
+def _pool(view: View, node: NodeProto, given: _Attributes) -> str:
+    if any(size != 1 for size in given.get("dilations", [])):
+        return "dilations"
+    return "Indices as output" if node.op_type == "MaxPool" and any(node.output[1:]) else ""
+
+
+def _norm(view: View, node: NodeProto, given: _Attributes) -> str:
+    return "training outputs" if given.get("training_mode") or any(node.output[1:]) else ""
+
+
+def _scatter(view: View, node: NodeProto, given: _Attributes) -> str:
+    reduction = given.get("reduction", b"none").decode()
+    return "" if reduction == "none" else f"reduction={reduction}"
+
+
+def _conv(view: View, node: NodeProto, given: _Attributes) -> str:
+    axes = len(view.shapes.get(node.input[1], ())) - 2
+    return f"{axes} spatial axes" if axes > 3 else ""
+
+
+def _axes(view: View, node: NodeProto, given: _Attributes) -> str:
+    absent = len(node.input) < 2 or not node.input[1]
+    return "" if absent or node.input[1] in view.fixed else "axes that are not constant"
+
+
+def _topk(view: View, node: NodeProto, given: _Attributes) -> str:
+    k = view.array(node.input[1]) if len(node.input) > 1 else None
+    if k is None or k.size != 1:
+        return ""
+    shape, axis = view.shapes.get(node.input[0], ()), given.get("axis", -1)
+    size = shape[axis] if -len(shape) <= axis < len(shape) else None
+    if size is not None and k.max() > size:
+        return f"K = {k.max()} of {size} elements"
+    most = view.target.max_topk
+    return f"K above {most}" if k.max() > most else ""
+
+
+def _dropout(view: View, node: NodeProto, given: _Attributes) -> str:
+    if len(node.input) < 3 or not node.input[2]:
+        return ""
+    training = view.array(node.input[2])
+    if training is None:
+        return "a training_mode that is no initializer"
+    return "training_mode" if training.any() else ""
+
+
+def _stft(view: View, node: NodeProto, given: _Attributes) -> str:
+    named = [node.input[k] for k in (1, 3) if k < len(node.input) and node.input[k]]
+    return "" if all(name in view.constants for name in named) else "a step or length that is no initializer"
+
+
+def _slice(view: View, node: NodeProto, given: _Attributes) -> str:
+    shapes = [view.shapes.get(name) for name in node.input[:2]]
+    absent = len(node.input) < 4 or not node.input[3]
+    if not absent or shapes[0] is None or len(node.input) < 3 or not shapes[1] or shapes[1][0] is None:
+        return ""
+    return (
+        f"{shapes[1][0]} starts for {len(shapes[0])} axes and no axes"
+        if shapes[1][0] < len(shapes[0])
+        else ""
+    )
+
+
+def _few_axes(view: View, node: NodeProto, given: _Attributes) -> str:
+    shape = view.shapes.get(node.input[0])
+    few = shape is not None and len(shape) < _LEAST_AXES[node.op_type]
+    return f"an operand of less than {_LEAST_AXES[node.op_type]} axes" if few else ""
+
+
+def _attention(view: View, node: NodeProto, given: _Attributes) -> str:
+    same = view.target.needs_separate_qkv and len(node.input) > 2 and len(set(node.input[:3])) == 1
+    return "q, k and v in one tensor" if same else ""
+
+
+_LEAST_AXES = {
+    **dict.fromkeys(("ArgMax", "ArgMin", "Hardmax", "LogSoftmax", "Softmax"), 2),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"), 3),
+}
+_REDUCTIONS = {
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+}
+# Run on RTX 1.7; the restrictions are those of operators.md of 10.15.
+_FORMS: tuple[tuple[set[str], Callable[[View, NodeProto, _Attributes], str]], ...] = (
+    ({"Resize"}, _resize),
+    ({"AveragePool", "LpPool", "MaxPool"}, _pool),
+    ({"BatchNormalization", "LayerNormalization"}, _norm),
+    ({"ScatterElements", "ScatterND"}, _scatter),
+    ({"Conv", "ConvTranspose"}, _conv),
+    ({*_REDUCTIONS, "ReduceProd", "ReduceSum", "ReduceSumSquare", "Squeeze", "Unsqueeze"}, _axes),
+    ({"TopK"}, _topk),
+    ({"Dropout"}, _dropout),
+    ({"STFT"}, _stft),
+    ({"Slice"}, _slice),
+    ({"Attention"}, _attention),
+    (set(_LEAST_AXES), _few_axes),
+)
