@@ -220,7 +220,9 @@ def run(
         settings=settings,
     )
     target = _overlay_name(image, output)
+    from hiresvit.data.labels import find_labels
     from hiresvit.data.preprocess import load_image
+    from hiresvit.report.overlay import save_overlay
     from hiresvit.report.results import shares_table, top_table
     from hiresvit.report.tables import size_text
     from hiresvit.runtime.predictor import ClassifyResult, Predictor
@@ -239,7 +241,7 @@ def run(
         top = [{"class": index, "name": f"class {index}", "probability": p} for index, p in found.top]
         out.answer(as_json, document | {"top": top}, [top_table(top)])
         return
-    shares = out.save_overlay(target, picture, found.labels, spec.num_classes)
+    shares = save_overlay(target, picture, found.labels, find_labels(spec))
     size = target.stat().st_size
     wrote = f"\nwrote {target}: {size_text(size)}, in {time.monotonic() - began:.1f} s"
     following = f"next: hiresvit bench {shlex.quote(source)}"
@@ -283,20 +285,15 @@ def evaluate(
         num_classes=num_classes,
         settings=settings,
     )
-    from hiresvit.data.scenes import HELD_OUT_COUNT, find_dataset
-    from hiresvit.evaluation import accuracy
+    from hiresvit.data.open import find_dataset
     from hiresvit.report.int8 import accuracy_table
+    from hiresvit.workflows.evaluate import evaluate_source
 
-    make_dataset = find_dataset(dataset)
+    find_dataset(dataset)
     with ExitStack() as stack:
         [opened] = _open(stack, [source], options, graph, threads)
-        spec = opened.spec
-        if spec is None:
-            raise UsageError(f"{source} does not say what its answers mean; give one that hiresvit exported")
-        pictures = make_dataset(HELD_OUT_COUNT if limit is None else limit, spec.imgsz)
         with out.progress() as on_step:
-            found = accuracy.evaluate(opened.runner, spec, pictures, on_step=on_step)
-    document = {"source": opened.label, **found.to_json()}
+            document = evaluate_source(opened, dataset, limit=limit, on_step=on_step)
     out.answer(as_json, document, [accuracy_table(document)])
 
 
