@@ -71,9 +71,10 @@ def split_pictures(
     if disk is not None:
         aside = min(max(aside, len(found) - images), most)
     if most and len(found) - aside < 2:
+        why = "--max-drop" if promised else "a data set with labels"
         raise HiresvitError(
-            f"{found.source}: {len(found)} pictures are too few for {'labels' if disk is not None else '--max-drop'},"
-            f" which keeps at least {ASIDE[0]} from calibration to prove its result on; give at least {ASIDE[0] + 2}"
+            f"{found.source}: {len(found)} pictures are too few for {why}, which keeps at least {ASIDE[0]} from"
+            f" calibration to prove its result on; give at least {ASIDE[0] + 2}"
         )
     end = len(found) - aside
     middle = end + min(aside // 2, SEARCH)
