@@ -41,7 +41,7 @@ from hiresvit.calibration.calibrate import calibrate
 from hiresvit.calibration.observers import Method
 from hiresvit.calibration.qdq import calibration_tensors, quantize
 from hiresvit.calibration.sites import SITE_OPS, find_sites
-from hiresvit.data.pictures import SCENES, Feeds, open_pictures
+from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.data.scenes import Scenes
 from hiresvit.engine.build import build_engine
 from hiresvit.errors import BuildError, IllegalGraphError
@@ -144,7 +144,7 @@ def export(name: str, imgsz: Size | None, args: argparse.Namespace, folder: Path
     onnx.save(to_fp16(simple)[0], paths["fp16"])
     pictures = folder / spec.slug
     pictures.mkdir(exist_ok=True)
-    drawn = open_pictures(SCENES, spec.imgsz, args.images)
+    drawn = open_pictures("scenes", spec.imgsz, args.images)
     for index in range(len(drawn)):
         Image.fromarray(drawn[index]).save(pictures / f"{index}.png")
     constants = {tensor.name for tensor in simple.graph.initializer}

@@ -25,6 +25,7 @@ from paper_numbers import with_table
 
 from hiresvit import build_engine, create_model, export_onnx, fold, simplify, to_fp16
 from hiresvit.calibration.observers import METHODS
+from hiresvit.data.dataset import Kept
 from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.data.scenes import Scenes
 from hiresvit.evaluation.accuracy import evaluate
@@ -35,7 +36,7 @@ from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting
 from hiresvit.spec import ModelSpec
 from hiresvit.workflows.quantize import Int8Settings, make_int8
-from hiresvit.workflows.yardstick import Kept, references
+from hiresvit.workflows.yardstick import references
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "examples" / "hrvit_nano.safetensors"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,13 +124,20 @@ def by_running(score: Callable[[Runner], Judgement], *, threads: int | None = No
     """A judge that loads each graph with ONNX Runtime on the CPU and asks ``score`` about it."""
 
     def judge(graph: ModelProto) -> Judgement:
-        with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
-            path = Path(folder) / "graph.onnx"
-            onnx.save(graph, path)
-            with OnnxRuntimeRunner(path, threads=threads) as runner:
-                return score(runner)
+        with running(graph, threads) as runner:
+            return score(runner)
 
     return judge
+
+
+@contextmanager
+def running(graph: ModelProto, threads: int | None) -> Iterator[Runner]:
+    """The graph, loaded with ONNX Runtime on the CPU."""
+    with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
+        path = Path(folder) / "graph.onnx"
+        onnx.save(graph, path)
+        with OnnxRuntimeRunner(path, threads=threads) as runner:
+            yield runner
 
 
 def finite(values: dict[str, Any]) -> dict[str, Any]:

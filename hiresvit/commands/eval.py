@@ -17,8 +17,10 @@ from hiresvit.errors import UsageError
 def evaluate(
     source: opt.Anything,
     *,
-    dataset: Annotated[str, typer.Option(help="Labelled pictures: scenes.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="How many; default: 200 scenes.")] = None,
+    pictures: opt.DatasetOptions,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="How many; default: 200 scenes, or all of a folder.")
+    ] = None,
     model: opt.ModelOptions,
     graph: opt.Graph = None,
     running: opt.RunnerOptions,
@@ -26,18 +28,14 @@ def evaluate(
 ) -> None:
     """Measure accuracy on labelled pictures."""
     model.given()  # says what is wrong with an option before anything is loaded
-    from hiresvit.data.scenes import HELD_OUT_COUNT, find_dataset
-    from hiresvit.evaluation import accuracy
+    dataset = pictures.name()
+    if dataset is None:
+        raise UsageError("nothing to measure on: give --data DIR, or --dataset scenes to try it out")
     from hiresvit.report.int8 import accuracy_table
+    from hiresvit.workflows.evaluate import evaluate_source
 
-    make_dataset = find_dataset(dataset)
     with ExitStack() as stack:
         [opened] = open_sources(stack, [source], model, graph, running)
-        spec = opened.spec
-        if spec is None:
-            raise UsageError(f"{source} does not say what its answers mean; give one that hiresvit exported")
-        pictures = make_dataset(HELD_OUT_COUNT if limit is None else limit, spec.imgsz)
         with out.progress() as on_step:
-            found = accuracy.evaluate(opened.runner, spec, pictures, on_step=on_step)
-    document = {"source": opened.label, **found.to_json()}
-    out.answer(as_json, document, [accuracy_table(document)])
+            found = evaluate_source(opened, dataset, folder=pictures.data, limit=limit, on_step=on_step)
+    out.answer(as_json, found, [accuracy_table(found)])

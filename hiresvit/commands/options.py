@@ -45,8 +45,14 @@ Shapes = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of every runtime.")]
 ForceFile = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Where the data set `folder` lies: see docs/data.md."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
+FOLDER = "folder"
+"""The data set that ``--data`` alone names."""
 LIMITS = {"min_sqnr_db": "--min-sqnr", "min_cosine": "--min-cosine", "min_agreement": "--min-agreement"}
 
 
@@ -152,6 +158,7 @@ class CalibrationOptions:
             help="Pictures to calibrate with: a folder, a .txt, an .npz, or scenes.",
         ),
     ] = None
+    data: Data = None
     method: Annotated[
         Literal["minmax", "percentile", "entropy", "mse"] | None,
         typer.Option("--method", help="How a tensor's range is chosen; default: mse."),
@@ -190,10 +197,11 @@ class CalibrationOptions:
     def settings(self, threads: int | None) -> Int8Settings:
         """What they ask for. Raises UsageError without pictures, and for options that exclude each other."""
         given = self._given()
-        if self.calib is None:
+        if self.calib is None and self.data is None:
             raise UsageError(
                 "INT8 needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out"
             )
+        given.setdefault("calib", FOLDER)
         if {"calib_table", "method"} <= given.keys():
             raise UsageError(
                 f"--method {self.method} chooses ranges and --calib-table brings them: leave one out"
@@ -213,6 +221,25 @@ class CalibrationOptions:
 
     def _given(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Labelled pictures."""
+
+    dataset: Annotated[str | None, typer.Option(help="Labelled pictures: scenes, or folder with --data.")] = (
+        None
+    )
+    data: Data = None
+
+    def name(self) -> str | None:
+        """The data set's name, None if none was asked for. Raises UsageError for one that there is not."""
+        name = self.dataset or (FOLDER if self.data else None)
+        if name is not None:
+            from hiresvit.data.open import find_dataset
+
+            find_dataset(name, self.data)
+        return name
 
 
 @dataclass(frozen=True)

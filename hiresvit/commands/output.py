@@ -142,23 +142,6 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
-def save_overlay(target: Path, picture: Any, labels: Any, num_classes: int) -> list[dict[str, Any]]:
-    """Write the overlay and return the share of each class that is there, largest first."""
-    import numpy as np
-    from PIL import Image
-
-    from hiresvit.files import atomic_path
-    from hiresvit.runtime.predictor import class_names, overlay
-
-    painted = Image.fromarray(overlay(picture, labels, num_classes=num_classes))
-    with atomic_path(target) as temporary:
-        painted.save(temporary, "PNG")
-    counts = np.bincount(labels.ravel(), minlength=num_classes)
-    names = class_names(num_classes)
-    rows = [{"class": k, "name": names[k], "share": int(n) / labels.size} for k, n in enumerate(counts) if n]
-    return sorted(rows, key=lambda row: -row["share"])
-
-
 def load_onnxruntime() -> None:
     """Import ONNX Runtime without the warning that its native code then prints where it finds no GPU.
 

@@ -24,6 +24,7 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Overlay; default: ./IMAGE-segment.png")
     ] = None,
+    dataset: opt.DatasetOptions,
     model: opt.ModelOptions,
     graph: opt.Graph = None,
     running: opt.RunnerOptions,
@@ -32,8 +33,11 @@ def run(
     """Answer for one picture: overlay or top-5."""
     began = time.monotonic()
     model.given()  # says what is wrong with an option before anything is loaded
-    target = _overlay_name(image, output)
+    target, named = _overlay_name(image, output), dataset.name()
+    from hiresvit.data.labels import find_labels
+    from hiresvit.data.open import open_dataset
     from hiresvit.data.preprocess import load_image
+    from hiresvit.report.overlay import save_overlay
     from hiresvit.report.results import shares_table, top_table
     from hiresvit.report.tables import size_text
     from hiresvit.runtime.predictor import ClassifyResult, Predictor
@@ -46,13 +50,15 @@ def run(
             raise UsageError(f"{source} does not say what its answers mean; give one that hiresvit exported")
         if output and spec.task != "segment":
             raise UsageError(f"--output is for the overlay of a segmentation; the task is {spec.task}")
+        pictures = open_dataset(named, folder=dataset.data, imgsz=spec.imgsz) if named else None
+        labels = find_labels(spec, pictures)
         found = Predictor(opened.runner, spec).predict(picture)
     document: dict[str, Any] = {"source": opened.label, "image": str(image), "task": spec.task}
     if isinstance(found, ClassifyResult):
-        top = [{"class": index, "name": f"class {index}", "probability": p} for index, p in found.top]
+        top = [{"class": index, "name": labels.names[index], "probability": p} for index, p in found.top]
         out.answer(as_json, document | {"top": top}, [top_table(top)])
         return
-    shares = out.save_overlay(target, picture, found.labels, spec.num_classes)
+    shares = save_overlay(target, picture, found.labels, labels)
     size = target.stat().st_size
     wrote = f"\nwrote {target}: {size_text(size)}, in {time.monotonic() - began:.1f} s"
     following = f"next: hiresvit bench {shlex.quote(source)}"

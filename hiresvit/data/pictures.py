@@ -1,4 +1,4 @@
-"""Pictures to calibrate with: a folder, a list of files, an ``.npz``, or drawn scenes; a few of them, always the same.
+"""Pictures to calibrate with: a folder, a list, an ``.npz``, or a data set's; a few of them, always the same.
 
 Which ones is decided by a seed over the sorted names. Every picture is opened once before anything is computed, so
 that a damaged one is known by name at the start, and again each time it is needed: nothing is kept in memory.
@@ -14,16 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data.preprocess import check_image, load_image, preprocess
-from hiresvit.data.scenes import sample_scene
+from hiresvit.data.dataset import Dataset
+from hiresvit.data.open import DATASETS
+from hiresvit.data.preprocess import SUFFIXES, check_image, load_image, preprocess
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec
 
-SCENES = "scenes"
-SCENE_SEED = 500_000  # the first drawn scene; training stays below it, evaluation above
-SCENE_COUNT = 4096  # how many there are to choose from
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_SOURCES = f"a folder of pictures, a .txt, an .npz, or {', '.join(name for name, row in DATASETS.items() if row.drawn)}"
 DAMAGED_SHARE = 0.05  # more than this, and the folder is not what the user takes it for
 
 Image = NDArray[np.uint8]
@@ -73,7 +71,7 @@ class Feeds(Sequence[Mapping[str, NDArray[np.float32]]]):
 
 
 def open_pictures(
-    source: str,
+    source: str | Dataset,
     imgsz: tuple[int, int],
     count: int,
     *,
@@ -83,13 +81,15 @@ def open_pictures(
     """Choose up to ``count`` pictures from ``source``, all of them if there are fewer.
 
     ``source`` is a folder (searched through), a ``.txt`` with a path per line (relative to itself), an ``.npz`` with
-    uint8 ``images`` (N, H, W, 3), or ``scenes``. ``imgsz`` (height, width) is the size of drawn scenes.
+    uint8 ``images`` (N, H, W, 3), the name of a data set that is drawn (``scenes``), or a data set, whose pictures are
+    then called by their numbers. ``imgsz`` (height, width) is the size of drawn scenes.
     Raises UsageError on a count under 1 or a source of another kind; HiresvitError on one that is missing or empty,
     and when more than 5 % of the pictures looked at are damaged.
     """
     if count < 1:
         raise UsageError(f"{count} calibration images: give at least 1")
     names, load = find_pictures(source, imgsz)
+    said = source if isinstance(source, str) else source.name
     order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     chosen: list[str] = []
     digests: list[str] = []
@@ -109,23 +109,22 @@ def open_pictures(
         small += image.shape[0] < imgsz[0] or image.shape[1] < imgsz[1]
     if len(skipped) > DAMAGED_SHARE * (len(chosen) + len(skipped)):
         raise HiresvitError(
-            f"{source}: {len(skipped)} of {len(chosen) + len(skipped)} pictures cannot be read, more than"
+            f"{said}: {len(skipped)} of {len(chosen) + len(skipped)} pictures cannot be read, more than"
             f" {DAMAGED_SHARE:.0%} is no calibration set; the first: {skipped[0]}"
         )
-    return Pictures(source, tuple(chosen), load, tuple(digests), tuple(skipped), small)
+    return Pictures(said, tuple(chosen), load, tuple(digests), tuple(skipped), small)
 
 
-def find_pictures(source: str, imgsz: tuple[int, int]) -> tuple[list[str], Callable[[str], Image]]:
+def find_pictures(source: str | Dataset, imgsz: tuple[int, int]) -> tuple[list[str], Callable[[str], Image]]:
     """Sorted names and what opens one of them; nothing is opened yet. Raises as `open_pictures`."""
-    if source == SCENES:
-        return [
-            f"{SCENE_SEED + i}" for i in range(SCENE_COUNT)
-        ], lambda name: sample_scene(int(name), *imgsz).image
+    if isinstance(source, str) and (row := DATASETS.get(source)) and row.drawn:
+        source, _ = row.drawn(imgsz)
+    if not isinstance(source, str):
+        dataset = source
+        return [str(i) for i in range(len(dataset))], lambda name: dataset[int(name)].image
     path = Path(source)
     if not path.exists():
-        raise HiresvitError(
-            f"{source} does not exist; give a folder of pictures, a .txt, an .npz, or {SCENES}"
-        )
+        raise HiresvitError(f"{source} does not exist; give {_SOURCES}")
     if path.suffix == ".npz" and path.is_file():
         return _open_npz(path)
     if path.is_dir():
@@ -137,7 +136,7 @@ def find_pictures(source: str, imgsz: tuple[int, int]) -> tuple[list[str], Calla
         if not found:
             raise HiresvitError(f"{source}: the list is empty; write one path per line")
     else:
-        raise UsageError(f"{source}: give a folder of pictures, a .txt, an .npz, or {SCENES}")
+        raise UsageError(f"{source}: give {_SOURCES}")
     return [str(p) for p in found], lambda name: load_image(Path(name))
 
 

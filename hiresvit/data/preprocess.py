@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.spec import PreprocessSpec
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what is looked for in folders
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 

@@ -8,22 +8,22 @@ same picture everywhere, up to what a Pillow version changes at a polygon's bord
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from hiresvit.data import drawing as street
+from hiresvit.data.dataset import IGNORE, Colour, Sample
 from hiresvit.data.labels import CITYSCAPES
 from hiresvit.errors import UsageError
 from hiresvit.spec import Task
 
-IGNORE = 255  # the label of a pixel that counts for nothing
-HELD_OUT = 1_000_000  # scenes from this seed on are for measuring; training and calibration stay below it
-HELD_OUT_COUNT = 200
+# What scenes are for, by their seeds: training stays below the first of these. First seed, and how many there are.
+CALIBRATION, CALIBRATION_COUNT = 500_000, 4096
+SEARCH, SEARCH_COUNT = 700_000, 40
+HELD_OUT, HELD_OUT_COUNT = 1_000_000, 200
 
 
 def sample_images(count: int, imgsz: tuple[int, int], seed: int = 0) -> list[NDArray[np.uint8]]:
@@ -39,31 +39,6 @@ def sample_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     return np.clip(np.asarray(pixels.reduce(2), np.int16) + grain, 0, 255).astype(np.uint8)
 
 
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A uint8 (H, W, 3) RGB image and its labels: uint8 (H, W), or one class."""
-
-    image: NDArray[np.uint8]
-    labels: NDArray[np.uint8] | int
-
-
-class Dataset(Protocol):
-    """Labelled pictures, made or read one at a time.
-
-    ``classes``: those that the labels use, by their number in the network's answer. ``ignore`` is the label of what
-    counts for nothing.
-    """
-
-    name: str
-    task: Task
-    classes: Mapping[int, str]
-    ignore: int
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample: ...
-
-
 class Scenes:
     """Streets under changing light, seen by changing cameras, with a class for every pixel.
 
@@ -73,6 +48,7 @@ class Scenes:
     name = "scenes"
     task: Task = "segment"
     classes: Mapping[int, str] = {list(CITYSCAPES).index(name): name for name in street.CLASSES}
+    colours: Mapping[int, Colour] = {index: CITYSCAPES[name] for index, name in classes.items()}
     ignore = IGNORE
 
     def __init__(self, count: int, imgsz: tuple[int, int], first: int = HELD_OUT) -> None:
@@ -87,13 +63,6 @@ class Scenes:
         if not 0 <= index < self.count:
             raise IndexError(index)
         return sample_scene(self.first + index, *self.imgsz)
-
-
-def find_dataset(name: str) -> Callable[[int, tuple[int, int]], Dataset]:
-    """What makes a labelled data set from a count and a picture size (height, width). Raises UsageError on no name."""
-    if name not in DATASETS:
-        raise UsageError(f"no data set is called {name}: there is {', '.join(DATASETS)}")
-    return DATASETS[name]
 
 
 def sample_scene(seed: int, height: int, width: int) -> Sample:
@@ -122,9 +91,6 @@ def _generator(seed: int, height: int, width: int) -> np.random.Generator:
         raise UsageError(f"seed {seed}, size {height}x{width}: needed are a seed from 0 and sides from 1")
     return np.random.Generator(np.random.PCG64(seed))
 
-
-# What `hiresvit eval --dataset` knows, made from a count and a size. Pictures on a disk would be a class like Scenes.
-DATASETS: Mapping[str, Callable[[int, tuple[int, int]], Dataset]] = {Scenes.name: Scenes}
 
 # How much each surface's brightness varies, as a share.
 _ROUGHNESS = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data.scenes import Dataset, Sample
+from hiresvit.data.dataset import Dataset, Sample, check_fit
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.predictor import ClassifyResult, Predictor, SegmentResult
@@ -85,7 +85,7 @@ def evaluate(
     Raises UsageError if the network's task or classes do not fit the data set or ``limit`` is under 1; HiresvitError
     for an empty data set, labels that it does not declare, and a network that returns NaN or Inf.
     """
-    _check_fit(spec, dataset)
+    check_fit(spec, dataset)
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: give at least 1 image, or leave it out for all {len(dataset)}")
     count = len(dataset) if limit is None else min(limit, len(dataset))
@@ -124,21 +124,6 @@ def iou_per_class(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     iou = np.full(len(matrix), np.nan)
     np.divide(100 * both, either, out=iou, where=either > 0)
     return iou
-
-
-def _check_fit(spec: ModelSpec, dataset: Dataset) -> None:
-    if spec.task != dataset.task:
-        raise UsageError(
-            f"{spec.name} is a network to {spec.task}, {dataset.name} has labels to {dataset.task};"
-            " give a network and a data set of one task"
-        )
-    missing = [i for i in dataset.classes if not 0 <= i < spec.num_classes]
-    if missing:
-        name = dataset.classes[missing[0]]
-        raise UsageError(
-            f"{spec.name} answers classes 0 to {spec.num_classes - 1}, {dataset.name} has class {missing[0]}"
-            f" ({name}); give a network with the data set's classes"
-        )
 
 
 def _answers(

@@ -5,12 +5,12 @@ From the plain dicts that manifests and ``--json`` documents hold, as in `hiresv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
 
-from hiresvit.report.chart import text_bar
+from hiresvit.report.chart import bar_chart, text_bar
 from hiresvit.report.tables import Values, make_table, number_text, size_text
 
 TOP_MODULES = 12
@@ -78,6 +78,43 @@ def plans_table(engines: Mapping[str, Values]) -> Table:
     table.add_row("products in", *products)
     table.add_row("build time", *(f"{engine['build_seconds']:.1f} s" for engine in engines.values()))
     return table
+
+
+def sensitivity_chart(sensitivity: Values, kept: Sequence[str]) -> str:
+    """A bar for every module: the points that it loses alone in INT8, as SVG."""
+    rows = [(row["module"], row["drop"]) for row in sensitivity["modules"]]
+    return bar_chart(rows, title="what each module loses alone in INT8", unit="points", highlight=kept)
+
+
+def int8_verdict(half: Values, int8: Values, accuracy: Values | None) -> list[str]:
+    """What the two plans and the accuracies say about whether INT8 is worth it, in sentences.
+
+    ``half`` and ``int8`` are `EngineReport.to_json`. Plans are not run here, so speed is not known; what is known
+    are kernels, memory and size.
+    """
+    said = []
+    more = int8["kernel_total"] - half["kernel_total"]
+    smaller = 1 - int8["plan_bytes"] / half["plan_bytes"]
+    facts = (
+        f"the INT8 plan has {int8['kernel_total']} kernels where FP16 has {half['kernel_total']},"
+        f" and is {abs(smaller):.0%} {'smaller' if smaller > 0 else 'larger'}"
+    )
+    if more > 0 and smaller <= 0:
+        said.append(
+            f"INT8 is not worth it by what can be seen without a GPU: {facts}; stay with FP16 unless a"
+            " measurement on the device says otherwise"
+        )
+    elif more > 0:
+        said.append(
+            f"INT8 saves memory only, by what can be seen without a GPU: {facts}; measure both on the device"
+        )
+    else:
+        said.append(f"{facts}; measure both on the device")
+    if accuracy is not None:
+        rows = accuracy["rows"]
+        lost = rows["fp16"] - rows["int8"]
+        said.append(f"INT8 costs {lost:.2f} points of {accuracy['metric']} against FP16")
+    return said
 
 
 def _sides(accuracy: Values) -> list[RenderableType]:

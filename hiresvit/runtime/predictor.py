@@ -1,16 +1,14 @@
-"""An image in, labels or a class out; and labels painted over the image for people to look at."""
+"""An image in, labels or a class out."""
 
 from __future__ import annotations
 
-import colorsys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data.labels import CITYSCAPES
-from hiresvit.data.preprocess import check_image, preprocess
+from hiresvit.data.preprocess import preprocess
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.runtime.runner import Runner
 from hiresvit.spec import ModelSpec
@@ -75,47 +73,6 @@ class Predictor:
             raise HiresvitError(
                 f"{self.spec.name}: {bad} of {logits.size} logits are NaN or Inf; compare with fp32"
             )
-
-
-def class_names(num_classes: int) -> tuple[str, ...]:
-    """Cityscapes' names for 19 classes, else ``class 0``, ``class 1`` and so on."""
-    if num_classes == len(CITYSCAPES):
-        return tuple(CITYSCAPES)
-    return tuple(f"class {i}" for i in range(num_classes))
-
-
-def palette(num_classes: int) -> NDArray[np.uint8]:
-    """Colours (num_classes, 3): Cityscapes' for 19 classes, else hues a golden ratio apart."""
-    if num_classes == len(CITYSCAPES):
-        return np.array(list(CITYSCAPES.values()), np.uint8)
-    colours = [
-        colorsys.hsv_to_rgb(i * 0.6180339887 % 1, (0.9, 0.6, 0.75)[i % 3], (0.95, 0.7)[i % 2])
-        for i in range(num_classes)
-    ]
-    return np.round(np.array(colours) * 255).astype(np.uint8)
-
-
-def overlay(
-    image: NDArray[np.uint8], labels: NDArray[Any], *, num_classes: int, alpha: float = 0.5
-) -> NDArray[np.uint8]:
-    """Paint labels (H, W) over a uint8 (H, W, 3) image; ``alpha`` 0 shows the image, 1 the colours.
-
-    Raises UsageError if the sizes differ, a label is outside 0..num_classes-1, or alpha is outside 0..1.
-    """
-    check_image(image)
-    if labels.shape != image.shape[:2]:
-        raise UsageError(
-            f"labels are {labels.shape}, the image is {image.shape[:2]}; they must be of one size"
-        )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        found = f"{labels.min()} to {labels.max()}"
-        raise UsageError(f"labels run from {found}; {num_classes} classes end at {num_classes - 1}")
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"alpha {alpha}: give a share from 0 to 1")
-    weight = round(alpha * 256)
-    colours = palette(num_classes)[labels].astype(np.uint16)
-    mixed = image * np.uint16(256 - weight) + colours * np.uint16(weight)
-    return np.asarray((mixed + 128) >> 8, np.uint8)
 
 
 def _top(logits: NDArray[Any], k: int) -> tuple[tuple[int, float], ...]:

@@ -14,8 +14,9 @@ from hiresvit.export.contract import read_stamp, stamp
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.files import atomic_path
 from hiresvit.progress import OnStep, silent
+from hiresvit.report.int8 import sensitivity_chart
 from hiresvit.spec import ModelSpec
-from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, sensitivity_chart
+from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8
 
 STAGES = ("fp32", "onnx", "simplified")  # those that hold the network in FP32 for TensorRT
 

@@ -49,6 +49,7 @@ from hiresvit.models.create import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
 from hiresvit.process import trim_memory
 from hiresvit.progress import OnStep, silent
+from hiresvit.report.int8 import int8_verdict, sensitivity_chart
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
@@ -57,10 +58,8 @@ from hiresvit.version import __version__
 from hiresvit.workflows.quantize import (
     Int8Settings,
     check_sources,
-    int8_verdict,
     make_int8,
     require_fused,
-    sensitivity_chart,
 )
 
 Feeds = list[dict[str, NDArray[Any]]]

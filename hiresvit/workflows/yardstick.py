@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from hiresvit.calibration.sensitivity import Judge, Judgement, by_running
+from hiresvit.calibration.sensitivity import Judge, Judgement, by_running, running
+from hiresvit.data.dataset import IGNORE, Colour, Dataset, Sample
+from hiresvit.data.labels import find_labels
 from hiresvit.data.pictures import Pictures
-from hiresvit.data.scenes import IGNORE, Dataset, Sample
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs
-from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
-from hiresvit.runtime.predictor import ClassifyResult, Predictor, class_names
+from hiresvit.runtime.predictor import ClassifyResult, Predictor
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.spec import ModelSpec, Task
 
@@ -34,7 +30,8 @@ class Answered:
 
     def __init__(self, pictures: Pictures, runner: Runner, spec: ModelSpec) -> None:
         self.name, self.task = pictures.source, spec.task
-        self.classes: Mapping[int, str] = dict(enumerate(class_names(spec.num_classes)))
+        self.classes: Mapping[int, str] = dict(enumerate(find_labels(spec).names))
+        self.colours: Mapping[int, Colour] = {}
         self.ignore = IGNORE if spec.num_classes <= IGNORE else -1
         self.pictures = pictures
         predictor = Predictor(runner, spec, top_k=1)
@@ -47,21 +44,6 @@ class Answered:
         answer = self.answers[index]
         labels: Any = answer.top[0][0] if isinstance(answer, ClassifyResult) else answer.labels
         return Sample(self.pictures[index], labels)
-
-
-class Kept:
-    """A data set in memory, for what is measured on it many times: drawing a scene takes as long as answering it."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.name, self.task = dataset.name, dataset.task
-        self.classes, self.ignore = dataset.classes, dataset.ignore
-        self.samples = [dataset[index] for index in range(len(dataset))]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,20 +72,11 @@ class Yardstick:
 
 def answered(graph: ModelProto, pictures: Pictures, spec: ModelSpec, threads: int | None) -> Answered:
     """The pictures with the graph's own answers."""
-    with _running(graph, threads) as runner:
-        return Answered(pictures, runner, spec)
+    with running(graph, threads) as runner:
+        return Answered(pictures, Casting(runner), spec)
 
 
 def references(graph: ModelProto, feeds: Sequence[Feed], threads: int | None) -> list[tuple[Feed, Feed]]:
     """Each feed with the graph's outputs for it."""
-    with _running(graph, threads) as runner:
-        return [(feed, runner(feed)) for feed in feeds]
-
-
-@contextmanager
-def _running(graph: ModelProto, threads: int | None) -> Iterator[Runner]:
-    with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
-        path = Path(folder) / "graph.onnx"
-        onnx.save(graph, path)
-        with OnnxRuntimeRunner(path, threads=threads) as runner:
-            yield Casting(runner)
+    with running(graph, threads) as runner:
+        return [(feed, Casting(runner)(feed)) for feed in feeds]

@@ -1,4 +1,4 @@
-"""The labelled scenes: that a seed is a scene, that labels are where things are, and that data sets are found."""
+"""The labelled scenes: that a seed is a scene, and that labels are where things are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 
 from hiresvit.data import drawing as street
 from hiresvit.data.labels import CITYSCAPES
-from hiresvit.data.scenes import DATASETS, HELD_OUT, Scenes, find_dataset, sample_scene
+from hiresvit.data.open import open_dataset
+from hiresvit.data.scenes import HELD_OUT, Scenes, sample_scene
 from hiresvit.errors import UsageError
 
 NAMES = list(CITYSCAPES)
@@ -60,18 +61,13 @@ def test_mirrored_scenes_keep_their_labels() -> None:
 
 
 def test_the_data_set() -> None:
-    scenes = find_dataset("scenes")(3, (32, 64))
+    scenes = open_dataset("scenes", imgsz=(32, 64), limit=3)
     assert (scenes.name, scenes.task, scenes.ignore, len(scenes)) == ("scenes", "segment", 255, 3)
     assert dict(scenes.classes) == {NAMES.index(name): name for name in street.CLASSES}
+    assert dict(scenes.colours) == {NAMES.index(name): CITYSCAPES[name] for name in street.CLASSES}
     np.testing.assert_array_equal(scenes[2].image, sample_scene(HELD_OUT + 2, 32, 64).image)
     with pytest.raises(IndexError):
         scenes[3]
-
-
-@pytest.mark.parametrize("name", ["cityscapes", "Scenes", ""])
-def test_unknown_data_sets_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"no data set is called {name}: there is {', '.join(DATASETS)}"):
-        find_dataset(name)
 
 
 @pytest.mark.parametrize("arguments", [(-1, 8, 8), (0, 0, 8)])

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny import tiny_spec
 
-from hiresvit.data.pictures import SCENE_SEED, Feeds, Pictures, open_pictures
+from hiresvit.data.pictures import Feeds, Pictures, open_pictures
 from hiresvit.data.preprocess import preprocess
-from hiresvit.data.scenes import HELD_OUT, sample_scene
+from hiresvit.data.scenes import CALIBRATION, CALIBRATION_COUNT, HELD_OUT, SEARCH, sample_scene
 from hiresvit.errors import HiresvitError, UsageError
 
 SIZE = (64, 96)
@@ -69,9 +69,10 @@ def test_every_source_gives_the_same_pictures(photos: Path, tmp_path: Path) -> N
 
 def test_scenes_are_neither_trained_on_nor_measured_on() -> None:
     found = open_pictures("scenes", (32, 48), 3)
-    seeds = [int(name) for name in found.names]
-    assert all(SCENE_SEED <= seed < HELD_OUT for seed in seeds)
-    np.testing.assert_array_equal(found[1], sample_scene(seeds[1], 32, 48).image)
+    numbers = [int(name) for name in found.names]
+    assert all(0 <= number < CALIBRATION_COUNT for number in numbers)
+    assert CALIBRATION + CALIBRATION_COUNT <= SEARCH < HELD_OUT
+    np.testing.assert_array_equal(found[1], sample_scene(CALIBRATION + numbers[1], 32, 48).image)
 
 
 def test_parts() -> None:

@@ -201,6 +201,17 @@ def test_crop_is_imagenets_protocol() -> None:
     )  # covered exactly: nothing is lost
 
 
+# torchvision's CenterCrop starts at int(round((size - crop) / 2.0)), and Python rounds halves to even.
+@pytest.mark.parametrize(("over", "first"), [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 2), (6, 3), (7, 4)])
+def test_the_centre_is_torchvisions(over: int, first: int) -> None:
+    """Of a picture that has the size already which it would be scaled to."""
+    image = ramp(13 + over, 13 + over)
+    spec = PreprocessSpec("crop", "bilinear", 13 / (13.5 + over), PLAIN.mean, PLAIN.std)
+    x = preprocess(image, spec, (13, 13)) * 255
+    expected = image[first : first + 13, first : first + 13]
+    np.testing.assert_allclose(x[0].transpose(1, 2, 0), expected, atol=1e-4)  # float32 of x / 255 * 255
+
+
 def test_bicubic_differs_from_bilinear() -> None:
     bilinear = preprocess(ramp(9, 9), PLAIN, (5, 5))
     bicubic = preprocess(ramp(9, 9), PreprocessSpec("stretch", "bicubic", 1.0, PLAIN.mean, PLAIN.std), (5, 5))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hiresvit.data.scenes import Dataset, Sample, Scenes
+from hiresvit.data.dataset import Colour, Dataset, Sample
+from hiresvit.data.scenes import Scenes
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.evaluation.accuracy import Accuracy, confusion_matrix, evaluate, iou_per_class
 from hiresvit.runtime.predictor import Predictor, SegmentResult
@@ -31,6 +32,7 @@ class Pictures:
     task: Task = "segment"
     name: str = "pictures"
     ignore: int = IGNORE
+    colours: Mapping[int, Colour] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -10,18 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hiresvit.data.labels import CITYSCAPES
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_image
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.runtime.predictor import (
-    ClassifyResult,
-    Predictor,
-    SegmentResult,
-    class_names,
-    overlay,
-    palette,
-)
+from hiresvit.runtime.predictor import ClassifyResult, Predictor, SegmentResult
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ModelSpec, PreprocessSpec, Task, TensorSpec
 
@@ -135,43 +127,3 @@ def test_specs_that_cannot_be_predicted_are_refused() -> None:
 
 class Two(nn.Module):
     """A module that is never called."""
-
-
-def test_cityscapes_has_19_names_and_colours() -> None:
-    assert class_names(19)[:2] == ("road", "sidewalk")
-    assert class_names(19)[18] == "bicycle"
-    assert palette(19)[13].tolist() == [0, 0, 142]  # car
-    assert len(CITYSCAPES) == 19
-    assert class_names(2) == ("class 0", "class 1")
-
-
-@pytest.mark.parametrize("classes", [1, 2, 19, 21, 150, 256])
-def test_colours_are_distinct(classes: int) -> None:
-    colours = palette(classes)
-    assert colours.shape == (classes, 3)
-    assert colours.dtype == np.uint8
-    assert len(np.unique(colours, axis=0)) == classes
-
-
-def test_overlay_mixes_image_and_colours() -> None:
-    image = sample_image(1, 8, 8)
-    labels = np.arange(64, dtype=np.uint8).reshape(8, 8) % 19
-    np.testing.assert_array_equal(overlay(image, labels, num_classes=19, alpha=0), image)
-    np.testing.assert_array_equal(overlay(image, labels, num_classes=19, alpha=1), palette(19)[labels])
-    half = overlay(image, labels, num_classes=19)
-    expected = (image.astype(float) + palette(19)[labels]) / 2
-    np.testing.assert_allclose(half, expected, atol=0.5)  # rounded to uint8
-
-
-@pytest.mark.parametrize(
-    ("labels", "alpha", "words"),
-    [
-        (np.zeros((4, 5), int), 0.5, "one size"),
-        (np.full((4, 4), 3), 0.5, "3 classes end at 2"),
-        (np.full((4, 4), -1), 0.5, "labels run from -1"),
-        (np.zeros((4, 4), int), 1.5, "alpha 1.5"),
-    ],
-)
-def test_overlays_that_make_no_sense_are_refused(labels: NDArray[Any], alpha: float, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        overlay(sample_image(1, 4, 4), labels, num_classes=3, alpha=alpha)

@@ -19,6 +19,7 @@ from hiresvit.calibration.fallback import check_drop
 from hiresvit.calibration.qdq import calibration_tensors, quantize
 from hiresvit.calibration.sites import Site, find_sites
 from hiresvit.calibration.table import CalibrationTable, graph_digest, require_match
+from hiresvit.data.dataset import Kept
 from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.data.scenes import Scenes
 from hiresvit.errors import ArtefactError, GateError
@@ -26,7 +27,7 @@ from hiresvit.export.fp16 import to_fp16
 from hiresvit.models.create import build_model, load_model_weights, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.spec import ModelSpec, PreprocessSpec
-from hiresvit.workflows.yardstick import METRICS, Kept, Yardstick, references
+from hiresvit.workflows.yardstick import METRICS, Yardstick, references
 
 WEIGHTS = Path(__file__).parents[2] / "examples" / "hrvit_nano.safetensors"
 LIMIT = 0.5  # points of mIoU, the --max-drop that the documents advise

@@ -22,12 +22,12 @@ from hiresvit.errors import ArtefactError, GateError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.models.create import model_spec
 from hiresvit.spec import PreprocessSpec
+from hiresvit.workflows import proof
 from hiresvit.workflows import quantize as int8
 from hiresvit.workflows.quantize import (
     Int8Result,
     Int8Settings,
     check_int8,
-    int8_verdict,
     make_int8,
     require_fused,
 )
@@ -159,7 +159,7 @@ class TestMaxDrop:
             return table(simple, tensors, feeds, *rest, **options)
 
         table = calibrate
-        monkeypatch.setattr(int8, "answered", watched)
+        monkeypatch.setattr(proof, "answered", watched)
         monkeypatch.setattr(int8, "calibrate", calibrated)
         make(Int8Settings(photos, method="minmax", images=30, max_drop=100, threads=1))
         assert [len(names) for names in seen] == [12, 4, 4]
@@ -169,7 +169,7 @@ class TestMaxDrop:
         """The search may be wrong about pictures that it has not seen: then there is no graph."""
         rows = {"fp32": 90.0, "fp16": 90.0, "int8": 80.0}
         found = {"metric": "mIoU", "data": "d", "images": 4, "rows": rows}
-        monkeypatch.setattr(int8._Proving, "accuracy", lambda *_: found)
+        monkeypatch.setattr(proof.Proof, "accuracy", lambda *_: found)
         settings = Int8Settings(photos, method="minmax", images=6, max_drop=9, threads=1)
         with pytest.raises(
             GateError,
@@ -213,26 +213,3 @@ def test_a_broken_attention_is_caught() -> None:
     require_fused(engine(10, 4, 1), engine(12, 4, 1))
     with pytest.raises(GateError, match="the INT8 plan fuses 3 of 4 attentions, the FP16 plan 4"):
         require_fused(engine(10, 4, 1), engine(12, 3, 1))
-
-
-@pytest.fixture
-def plans() -> dict[str, dict[str, Any]]:
-    return {
-        "fp16": {"kernel_total": 100, "plan_bytes": 1000},
-        "int8": {"kernel_total": 120, "plan_bytes": 1500},
-    }
-
-
-def test_it_says_when_int8_is_not_worth_it(plans: dict[str, dict[str, Any]]) -> None:
-    accuracy = {"metric": "mIoU", "rows": {"fp32": 90.0, "fp16": 90.0, "int8": 88.5}}
-    worse, cost = int8_verdict(plans["fp16"], plans["int8"], accuracy)
-    assert worse.startswith(
-        "INT8 is not worth it by what can be seen without a GPU: the INT8 plan has 120 kernels"
-    )
-    assert "50% larger" in worse
-    assert cost == "INT8 costs 1.50 points of mIoU against FP16"
-    [smaller] = int8_verdict(plans["fp16"], plans["int8"] | {"plan_bytes": 500}, None)
-    assert smaller.startswith("INT8 saves memory only")
-    [fewer] = int8_verdict(plans["fp16"], plans["int8"] | {"kernel_total": 90}, None)
-    assert fewer.endswith("measure both on the device")
-    assert "not worth" not in fewer

@@ -1,0 +1,55 @@
+"""Labels painted over a picture for people to look at, and how much of it is of which class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hiresvit.data.labels import Labels
+from hiresvit.data.preprocess import check_image
+from hiresvit.errors import UsageError
+from hiresvit.files import atomic_path
+
+
+def overlay(
+    image: NDArray[np.uint8], labels: NDArray[Any], colours: NDArray[np.uint8], *, alpha: float = 0.5
+) -> NDArray[np.uint8]:
+    """Paint labels (H, W) over a uint8 (H, W, 3) image, in the colours (K, 3) of the classes.
+
+    ``alpha`` 0 shows the image, 1 the colours. Raises UsageError if the sizes differ, a label is outside 0..K-1, or
+    alpha is outside 0..1.
+    """
+    check_image(image)
+    if labels.shape != image.shape[:2]:
+        raise UsageError(
+            f"labels are {labels.shape}, the image is {image.shape[:2]}; they must be of one size"
+        )
+    if labels.min() < 0 or labels.max() >= len(colours):
+        found = f"{labels.min()} to {labels.max()}"
+        raise UsageError(f"labels run from {found}; {len(colours)} classes end at {len(colours) - 1}")
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"alpha {alpha}: give a share from 0 to 1")
+    weight = round(alpha * 256)
+    mixed = image * np.uint16(256 - weight) + colours[labels].astype(np.uint16) * np.uint16(weight)
+    return np.asarray((mixed + 128) >> 8, np.uint8)
+
+
+def save_overlay(
+    target: Path, image: NDArray[np.uint8], labels: NDArray[Any], meaning: Labels
+) -> list[dict[str, Any]]:
+    """Write the overlay as a PNG and return `class_shares`."""
+    painted = Image.fromarray(overlay(image, labels, meaning.colours))
+    with atomic_path(target) as temporary:
+        painted.save(temporary, "PNG")
+    return class_shares(labels, meaning.names)
+
+
+def class_shares(labels: NDArray[Any], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The share of each class that is there, largest first: its number, its name, and 0 to 1 of the pixels."""
+    counts = np.bincount(labels.ravel(), minlength=len(names))
+    rows = [{"class": k, "name": names[k], "share": int(n) / labels.size} for k, n in enumerate(counts) if n]
+    return sorted(rows, key=lambda row: -row["share"])
