@@ -10,13 +10,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from hiresvit.bundle.stages import BUILDABLE, either
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
 from hiresvit.errors import UsageError
 
 BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.")]
 BundleGraph = Annotated[
-    str | None, typer.Option("--graph", help="Which of a bundle: fp16 (default), int8, simplified or fp32.")
+    str | None,
+    typer.Option("--graph", help=f"Which of a bundle: {BUILDABLE[0]} (default), {either(BUILDABLE[1:])}."),
 ]
 Backend = Annotated[
     str | None, typer.Option("--backend", help="tensorrt or tensorrt_rtx; default: what is installed.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hiresvit.bundle.stages import RUNNABLE, either
 from hiresvit.errors import UsageError
 from hiresvit.spec import Task
 
@@ -44,10 +45,7 @@ Classes = Annotated[int | None, typer.Option("--num-classes", min=1, help="Numbe
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of every runtime.")]
 Graph = Annotated[
     str | None,
-    typer.Option(
-        "--graph",
-        help="Of a bundle: fp32, simplified, cpu, fp16, int8, plan or int8_plan; default: the fastest here.",
-    ),
+    typer.Option("--graph", help=f"Of a bundle: {either(RUNNABLE)}; default: the fastest here."),
 ]
 MinSqnr = Annotated[Texts, typer.Option("--min-sqnr", metavar="DB", help="Least SQNR in dB.")]
 MinCosine = Annotated[Texts, typer.Option("--min-cosine", metavar="X", help="Least cosine.")]

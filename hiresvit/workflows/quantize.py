@@ -18,7 +18,7 @@ from onnx import ModelProto
 from hiresvit.calibration.attention import find_attentions
 from hiresvit.calibration.audit import check_scales
 from hiresvit.calibration.calibrate import calibrate
-from hiresvit.calibration.collect import MEMORY_BYTES
+from hiresvit.calibration.collect import MEMORY_BYTES, RunOptions
 from hiresvit.calibration.fallback import check_drop, find_fallback
 from hiresvit.calibration.observers import Method
 from hiresvit.calibration.qdq import Int8Report, calibration_tensors, quantize
@@ -278,9 +278,7 @@ def _table(
         method=settings.method,
         data_digest=digest,
         preprocess=preprocess,
-        memory_bytes=settings.memory,
-        threads=settings.threads,
-        **running,
+        run=RunOptions(settings.memory, settings.threads, **running),
     )
 
 

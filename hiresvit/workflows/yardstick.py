@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from hiresvit.calibration.sensitivity import Judge, Judgement, by_running
@@ -21,12 +20,10 @@ from hiresvit.evaluation.parity import compare_runs
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.predictor import ClassifyResult, Predictor, class_names
 from hiresvit.runtime.runner import Casting, Runner
-from hiresvit.spec import ModelSpec, Task
+from hiresvit.spec import Feed, ModelSpec, Task
 
 AGREEMENT = "agreement with FP32"
 METRICS: Mapping[Task, str] = {"segment": "mIoU", "classify": "top-1"}
-
-Feed = Mapping[str, NDArray[Any]]
 
 
 class Answered:
