@@ -96,6 +96,15 @@ def test_large_values_overflow_and_are_finite() -> None:
         assert (found.hazard, found.amax, found.non_finite) == ("overflow", np.float32(3e38), 0)
 
 
+def test_a_nan_that_a_maximum_loses_is_counted() -> None:
+    model = build("g (float[7,11] x) => (float[7,11] y) { y = Neg(x) }")
+    for place in range(0, 77, 8):
+        values = np.ones((7, 11), np.float32)
+        values.ravel()[place] = np.nan
+        found = activation_ranges(model, [{"x": np.ones((7, 11), np.float32)}, {"x": values}])["y"]
+        assert (found.lowest, found.highest, found.non_finite) == (-1, -1, 1), place
+
+
 def test_chunks_do_not_change_the_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = facts(activation_ranges(build(), FEEDS))
     fetched: list[list[str]] = []

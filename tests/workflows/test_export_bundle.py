@@ -32,7 +32,7 @@ from hiresvit.spec import ModelSpec, TensorSpec
 from hiresvit.version import __version__
 from hiresvit.workflows import export as pipeline
 from hiresvit.workflows.export import ExportSettings, export_bundle
-from hiresvit.workflows.open import open_source
+from hiresvit.workflows.open import graph_summary, open_source
 
 SPEC = tiny_spec()
 COMMAND = ["hiresvit", "export", "hrvit_b1"]
@@ -128,6 +128,14 @@ class TestWhole:
         assert all(side["median_ms"] > 0 for side in latency["sides"].values())
         assert latency["threads"] == 1
         assert list(manifest.engines) == (["fp16"] if installed("tensorrt_rtx") else [])
+
+    def test_it_describes_its_graphs(self, whole: tuple[Bundle, Steps]) -> None:
+        bundle, _ = whole
+        graphs = bundle.manifest.graphs
+        assert graphs == {
+            role: graph_summary(bundle.path(role)) for role in ("fp32", "simplified", "cpu", "fp16")
+        }
+        assert graphs["fp16"]["attentions"] == 10
 
     @needs_rtx
     def test_the_plan_is_the_fp16_graphs(self, whole: tuple[Bundle, Steps]) -> None:
