@@ -20,7 +20,7 @@ from hiresvit.bundle.folder import Bundle, read_bundle, writing_bundle
 from hiresvit.bundle.golden import write_golden
 from hiresvit.bundle.manifest import Manifest, Weights, list_files, write_manifest
 from hiresvit.bundle.stages import PLANS, STAGES, stage_path
-from hiresvit.calibration.collect import activation_ranges
+from hiresvit.calibration.collect import RunOptions, activation_ranges
 from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
@@ -256,16 +256,11 @@ def _save(job: _Job, described: dict[str, Any], stage: str, graph: onnx.ModelPro
 
 def _hazards(job: _Job, simple: onnx.ModelProto) -> list[dict[str, Any]]:
     """The tensors that FP16 cannot hold on the first picture."""
+    ranges = activation_ranges(simple, job.feeds[:1], RunOptions(threads=job.settings.threads)).items()
     return [
-        {
-            "name": name,
-            "max_abs": found.amax,
-            "min_abs": found.smallest,
-            "non_finite": found.non_finite,
-            "hazard": found.hazard,
-        }
-        for name, found in activation_ranges(simple, job.feeds[:1]).items()
-        if found.hazard
+        {"name": n, "max_abs": r.amax, "min_abs": r.smallest, "non_finite": r.non_finite, "hazard": r.hazard}
+        for n, r in ranges
+        if r.hazard
     ]
 
 
