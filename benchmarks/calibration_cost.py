@@ -38,6 +38,7 @@ from PIL import Image
 
 # Nothing up here imports torch: the sides import this file, too, and their memory is measured.
 from hiresvit.calibration.calibrate import calibrate
+from hiresvit.calibration.collect import RunOptions
 from hiresvit.calibration.observers import Method
 from hiresvit.calibration.qdq import calibration_tensors, quantize
 from hiresvit.calibration.sites import SITE_OPS, find_sites
@@ -195,7 +196,9 @@ def ours(request: Request, feeds: Feeds, passed: Passed, method: Method) -> None
     sites = find_sites(simple)
     tensors = calibration_tensors(sites)
     data: dict[str, Any] = {"data_digest": feeds.pictures.digest, "preprocess": feeds.spec.preprocess}
-    table = calibrate(simple, tensors, feeds, method=method, threads=request["threads"], **data)
+    table = calibrate(
+        simple, tensors, feeds, method=method, run=RunOptions(threads=request["threads"]), **data
+    )
     passed("calibrated")
     onnx.save(quantize(to_fp16(simple)[0], sites, table.amax)[0], request["target"])
 

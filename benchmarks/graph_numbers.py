@@ -82,7 +82,7 @@ def measure(name: str, task: str | None) -> dict[str, Any]:
         "imgsz": list(manifest.spec.imgsz),
         "simplify": manifest.simplify,
         "operators": graph["operators"],
-        "engine": manifest.engine,
+        "engine": manifest.engines.get("fp16"),
         "parity_db": {
             stage["stage"]: min(output["sqnr_db"] for output in stage["report"]["outputs"])
             for stage in manifest.parity["stages"]

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Feed: TypeAlias = Mapping[str, "NDArray[Any]"]
+"""Arrays by name: what goes into a network, or comes out of it."""
 
 Task = Literal["classify", "segment", "features"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -14,6 +21,14 @@ STRIDES = (4, 8, 16, 32)  # of the maps of a backbone with four stages
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Feeds(Protocol):
+    """Inputs of a network by number, each made when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Feed: ...
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     result = run_program(folder, "export", "hrvit_b1", *options)
     assert result.code == 0, result.err
     return folder / "hrvit_b1-segment-64x64", result
+
+
+@pytest.fixture
+def schema_3(tmp_path: Path) -> Path:
+    """A whole bundle as it was written before schema 4 (tests/golden/README.md), to be changed."""
+    with tarfile.open(Path(__file__).parent / "golden" / "bundle_schema3.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "schema3"
 
 
 @pytest.fixture

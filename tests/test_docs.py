@@ -10,12 +10,15 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from hiresvit import errors
-from hiresvit.bundle.folder import Manifest, Role, file_entry, write_golden, write_manifest, writing_bundle
+from hiresvit.bundle.folder import writing_bundle
+from hiresvit.bundle.golden import write_golden
+from hiresvit.bundle.manifest import Manifest, Weights, list_files, write_manifest
+from hiresvit.bundle.stages import STAGES
 from hiresvit.calibration.observers import METHODS
 from hiresvit.calibration.sites import RULES
 from hiresvit.check import rules
@@ -194,8 +197,10 @@ def test_manifest_table_has_every_key() -> None:
 
 
 def test_bundle_table_has_every_role() -> None:
-    roles = re.findall(r"^\| `[\w.]+` \| `(\w+)` \|", section(read("docs/bundle.md"), "Files"), re.MULTILINE)
-    assert sorted(roles) == sorted(get_args(Role))
+    row = r"^\| `([\w.]+)` \| `(\w+)` \| `?([\w. ]+)`? \|"
+    rows = re.findall(row, section(read("docs/bundle.md"), "Files"), re.MULTILINE)
+    made_from = {None: "the weights"} | {name: stage.file for name, stage in STAGES.items()}
+    assert rows == [(stage.file, name, made_from[stage.parent]) for name, stage in STAGES.items()]
 
 
 def report_keys(document: str, heading: str) -> set[str]:
@@ -251,22 +256,16 @@ def test_report_tables_have_every_key() -> None:
 def small_bundle(target: Path) -> Path:
     import numpy as np
 
-    from hiresvit.bundle.folder import Weights
     from hiresvit.models.create import model_spec
     from hiresvit.spec import TensorSpec
 
     weights = Weights("my.pth", "ab" * 32)
     with writing_bundle(target, force=False) as folder:
         (folder / "fp32.onnx").write_bytes(b"graph")
-        graph = file_entry(folder, "fp32.onnx", "fp32", parent=weights)
         (folder / "simplified.onnx").write_bytes(b"smaller graph")
         array = {"x": np.zeros(1)}
         write_golden(folder / "golden.npz", array, array)
-        files = (
-            graph,
-            file_entry(folder, "simplified.onnx", "simplified", parent=graph),
-            file_entry(folder, "golden.npz", "golden", parent=weights),
-        )
+        files = list_files(folder, weights)
         tensor = (TensorSpec("x", "float64", (1,)),)
         write_manifest(folder, Manifest(model_spec("hrvit_b1"), tensor, tensor, weights, files, {}, []))
     return target

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import ModelProto
 
-from hiresvit.calibration.collect import MEMORY_BYTES, Feeds, Statistics, collect
+from hiresvit.calibration.collect import DEFAULTS, RunOptions, Statistics, collect
 from hiresvit.calibration.observers import METHODS, Method, amax_of
 from hiresvit.calibration.table import CalibrationTable, graph_digest, preprocess_json
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.progress import OnStep, silent
-from hiresvit.spec import PreprocessSpec
+from hiresvit.spec import Feeds, PreprocessSpec
 from hiresvit.version import __version__
 
 _DEAD = 1.0  # the amax of a tensor that is 0 on every image; any would do, and 0 is no scale
@@ -29,16 +27,12 @@ def calibrate(
     method: Method,
     data_digest: str,
     preprocess: PreprocessSpec,
-    memory_bytes: int = MEMORY_BYTES,
-    threads: int | None = None,
-    state: Path | None = None,
-    on_step: OnStep = silent,
+    run: RunOptions = DEFAULTS,
 ) -> CalibrationTable:
     """Measure the FP32 ``tensors`` of a graph on every one of ``feeds`` and choose a range for each.
 
-    ``data_digest`` and ``preprocess`` say what ``feeds`` are made of and how, for the table. ``memory_bytes``,
-    ``threads`` and ``state`` are those of `collect`. ``minmax`` needs one pass, the other methods two. A tensor that
-    is 0 on every image is listed as dead.
+    ``data_digest`` and ``preprocess`` say what ``feeds`` are made of and how, for the table. ``minmax`` needs one pass,
+    the other methods two. A tensor that is 0 on every image is listed as dead.
 
     Raises UsageError for an unknown method, fewer than 2 images and whatever `collect` refuses; HiresvitError if
     every image is of one colour, if every tensor is dead, and for NaN or Inf in a tensor.
@@ -50,12 +44,9 @@ def calibrate(
         graph,
         tensors,
         feeds,
-        histograms=method != "minmax",
+        look="ranges" if method == "minmax" else "histograms",
         digest=f"{data_digest} {preprocess}",  # other inputs, if the same images are prepared otherwise
-        memory_bytes=memory_bytes,
-        threads=threads,
-        state=state,
-        on_step=on_step,
+        run=run,
     )
     dead = tuple(name for name, statistics in found.items() if statistics.dead)
     if len(dead) == len(found):

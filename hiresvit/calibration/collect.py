@@ -1,8 +1,9 @@
 """Ranges and histograms of a graph's tensors over many images, with memory that does not depend on how many.
 
 Two passes. The first finds each tensor's range; its maxima are taken inside the graph, so that no activation leaves
-it. The second fetches the tensors in chunks of a bounded size, each from a graph that ends where the chunk does, and
-bins them over the range. Images are read again for each chunk; one is in memory at a time.
+it. The second fetches tensors in chunks of a bounded size, each from a graph that ends where the chunk does, to bin
+them over the range or to look closer at what FP16 cannot hold. Images are read again for each chunk; one is in memory
+at a time.
 """
 
 from __future__ import annotations
@@ -11,51 +12,53 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, helper
 
 from hiresvit.calibration.observers import BINS, histogram
+from hiresvit.calibration.probes import range_graph, tensor_graph
 from hiresvit.calibration.sites import static_shapes
 from hiresvit.calibration.table import graph_digest
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.files import atomic_path, naming_target
+from hiresvit.graph.shapes import infer_tensors
 from hiresvit.process import trim_memory
 from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.onnxruntime_runner import open_session
 from hiresvit.runtime.runner import check_feeds, check_threads
-from hiresvit.spec import TensorSpec
+from hiresvit.spec import Feeds, TensorSpec
 
 MEMORY_BYTES = 512 * 2**20
 SAVE_SECONDS = 5.0
 SMALLEST = float(np.finfo(np.float32).tiny)
 """A tensor whose magnitudes are all below this, FP32's smallest normal number, is dead: it has no range."""
+_FP16_MAX = float(np.finfo(np.float16).max)
+_FP16_SMALLEST = float(np.finfo(np.float16).smallest_normal)
 
-_PROBE = "hiresvit/calibration"  # names of what we add to a graph begin with it
-
-
-class Feeds(Protocol):
-    """Inputs of a network by number, each {input name: array}, made when it is asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Mapping[str, NDArray[Any]]: ...
+Look = Literal["ranges", "histograms", "fp16"]
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """One tensor over all images. ``counts``: its `histogram` over [0, amax], None if not asked for or dead."""
+    """One tensor over all images. ``counts``: its `histogram` over [0, amax], None if not asked for or dead.
+
+    ``smallest`` and ``non_finite`` are known where FP16 was asked about and cannot hold the tensor: its least
+    magnitude but 0 (0 without one), and how many NaN and infinities there are, which the range leaves out.
+    """
 
     lowest: float
     highest: float
-    counts: NDArray[np.int64] | None
+    counts: NDArray[np.int64] | None = None
+    smallest: float = 0.0
+    non_finite: int = 0
 
     @property
     def amax(self) -> float:
@@ -67,6 +70,32 @@ class Statistics:
         """Whether it was 0 on every image, or as good as that."""
         return self.amax < SMALLEST
 
+    @property
+    def hazard(self) -> Literal["non-finite", "overflow", "underflow"] | None:
+        """What FP16 does to it: NaN or inf in FP32 already, some beyond 65504, or all of it below 2**-14."""
+        if self.non_finite:
+            return "non-finite"
+        if self.amax > _FP16_MAX:
+            return "overflow"
+        return "underflow" if 0 < self.amax < _FP16_SMALLEST else None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a graph is run over images.
+
+    ``memory_bytes`` bounds how much of its tensors is in memory at a time; a single one that is larger still comes.
+    In the file ``state`` progress is kept, every few seconds and on an interruption.
+    """
+
+    memory_bytes: int = MEMORY_BYTES
+    threads: int | None = None
+    state: Path | None = None
+    on_step: OnStep = silent
+
+
+DEFAULTS = RunOptions()
+
 
 @dataclass(frozen=True)
 class _Work:
@@ -76,23 +105,21 @@ class _Work:
     inputs: tuple[TensorSpec, ...]
     tensors: tuple[str, ...]
     feeds: Feeds
-    histograms: bool
-    memory_bytes: int
-    threads: int | None
-    on_step: OnStep
+    look: Look
+    run: RunOptions
 
 
 @dataclass(frozen=True, eq=False)
 class _Progress:
-    """What is known after a number of images of a stage: 0 is the pass over ranges, k the k-th chunk of histograms.
+    """What is known after a number of images of a stage: 0 is the pass over ranges, k the k-th chunk of the second.
 
     It is replaced as a whole after each image, so that an interruption finds it complete.
     """
 
     stage: int
     images: int
-    ranges: NDArray[np.float32]  # tensors, (lowest, highest)
-    counts: NDArray[np.int64]  # tensors, BINS
+    ranges: NDArray[np.float32]  # tensors, (lowest, highest), both NaN where NaN or Inf may pass
+    closer: NDArray[Any]  # tensors, BINS of a histogram; or what `_measured` finds
 
 
 def collect(
@@ -100,41 +127,48 @@ def collect(
     tensors: Sequence[str],
     feeds: Feeds,
     *,
-    histograms: bool,
-    digest: str,
-    memory_bytes: int = MEMORY_BYTES,
-    threads: int | None = None,
-    state: Path | None = None,
-    on_step: OnStep = silent,
+    look: Look,
+    digest: str = "",
+    run: RunOptions = DEFAULTS,
 ) -> dict[str, Statistics]:
     """Run a graph on ONNX Runtime's CPU over all of ``feeds``: {tensor: its statistics}, in the order of ``tensors``.
 
-    ``tensors`` are inputs or results of the graph in FP32. ``memory_bytes`` bounds how much of them is in memory at
-    a time; a single tensor that is larger still comes. With ``state``, progress is kept in that file, every few
-    seconds and on an interruption, and a later call with the same graph, tensors, options and ``digest`` of the data
-    goes on from there, to the same result; another or a damaged file is overwritten. It is removed at the end.
+    ``tensors`` are inputs or results of the graph in FP32. ``look`` is for their ranges, for histograms as well, or for
+    what FP16 cannot hold of them. With ``run.state``, a later call with the same graph, tensors, options and ``digest``
+    of the data goes on from where an interrupted one was, to the same result; another or a damaged file is
+    overwritten. It is removed at the end.
 
     Raises UsageError for tensors that the graph lacks or that are not FP32, for feeds that do not fit it, and for
-    arguments out of range; HiresvitError for NaN or Inf in a tensor and where ONNX Runtime cannot run the graph.
+    arguments out of range; HiresvitError where ONNX Runtime cannot run the graph and, unless ``look`` is for FP16, for
+    NaN or Inf in a tensor.
     """
-    check_threads(threads)
-    if memory_bytes < 1:
-        raise UsageError(f"memory_bytes={memory_bytes}: give a positive number of bytes")
+    check_threads(run.threads)
+    if run.memory_bytes < 1:
+        raise UsageError(f"memory_bytes={run.memory_bytes}: give a positive number of bytes")
     if not len(feeds):
         raise UsageError("no feeds: give at least one input, the ranges are measured on it")
-    names = _in_order(graph, tensors)
-    work = _Work(graph, _inputs(graph), names, feeds, histograms, memory_bytes, threads, on_step)
-    progress = _through(work, state, digest)
-    found = {name: _statistics(progress, row) for row, name in enumerate(names)}
+    work = _Work(graph, _inputs(graph), _in_order(graph, tensors), feeds, look, run)
+    found = dict(zip(work.tensors, _statistics(work, _through(work, digest)), strict=True))
     return {name: found[name] for name in tensors}
 
 
+def activation_ranges(graph: ModelProto, feeds: Feeds, run: RunOptions = DEFAULTS) -> dict[str, Statistics]:
+    """What `collect` finds of every FP32 tensor of a graph, its inputs first, and what FP16 cannot hold of them."""
+    known = infer_tensors(graph)
+    names = [name for name in _made(graph) if name in known and known[name].dtype == "float32"]
+    return collect(graph, names, feeds, look="fp16", run=run)
+
+
+def _made(graph: ModelProto) -> list[str]:
+    """The inputs and results of a graph, in order."""
+    names = [value.name for value in graph.graph.input]
+    names += [name for node in graph.graph.node if node.op_type != "Constant" for name in node.output]
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    return [name for name in names if name not in weights]
+
+
 def _in_order(graph: ModelProto, tensors: Sequence[str]) -> tuple[str, ...]:
-    made = [value.name for value in graph.graph.input]
-    made += [name for node in graph.graph.node if node.op_type != "Constant" for name in node.output]
-    place = {name: index for index, name in enumerate(made)}
-    for tensor in graph.graph.initializer:
-        place.pop(tensor.name, None)
+    place = {name: index for index, name in enumerate(_made(graph))}
     if not tensors or len(set(tensors)) != len(tensors):
         raise UsageError(
             f"{len(tensors)} tensors, {len(set(tensors))} different: name at least one, each once"
@@ -158,14 +192,21 @@ def _inputs(graph: ModelProto) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def _statistics(progress: _Progress, row: int) -> Statistics:
-    lowest, highest = progress.ranges[row].tolist()
-    counts = progress.counts[row]
-    return Statistics(lowest, highest, counts if counts.any() else None)
+def _statistics(work: _Work, progress: _Progress) -> Iterator[Statistics]:
+    second = _looked_at(work, progress.ranges)
+    for row, (lowest, highest) in enumerate(progress.ranges.tolist()):
+        if not second[row]:
+            yield Statistics(lowest, highest)
+        elif work.look == "histograms":
+            yield Statistics(lowest, highest, progress.closer[row])
+        else:  # 0 where nothing of it is finite
+            least, most, smallest, broken = np.nan_to_num(progress.closer[row], posinf=0, neginf=0).tolist()
+            yield Statistics(least, most, None, smallest, int(broken))
 
 
-def _through(work: _Work, state: Path | None, digest: str) -> _Progress:
-    """The progress at the end, with what has been done so far kept in ``state``."""
+def _through(work: _Work, digest: str) -> _Progress:
+    """The progress at the end, with what has been done so far kept in the state."""
+    state = work.run.state
     key = _key(work, digest) if state else ""
     progress = kept = (_load(state, key) if state else None) or _start(work)
     when = time.monotonic()
@@ -192,7 +233,8 @@ def _through(work: _Work, state: Path | None, digest: str) -> _Progress:
 
 def _start(work: _Work) -> _Progress:
     ranges = np.tile(np.array([np.inf, -np.inf], np.float32), (len(work.tensors), 1))
-    return _Progress(0, 0, ranges, np.zeros((len(work.tensors), BINS), np.int64))
+    nothing = [0] * BINS if work.look == "histograms" else [np.inf, -np.inf, np.inf, 0]
+    return _Progress(0, 0, ranges, np.tile(np.array(nothing), (len(work.tensors), 1)))
 
 
 def _key(work: _Work, digest: str) -> str:
@@ -201,7 +243,7 @@ def _key(work: _Work, digest: str) -> str:
         "graph": graph_digest(work.model),
         "tensors": work.tensors,
         "data": [digest, len(work.feeds)],
-        "passes": [work.histograms, work.memory_bytes, BINS],
+        "passes": [work.look, work.run.memory_bytes, BINS],
         "onnxruntime": onnxruntime.__version__,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -210,7 +252,7 @@ def _key(work: _Work, digest: str) -> str:
 def _save(state: Path, key: str, progress: _Progress) -> None:
     with atomic_path(state) as temporary, temporary.open("wb") as stream:  # a path would get the suffix .npz
         at = np.array([progress.stage, progress.images])
-        np.savez(stream, key=np.array(key), at=at, ranges=progress.ranges, counts=progress.counts)
+        np.savez(stream, key=np.array(key), at=at, ranges=progress.ranges, closer=progress.closer)
 
 
 def _load(state: Path, key: str) -> _Progress | None:
@@ -220,7 +262,7 @@ def _load(state: Path, key: str) -> _Progress | None:
             if str(file["key"]) != key:
                 return None
             stage, images = file["at"].tolist()
-            return _Progress(stage, images, file["ranges"], file["counts"])
+            return _Progress(stage, images, file["ranges"], file["closer"])
     except Exception:  # a damaged archive makes numpy raise almost anything
         return None
 
@@ -233,7 +275,7 @@ def _steps(work: _Work, start: _Progress) -> Iterator[_Progress]:
         for image in range(progress.images, count):
             progress = replace(add(progress, image), images=image + 1)
             trim_memory()
-            work.on_step(name, progress.images / count)
+            work.run.on_step(name, progress.images / count)
             yield progress
         progress = replace(progress, stage=progress.stage + 1, images=0)
         del stage, add  # and with them the session, before the next one is made
@@ -242,15 +284,21 @@ def _steps(work: _Work, start: _Progress) -> Iterator[_Progress]:
 def _stage(work: _Work, progress: _Progress) -> tuple[str, Callable[[_Progress, int], _Progress]] | None:
     """The name of the stage that progress has come to, and what it does with an image; None at the end."""
     if progress.stage == 0:
-        run = _runner(work, _range_graph(work.model, work.tensors))
+        run = _runner(work, range_graph(work.model, work.tensors))
         return "calibrate: ranges", lambda p, k: replace(p, ranges=_widened(work, p.ranges, run(k), k))
-    chunks = _chunks(work, progress.ranges) if work.histograms else []
+    chunks = _chunks(work, progress.ranges)
     if progress.stage > len(chunks):
         return None
     rows = chunks[progress.stage - 1]
-    run = _runner(work, _tensor_graph(work.model, [work.tensors[row] for row in rows]))
-    name = f"calibrate: histograms {progress.stage} of {len(chunks)}"
-    return name, lambda p, k: replace(p, counts=_binned(work, p, rows, run(k), k))
+    run = _runner(work, tensor_graph(work.model, [work.tensors[row] for row in rows]))
+    binned = work.look == "histograms"
+
+    def look(p: _Progress, image: int) -> _Progress:
+        values = run(image)
+        closer = _binned(work, p, rows, values, image) if binned else _measured(p.closer, rows, values)
+        return replace(p, closer=closer)
+
+    return f"calibrate: {'histograms' if binned else 'values'} {progress.stage} of {len(chunks)}", look
 
 
 def _widened(
@@ -264,21 +312,38 @@ def _widened(
     highest, lowest, total = np.array(found).reshape(-1, 3).T
     # ONNX Runtime's maximum and minimum lose a NaN more often than not; a sum never does.
     broken = ~(np.isfinite(highest) & np.isfinite(lowest)) | np.isnan(total)
-    if broken.any():
+    if broken.any() and work.look != "fp16":
         raise _not_finite(work, int(broken.argmax()), image, int(np.count_nonzero(broken)) - 1)
+    lowest, highest = (np.where(broken, np.float32(np.nan), values) for values in (lowest, highest))
     return np.stack([np.minimum(ranges[:, 0], lowest), np.maximum(ranges[:, 1], highest)], 1)
 
 
 def _binned(
     work: _Work, progress: _Progress, rows: list[int], found: list[NDArray[Any]], image: int
 ) -> NDArray[np.int64]:
-    counts: NDArray[np.int64] = progress.counts.copy()
+    counts: NDArray[np.int64] = progress.closer.copy()
     for row, values in zip(rows, found, strict=True):
         try:
             counts[row] += histogram(values, float(np.abs(progress.ranges[row]).max()))
         except UsageError as error:  # though the first pass found none: the feeds have changed
             raise _not_finite(work, row, image) from error
     return counts
+
+
+def _measured(known: NDArray[Any], rows: list[int], found: list[NDArray[Any]]) -> NDArray[Any]:
+    """Lowest and highest of the finite values, the smallest magnitude but 0, and how many are not finite."""
+    measured: NDArray[Any] = known.copy()
+    for row, values in zip(rows, found, strict=True):
+        lowest, highest, smallest, broken = measured[row]
+        finite = values[np.isfinite(values)]
+        magnitudes = np.abs(finite)
+        measured[row] = (
+            np.min(finite, initial=lowest),
+            np.max(finite, initial=highest),
+            np.min(magnitudes, where=magnitudes > 0, initial=smallest),
+            broken + values.size - finite.size,
+        )
+    return measured
 
 
 def _not_finite(work: _Work, row: int, image: int, more: int = 0) -> HiresvitError:
@@ -289,17 +354,27 @@ def _not_finite(work: _Work, row: int, image: int, more: int = 0) -> HiresvitErr
     )
 
 
+def _looked_at(work: _Work, ranges: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which tensors the second pass is for: those that are not dead, or those that FP16 does not hold."""
+    amax = np.abs(ranges).max(1)
+    if work.look == "histograms":
+        return np.asarray(amax >= SMALLEST)
+    held = (amax == 0) | ((amax >= _FP16_SMALLEST) & (amax <= _FP16_MAX)) | (work.look == "ranges")
+    return np.asarray(~held)
+
+
 def _chunks(work: _Work, ranges: NDArray[np.float32]) -> list[list[int]]:
-    """Rows of the tensors that are not dead, in order, each chunk within ``memory_bytes`` or one tensor."""
-    shapes = static_shapes(work.model)
+    """Rows of the tensors to look closer at, in order, each chunk within ``memory_bytes`` or one tensor."""
+    rows = np.flatnonzero(_looked_at(work, ranges)).tolist()
+    shapes = static_shapes(work.model) if rows else {}
     chunks: list[list[int]] = []
     left = 0.0
-    for row in np.flatnonzero(np.abs(ranges).max(1) >= SMALLEST).tolist():
+    for row in rows:
         name = work.tensors[row]
         size = 4 * math.prod(shapes[name]) if name in shapes else math.inf
         if not chunks or size > left:
             chunks.append([])
-            left = work.memory_bytes
+            left = work.run.memory_bytes
         chunks[-1].append(row)
         left -= size
     return chunks
@@ -308,7 +383,7 @@ def _chunks(work: _Work, ranges: NDArray[np.float32]) -> list[list[int]]:
 def _runner(work: _Work, cut: ModelProto) -> Callable[[int], list[NDArray[Any]]]:
     """The outputs of a graph on an image, by its number."""
     try:
-        session = open_session(cut.SerializeToString(), threads=work.threads, low_memory=True)
+        session = open_session(cut.SerializeToString(), threads=work.run.threads, low_memory=True)
     except Exception as error:  # its exception classes share no base
         raise HiresvitError(f"ONNX Runtime cannot load the graph to calibrate ({_line(error)})") from error
     names = [value.name for value in cut.graph.output]
@@ -328,54 +403,3 @@ def _runner(work: _Work, cut: ModelProto) -> Callable[[int], list[NDArray[Any]]]
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _range_graph(model: ModelProto, names: Sequence[str]) -> ModelProto:
-    """Its outputs are maximum, minimum and sum of each tensor, each taken right behind the node that makes it."""
-    probes = {name: [_reduction(op, name) for op in ("Max", "Min", "Sum")] for name in names}
-    nodes = [probe for value in model.graph.input for probe in probes.get(value.name, ())]
-    for node in model.graph.node:
-        nodes.append(node)
-        nodes += [probe for name in node.output for probe in probes.get(name, ())]
-    return _pruned(model, nodes, [probe.output[0] for name in names for probe in probes[name]])
-
-
-def _reduction(op: str, tensor: str) -> NodeProto:
-    # Over all axes without naming them, which is the same in every opset.
-    return helper.make_node(f"Reduce{op}", [tensor], [f"{_PROBE}/{op}/{tensor}"], keepdims=0)
-
-
-def _tensor_graph(model: ModelProto, names: Sequence[str]) -> ModelProto:
-    """Its outputs are the tensors."""
-    inputs = {value.name for value in model.graph.input}
-    outputs = {name: f"{_PROBE}/{name}" if name in inputs else name for name in names}
-    copies = [helper.make_node("Identity", [a], [b]) for a, b in outputs.items() if a != b]
-    return _pruned(model, [*copies, *model.graph.node], list(outputs.values()))
-
-
-def _pruned(model: ModelProto, nodes: Sequence[NodeProto], outputs: Sequence[str]) -> ModelProto:
-    """A graph of those of ``nodes`` that ``outputs`` depend on, and of the weights these read."""
-    needed = set(outputs)
-    kept: list[NodeProto] = []
-    for node in reversed(nodes):
-        if not needed.isdisjoint(node.output):
-            kept.append(node)
-            needed.update(_reads(node))
-    cut = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    cut.graph.name = model.graph.name
-    cut.graph.node.extend(reversed(kept))
-    cut.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
-    cut.graph.input.extend(model.graph.input)
-    for name in outputs:
-        cut.graph.output.add(name=name)  # ONNX Runtime infers its type
-    return cut
-
-
-def _reads(node: NodeProto) -> Iterator[str]:
-    """The names that a node reads, also inside its subgraphs."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)
-            yield from (value.name for value in graph.output)

@@ -30,7 +30,9 @@ def evaluate(
     model.given()  # says what is wrong with an option before anything is loaded
     dataset = pictures.name()
     if dataset is None:
-        raise UsageError("Missing option '--dataset': give --data DIR with labelled pictures, or --dataset scenes to try it out")
+        raise UsageError(
+            "Missing option '--dataset': give --data DIR with labelled pictures, or --dataset scenes to try it out"
+        )
     from hiresvit.report.int8 import accuracy_table
     from hiresvit.workflows.evaluate import evaluate_source
 

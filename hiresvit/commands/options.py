@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 
 import typer
 
+from hiresvit.bundle.stages import BUILDABLE, RUNNABLE, either
 from hiresvit.errors import UsageError
 from hiresvit.spec import Task
 
@@ -30,14 +31,12 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hiresvit
 Anything = Annotated[str, typer.Argument(help="A model name, an .onnx file, a plan or a bundle folder.")]
 BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.")]
 BundleGraph = Annotated[
-    str | None, typer.Option("--graph", help="Which of a bundle: fp16 (default), int8, simplified or fp32.")
+    str | None,
+    typer.Option("--graph", help=f"Which of a bundle: {BUILDABLE[0]} (default), {either(BUILDABLE[1:])}."),
 ]
 Graph = Annotated[
     str | None,
-    typer.Option(
-        "--graph",
-        help="Of a bundle: fp32, simplified, cpu, fp16, int8, plan or int8_plan; default: the fastest here.",
-    ),
+    typer.Option("--graph", help=f"Of a bundle: {either(RUNNABLE)}; default: the fastest here."),
 ]
 Shapes = Annotated[
     Texts,

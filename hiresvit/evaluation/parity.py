@@ -12,16 +12,17 @@ argmaxes that differ were near-ties, towards 1 the network answers something els
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hiresvit.bundle.stages import LIMITS
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.runtime.runner import Runner
-from hiresvit.spec import Task
+from hiresvit.spec import Feed, Task
 
 NEAR_TIE = 0.05
 """The gap between two logits, in standard deviations of a pixel's logits, that noise at 45 dB can close."""
@@ -86,23 +87,7 @@ class Gate:
     min_agreement: float
 
 
-FP32 = Gate(min_sqnr_db=90.0, min_cosine=0.999999, min_agreement=0.999)
-GATES: dict[str, Gate] = {
-    # PyTorch against its own fp32 export. The order of summation leaves 108 dB on HRViT-b1 at 512x512 with fresh
-    # weights and standardised logits (see `models.standardise_logits`; 129 dB before, because the mean of a
-    # logit counts as signal). Small mistakes cost more than the gate allows: tests/evaluation/test_mutations.py.
-    "onnx": FP32,
-    # Constants folded: the same noise.
-    "simplified": FP32,
-    # The same sums under other names, for ONNX Runtime's CPU.
-    "cpu": FP32,
-    # 11 bits of mantissa leave 43 to 45 dB on fresh b1, b2, b3 at 512x512, and 0.4, 3 and 3.5 % flips: every class
-    # competes in every pixel there, while a trained network decides most pixels by a wide margin.
-    "fp16": Gate(min_sqnr_db=38.0, min_cosine=0.9995, min_agreement=0.94),
-    # Eight bits leave little of a fresh network, whose activations are noise; what a trained one keeps is decided by
-    # --max-drop, on pictures. This is what no INT8 graph that means anything misses.
-    "int8": Gate(min_sqnr_db=10.0, min_cosine=0.93, min_agreement=0.45),
-}
+GATES: dict[str, Gate] = {name: Gate(*limits) for name, limits in LIMITS.items()}
 """The gates of `hiresvit export`, by stage: what is compared with the stage before and with PyTorch."""
 
 
@@ -134,9 +119,7 @@ def compare_arrays(reference: NDArray[Any], test: NDArray[Any], task: Task = "fe
     return Parity(max_abs, cosine, sqnr_db, agreement, margin, exact=max_abs == 0, non_finite=0)
 
 
-def compare(
-    reference: Runner, test: Runner, feeds: Iterable[Mapping[str, NDArray[Any]]], task: Task
-) -> ParityReport:
+def compare(reference: Runner, test: Runner, feeds: Iterable[Feed], task: Task) -> ParityReport:
     """Run both on every feed, one image at a time, and keep the worst of each measure per output.
 
     Raises UsageError if there is no feed, if a feed does not fit, or if the outputs differ in name or shape.
@@ -148,17 +131,13 @@ def compare(
     return ParityReport(task, len(found), outputs)
 
 
-def compare_runs(
-    reference: Mapping[str, NDArray[Any]], test: Mapping[str, NDArray[Any]], task: Task
-) -> ParityReport:
+def compare_runs(reference: Feed, test: Feed, task: Task) -> ParityReport:
     """Compare the outputs of one run with recorded ones. Raises UsageError if they differ in name or shape."""
     outputs = _compare_outputs(reference, test, task)
     return ParityReport(task, 1, tuple(_summary(name, [parity]) for name, parity in outputs.items()))
 
 
-def _compare_outputs(
-    reference: Mapping[str, NDArray[Any]], test: Mapping[str, NDArray[Any]], task: Task
-) -> dict[str, Parity]:
+def _compare_outputs(reference: Feed, test: Feed, task: Task) -> dict[str, Parity]:
     if sorted(reference) != sorted(test):
         raise UsageError(
             f"the reference returns {list(reference)}, the test {list(test)}; compare runs of one network"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
-
-import onnx
+from typing import TYPE_CHECKING, Any
 
 from hiresvit.errors import ArtefactError
 from hiresvit.spec import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
 
 _SPEC_KEY, _STAGE_KEY = "hiresvit.spec", "hiresvit.stage"
 
@@ -42,9 +45,11 @@ def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...
 
 def stamp(model: onnx.ModelProto, spec: ModelSpec, stage: str) -> None:
     """Write into the graph's metadata which model it is and which stage of the export made it."""
+    from onnx.helper import set_model_props
+
     kept = {prop.key: prop.value for prop in model.metadata_props}
     kept |= {_SPEC_KEY: json.dumps(spec.to_json(), sort_keys=True), _STAGE_KEY: stage}
-    onnx.helper.set_model_props(model, kept)
+    set_model_props(model, kept)
 
 
 def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
@@ -55,3 +60,19 @@ def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
         return ModelSpec.from_json(json.loads(metadata[_SPEC_KEY])), metadata.get(_STAGE_KEY, "")
     except (ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"the graph's {_SPEC_KEY} metadata is damaged: {error!r}") from error
+
+
+def describe_graph(model: onnx.ModelProto, size: int) -> dict[str, Any]:
+    """Stage, opset, node counts by operator and attentions of a graph whose file has ``size`` bytes."""
+    from hiresvit.graph.attentions import count_attentions
+
+    stamped = read_stamp({prop.key: prop.value for prop in model.metadata_props})
+    operators = Counter(sorted(node.op_type for node in model.graph.node))
+    return {
+        "stage": stamped[1] if stamped else None,
+        "opset": max((o.version for o in model.opset_import if o.domain == ""), default=None),
+        "nodes": len(model.graph.node),
+        "operators": dict(operators.most_common()),
+        "attentions": count_attentions(model),
+        "bytes": size,
+    }

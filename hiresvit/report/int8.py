@@ -18,7 +18,7 @@ _COUNTS = {"kernel_total": "kernels"}
 _SIZES = {"plan_bytes": "plan size", "weight_bytes": "weight size", "activation_bytes": "activation size"}
 
 
-def int8_report(int8: Values, fp16_engine: Values | None = None) -> list[RenderableType]:
+def int8_report(int8: Values, engines: Mapping[str, Values] | None = None) -> list[RenderableType]:
     """Ranges, layers, sensitivity, accuracy and, where they were built, both plans; then what follows from it."""
     items: list[RenderableType] = [*_calibration_lines(int8["calibration"]), *_layer_lines(int8["quantize"])]
     if sensitivity := int8.get("sensitivity"):
@@ -27,8 +27,8 @@ def int8_report(int8: Values, fp16_engine: Values | None = None) -> list[Rendera
         items.append(_fallback_line(fallback))
     if accuracy := int8.get("accuracy"):
         items += _sides(accuracy)
-    if fp16_engine and (engine := int8.get("engine")):
-        items.append(plans_table({"fp16": fp16_engine, "int8": engine}))
+    if engines and len(engines) > 1:
+        items.append(plans_table(engines))
     return [*items, *int8.get("verdict", ())]
 
 

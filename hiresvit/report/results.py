@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hiresvit.bundle.stages import GRAPHS
 from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.report.int8 import int8_report
 from hiresvit.report.tables import Values, make_table, number_text, size_text
@@ -22,14 +23,7 @@ TOP_OPERATORS = 6
 # What a plan's call is made of by the GPU's clock.
 _GPU_PARTS = {">copy in": "h2d_ms", ">GPU": "gpu_compute_ms", ">copy out": "d2h_ms"}
 _PLAN_FACTS = ("path", "bytes", "backend", "version", "graph", "graph_sha256")
-_SIDES = (
-    "pytorch",
-    "fp32",
-    "simplified",
-    "cpu",
-    "fp16",
-    "int8",
-)  # the order of an export, which JSON does not keep
+_SIDES = ("pytorch", *GRAPHS)  # the order of an export, which JSON does not keep
 
 
 def export_report(manifest: Values) -> list[RenderableType]:
@@ -43,10 +37,11 @@ def export_report(manifest: Values) -> list[RenderableType]:
         items.append(parity_table(parity))
     if latency := manifest.get("latency"):
         items += latency_tables(latency)
-    if engine := manifest.get("engine"):
-        items.append(engine_table(engine))
+    engines = manifest.get("engines") or {}
+    if "fp16" in engines:
+        items.append(engine_table(engines["fp16"]))
     if int8 := manifest.get("int8"):
-        items += int8_report(int8, manifest.get("engine"))
+        items += int8_report(int8, engines)
     return [*items, *(f"note: {note}" for note in manifest.get("notes", ()))]
 
 
@@ -135,7 +130,7 @@ def latency_tables(latency: Values) -> list[RenderableType]:
     gpu = _GPU_PARTS if any(side.get("gpu_compute_ms") is not None for side in sides.values()) else {}
     columns = [">median", ">p90", ">p99", *gpu, ">cv %", ">per s", ">calls"]
     table = make_table(title, "side", *columns, *([f">x {base} (p10 to p90)"] if ratios else []))
-    for name in sorted(sides, key=lambda name: (name != base, _SIDES.index(name) if name in _SIDES else 0)):
+    for name in sorted(sides, key=lambda name: (name != base, _place(name))):
         side, ratio = sides[name], ratios.get(f"{name}/{base}")
         times = ("median_ms", "p90_ms", "p99_ms", *gpu.values())
         milliseconds = [number_text(side.get(key), ".2f") for key in times]
@@ -258,13 +253,18 @@ def _contract_table(found: Values) -> Table:
 
 def _graphs_table(graphs: Mapping[str, Values]) -> Table:
     table = make_table("graphs", "graph", ">opset", ">nodes", ">attentions", ">size", "operators")
-    for name, graph in graphs.items():
-        operators = list(graph["operators"].items())
+    for name in sorted(graphs, key=_place):
+        graph = graphs[name]
+        operators = sorted(graph["operators"].items(), key=lambda item: -item[1])
         listed = ", ".join(f"{count} {kind}" for kind, count in operators[:TOP_OPERATORS])
         more = f" and {len(operators) - TOP_OPERATORS} more" if len(operators) > TOP_OPERATORS else ""
         counts = (str(graph["opset"]), str(graph["nodes"]), str(graph["attentions"]))
         table.add_row(name, *counts, size_text(graph["bytes"]), listed + more)
     return table
+
+
+def _place(side: str) -> int:
+    return _SIDES.index(side) if side in _SIDES else 0
 
 
 def _spec_facts(spec: Values) -> dict[str, str]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiresvit.bundle.folder import Role, read_bundle
+from hiresvit.bundle.folder import read_bundle
+from hiresvit.bundle.stages import BUILDABLE
 from hiresvit.device.plan import SUFFIXES, EngineReport, is_plan_file, sidecar_path
 from hiresvit.device.tensorrt_api import BACKENDS, TITLES, Backend, installed, load
 from hiresvit.engine.build import BuildSettings, build_engine, check_settings
@@ -18,8 +19,6 @@ from hiresvit.files import naming_target
 from hiresvit.graph.file import load_graph
 from hiresvit.runtime.preflight import installed_version
 
-# The graphs of a bundle that a plan is made from, the one that is taken first.
-GRAPHS: tuple[Role, ...] = ("fp16", "int8", "simplified", "fp32")
 _OLDEST_MAJOR = 10
 _SAME_SINCE = "10.9"  # TensorRT's "same compute capability"
 
@@ -47,10 +46,9 @@ def find_graph(source: Path, graph: str | None = None) -> Path:
         if not there and not source.suffix and _is_model(str(source)):
             raise UsageError(f"{source} is a model and no graph; first: hiresvit export {source} --fp16")
         return source
-    role = next((role for role in GRAPHS if role == (graph or GRAPHS[0])), None)
-    if role is None:
-        raise UsageError(f"--graph {graph}: one of {', '.join(GRAPHS)}")
-    return read_bundle(source).path(role)
+    if graph and graph not in BUILDABLE:
+        raise UsageError(f"--graph {graph}: one of {', '.join(BUILDABLE)}")
+    return read_bundle(source).path(graph or BUILDABLE[0])
 
 
 def _is_model(name: str) -> bool:
@@ -87,7 +85,7 @@ def plan_name(source: Path, target: Path | None, graph: str | None) -> Path:
     Raises UsageError for a name that no runner would know as a plan.
     """
     if target is None:
-        stem = f"{source.resolve().name}-{graph or GRAPHS[0]}" if source.is_dir() else source.stem
+        stem = f"{source.resolve().name}-{graph or BUILDABLE[0]}" if source.is_dir() else source.stem
         return Path(f"{stem}{SUFFIXES[0]}")
     if not is_plan_file(target):
         raise UsageError(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import onnx
 
 from hiresvit.bundle.folder import read_bundle
+from hiresvit.bundle.stages import CALIBRATING
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.contract import read_stamp, stamp
 from hiresvit.export.fp16 import to_fp16
@@ -17,8 +18,6 @@ from hiresvit.progress import OnStep, silent
 from hiresvit.report.int8 import sensitivity_chart
 from hiresvit.spec import ModelSpec
 from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8
-
-STAGES = ("fp32", "onnx", "simplified")  # those that hold the network in FP32 for TensorRT
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def _load(path: Path) -> tuple[onnx.ModelProto, ModelSpec]:
     stamped = read_stamp({prop.key: prop.value for prop in model.metadata_props})
     if stamped is None:
         raise UsageError(f"{path} does not say how it takes a picture; give a graph that hiresvit exported")
-    if stamped[1] not in STAGES:
+    if stamped[1] not in CALIBRATING:
         raise UsageError(
             f"{path} is the {stamped[1]} graph; ranges are measured in FP32: give simplified.onnx of the same bundle"
         )

@@ -14,21 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx
-from numpy.typing import NDArray
 from torch import nn
 
-from hiresvit.bundle.folder import (
-    Bundle,
-    FileEntry,
-    Manifest,
-    Role,
-    Weights,
-    file_entry,
-    read_bundle,
-    write_golden,
-    write_manifest,
-    writing_bundle,
-)
+from hiresvit.bundle.folder import Bundle, read_bundle, writing_bundle
+from hiresvit.bundle.golden import write_golden
+from hiresvit.bundle.manifest import Manifest, Weights, list_files, write_manifest
+from hiresvit.bundle.stages import PLANS, STAGES, stage_path
+from hiresvit.calibration.collect import RunOptions, activation_ranges
 from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
@@ -37,8 +29,7 @@ from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare, enforce
-from hiresvit.evaluation.ranges import activation_ranges
-from hiresvit.export.contract import INPUT, stamp
+from hiresvit.export.contract import INPUT, describe_graph, stamp
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
@@ -53,7 +44,7 @@ from hiresvit.report.int8 import int8_verdict, sensitivity_chart
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
-from hiresvit.spec import ModelSpec
+from hiresvit.spec import Feed, ModelSpec
 from hiresvit.version import __version__
 from hiresvit.workflows.quantize import (
     Int8Settings,
@@ -62,17 +53,8 @@ from hiresvit.workflows.quantize import (
     require_fused,
 )
 
-Feeds = list[dict[str, NDArray[Any]]]
-
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
 BATCH_PROFILE = (1, 1, 8)
-STAGES: dict[str, Role] = {
-    "onnx": "fp32",
-    "simplified": "simplified",
-    "cpu": "cpu",
-    "fp16": "fp16",
-    "int8": "int8",
-}
 TOOLS = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "tensorrt-rtx-cu12")
 
 
@@ -110,7 +92,7 @@ class _Job:
     spec: ModelSpec
     settings: ExportSettings
     folder: Path
-    feeds: Feeds
+    feeds: list[Feed]
     on_step: OnStep
 
 
@@ -144,24 +126,23 @@ def export_bundle(
             parity = _parity(job, reference, paths)
             engines, missing = _plans(job, paths)
             golden = job.feeds[0]
-            write_golden(folder / "golden.npz", golden, reference(golden))
+            write_golden(stage_path(folder, "golden"), golden, reference(golden))
             latency = _latency(job, reference, paths) if settings.latency else None
         on_step("write", None)
         if "int8" in engines:
             accuracy = reports["int8"].get("accuracy")
-            verdict = int8_verdict(engines["fp16"], engines["int8"], accuracy)
-            reports["int8"] |= {"engine": engines["int8"], "verdict": verdict}
+            reports["int8"]["verdict"] = int8_verdict(engines["fp16"], engines["int8"], accuracy)
         manifest = Manifest(
             spec=spec,
             inputs=inputs,
             outputs=outputs,
             weights=weights,
-            files=_entries(folder, weights),
+            files=list_files(folder, weights),
             tools=_tools(),
             command=list(command),
             parity=parity,
             latency=latency,
-            engine=engines.get("fp16"),
+            engines=engines,
             notes=(*notes, *missing),
             **reports,
         )
@@ -210,7 +191,7 @@ def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, Weights
     )
 
 
-def _feeds(spec: ModelSpec, count: int) -> Feeds:
+def _feeds(spec: ModelSpec, count: int) -> list[Feed]:
     images = sample_images(count, spec.imgsz)
     return [{INPUT: preprocess(image, spec.preprocess, spec.imgsz)} for image in images]
 
@@ -221,70 +202,68 @@ def _return_memory() -> None:
     trim_memory()
 
 
-def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[Role, Path], dict[str, Any]]:
+def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path], dict[str, Any]]:
     """Write the graphs; returns their paths by role and the reports of what was done to them.
 
     A graph holds the weights once more, so each is dropped as soon as it is written.
     """
     spec, settings = job.spec, job.settings
+    described: dict[str, Any] = {}
+    save = partial(_save, job, described)
     job.on_step("export", None)
     graph = export_onnx(
         fold(model), spec, opset=settings.opset, dynamic_batch=settings.dynamic_batch, resize=settings.resize
     )
-    paths: dict[Role, Path] = {"fp32": _save(graph, job.folder / "fp32.onnx")}
+    save("fp32", graph)
     _return_memory()
     job.on_step("simplify", None)
     simple, report = simplify(graph)
     del graph
-    stamp(simple, spec, "simplified")
-    paths["simplified"] = _save(simple, job.folder / "simplified.onnx")
-    reports: dict[str, Any] = {"simplify": report.to_json()}
+    save("simplified", simple)
+    reports: dict[str, Any] = {"simplify": report.to_json(), "graphs": described}
     if not settings.dynamic_batch:  # its norms need a known number of rows
-        paths["cpu"] = _save_stage(for_cpu(simple), job, "cpu")
+        save("cpu", for_cpu(simple))
     if settings.fp16:
         job.on_step("fp16", None)
         half, half_report = to_fp16(simple, io=settings.io)
-        paths["fp16"] = _save_stage(half, job, "fp16")
+        save("fp16", half)
         if settings.int8 is not None:
             # Beside the bundle: what is in it is gone when the export is interrupted.
             state = target.with_name(f".{target.name}.calibration.npz")
-            chosen = replace(
-                settings.int8, prove=settings.weights is not None
-            )  # fresh weights are never right
+            # Fresh weights are never right.
+            chosen = replace(settings.int8, prove=settings.weights is not None)
             made = make_int8(simple, half, spec, chosen, state=state, on_step=job.on_step)
-            paths["int8"] = _save_stage(made.graph, job, "int8")
-            made.table.save(job.folder / "calibration.json")
+            save("int8", made.graph)
+            made.table.save(stage_path(job.folder, "calibration"))
             reports["int8"] = made.report
             if sensitivity := made.report.get("sensitivity"):
-                _write(
-                    job.folder / "sensitivity.svg",
-                    sensitivity_chart(sensitivity, made.report["policy"]["keep"]),
-                )
+                chart = sensitivity_chart(sensitivity, made.report["policy"]["keep"])
+                stage_path(job.folder, "sensitivity").write_text(chart, encoding="utf-8")
             del made
         del half
         _return_memory()
         job.on_step("ranges", None)
-        ranges = activation_ranges(simple, job.feeds[:1])
-        hazards = [found.to_json() | {"hazard": found.hazard} for found in ranges if found.hazard]
-        reports["fp16"] = half_report.to_json() | {"activation_hazards": hazards}
-    return paths, reports
+        reports["fp16"] = half_report.to_json() | {"activation_hazards": _hazards(job, simple)}
+    return {stage: stage_path(job.folder, stage) for stage in described}, reports
 
 
-def _save_stage(graph: onnx.ModelProto, job: _Job, stage: str) -> Path:
+def _save(job: _Job, described: dict[str, Any], stage: str, graph: onnx.ModelProto) -> None:
     stamp(graph, job.spec, stage)
-    return _save(graph, job.folder / f"{stage}.onnx")
+    size = stage_path(job.folder, stage).write_bytes(graph.SerializeToString(deterministic=True))
+    described[stage] = describe_graph(graph, size)
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _hazards(job: _Job, simple: onnx.ModelProto) -> list[dict[str, Any]]:
+    """The tensors that FP16 cannot hold on the first picture."""
+    ranges = activation_ranges(simple, job.feeds[:1], RunOptions(threads=job.settings.threads)).items()
+    return [
+        {"name": n, "max_abs": r.amax, "min_abs": r.smallest, "non_finite": r.non_finite, "hazard": r.hazard}
+        for n, r in ranges
+        if r.hazard
+    ]
 
 
-def _save(graph: onnx.ModelProto, path: Path) -> Path:
-    path.write_bytes(graph.SerializeToString(deterministic=True))
-    return path
-
-
-def _plans(job: _Job, paths: Mapping[Role, Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def _plans(job: _Job, paths: Mapping[str, Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Build the plans of the FP16 and the INT8 graph; without any, say why in a note.
 
     Raises GateError if INT8 costs the fusion of an attention.
@@ -295,17 +274,19 @@ def _plans(job: _Job, paths: Mapping[Role, Path]) -> tuple[dict[str, dict[str, A
     if not settings.plan:
         return {}, []
     engines: dict[str, EngineReport] = {}
-    for stage in ("fp16", "int8"):
-        if stage not in paths:
+    shapes = _batch_profile(job.spec) if settings.dynamic_batch else {}
+    for plan in PLANS:
+        stage = STAGES[plan].parent
+        if stage is None or stage not in paths:
             continue
         _return_memory()
-        name = "plan" if stage == "fp16" else f"{stage} plan"
+        name = plan.replace("_", " ")
         on_step(name, None)
         try:
             engines[stage] = build_engine(
                 paths[stage],
-                job.folder / f"{stage}.plan",
-                BuildSettings(shapes=_batch_profile(job.spec) if settings.dynamic_batch else {}),
+                stage_path(job.folder, plan),
+                BuildSettings(shapes=shapes),
                 on_progress=partial(_on_phase, on_step, name),
             )
         except MissingDependency as error:  # no library, or one that needs a GPU: the graphs are worth having
@@ -324,14 +305,13 @@ def _on_phase(on_step: OnStep, name: str, phase: str, fraction: float) -> None:
     on_step(f"{name}: {phase}", fraction)
 
 
-def _parity(job: _Job, reference: Runner, paths: Mapping[Role, Path]) -> dict[str, Any]:
+def _parity(job: _Job, reference: Runner, paths: Mapping[str, Path]) -> dict[str, Any]:
     """Compare every graph with PyTorch. Raises GateError at the first that misses its gate."""
     stages = []
-    for stage, role in STAGES.items():
-        if role not in paths:
-            continue
+    for role, path in paths.items():
+        stage = STAGES[role].gate
         job.on_step(f"parity: {stage}", None)
-        with OnnxRuntimeRunner(paths[role], threads=job.settings.threads) as runner:
+        with OnnxRuntimeRunner(path, threads=job.settings.threads) as runner:
             report = compare(reference, Casting(runner), job.feeds, job.spec.task)
         gate = job.settings.gates.get(stage, GATES[stage])
         enforce(report, gate, stage)
@@ -339,10 +319,11 @@ def _parity(job: _Job, reference: Runner, paths: Mapping[Role, Path]) -> dict[st
     return {"task": job.spec.task, "images": len(job.feeds), "reference": "pytorch", "stages": stages}
 
 
-def _latency(job: _Job, reference: Runner, paths: Mapping[Role, Path]) -> dict[str, Any]:
+def _latency(job: _Job, reference: Runner, paths: Mapping[str, Path]) -> dict[str, Any]:
     """PyTorch and every graph on ONNX Runtime, in turn in one run."""
     job.on_step("latency", None)
-    feed, threads = job.feeds[0], _threads(job.settings)
+    # What was asked for, or every core this process may use; PyTorch and ONNX Runtime get the same.
+    feed, threads = job.feeds[0], job.settings.threads or len(os.sched_getaffinity(0))
     with ExitStack() as stack:
         sides: dict[str, Callable[[], object]] = {"pytorch": partial(reference, feed)}
         for role, path in paths.items():
@@ -350,34 +331,6 @@ def _latency(job: _Job, reference: Runner, paths: Mapping[Role, Path]) -> dict[s
             sides[role] = partial(Casting(runner), feed)
         report = latency_report(sides, min_s=1.0)
     return {"threads": threads, "device": platform.processor() or platform.machine(), **report}
-
-
-def _threads(settings: ExportSettings) -> int:
-    """What was asked for, or every core this process may use; PyTorch and ONNX Runtime get the same."""
-    return settings.threads or len(os.sched_getaffinity(0))
-
-
-def _entries(folder: Path, weights: Weights) -> tuple[FileEntry, ...]:
-    """Every file after its parent."""
-    entries: dict[str, FileEntry] = {}
-    parents: list[tuple[str, Role, str | None]] = [
-        ("fp32.onnx", "fp32", None),
-        ("simplified.onnx", "simplified", "fp32.onnx"),
-        ("cpu.onnx", "cpu", "simplified.onnx"),
-        ("fp16.onnx", "fp16", "simplified.onnx"),
-        ("fp16.plan", "plan", "fp16.onnx"),
-        ("fp16.plan.json", "plan_info", "fp16.plan"),
-        ("calibration.json", "calibration", "simplified.onnx"),
-        ("int8.onnx", "int8", "fp16.onnx"),
-        ("int8.plan", "int8_plan", "int8.onnx"),
-        ("int8.plan.json", "int8_plan_info", "int8.plan"),
-        ("sensitivity.svg", "sensitivity", "int8.onnx"),
-        ("golden.npz", "golden", None),
-    ]
-    for name, role, parent in parents:
-        if (folder / name).exists():
-            entries[name] = file_entry(folder, name, role, parent=entries[parent] if parent else weights)
-    return tuple(entries.values())
 
 
 def _tools() -> dict[str, str]:

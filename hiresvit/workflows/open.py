@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,14 +11,16 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hiresvit.bundle.folder import MANIFEST, Bundle, Role, read_bundle, read_golden
+from hiresvit.bundle.folder import Bundle, read_bundle
+from hiresvit.bundle.golden import read_golden
+from hiresvit.bundle.manifest import MANIFEST
+from hiresvit.bundle.stages import GRAPHS, PLANS, RUNNABLE, STAGES
 from hiresvit.device.plan import is_plan_file, read_sidecar
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.latency import Side, latency_report
 from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
-from hiresvit.export.contract import input_spec, output_specs, read_stamp
+from hiresvit.export.contract import describe_graph, input_spec, output_specs, read_stamp
 from hiresvit.export.deployed import Deployed
-from hiresvit.graph.attentions import count_attentions
 from hiresvit.models.create import create_model, enliven, find_model
 from hiresvit.models.zoo import MODELS
 from hiresvit.runtime.preflight import check_file
@@ -27,11 +28,6 @@ from hiresvit.runtime.runner import Casting, Runner, open_runner
 from hiresvit.runtime.tensorrt_runner import TensorRTRunner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ModelSpec
-
-GRAPHS: tuple[Role, ...] = ("fp32", "simplified", "cpu", "fp16", "int8")
-# What of a bundle can be run, and the stage whose gate it is held to.
-PLANS: dict[Role, str] = {"plan": "fp16", "int8_plan": "int8"}
-STAGES: dict[Role, str] = {**{role: str(role) for role in GRAPHS}, "fp32": "onnx", **PLANS}
 
 
 @dataclass(frozen=True)
@@ -102,13 +98,12 @@ def _open_bundle(folder: Path, graph: str | None, open_file: Callable[[Path], Ru
     bundle = read_bundle(folder)
     # The fastest on this machine's CPU; a bundle with a dynamic batch has none made for it.
     wanted = graph or next((role for role in ("cpu", "simplified") if role in _roles(bundle)), "fp32")
-    role = next((role for role in STAGES if role == wanted), None)
-    if role is None:
-        raise UsageError(f"--graph {graph}: one of {', '.join(STAGES)}")
-    opened = open_file(bundle.path(role))
+    if wanted not in RUNNABLE:
+        raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
+    opened = open_file(bundle.path(wanted))
     runner = Casting(opened)
-    _replay_golden(bundle, runner, role)
-    return Source(runner, bundle.manifest.spec, f"{folder.name}/{role}", _notes(opened))
+    _replay_golden(bundle, runner, wanted)
+    return Source(runner, bundle.manifest.spec, f"{folder.name}/{wanted}", _notes(opened))
 
 
 def _notes(runner: Runner) -> tuple[str, ...]:
@@ -116,10 +111,10 @@ def _notes(runner: Runner) -> tuple[str, ...]:
     return runner.warnings if isinstance(runner, TensorRTRunner) else ()
 
 
-def _replay_golden(bundle: Bundle, runner: Runner, role: Role) -> None:
+def _replay_golden(bundle: Bundle, runner: Runner, role: str) -> None:
     """Raise ArtefactError unless this machine gives what the exporting machine gave, within the export's gate."""
     inputs, outputs = read_golden(bundle.path("golden"))
-    stage = STAGES[role]
+    stage = STAGES[role].gate
     gates = {done["stage"]: Gate(**done["gate"]) for done in (bundle.manifest.parity or {}).get("stages", ())}
     try:
         report = compare_runs(outputs, runner(inputs), bundle.manifest.spec.task)
@@ -178,12 +173,10 @@ def inspect_source(text: str) -> dict[str, Any]:
     path = Path(text)
     if path.is_dir():
         bundle = read_bundle(path)
-        graphs = {role: graph_summary(bundle.path(role)) for role in _roles(bundle) if role in GRAPHS}
-        manifest = bundle.manifest.to_json()
+        manifest = bundle.manifest.to_json() | _graphs(bundle)
         return {
             "kind": "bundle",
             "path": str(path),
-            "graphs": graphs,
             "unlisted": list(bundle.unlisted),
             **manifest,
         }
@@ -228,19 +221,24 @@ def describe_model(name: str) -> dict[str, Any]:
     }
 
 
-def _roles(bundle: Bundle) -> Sequence[Role]:
+def _roles(bundle: Bundle) -> Sequence[str]:
     return [entry.role for entry in bundle.manifest.files]
 
 
+def _graphs(bundle: Bundle) -> dict[str, Any]:
+    """What a manifest lacks about its graphs because it is of schema 3, and a note where that needs onnx."""
+    roles = [role for role in _roles(bundle) if role in GRAPHS]
+    if bundle.manifest.graphs or not roles:
+        return {}
+    try:
+        return {"graphs": {role: graph_summary(bundle.path(role)) for role in roles}}
+    except ImportError:
+        note = "the graphs of a bundle of schema 3 are described only where onnx is installed"
+        return {"notes": [*bundle.manifest.notes, note]}
+
+
 def graph_summary(path: Path) -> dict[str, Any]:
-    """Opset, node counts by operator, attentions and weight bytes of an ONNX file."""
-    model = onnx.load(path)
-    stamped = read_stamp({prop.key: prop.value for prop in model.metadata_props})
-    return {
-        "stage": stamped[1] if stamped else None,
-        "opset": max((o.version for o in model.opset_import if o.domain == ""), default=None),
-        "nodes": len(model.graph.node),
-        "operators": dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        "attentions": count_attentions(model),
-        "bytes": path.stat().st_size,
-    }
+    """What `describe_graph` says of an ONNX file."""
+    import onnx
+
+    return describe_graph(onnx.load(path), path.stat().st_size)

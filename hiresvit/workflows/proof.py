@@ -19,9 +19,9 @@ from hiresvit.calibration.table import CalibrationTable
 from hiresvit.data.dataset import Dataset
 from hiresvit.errors import GateError, HiresvitError
 from hiresvit.progress import OnStep
-from hiresvit.spec import ModelSpec
+from hiresvit.spec import Feed, ModelSpec
 from hiresvit.workflows.split import Split
-from hiresvit.workflows.yardstick import AGREEMENT, METRICS, Feed, Yardstick, answered, references
+from hiresvit.workflows.yardstick import AGREEMENT, METRICS, Yardstick, answered, references
 
 # Per cent of mIoU: a network below it in FP32 has not learned the scenes' labels, and cannot lose them.
 KNOWN = 50.0

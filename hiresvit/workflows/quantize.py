@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from hiresvit.calibration.attention import find_attentions
 from hiresvit.calibration.calibrate import calibrate
-from hiresvit.calibration.collect import MEMORY_BYTES
+from hiresvit.calibration.collect import MEMORY_BYTES, RunOptions
 from hiresvit.calibration.observers import Method
 from hiresvit.calibration.qdq import calibration_tensors
 from hiresvit.calibration.sites import Policy, find_sites, find_skips
@@ -155,9 +155,7 @@ def _table(
         method=settings.method,
         data_digest=digest,
         preprocess=preprocess,
-        memory_bytes=settings.memory,
-        threads=settings.threads,
-        **running,
+        run=RunOptions(settings.memory, settings.threads, **running),
     )
 
 

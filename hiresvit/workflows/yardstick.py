@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from hiresvit.calibration.sensitivity import Judge, Judgement, by_running, running
@@ -17,12 +16,10 @@ from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs
 from hiresvit.runtime.predictor import ClassifyResult, Predictor
 from hiresvit.runtime.runner import Casting, Runner
-from hiresvit.spec import ModelSpec, Task
+from hiresvit.spec import Feed, ModelSpec, Task
 
 AGREEMENT = "agreement with FP32"
 METRICS: Mapping[Task, str] = {"segment": "mIoU", "classify": "top-1"}
-
-Feed = Mapping[str, NDArray[Any]]
 
 
 class Answered:

@@ -17,7 +17,7 @@ from onnx import ModelProto
 from tiny import tiny_simplified, tiny_spec
 
 from hiresvit.calibration.calibrate import calibrate
-from hiresvit.calibration.collect import Feeds
+from hiresvit.calibration.collect import RunOptions
 from hiresvit.calibration.observers import BINS, METHODS, Method, amax_of
 from hiresvit.calibration.table import (
     CalibrationTable,
@@ -33,7 +33,7 @@ from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.models.create import create_model, enliven, model_spec
 from hiresvit.models.fold import fold
-from hiresvit.spec import PreprocessSpec
+from hiresvit.spec import Feeds, PreprocessSpec
 
 # Exact on small multiples of 1/8, so that whole arrays in numpy are the same to the bit.
 GRAPH = """g (float[1,3,64,64] image) => (float[1,3,64,64] y, float[1,3,64,64] none) {
@@ -60,7 +60,8 @@ def pictures(count: int = 6) -> list[dict[str, Array]]:
 
 
 def calibrated(feeds: Feeds | None = None, method: Method = "entropy", **options: Any) -> CalibrationTable:
-    given = {"data_digest": "d" * 64, "preprocess": SPEC, "threads": 1, **options}
+    run = RunOptions(threads=1, state=options.pop("state", None))
+    given = {"data_digest": "d" * 64, "preprocess": SPEC, "run": run, **options}
     model, tensors = given.pop("model", None) or graph(), given.pop("tensors", TENSORS)
     return calibrate(model, tensors, pictures() if feeds is None else feeds, method=method, **given)
 
@@ -206,6 +207,7 @@ def test_a_network_is_calibrated_in_every_way() -> None:
 PROGRAM = """
 import json, sys, onnx
 from hiresvit.calibration.calibrate import calibrate
+from hiresvit.calibration.collect import RunOptions
 from hiresvit.data.scenes import sample_image
 from hiresvit.process import peak_rss_bytes
 from hiresvit.data.preprocess import preprocess
@@ -216,7 +218,7 @@ class Feeds:
         return count
     def __getitem__(self, index):
         return {"image": preprocess(sample_image(index, 512, 1024), PreprocessSpec(), (512, 1024))}
-options = {"data_digest": "d", "preprocess": PreprocessSpec(), "threads": 1}
+options = {"data_digest": "d", "preprocess": PreprocessSpec(), "run": RunOptions(threads=1)}
 calibrate(onnx.load(path), tensors, Feeds(), method="entropy", **options)
 print(peak_rss_bytes() // 2**20)
 """

@@ -18,10 +18,12 @@ from onnx import ModelProto, helper
 from tiny import tiny_simplified, tiny_spec
 
 from hiresvit.calibration import collect as collecting
-from hiresvit.calibration.collect import SMALLEST, Feeds, Statistics, collect
+from hiresvit.calibration import probes
+from hiresvit.calibration.collect import SMALLEST, RunOptions, Statistics, collect
 from hiresvit.calibration.observers import BINS, histogram
 from hiresvit.calibration.sites import static_shapes
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.spec import Feeds
 
 # Every value is a small multiple of 1/8, so that each kernel and each order of summing gives the same bits.
 GRAPH = """g (float[1,3,4,4] image) => (float[1,3,4,4] last, float[4,12] rows) {
@@ -71,11 +73,17 @@ def graph(opset: int = 20) -> ModelProto:
 
 
 def found(feeds: Feeds | None = None, **options: Any) -> dict[str, Statistics]:
-    given = {"histograms": True, "digest": "d", "threads": 1, **options}
-    tensors = given.pop("tensors", TENSORS)
-    return collect(
-        given.pop("model", None) or graph(), tensors, Pictures() if feeds is None else feeds, **given
-    )
+    given = {
+        "look": "histograms",
+        "digest": "d",
+        "threads": 1,
+        "tensors": TENSORS,
+        "model": graph(),
+        **options,
+    }
+    model, tensors, look, digest = (given.pop(name) for name in ("model", "tensors", "look", "digest"))
+    feeds = Pictures() if feeds is None else feeds
+    return collect(model, tensors, feeds, look=look, digest=digest, run=RunOptions(**given))
 
 
 def whole(tensor: str) -> Array:
@@ -129,7 +137,7 @@ def test_statistics_are_those_of_the_whole_arrays(opset: int) -> None:
 
 def test_without_histograms_there_is_one_pass() -> None:
     feeds = Pictures()
-    statistics = found(feeds, histograms=False)
+    statistics = found(feeds, look="ranges")
     assert feeds.reads == [0, 1, 2, 3]
     assert all(one.counts is None for one in statistics.values())
     assert {n: (s.lowest, s.highest) for n, s in statistics.items()} == {
@@ -140,13 +148,13 @@ def test_without_histograms_there_is_one_pass() -> None:
 def test_chunks_are_bounded_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     reference = found()
     chunks: list[list[str]] = []
-    cut = collecting._tensor_graph
+    cut = probes.tensor_graph
 
     def spy(model: ModelProto, names: list[str]) -> ModelProto:
         chunks.append(names)
         return cut(model, names)
 
-    monkeypatch.setattr(collecting, "_tensor_graph", spy)
+    monkeypatch.setattr(collecting, "tensor_graph", spy)
     sizes = {name: 4 * whole(name).size // IMAGES for name in TENSORS}  # 192 bytes, but 4 of point
     for memory_bytes in (1, 200, 400, 600):
         chunks.clear()
@@ -161,9 +169,9 @@ def test_chunks_are_bounded_and_change_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_chunk_runs_no_more_of_the_graph_than_it_needs() -> None:
-    assert [n.op_type for n in collecting._tensor_graph(graph(), ["relu"]).graph.node] == ["Mul", "Relu"]
-    assert not collecting._tensor_graph(graph(), ["image"]).graph.initializer
-    cut = collecting._range_graph(graph(), ["relu", "image"])
+    assert [n.op_type for n in probes.tensor_graph(graph(), ["relu"]).graph.node] == ["Mul", "Relu"]
+    assert not probes.tensor_graph(graph(), ["image"]).graph.initializer
+    cut = probes.range_graph(graph(), ["relu", "image"])
     names = [node.output[0].removeprefix("hiresvit/calibration/") for node in cut.graph.node]
     # Probes stand right behind what they look at: at the end, they would hold every tensor until then.
     assert names == [
@@ -252,7 +260,7 @@ def test_a_nan_that_a_maximum_loses_is_found() -> None:
         values = noise(7, 11)
         values.ravel()[place] = np.nan
         with pytest.raises(HiresvitError, match="'y' has NaN or Inf on image 0 of 1"):
-            found([{"x": values}], model=model, tensors=["y"], histograms=False)
+            found([{"x": values}], model=model, tensors=["y"], look="ranges")
 
 
 def test_the_tensor_named_is_the_first_that_breaks() -> None:
@@ -415,7 +423,7 @@ def other_weights() -> ModelProto:
         {"tensors": TENSORS[1:]},
         {"memory_bytes": MEMORY + 1},
         {"model": other_weights()},
-        {"histograms": False},
+        {"look": "ranges"},
         {"feeds": Pictures(3)},
     ],
     ids=lambda other: next(iter(other)),
@@ -470,7 +478,7 @@ CHAIN = 24  # tensors of 8 MiB each
 PROGRAM = """
 import sys, numpy as np
 from graphs import build
-from hiresvit.calibration.collect import collect
+from hiresvit.calibration.collect import RunOptions, collect
 from hiresvit.process import peak_rss_bytes
 steps = "\\n".join(f"t{{k + 1}} = {{'Neg' if k % 2 else 'Sigmoid'}}(t{{k}})" for k in range({chain}))
 model = build("g (float[1,4,512,1024] t0) => (float[1,4,512,1024] t{chain}) {{ " + steps + "}}")
@@ -481,14 +489,14 @@ class Feeds:
         return {{"t0": np.full((1, 4, 512, 1024), index + 1, np.float32)}}
 before = peak_rss_bytes()
 tensors = [f"t{{k}}" for k in range({chain} + 1)]
-collect(model, tensors, Feeds(), histograms={histograms}, digest="d", memory_bytes={memory} * 2**20, threads=1)
+collect(model, tensors, Feeds(), look={look!r}, run=RunOptions({memory} * 2**20, threads=1))
 print((peak_rss_bytes() - before) // 2**20)
 """
 
 
-def peak(images: int, memory: int, *, histograms: bool = True) -> int:
+def peak(images: int, memory: int, look: str = "histograms") -> int:
     """The MiB that a calibration takes beyond what was loaded before it."""
-    program = PROGRAM.format(chain=CHAIN, images=images, memory=memory, histograms=histograms)
+    program = PROGRAM.format(chain=CHAIN, images=images, memory=memory, look=look)
     command = [sys.executable, "-c", program]
     done = subprocess.run(
         command, env=environment(), capture_output=True, text=True, timeout=120, check=False
@@ -503,5 +511,5 @@ def test_memory_is_bounded_by_what_is_asked_for() -> None:
     # which takes 20 MiB with its first session. 70 leave some room for the allocator; the whole chain is 200.
     assert peak(1, 32) < 32 + 70
     assert peak(3, 32) < 32 + 70, "more images take more memory"
-    assert peak(1, 1, histograms=False) < 70, "the first pass holds on to tensors"
+    assert peak(1, 1, "ranges") < 70, "the first pass holds on to tensors"
     assert peak(1, 512) > 200, "else this test shows nothing"

@@ -21,6 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from tiny import tiny_simplified, tiny_spec
 
 from hiresvit.calibration.attention import find_attentions
+from hiresvit.calibration.collect import activation_ranges
 from hiresvit.calibration.qdq import (
     SMALLEST_SCALE,
     calibration_tensors,
@@ -33,7 +34,6 @@ from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
 from hiresvit.errors import ArtefactError, HiresvitError, IllegalGraphError, UsageError
 from hiresvit.evaluation.parity import compare_arrays
-from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.contract import INPUT
 from hiresvit.export.fp16 import to_fp16
 
@@ -53,7 +53,7 @@ def named(model: ModelProto) -> ModelProto:
 
 def ranges(model: ModelProto, *feeds: Mapping[str, Array]) -> dict[str, float]:
     """The largest magnitude of every tensor of an FP32 graph."""
-    return {found.name: found.max_abs for found in activation_ranges(model, feeds)}
+    return {name: found.amax for name, found in activation_ranges(model, feeds).items()}
 
 
 def inserted(

@@ -13,6 +13,7 @@ from onnx import ModelProto, helper, numpy_helper
 from tiny import tiny_simplified, tiny_spec
 
 from hiresvit.calibration.attention import find_attentions
+from hiresvit.calibration.collect import activation_ranges
 from hiresvit.calibration.qdq import Int8Report, quantize
 from hiresvit.calibration.sites import Policy, find_sites, find_skips
 from hiresvit.data.preprocess import preprocess
@@ -21,7 +22,6 @@ from hiresvit.device.plan import EngineReport
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import GateError
-from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.contract import INPUT
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.workflows.quantize import require_fused
@@ -40,7 +40,7 @@ def half() -> ModelProto:
 def quantized(policy: Policy) -> tuple[ModelProto, Int8Report]:
     simple = tiny_simplified(SPEC)
     image = preprocess(sample_images(1, SPEC.imgsz)[0], SPEC.preprocess, SPEC.imgsz)
-    amax = {found.name: found.max_abs for found in activation_ranges(simple, [{INPUT: image}])}
+    amax = {name: found.amax for name, found in activation_ranges(simple, [{INPUT: image}]).items()}
     sites = find_sites(simple, policy)
     skips, attentions = find_skips(simple, sites, policy), find_attentions(simple, policy)
     return quantize(half(), sites, amax, skips=skips, attentions=attentions)

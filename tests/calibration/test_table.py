@@ -126,9 +126,11 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
 
 def test_a_table_belongs_to_its_graph_data_and_preprocessing(tmp_path: Path) -> None:
     TABLE.save(tmp_path / "table.json")
-    for table in (TABLE, load_table(tmp_path / "table.json")):
-        require_match(table, graph=GRAPH, data=DATA, preprocess=PreprocessSpec())
-        require_match(table, graph=GRAPH, data=None, preprocess=PreprocessSpec())
+    read = load_table(tmp_path / "table.json")
+    for data in (DATA, None):  # None: whatever the data are
+        require_match(read, graph=GRAPH, data=data, preprocess=PreprocessSpec())
+        with pytest.raises(ArtefactError, match=f"graph {GRAPH[:12]} and not cccccccccccc;"):
+            require_match(read, graph="c" * 64, data=data, preprocess=PreprocessSpec())
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,9 @@ def test_the_bundle_has_both(exported: Exported) -> None:
     int8 = json.loads(result.out)["manifest"]["int8"]
     assert int8["quantize"]["macs_share"] > 0.8
     if installed("tensorrt_rtx"):
-        assert int8["engine"]["attentions_fused"] == bundle.manifest.engine["attentions_fused"] > 0
-        assert int8["engine"]["precision"]["int8"] == int8["quantize"]["sites_int8"]
+        engines = bundle.manifest.engines
+        assert engines["int8"]["attentions_fused"] == engines["fp16"]["attentions_fused"] > 0
+        assert engines["int8"]["precision"]["int8"] == int8["quantize"]["sites_int8"]
         assert int8["verdict"]
 
 

@@ -165,7 +165,7 @@ def test_a_simplification_that_was_rolled_back_says_why() -> None:
 
 
 def test_an_empty_manifest_gives_no_tables() -> None:
-    assert report.export_report({"parity": None, "latency": None, "engine": None, "notes": []}) == []
+    assert report.export_report({"parity": None, "latency": None, "engines": {}, "notes": []}) == []
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from graphs import build, content
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from hiresvit.calibration.collect import activation_ranges
 from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import compare_arrays
-from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Runner, open_runner
@@ -154,7 +154,7 @@ def test_qdq_is_computed_as_written(tmp_path: Path) -> None:
     for index, node in enumerate(simple.graph.node):
         node.name = f"layer{index}/Conv"
     feed = {"x": generator.normal(0, 1, (1, 32, 8, 8)).astype(np.float32)}
-    amax = {found.name: found.max_abs for found in activation_ranges(simple, [feed])}
+    amax = {name: found.amax for name, found in activation_ranges(simple, [feed]).items()}
     quantized, report = quantize(to_fp16(simple)[0], find_sites(simple), amax)
     assert report.sites_int8 >= 2
     answers = []

@@ -18,7 +18,8 @@ from graphs import distance, run
 from tiny import CLASSES, build_tiny, export_once, simplify_once, tiny_spec
 from torch import nn
 
-from hiresvit.bundle.folder import Bundle, read_bundle, read_golden
+from hiresvit.bundle.folder import Bundle, read_bundle
+from hiresvit.bundle.golden import read_golden
 from hiresvit.device import tensorrt_api
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.errors import GateError, HiresvitError, UsageError
@@ -31,7 +32,7 @@ from hiresvit.spec import ModelSpec, TensorSpec
 from hiresvit.version import __version__
 from hiresvit.workflows import export as pipeline
 from hiresvit.workflows.export import ExportSettings, export_bundle
-from hiresvit.workflows.open import open_source
+from hiresvit.workflows.open import graph_summary, open_source
 
 SPEC = tiny_spec()
 COMMAND = ["hiresvit", "export", "hrvit_b1"]
@@ -126,12 +127,20 @@ class TestWhole:
         assert set(latency["sides"]) == {"pytorch", "fp32", "simplified", "cpu", "fp16"}
         assert all(side["median_ms"] > 0 for side in latency["sides"].values())
         assert latency["threads"] == 1
-        assert (manifest.engine is not None) == installed("tensorrt_rtx")
+        assert list(manifest.engines) == (["fp16"] if installed("tensorrt_rtx") else [])
+
+    def test_it_describes_its_graphs(self, whole: tuple[Bundle, Steps]) -> None:
+        bundle, _ = whole
+        graphs = bundle.manifest.graphs
+        assert graphs == {
+            role: graph_summary(bundle.path(role)) for role in ("fp32", "simplified", "cpu", "fp16")
+        }
+        assert graphs["fp16"]["attentions"] == 10
 
     @needs_rtx
     def test_the_plan_is_the_fp16_graphs(self, whole: tuple[Bundle, Steps]) -> None:
         bundle, _ = whole
-        engine = bundle.manifest.engine
+        engine = bundle.manifest.engines["fp16"]
         [entry] = [entry for entry in bundle.manifest.files if entry.role == "plan"]
         assert engine["plan_sha256"] == entry.sha256
         assert engine["attentions_total"] == 10
@@ -325,7 +334,9 @@ class TestChoices:
         assert bundle.manifest.outputs[0].shape == ("batch", CLASSES, 64, 96)
         assert [s["stage"] for s in bundle.manifest.parity["stages"]] == ["onnx", "simplified", "fp16"]
         if installed("tensorrt_rtx"):
-            assert bundle.manifest.engine["profiles"] == {"image": [[n, 3, 64, 96] for n in (1, 1, 8)]}
+            assert bundle.manifest.engines["fp16"]["profiles"] == {
+                "image": [[n, 3, 64, 96] for n in (1, 1, 8)]
+            }
         source = open_source(str(bundle.folder), threads=1)
         with source.runner as runner:
             assert source.label == "bundle/simplified"
@@ -378,7 +389,7 @@ class TestChoices:
     ) -> None:
         monkeypatch.setattr(tensorrt_api, "installed", lambda backend: False)
         bundle = export(tmp_path / "bundle", settings)
-        assert bundle.manifest.engine is None
+        assert bundle.manifest.engines == {}
         assert bundle.manifest.notes[1:] == ((note,) if note else ())
         assert not (bundle.folder / "fp16.plan").exists()
 

@@ -15,6 +15,7 @@ from onnx import ModelProto
 from tiny import export_once, simplify_once
 
 from hiresvit.calibration.calibrate import calibrate
+from hiresvit.calibration.collect import RunOptions
 from hiresvit.calibration.fallback import check_drop
 from hiresvit.calibration.qdq import calibration_tensors, quantize
 from hiresvit.calibration.sites import Site, find_sites
@@ -64,7 +65,13 @@ def calibrated(preprocess: PreprocessSpec) -> CalibrationTable:
     feeds = Feeds(open_pictures("scenes", n.spec.imgsz, 6), replace(n.spec, preprocess=preprocess), "image")
     tensors = calibration_tensors(n.sites)
     return calibrate(
-        n.simple, tensors, feeds, method="mse", data_digest="six scenes", preprocess=preprocess, threads=1
+        n.simple,
+        tensors,
+        feeds,
+        method="mse",
+        data_digest="six scenes",
+        preprocess=preprocess,
+        run=RunOptions(threads=1),
     )
 
 

@@ -17,12 +17,15 @@ from graphs import Array, build, content, distance, noise
 from onnx import TensorProto, helper
 from tiny import CLASSES, build_tiny, export_once, simplify_once, tiny_spec
 
-from hiresvit.bundle.folder import Bundle, Manifest, file_entry, read_golden, write_golden, write_manifest
+from hiresvit.bundle.folder import Bundle
+from hiresvit.bundle.golden import read_golden, write_golden
+from hiresvit.bundle.manifest import Manifest, list_files, write_manifest
 from hiresvit.data.preprocess import preprocess
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate, compare
 from hiresvit.models.create import build_model
 from hiresvit.models.zoo import MODELS
+from hiresvit.spec import Feed
 from hiresvit.workflows import export as pipeline
 from hiresvit.workflows.export import ExportSettings, export_bundle
 from hiresvit.workflows.open import graph_summary, inspect_source, open_source
@@ -60,12 +63,7 @@ def folder(made: Bundle, tmp_path: Path) -> Path:
 
 def seal(folder: Path, manifest: Manifest, **changes: Any) -> None:
     """Write a manifest that is consistent with the files as they are now: what no accident does."""
-    done: dict[str | None, Any] = {None: manifest.weights}
-    for entry in manifest.files:
-        if (folder / entry.name).exists() and entry.parent in done:
-            done[entry.name] = file_entry(folder, entry.name, entry.role, parent=done[entry.parent])
-    files = tuple(entry for name, entry in done.items() if name is not None)
-    write_manifest(folder, replace(manifest, files=files, **changes))
+    write_manifest(folder, replace(manifest, files=list_files(folder, manifest.weights), **changes))
 
 
 class TestModels:
@@ -313,7 +311,7 @@ def test_damage_is_found(folder: Path, what: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-def golden_of(folder: Path) -> tuple[dict[str, Array], dict[str, Array]]:
+def golden_of(folder: Path) -> tuple[Feed, Feed]:
     return read_golden(folder / "golden.npz")
 
 

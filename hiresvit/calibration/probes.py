@@ -1,0 +1,60 @@
+"""Graphs that answer about the tensors of another: their extremes, or they themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from onnx import ModelProto, NodeProto, helper
+
+_PROBE = "hiresvit/calibration"  # names of what we add to a graph begin with it
+
+
+def range_graph(model: ModelProto, names: Sequence[str]) -> ModelProto:
+    """Its outputs are maximum, minimum and sum of each tensor, each taken right behind the node that makes it."""
+    probes = {name: [_reduction(op, name) for op in ("Max", "Min", "Sum")] for name in names}
+    nodes = [probe for value in model.graph.input for probe in probes.get(value.name, ())]
+    for node in model.graph.node:
+        nodes.append(node)
+        nodes += [probe for name in node.output for probe in probes.get(name, ())]
+    return _pruned(model, nodes, [probe.output[0] for name in names for probe in probes[name]])
+
+
+def _reduction(op: str, tensor: str) -> NodeProto:
+    # Over all axes without naming them, which is the same in every opset.
+    return helper.make_node(f"Reduce{op}", [tensor], [f"{_PROBE}/{op}/{tensor}"], keepdims=0)
+
+
+def tensor_graph(model: ModelProto, names: Sequence[str]) -> ModelProto:
+    """Its outputs are the tensors."""
+    inputs = {value.name for value in model.graph.input}
+    outputs = {name: f"{_PROBE}/{name}" if name in inputs else name for name in names}
+    copies = [helper.make_node("Identity", [a], [b]) for a, b in outputs.items() if a != b]
+    return _pruned(model, [*copies, *model.graph.node], list(outputs.values()))
+
+
+def _pruned(model: ModelProto, nodes: Sequence[NodeProto], outputs: Sequence[str]) -> ModelProto:
+    """A graph of those of ``nodes`` that ``outputs`` depend on, and of the weights these read."""
+    needed = set(outputs)
+    kept: list[NodeProto] = []
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(_reads(node))
+    cut = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    cut.graph.name = model.graph.name
+    cut.graph.node.extend(reversed(kept))
+    cut.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
+    cut.graph.input.extend(model.graph.input)
+    for name in outputs:
+        cut.graph.output.add(name=name)  # ONNX Runtime infers its type
+    return cut
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """The names that a node reads, also inside its subgraphs."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _reads(inner)
+            yield from (value.name for value in graph.output)

@@ -1,0 +1,79 @@
+"""`hiresvit inspect` of a bundle: what its manifest says of the graphs, and of schema 3, what the graphs say."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hiresvit.bundle.folder import read_bundle
+from hiresvit.bundle.manifest import write_manifest
+from hiresvit.bundle.stages import GRAPHS
+from hiresvit.report.results import inspect_report
+from hiresvit.workflows import open as opening
+from hiresvit.workflows.open import graph_summary, inspect_source, open_source
+
+
+@pytest.fixture
+def schema_4(schema_3: Path) -> Path:
+    """The same bundle as it would be exported now."""
+    bundle = read_bundle(schema_3)
+    graphs = {role: graph_summary(bundle.path(role)) for role in GRAPHS}
+    write_manifest(schema_3, replace(bundle.manifest, graphs=graphs))
+    return schema_3
+
+
+def said(found: dict[str, Any]) -> str:
+    console = Console(file=StringIO(), width=200)
+    for item in inspect_report(found):
+        console.print(item)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_a_bundle_that_describes_its_graphs_is_not_parsed(
+    schema_4: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = {role: graph_summary(schema_4 / f"{role}.onnx") for role in GRAPHS}
+    monkeypatch.setattr(opening, "graph_summary", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    found = inspect_source(str(schema_4))
+    assert found["graphs"] == parsed
+    assert {role: graph["stage"] for role, graph in parsed.items()} == {role: role for role in GRAPHS}
+    assert found["notes"] == read_bundle(schema_4).manifest.notes
+
+
+def test_schema_3_and_schema_4_look_the_same(schema_3: Path) -> None:
+    before = said(inspect_source(str(schema_3)))
+    bundle = read_bundle(schema_3)
+    graphs = {role: graph_summary(bundle.path(role)) for role in GRAPHS}
+    write_manifest(schema_3, replace(bundle.manifest, graphs=graphs))
+    assert said(inspect_source(str(schema_3))) == before
+    assert "plans, built and not run" in before
+    places = [
+        before.index(f"\n{name} ", before.index("graphs")) for name in ("fp32", "simplified", "cpu", "fp16")
+    ]
+    assert places == sorted(places), "in the order of an export, which JSON does not keep"
+    assert "4 Conv, 3 Relu, 2 Cast, 1 Resize" in before, "most first, which JSON does not keep either"
+
+
+def test_schema_3_without_onnx_says_what_is_left_out(schema_3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    found = inspect_source(str(schema_3))
+    assert found["graphs"] == {}
+    assert (
+        found["notes"][-1] == "the graphs of a bundle of schema 3 are described only where onnx is installed"
+    )
+    assert found["notes"][:-1] == list(read_bundle(schema_3).manifest.notes)
+    assert found["notes"][-1] in " ".join(said(found).split())
+
+
+@pytest.mark.parametrize("graph", [None, "fp16", "int8"])
+def test_schema_3_is_opened_and_its_pair_comes_out(schema_3: Path, graph: str | None) -> None:
+    with open_source(str(schema_3), graph=graph, threads=1).runner as runner:
+        assert runner.outputs[0].shape == (1, 2, 32, 32)
