@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
 from hiresvit.calibration.observers import BINS, histogram
-from hiresvit.calibration.sites import static_shapes
 from hiresvit.calibration.table import graph_digest
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.files import atomic_path, naming_target
+from hiresvit.graph.index import index_graph
 from hiresvit.process import trim_memory
 from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.onnxruntime_runner import open_session
@@ -291,12 +291,12 @@ def _not_finite(work: _Work, row: int, image: int, more: int = 0) -> HiresvitErr
 
 def _chunks(work: _Work, ranges: NDArray[np.float32]) -> list[list[int]]:
     """Rows of the tensors that are not dead, in order, each chunk within ``memory_bytes`` or one tensor."""
-    shapes = static_shapes(work.model)
+    index = index_graph(work.model, {})
     chunks: list[list[int]] = []
     left = 0.0
     for row in np.flatnonzero(np.abs(ranges).max(1) >= SMALLEST).tolist():
-        name = work.tensors[row]
-        size = 4 * math.prod(shapes[name]) if name in shapes else math.inf
+        shape = index.sizes(work.tensors[row])
+        size = math.inf if shape is None else 4 * math.prod(shape)
         if not chunks or size > left:
             chunks.append([])
             left = work.memory_bytes

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
+from hiresvit.check.view import Rule, Spot, View
 from hiresvit.export.fp16_typing import MAX_TERMS
-from hiresvit.graph.index import Rule, Spot, View, attributes
+from hiresvit.graph.index import attributes
 
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from hiresvit.check.targets import FLOATS, NVIDIA_OPS
-from hiresvit.graph.index import Rule, Spot, View, attributes, is_read_as_data, quantized_type, shown
+from hiresvit.check.view import Rule, Spot, View
+from hiresvit.graph.dtypes import shown
+from hiresvit.graph.index import attributes, is_read_as_data, quantized_type
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

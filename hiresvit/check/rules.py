@@ -21,19 +21,9 @@ from hiresvit.check.qdq_rules import QDQ_RULES
 from hiresvit.check.targets import ARRIVED, HOST_INPUTS, HOST_OPS, NVIDIA_OPS, Target
 from hiresvit.check.type_rules import TYPE_RULES
 from hiresvit.check.validity_rules import VALIDITY_RULES
-from hiresvit.graph.index import (
-    OWN_DOMAINS,
-    Level,
-    Rule,
-    Spot,
-    View,
-    attributes,
-    common_module,
-    look,
-    name_of,
-    printable,
-    schema_of,
-)
+from hiresvit.check.view import Level, Rule, Spot, View, common_module, look, name_of, printable
+from hiresvit.graph.index import attributes, schema_of
+from hiresvit.graph.operators import OWN_DOMAINS
 
 MAX_RANK = 8
 """Axes that a tensor may have in TensorRT."""

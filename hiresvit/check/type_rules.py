@@ -9,7 +9,10 @@ from onnx import NodeProto
 from onnx.defs import OpSchema
 
 from hiresvit.check.targets import DOUBTFUL, TYPES
-from hiresvit.graph.index import NUMBERS, OWN_DOMAINS, Rule, Spot, View, schema_of, shown
+from hiresvit.check.view import Rule, Spot, View
+from hiresvit.graph.dtypes import NUMBERS, shown
+from hiresvit.graph.index import schema_of
+from hiresvit.graph.operators import OWN_DOMAINS
 
 _VARIADIC = OpSchema.FormalParameterOption.Variadic
 _UINT8_READERS = frozenset({"Cast", "Equal", "Shape", "Size"})

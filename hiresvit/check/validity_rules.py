@@ -16,7 +16,9 @@ from typing import Any
 import onnx
 from onnx import NodeProto
 
-from hiresvit.graph.index import OWN_DOMAINS, Rule, Spot, View, attributes, names_read, schema_of
+from hiresvit.check.view import Rule, Spot, View
+from hiresvit.graph.index import attributes, names_read, schema_of
+from hiresvit.graph.operators import OWN_DOMAINS
 
 _BROADCAST = (
     "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Where Xor"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from hiresvit.bundle.folder import MANIFEST, Bundle, Role, read_bundle, read_golden
 from hiresvit.device.plan import is_plan_file, read_sidecar
@@ -20,6 +19,7 @@ from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
 from hiresvit.export.contract import input_spec, output_specs, read_stamp
 from hiresvit.export.deployed import Deployed
 from hiresvit.graph.attentions import count_attentions
+from hiresvit.graph.file import load_graph
 from hiresvit.models.create import create_model, enliven, find_model
 from hiresvit.models.zoo import MODELS
 from hiresvit.runtime.preflight import check_file
@@ -138,7 +138,7 @@ def _metadata(path: Path) -> dict[str, str]:
     if is_plan_file(path):
         sidecar = read_sidecar(path)
         return sidecar.metadata if sidecar else {}
-    return {prop.key: prop.value for prop in onnx.load(path, load_external_data=False).metadata_props}
+    return {prop.key: prop.value for prop in load_graph(path).metadata_props}
 
 
 def measure_sources(sources: Sequence[Source], min_s: float) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def _roles(bundle: Bundle) -> Sequence[Role]:
 
 def graph_summary(path: Path) -> dict[str, Any]:
     """Opset, node counts by operator, attentions and weight bytes of an ONNX file."""
-    model = onnx.load(path)
+    model = load_graph(path)
     stamped = read_stamp({prop.key: prop.value for prop in model.metadata_props})
     return {
         "stage": stamped[1] if stamped else None,

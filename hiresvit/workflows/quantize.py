@@ -29,6 +29,7 @@ from hiresvit.data.pictures import SCENES, Feeds, Pictures, find_pictures, open_
 from hiresvit.data.scenes import Dataset, Scenes
 from hiresvit.device.plan import EngineReport
 from hiresvit.errors import GateError, HiresvitError, UsageError
+from hiresvit.graph.index import GraphIndex, index_graph
 from hiresvit.progress import OnStep, silent
 from hiresvit.report.chart import bar_chart
 from hiresvit.spec import ModelSpec
@@ -96,16 +97,17 @@ def make_int8(
     """
     check_int8(settings, spec)
     policy = Policy(residual=settings.residual, int8_attention=settings.attention)
-    sites = find_sites(simple, policy)
+    index = index_graph(simple, {})
+    sites = find_sites(index, policy)
     if all(site.excluded for site in sites):
         raise UsageError(
             f"{spec.name}: the policy leaves all {len(sites)} layers in FP16, there is nothing to do"
         )
     calib, aside = _pictures(settings, spec, on_step)
     feeds = Feeds(calib, spec, simple.graph.input[0].name)
-    tensors = calibration_tensors(sites, find_skips(simple, sites, policy), find_attentions(simple, policy))
+    tensors = calibration_tensors(sites, find_skips(index, sites, policy), find_attentions(index, policy))
     table = _table(simple, tensors, feeds, settings, state=state, on_step=on_step)
-    maker = _Maker(simple, half, tuple(sites), policy, table)
+    maker = _Maker(index, half, tuple(sites), policy, table)
     report: dict[str, Any] = {"calibration": _calibration_json(table, calib, settings.images)}
     kept: tuple[str, ...] = ()
     if settings.max_drop is not None:
@@ -147,7 +149,7 @@ def check_sources(settings: Int8Settings, spec: ModelSpec) -> None:
 class _Maker:
     """Makes INT8 graphs of one network from one calibration."""
 
-    simple: ModelProto
+    simple: GraphIndex
     half: ModelProto
     sites: tuple[Site, ...]
     policy: Policy
@@ -289,7 +291,7 @@ def _fallback(maker: _Maker, proving: _Proving, on_step: OnStep) -> tuple[tuple[
     limit, threads = proving.settings.max_drop, proving.settings.threads
     assert limit is not None
     judge = proving.search().judge(threads)
-    baseline = judge(maker.simple)
+    baseline = judge(proving.simple)
     sensitivity = measure_sensitivity(maker.groups, maker.alone, judge, baseline, on_step)
     every = frozenset(group.module for group in maker.groups)
     proof = proving.proof()

@@ -17,7 +17,7 @@ import rtx_builds
 from corpus import CORPUS
 from corpus_graphs import Entry
 from every import firsts, small_size
-from graphs import build, content, copied
+from graphs import build, content, copied, indexed
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from tiny import tiny_simplified, tiny_spec
 from variants import chain
@@ -207,7 +207,7 @@ class TestFindings:
 def own_graphs() -> dict[str, bytes]:
     simple = tiny_simplified(tiny_spec())
     half = to_fp16(simple)[0]
-    sites = find_sites(simple)
+    sites = find_sites(indexed(simple))
     # The ranges do not matter here: any scale above 0 is legal.
     int8, _ = quantize(half, sites, {site.tensor: 4.0 for site in sites})
     return {"fp32": content(simple), "fp16": content(half), "int8": content(int8)}
@@ -229,7 +229,7 @@ class TestOurOwnGraphs:
     def test_no_false_alarm_in_any_family(self, name: str) -> None:
         for task in MODELS[name].imgsz:
             graphs = chain(name, task, small_size(name)).graphs
-            sites = find_sites(graphs["simplified"])
+            sites = find_sites(indexed(graphs["simplified"]))
             int8, _ = quantize(graphs["fp16"], sites, {site.tensor: 4.0 for site in sites})
             for model in (graphs["simplified"], graphs["fp16"], int8):
                 no_false_alarm(model)

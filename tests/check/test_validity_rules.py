@@ -15,7 +15,7 @@ from onnx import ModelProto, helper
 from hiresvit.check.rules import Finding, find_problems
 from hiresvit.check.targets import TARGETS
 from hiresvit.check.validity_rules import invalid
-from hiresvit.graph.index import look
+from hiresvit.check.view import look
 
 F16 = np.float16
 ROWS = "(float16[4,16] x) => (float16[4,16] y)"

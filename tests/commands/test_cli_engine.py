@@ -257,7 +257,7 @@ class TestCheck:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("missing", "cannot read .*relu.onnx: No such file"),
+        ("missing", r"relu\.onnx: no such file; give the path of an \.onnx graph"),
         ("text", "is not an ONNX graph: it does not decode as one"),
         ("cut", "is not an ONNX graph"),
         ("empty", "relu.onnx is empty; copy or export it again"),
@@ -317,7 +317,7 @@ def test_a_killed_builder_is_exit_code_5(tmp_path: Path, graph: Path) -> None:
     )
     before = (
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from hiresvit.export import engine\nengine._BUILDER = 'crashing'"
+        "from hiresvit.engine import build\nbuild._BUILDER = 'crashing'"
     )
     result = run_program(tmp_path, "build", graph, before=before)
     assert result.code == 5
