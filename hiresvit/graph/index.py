@@ -9,6 +9,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -203,8 +204,13 @@ def is_read_as_data(index: GraphIndex, name: str) -> bool:
 def schema_of(node: NodeProto, opset: int | None) -> onnx.defs.OpSchema | None:
     """What ONNX says about an operator of its own, in a version or its newest; None if it has none of that name."""
     newest = onnx.defs.onnx_opset_version()
+    return _schema(node.op_type, min(opset or newest, newest))
+
+
+@cache  # rules ask of every node
+def _schema(op: str, version: int) -> onnx.defs.OpSchema | None:
     try:
-        return onnx.defs.get_schema(node.op_type, min(opset or newest, newest), "")
+        return onnx.defs.get_schema(op, version, "")
     except onnx.defs.SchemaError:
         return None
 
@@ -321,20 +327,19 @@ def _inferred(
         node.name, node.domain = str(number), plain_domain(node.domain)
         for inner in _bodies(node):
             inner.name = ""  # a number there would be one of ours
-    for tensor in graph.initializer:
-        bare = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-        here = tensor.data_location != TensorProto.EXTERNAL and tensor.ByteSize() <= _SMALL
-        light.graph.initializer.append(tensor if here else bare)
-    light.graph.input.extend(graph.input)
-    weights = {tensor.name for tensor in graph.initializer}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    light.graph.input.extend(value for value in graph.input if value.name not in weights)
     for value in light.graph.input:
         sizes = (1,) if shapes is None else shapes.get(value.name, (1,))
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_value < 0:  # what some write for a dynamic axis, ONNX takes for a size
                 dim.ClearField("dim_value")
-            dynamic = shapes is not None and value.name not in weights and not dim.HasField("dim_value")
-            if dynamic and axis < len(sizes):
+            if shapes is not None and axis < len(sizes) and not dim.HasField("dim_value"):
                 dim.dim_value = sizes[axis]
+    for tensor in weights.values():
+        light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        if tensor.data_location != TensorProto.EXTERNAL and tensor.ByteSize() <= _SMALL:
+            light.graph.initializer.append(tensor)
     stated, complaint = _stated(graph, light.graph.input), ""
     for strict in (True, False):
         try:
