@@ -129,6 +129,8 @@ def test_a_table_belongs_to_its_graph_data_and_preprocessing(tmp_path: Path) -> 
     for table in (TABLE, load_table(tmp_path / "table.json")):
         require_match(table, graph=GRAPH, data=DATA, preprocess=PreprocessSpec())
         require_match(table, graph=GRAPH, data=None, preprocess=PreprocessSpec())
+        with pytest.raises(ArtefactError, match=r"graph .*, data "):
+            require_match(table, graph=DATA, data=GRAPH, preprocess=PreprocessSpec())
 
 
 @pytest.mark.parametrize(
