@@ -36,7 +36,6 @@ import onnx
 import onnxruntime
 from PIL import Image
 
-# Nothing up here imports torch: the sides import this file, too, and their memory is measured.
 from hiresvit.calibration.calibrate import calibrate
 from hiresvit.calibration.collect import RunOptions
 from hiresvit.calibration.observers import Method
@@ -48,6 +47,9 @@ from hiresvit.engine.build import build_engine
 from hiresvit.errors import BuildError, IllegalGraphError
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.export.fp16 import to_fp16
+
+# Nothing up here imports torch: the sides import this file, too, and their memory is measured.
+from hiresvit.graph.index import index_graph
 from hiresvit.process import peak_rss_bytes, run_child
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.spec import ModelSpec
@@ -155,7 +157,7 @@ def export(name: str, imgsz: Size | None, args: argparse.Namespace, folder: Path
         "graphs": {kind: str(path) for kind, path in paths.items()},
         "input": simple.graph.input[0].name,
         "attention": [node.name for node in products if constants.isdisjoint(node.input)],
-        "kept": [site.node for site in find_sites(simple) if site.excluded],
+        "kept": [site.node for site in find_sites(index_graph(simple, {})) if site.excluded],
     }
 
 
@@ -193,7 +195,7 @@ def work(request: Request) -> dict[str, Any]:
 
 def ours(request: Request, feeds: Feeds, passed: Passed, method: Method) -> None:
     simple = onnx.load(request["graphs"]["fp32"])
-    sites = find_sites(simple)
+    sites = find_sites(index_graph(simple, {}))
     tensors = calibration_tensors(sites)
     data: dict[str, Any] = {"data_digest": feeds.pictures.digest, "preprocess": feeds.spec.preprocess}
     table = calibrate(

@@ -25,6 +25,7 @@ from hiresvit.calibration.sites import Policy, find_sites, find_skips
 from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.errors import UsageError
 from hiresvit.evaluation.parity import compare_runs
+from hiresvit.graph.index import index_graph
 from hiresvit.models.create import enliven
 from hiresvit.workflows.yardstick import references
 
@@ -99,14 +100,15 @@ def measure(name: str, images: int) -> list[list[str]]:
 def points_of(simple: ModelProto, label: str) -> tuple[Any, Any, Any] | None:
     """Sites, skips and attentions of a policy; None if it cannot be had."""
     policy = POLICIES[label]
-    sites = find_sites(simple, policy)
+    index = index_graph(simple, {})
+    sites = find_sites(index, policy)
     if label == "linear layers only":
         sites = [
             replace(site, excluded="kept") if site.op == "Conv" and not site.excluded else site
             for site in sites
         ]
     try:
-        return sites, find_skips(simple, sites, policy), find_attentions(simple, policy)
+        return sites, find_skips(index, sites, policy), find_attentions(index, policy)
     except UsageError:
         return None
 

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of it."""
+"""Writing files so that a reader sees the old one or the new one, never half of it; and what is no graph's file."""
 
 from __future__ import annotations
 
@@ -86,3 +86,18 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def require_graph_file(path: Path) -> None:
+    """Raise HiresvitError, in the same words for every reader, unless there is a file with something in it."""
+    if not path.exists():
+        raise HiresvitError(f"{path}: no such file; give the path of an .onnx graph")
+    if not path.is_file():
+        raise HiresvitError(f"{path} is no file: write the graph to one, TensorRT opens it again")
+    if not path.stat().st_size:
+        raise HiresvitError(f"{path} is empty; copy or export it again")
+
+
+def no_graph(path: Path, reason: str = "it does not decode as one") -> HiresvitError:
+    """The error for a file that is no ONNX graph, or a damaged one."""
+    return HiresvitError(f"{path} is not an ONNX graph: {reason}")

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from hiresvit.check.rule import Finding, Rule
 from hiresvit.check.rules import problems_of
 from hiresvit.check.targets import RTX, TARGETS, Target
-from hiresvit.graph.index import View, look
+from hiresvit.check.view import View, look
 
 
 def view_of(model: ModelProto, target: Target = RTX, profiled: bool = False) -> View:

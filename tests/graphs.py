@@ -11,6 +11,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
+from hiresvit.graph.index import GraphIndex, index_graph
+
 Array = NDArray[Any]
 
 
@@ -20,6 +22,11 @@ def build(text: str, constants: Mapping[str, Any] | None = None, opset: int = 20
     for name, value in (constants or {}).items():
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     return model
+
+
+def indexed(model: ModelProto) -> GraphIndex:
+    """For a batch of 1 where the graph leaves it open."""
+    return index_graph(model, {})
 
 
 def copied(model: ModelProto) -> ModelProto:

@@ -63,6 +63,45 @@ def test_a_sibling_would_be_noticed() -> None:
     assert LEVEL["check"] == LEVEL["calibration"], "so calibration importing check fails the test above"
 
 
+READERS = frozenset({"load", "load_model", "load_from_string", "load_model_from_string"})
+
+
+def graphs_read(tree: ast.AST) -> Iterator[str]:
+    """Where a module has ONNX's own reader, as ``onnx.load``, whatever it calls ``onnx``."""
+    names = {"onnx"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.asname for alias in node.names if alias.name == "onnx" and alias.asname)
+        elif isinstance(node, ast.ImportFrom) and node.module == "onnx":
+            yield from (alias.name for alias in node.names if alias.name in READERS)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in READERS and isinstance(node.value, ast.Name):
+            yield from [node.attr] if node.value.id in names else []
+
+
+def test_only_one_file_reads_graphs() -> None:
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        if any(graphs_read(ast.parse(path.read_text(encoding="utf-8"))))
+    }
+    assert found == {"graph/file.py"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import onnx\nonnx.load('a')",
+        "def f():\n    import onnx as o\n    return o.load_from_string(b'')",
+        "from onnx import load_model",
+        "import onnx\nread = onnx.load_model",
+    ],
+)
+def test_a_second_reader_would_be_noticed(text: str) -> None:
+    assert len(list(graphs_read(ast.parse(text)))) == 1
+    assert list(graphs_read(ast.parse("import json, onnx\njson.load(open('a'))\nonnx.save(m, 'a')"))) == []
+
+
 def loaded_by(statement: str, *names: str) -> set[str]:
     """Which of the modules are loaded after a statement was run in a fresh process."""
     code = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{statement}\nprint(*sys.modules, sep='\\n')"

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from onnx import ModelProto
-
 from hiresvit.calibration.sites import Policy
-from hiresvit.engine.fusion import POINTS, why_not_fused
-from hiresvit.engine.fusion import Attention as Found
+from hiresvit.engine.fusion import why_not_fused
 from hiresvit.errors import UsageError
 from hiresvit.graph import attentions
+from hiresvit.graph.attentions import POINTS
+from hiresvit.graph.index import GraphIndex
 
 KEPT = "a part of its module is kept in FP16"
 OUTPUT = "its result is the graph's"
@@ -36,21 +35,20 @@ class Attention:
     illegal: str | None
 
 
-def find_attentions(simple: ModelProto, policy: Policy) -> list[Attention]:
+def find_attentions(simple: GraphIndex, policy: Policy) -> list[Attention]:
     """The attentions of a simplified FP32 graph, in order, if ``policy.int8_attention`` asks for them.
 
     Raises UsageError if it does and none of them can be INT8, and for shapes that are not static.
     """
     if not policy.int8_attention:
         return []
-    nodes = {node.name: node for node in simple.graph.node}
-    outputs = {value.name for value in simple.graph.output}
+    nodes = {node.name: node for node in simple.nodes}
     found = []
     for item in attentions.find_attentions(simple):
         if item.op == "Softmax":
             scores, mix = (nodes[name] for name in item.products)
             points = (*scores.input, *mix.input, mix.output[0])
-            reason = OUTPUT if mix.output[0] in outputs else _illegal(item, policy)
+            reason = OUTPUT if mix.output[0] in simple.outputs else _illegal(item, policy)
             found.append(Attention(item.module, scores.name, mix.name, points, reason))
     if all(attention.illegal not in (None, KEPT) for attention in found):
         reasons = "; ".join(sorted({str(attention.illegal) for attention in found})) or "there is none"
@@ -60,7 +58,7 @@ def find_attentions(simple: ModelProto, policy: Policy) -> list[Attention]:
     return found
 
 
-def _illegal(item: Found, policy: Policy) -> str | None:
+def _illegal(item: attentions.Attention, policy: Policy) -> str | None:
     """Why an attention cannot be INT8, or is not to be."""
     if item.width is None or item.value_width is None or item.queries is None or item.keys is None:
         raise UsageError(f"the sizes of {item.node!r} are not static: export the graph at one size (--imgsz)")

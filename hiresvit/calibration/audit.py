@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto
 
 from hiresvit.calibration.attention import Attention
 from hiresvit.calibration.qdq import LEVELS, OUTPUT, SMALLEST_SCALE, points_of
 from hiresvit.calibration.sites import Site, Skip
 from hiresvit.errors import GateError
+from hiresvit.graph.index import GraphIndex, index_graph
 
 ROUNDING = 2.0**-10
 """How far a scale may be above the exact one: a step of FP16's eleven bits."""
@@ -27,18 +29,19 @@ def check_scales(
 
     The arguments are those of `quantize`; the graph is read as it is, and nothing of how it was made.
     """
-    producers = {name: node for node in graph.graph.node for name in node.output}
-    nodes = {node.name: node for node in graph.graph.node}
-    scales = {t.name: t for t in graph.graph.initializer}
+    index = index_graph(graph, infer=False)
+    nodes = {node.name: node for node in index.nodes}
     count = 0
-    for (name, index), tensor in points_of(sites, skips, attentions):
-        made = producers.get(nodes[name].input[index]) if index != OUTPUT else _behind(graph, name)
-        if made is None or made.op_type != "DequantizeLinear" or made.input[0] not in producers:
+    for (name, place), tensor in points_of(sites, skips, attentions):
+        node = nodes[name]
+        made = _behind(index, node) if place == OUTPUT else index.producer.get(node.input[place])
+        if made is None or made.op_type != "DequantizeLinear" or made.input[0] not in index.producer:
             raise GateError(f"{name}: no Q/DQ pair on {tensor!r}, which the policy quantizes")
-        pair = (producers[made.input[0]], made)
+        pair = (index.producer[made.input[0]], made)
         exact = max(amax[tensor] / LEVELS, SMALLEST_SCALE)
-        for node in pair:
-            scale = float(numpy_helper.to_array(scales[node.input[1]]))
+        for quantizer in pair:
+            found = index.array(quantizer.input[1])
+            scale = math.nan if found is None else float(found)
             # Below FP16's normal numbers its steps are wider than eleven bits.
             if not exact * (1 - 1e-6) <= scale <= exact * (1 + ROUNDING) + SMALLEST_SCALE:
                 raise GateError(
@@ -49,9 +52,7 @@ def check_scales(
     return count
 
 
-def _behind(graph: ModelProto, name: str) -> NodeProto:
+def _behind(index: GraphIndex, node: NodeProto) -> NodeProto:
     """The DequantizeLinear behind a node's own pair."""
-    [source] = [node.output[0] for node in graph.graph.node if node.name == name]
-    [level] = [node for node in graph.graph.node if source in node.input]
-    made: list[NodeProto] = [node for node in graph.graph.node if level.output[0] in node.input]
-    return made[0]
+    [(level, _)] = index.reads(node.output[0])
+    return index.reads(level.output[0])[0][0]

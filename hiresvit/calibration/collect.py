@@ -25,11 +25,10 @@ from onnx import ModelProto, helper
 
 from hiresvit.calibration.observers import BINS, histogram
 from hiresvit.calibration.probes import range_graph, tensor_graph
-from hiresvit.calibration.sites import static_shapes
 from hiresvit.calibration.table import graph_digest
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.files import atomic_path, naming_target
-from hiresvit.graph.shapes import infer_tensors
+from hiresvit.graph.index import index_graph
 from hiresvit.process import trim_memory
 from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.onnxruntime_runner import open_session
@@ -154,8 +153,8 @@ def collect(
 
 def activation_ranges(graph: ModelProto, feeds: Feeds, run: RunOptions = DEFAULTS) -> dict[str, Statistics]:
     """What `collect` finds of every FP32 tensor of a graph, its inputs first, and what FP16 cannot hold of them."""
-    known = infer_tensors(graph)
-    names = [name for name in _made(graph) if name in known and known[name].dtype == "float32"]
+    index = index_graph(graph, {})
+    names = [name for name in _made(graph) if index.dtype(name) == "float32"]
     return collect(graph, names, feeds, look="fp16", run=run)
 
 
@@ -366,12 +365,12 @@ def _looked_at(work: _Work, ranges: NDArray[np.float32]) -> NDArray[np.bool_]:
 def _chunks(work: _Work, ranges: NDArray[np.float32]) -> list[list[int]]:
     """Rows of the tensors to look closer at, in order, each chunk within ``memory_bytes`` or one tensor."""
     rows = np.flatnonzero(_looked_at(work, ranges)).tolist()
-    shapes = static_shapes(work.model) if rows else {}
+    index = index_graph(work.model, {}, infer=bool(rows))
     chunks: list[list[int]] = []
     left = 0.0
     for row in rows:
-        name = work.tensors[row]
-        size = 4 * math.prod(shapes[name]) if name in shapes else math.inf
+        shape = index.sizes(work.tensors[row])
+        size = math.inf if shape is None else 4 * math.prod(shape)
         if not chunks or size > left:
             chunks.append([])
             left = work.run.memory_bytes

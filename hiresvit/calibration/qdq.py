@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hiresvit.calibration.attention import Attention
 from hiresvit.calibration.sites import Site, Skip
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.fp16 import inferred
 from hiresvit.export.fp16_typing import fresh
+from hiresvit.graph.index import GraphIndex, index_graph
 
 LEVELS = 127
 """The number that a tensor's range is stored as."""
@@ -123,24 +124,24 @@ def quantize(
     finite or too large for a scale; HiresvitError for weights that are not finite; IllegalGraphError for a graph
     that fails `onnx.checker` with full type check, before or after.
     """
-    _check_opset(half)
     result = inferred(half, "the graph to quantize")
+    index = index_graph(result, infer=False)
     wanted = dict(points_of(sites, skips, attentions))
     weighted = {site.node for site in sites if site.excluded is None}
-    _check_graph(result.graph, wanted, weighted)
+    _check_graph(index, wanted, weighted)
     _check_ranges(wanted, amax)
-    edit = _open(result.graph)
+    edit = _Edit(index, {node.name for node in index.nodes} | index.types.keys())
     nodes: list[NodeProto] = []
-    for node in result.graph.node:
-        for index in range(len(node.input)):
-            if (node.name, index) in wanted:
-                nodes += _input_pair(edit, node, index, amax[wanted[node.name, index]])
+    for node in index.nodes:
+        for place in range(len(node.input)):
+            if (node.name, place) in wanted:
+                nodes += _input_pair(edit, node, place, amax[wanted[node.name, place]])
         if node.name in weighted:
             nodes.append(_weight_dequantized(edit, node))
         nodes.append(node)
         if (node.name, OUTPUT) in wanted:
             nodes += _output_pair(edit, node, amax[wanted[node.name, OUTPUT]])
-    _rewrite(result.graph, nodes, edit)
+    _rewrite(edit, nodes)
     floored = [tensor for tensor in wanted.values() if amax[tensor] < LEVELS * SMALLEST_SCALE]
     report = _report(sites, edit, tuple(dict.fromkeys(floored)), skips, attentions)
     return inferred(result, "the quantized graph"), report
@@ -191,29 +192,23 @@ def points_of(
             yield from zip(places, attention.points, strict=True)
 
 
-def _check_opset(model: ModelProto) -> None:
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if opset < MIN_OPSET:
+def _check_graph(index: GraphIndex, wanted: Mapping[Point, str], weighted: Collection[str]) -> None:
+    """Raise UsageError where the graph is not the FP16 form of the one that the sites are from, or too old."""
+    if (index.opset or 0) < MIN_OPSET:
         raise UsageError(
-            f"the graph is opset {opset}; FP16 scales need {MIN_OPSET} or later: export with --opset 20"
+            f"the graph is opset {index.opset}; FP16 scales need {MIN_OPSET} or later: export with --opset 20"
         )
-
-
-def _check_graph(graph: GraphProto, wanted: Mapping[Point, str], weighted: Collection[str]) -> None:
-    """Raise UsageError where the graph is not the FP16 form of the one that the sites are from."""
-    nodes = {node.name: node for node in graph.node}
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = {value.name for value in graph.input}
-    for name, index in wanted:
-        if name not in nodes or len(nodes[name].input) <= index:
-            raise UsageError(f"no node {name!r} with input {index}: give the FP16 form of the sites' graph")
-        if name in weighted and nodes[name].input[1] not in constants:
+    nodes = {node.name: node for node in index.nodes}
+    for name, place in wanted:
+        if name not in nodes or len(nodes[name].input) <= place:
+            raise UsageError(f"no node {name!r} with input {place}: give the FP16 form of the sites' graph")
+        if name in weighted and nodes[name].input[1] not in index.constants:
             raise UsageError(
                 f"the weight of {name!r} is not constant: give the FP16 form of the sites' graph"
             )
-        if index != OUTPUT and nodes[name].input[index] in inputs:
+        if place != OUTPUT and nodes[name].input[place] in index.inputs:
             raise UsageError(
-                f"{name!r} reads the graph input {nodes[name].input[index]!r}, which must not be quantized:"
+                f"{name!r} reads the graph input {nodes[name].input[place]!r}, which must not be quantized:"
                 " leave policy.first out, or export with FP32 inputs"
             )
 
@@ -234,15 +229,14 @@ def _check_ranges(wanted: Mapping[Point, str], amax: Mapping[str, float]) -> Non
 
 @dataclass
 class _Edit:
-    """A graph's names, types and constants, and what is made of them.
+    """A graph, the names that are ``taken`` in it, and what is made of them.
 
     ``weights`` has the names of values and scales for each weight and axis, so that a weight that two layers
     share is stored once; ``sqnr_db`` goes by node.
     """
 
+    index: GraphIndex
     taken: set[str]
-    dtypes: dict[str, int]
-    constants: dict[str, TensorProto]
     zero: str = ""
     added: list[TensorProto] = field(default_factory=list)
     weights: dict[tuple[str, int], tuple[str, str, QuantizedWeight]] = field(default_factory=dict)
@@ -260,32 +254,25 @@ class _Edit:
         return self.added[-1].name
 
 
-def _open(graph: GraphProto) -> _Edit:
-    values = (*graph.input, *graph.value_info, *graph.output)
-    dtypes = {value.name: value.type.tensor_type.elem_type for value in values}
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    return _Edit({node.name for node in graph.node} | dtypes.keys() | constants.keys(), dtypes, constants)
-
-
-def _input_pair(edit: _Edit, node: NodeProto, index: int, amax: float) -> list[NodeProto]:
+def _input_pair(edit: _Edit, node: NodeProto, place: int, amax: float) -> list[NodeProto]:
     """A pair for one input of one node, which reads the result from now on."""
-    source, base = node.input[index], f"{node.name}/input_{index}"
-    node.input[index] = edit.name(f"{base}_dequantized")
-    return _pair(edit, base, source, node.input[index], amax)
+    source, base = node.input[place], f"{node.name}/input_{place}"
+    node.input[place] = edit.name(f"{base}_dequantized")
+    scales = scales_of(np.asarray(amax), np.dtype(edit.index.dtype(source)))
+    return _pair(edit, base, source, node.input[place], scales)
 
 
 def _output_pair(edit: _Edit, node: NodeProto, amax: float) -> list[NodeProto]:
     """A pair behind a node. The result keeps its name behind the pair, so that every reader gets that."""
     target, base = node.output[0], f"{node.name}/output"
     node.output[0] = edit.name(f"{base}_exact")
-    edit.dtypes[node.output[0]] = edit.dtypes[target]
-    return _pair(edit, base, node.output[0], target, amax)
+    scales = scales_of(np.asarray(amax), np.dtype(edit.index.dtype(target)))
+    return _pair(edit, base, node.output[0], target, scales)
 
 
-def _pair(edit: _Edit, base: str, source: str, target: str, amax: float) -> list[NodeProto]:
+def _pair(edit: _Edit, base: str, source: str, target: str, scales: Array) -> list[NodeProto]:
     """QuantizeLinear and DequantizeLinear from ``source`` to ``target``."""
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(edit.dtypes[source]))
-    scale = edit.constant(f"{base}_scale", scales_of(np.asarray(amax), dtype))
+    scale = edit.constant(f"{base}_scale", scales)
     levels = edit.name(f"{base}_int8")
     # Without a zero point QuantizeLinear would make uint8.
     edit.zero = edit.zero or edit.constant("int8_zero", np.zeros((), np.int8))
@@ -303,8 +290,8 @@ def _weight_dequantized(edit: _Edit, node: NodeProto) -> NodeProto:
     """Store the weight of a node in INT8 and make it read what a DequantizeLinear makes of that."""
     source, axis = node.input[1], _channel_axis(node)
     if (source, axis) not in edit.weights:
-        exact = numpy_helper.to_array(edit.constants[source])
-        if not np.isfinite(exact).all():
+        exact = edit.index.array(source)
+        if exact is None or not np.isfinite(exact).all():
             raise HiresvitError(
                 f"the weight {source!r} of {node.name!r} has NaN or Inf: repair the checkpoint"
             )
@@ -325,9 +312,9 @@ def _channel_axis(node: NodeProto) -> int:
     return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
 
 
-def _rewrite(graph: GraphProto, nodes: list[NodeProto], edit: _Edit) -> None:
+def _rewrite(edit: _Edit, nodes: Sequence[NodeProto]) -> None:
     """The new nodes and constants, without the FP16 weights that nothing reads any more."""
-    copies = list(nodes)
+    graph, copies = edit.index.graph, list(nodes)
     del graph.node[:]
     graph.node.extend(copies)
     read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}

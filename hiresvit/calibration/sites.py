@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from onnx import NodeProto
 
 from hiresvit.errors import UsageError
-from hiresvit.graph.shapes import infer_tensors, module_of, sizes_of
+from hiresvit.graph.index import GraphIndex, attributes, module_of
+from hiresvit.graph.operators import LINEARS, MOVES
 
-SITE_OPS = ("Conv", "Gemm", "MatMul")
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-_LAYOUT = frozenset(
-    {"Cast", "Concat", "Flatten", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose"}
-    | {"Unsqueeze"}
-)
+SITE_OPS = LINEARS | {"Conv"}
 # What may stand behind the classifier of a dense prediction: its logits are only enlarged and cropped.
-_BEHIND_CLASSIFIER = _LAYOUT | {"Resize", "Softmax"}
+_BEHIND_CLASSIFIER = MOVES | {"Resize", "Softmax"}
 
 
 @dataclass(frozen=True)
@@ -130,43 +124,41 @@ class Skip:
     tensor: str
 
 
-def find_sites(simple: ModelProto, policy: Policy = Policy()) -> list[Site]:
-    """Every Conv, Gemm and MatMul with a constant in a simplified FP32 graph, in order, for a batch of 1.
+def find_sites(simple: GraphIndex, policy: Policy = Policy()) -> list[Site]:
+    """Every Conv, Gemm and MatMul with a constant in a simplified FP32 graph, in order, for the sizes of its index.
 
     Raises UsageError for a name in ``policy.keep`` that is no module of a site, ``min_width`` below 1, and a
     graph whose nodes have no names of their own or whose shapes are not static.
     """
     if policy.min_width < 1:
         raise UsageError(f"min_width={policy.min_width}: give at least 1, which excludes nothing")
-    graph = simple.graph
-    _check_names(graph)
-    shapes = static_shapes(simple)
-    constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    pictures = _moved_inputs(graph, constants)
-    classifiers = _classifiers(graph, constants)
+    _check_names(simple)
+    pictures = _moved_inputs(simple)
+    classifiers = _classifiers(simple)
     sites = []
-    for node in graph.node:
-        operand = _constant_operand(node, constants)
+    for node in simple.nodes:
+        operand = _constant_operand(simple, node)
         if operand is None:
             continue
         tensor = node.input[1 - operand]
-        group, reduction, outputs = _sizes(node, operand, constants[node.input[operand]])
+        dims = static_shape(simple, node.input[operand])
+        group, reduction, outputs = _sizes(node, operand, dims)
         layer = Layer(
             module=module_of(node.name),
-            is_weight=operand == 1 and (node.op_type == "Conv" or len(constants[node.input[1]]) == 2),
+            is_weight=operand == 1 and (node.op_type == "Conv" or len(dims) == 2),
             reads_input=tensor in pictures,
             is_classifier=node.name in classifiers,
             group=group,
             width=min(reduction, outputs),
         )
         excluded = next((rule.name for rule in RULES if rule.holds(layer, policy)), None)
-        macs = reduction * math.prod(shape_of(node.output[0], shapes))
+        macs = reduction * math.prod(static_shape(simple, node.output[0]))
         sites.append(Site(node.name, layer.module, node.op_type, tensor, macs, excluded))
     _check_kept(policy, sites)
     return sites
 
 
-def find_skips(simple: ModelProto, sites: Collection[Site], policy: Policy) -> list[Skip]:
+def find_skips(simple: GraphIndex, sites: Collection[Site], policy: Policy) -> list[Skip]:
     """Where ``policy.residual`` puts pairs: beside a quantized Conv that goes into an Add of equal shapes.
 
     There the full TensorRT computes convolution and addition in one INT8 kernel. Where both inputs come from such
@@ -174,38 +166,29 @@ def find_skips(simple: ModelProto, sites: Collection[Site], policy: Policy) -> l
     """
     if not policy.residual:
         return []
-    graph = simple.graph
-    shapes = static_shapes(simple)
     convs = {site.node for site in sites if site.op == "Conv" and site.excluded is None}
-    made = {node.output[0]: at for at, node in enumerate(graph.node) if node.name in convs}
-    outside = {value.name for value in (*graph.initializer, *graph.input)}
+    made = {node.output[0]: at for at, node in enumerate(simple.nodes) if node.name in convs}
+    outside = simple.constants.keys() | simple.inputs.keys()
     skips = []
-    for node in graph.node:
+    for node in simple.nodes:
         if node.op_type != "Add" or made.keys().isdisjoint(node.input):
             continue
         index = min((0, 1), key=lambda k: made.get(node.input[k], -1))
         tensor = node.input[index]
-        if tensor not in outside and shapes.get(tensor) == shapes.get(node.input[1 - index]):
+        if tensor not in outside and simple.sizes(tensor) == simple.sizes(node.input[1 - index]):
             skips.append(Skip(node.name, index, tensor))
     return skips
 
 
-def static_shapes(model: ModelProto) -> Shapes:
-    """The shape of every value for a batch of 1; a value whose shape is not static is left out."""
-    tensors = infer_tensors(model)
-    sizes = {name: sizes_of(name, tensors) for name in tensors}
-    return {name: shape for name, shape in sizes.items() if shape is not None}
-
-
-def shape_of(tensor: str, shapes: Shapes) -> tuple[int, ...]:
+def static_shape(index: GraphIndex, tensor: str) -> tuple[int, ...]:
     """Its shape. Raises UsageError if that is not known before a run."""
-    if tensor not in shapes:
+    if (sizes := index.sizes(tensor)) is None:
         raise UsageError(f"the shape of {tensor!r} is not static: export the graph at one size (--imgsz)")
-    return shapes[tensor]
+    return sizes
 
 
-def _check_names(graph: GraphProto) -> None:
-    for name, count in Counter(node.name for node in graph.node).items():
+def _check_names(index: GraphIndex) -> None:
+    for name, count in Counter(node.name for node in index.nodes).items():
         if not name or count > 1:
             raise UsageError(
                 f"{count} nodes of the graph are named {name!r}: ranges and modules go by node, name each once"
@@ -218,51 +201,48 @@ def _check_kept(policy: Policy, sites: Collection[Site]) -> None:
             raise UsageError(f"keep={name!r} is no module with a convolution or linear layer in this graph")
 
 
-def _constant_operand(node: NodeProto, constants: Collection[str]) -> int | None:
+def _constant_operand(index: GraphIndex, node: NodeProto) -> int | None:
     """Which of the two operands is constant; None if both are, or none, or if it is no product."""
     if node.op_type not in SITE_OPS:
         return None
-    constant = [index for index in (0, 1) if node.input[index] in constants]
+    constant = [operand for operand in (0, 1) if node.input[operand] in index.constants]
     return constant[0] if len(constant) == 1 else None
 
 
 def _sizes(node: NodeProto, operand: int, dims: tuple[int, ...]) -> tuple[int, int, int]:
     """Groups, reduction length of one output, number of outputs (channels, not pixels)."""
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    given = attributes(node)
     if node.op_type == "Conv":
-        return attributes.get("group", 1), math.prod(dims[1:]), dims[0]
-    transposed = bool(attributes.get("transA" if operand == 0 else "transB", 0))
+        return given.get("group", 1), math.prod(dims[1:]), dims[0]
+    transposed = bool(given.get("transA" if operand == 0 else "transB", 0))
     rows, columns = (1, *dims)[-2:]
     if operand == 0:  # (outputs, reduction)
         rows, columns = columns, rows
     return (1, columns, rows) if transposed else (1, rows, columns)
 
 
-def _moved_inputs(graph: GraphProto, constants: Collection[str]) -> set[str]:
+def _moved_inputs(index: GraphIndex) -> set[str]:
     """The graph's inputs, and what is made of them by moving pixels only."""
-    moved = {value.name for value in graph.input} - set(constants)
-    for node in graph.node:
-        if node.op_type in _LAYOUT and not moved.isdisjoint(node.input):
+    moved = set(index.inputs)
+    for node in index.nodes:
+        if node.op_type in MOVES and not moved.isdisjoint(node.input):
             moved.update(node.output)
     return moved
 
 
-def _classifiers(graph: GraphProto, constants: Collection[str]) -> set[str]:
+def _classifiers(index: GraphIndex) -> set[str]:
     """Nodes with a constant whose result leaves the graph with nothing but layout changes in between.
 
     Feature maps leave a backbone through a norm or a residual Add, so that a graph of features has none.
     """
-    answers = {value.name for value in graph.output}
+    answers = set(index.outputs)
     found = set()
-    for node in reversed(graph.node):
+    for node in reversed(index.nodes):
         if answers.isdisjoint(node.output):
             continue
-        if _constant_operand(node, constants) is not None:
+        adds_bias = node.op_type == "Add" and not index.constants.keys().isdisjoint(node.input)
+        if _constant_operand(index, node) is not None:
             found.add(node.name)
-        elif node.op_type in _BEHIND_CLASSIFIER or (node.op_type == "Add" and _adds_bias(node, constants)):
+        elif node.op_type in _BEHIND_CLASSIFIER or adds_bias:
             answers.update(node.input)
     return found
-
-
-def _adds_bias(node: NodeProto, constants: Collection[str]) -> bool:
-    return any(name in constants for name in node.input)

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from hiresvit.calibration.observers import METHODS, Method
-from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.files import atomic_path
+from hiresvit.graph.file import require_weights
 from hiresvit.spec import PreprocessSpec
 
 SCHEMA_VERSION = 1
@@ -108,13 +109,12 @@ def graph_digest(model: ModelProto) -> str:
 
     Raises UsageError if the weights are outside the proto, where they would not count.
     """
+    require_weights(model)
     bare = ModelProto()
     bare.CopyFrom(model)
     for field in ("metadata_props", "producer_name", "producer_version", "model_version", "doc_string"):
         bare.ClearField(field)
     graph = bare.graph
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
-        raise UsageError("the weights are outside the proto: load them too, with onnx.load(path)")
     graph.ClearField("value_info")
     _undocumented([graph, *graph.node, *graph.initializer, *graph.input, *graph.output])
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()

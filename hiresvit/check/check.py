@@ -12,15 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto, NodeProto
-
 from hiresvit.check.rule import Finding
 from hiresvit.check.rules import problems_of
 from hiresvit.check.targets import RTX, Target
+from hiresvit.check.view import View, look
 from hiresvit.device.plan import EngineReport, read_sidecar
 from hiresvit.device.tensorrt_api import INSTALL_HINT, Backend, installed
 from hiresvit.engine.build import DEFAULTS, BuildSettings, build_engine
-from hiresvit.engine.fusion import Attention, why_not_fused
+from hiresvit.engine.fusion import Explained, explain_attentions, why_not_fused
 from hiresvit.engine.kernels import Kernel
 from hiresvit.engine.precision import Realised, check_requirement, parse_requirement, realise
 from hiresvit.engine.profiles import check_profiles
@@ -33,10 +32,9 @@ from hiresvit.errors import (
     MissingDependency,
     UsageError,
 )
-from hiresvit.graph.attentions import Explained, explain_attentions, find_attentions
+from hiresvit.graph.attentions import Attention, find_attentions
 from hiresvit.graph.file import load_graph, load_weights
-from hiresvit.graph.index import View, in_order, look
-from hiresvit.graph.shapes import Shapes
+from hiresvit.graph.index import GraphIndex, index_graph
 
 _RTX: Backend = "tensorrt_rtx"
 _DAMAGED = ("operands", "invalid")  # the rules that find what nothing else can be said of
@@ -143,16 +141,18 @@ def check_graph(
     if settings.shapes:
         check_profiles(graph, model, settings.shapes)
     load_weights(graph, model)
-    _sort_nodes(model)
     view = look(model, RTX, bool(settings.shapes))
-    report = CheckReport(str(graph), _ask_rules(model, view, targets, best_shapes(settings)))
+    # A dynamic graph has no sizes of its own, and to a plan's kernels a local function is one node.
+    same = not model.functions and all(view.sizes(name) is not None for name in view.inputs)
+    sized = view if same else index_graph(model, best_shapes(settings))
+    report = CheckReport(str(graph), _ask_rules(view, sized, targets))
     if skipped := _why_not_build(report, view, build):
         unseen = f"{require} can only be seen in a build, and there is none: {skipped}"
         if required is not None and report.failure is None and not installed(_RTX):
             raise MissingDependency(unseen)
         return replace(report, skipped=f"not built: {skipped}", missed=unseen if required else None)
     try:
-        compiled = _compile(graph, model, replace(settings, backend=_RTX), on_progress)
+        compiled = _compile(graph, sized, replace(settings, backend=_RTX), on_progress)
     except (IllegalGraphError, BuildError) as error:
         # The parser asks for no profile, so what it refuses no profile has done.
         ours = isinstance(error, IllegalGraphError)
@@ -167,19 +167,10 @@ def check_graph(
     return report
 
 
-def _sort_nodes(model: ModelProto) -> None:
-    """Put the nodes in the order in which they can be computed, as ONNX wants it, and a parser does not."""
-    ordered, _ = in_order(model.graph.node)
-    if any(one.output != other.output for one, other in zip(ordered, model.graph.node, strict=True)):
-        copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
-        del model.graph.node[:]
-        model.graph.node.extend(copies)
-
-
-def _ask_rules(model: ModelProto, view: View, targets: Sequence[Target], best: Shapes) -> tuple[Verdict, ...]:
+def _ask_rules(view: View, sized: GraphIndex, targets: Sequence[Target]) -> tuple[Verdict, ...]:
     found = {target: problems_of(replace(view, target=target)) for target in targets}
     damaged = any(finding.rule in _DAMAGED for findings in found.values() for finding in findings)
-    attentions = [] if damaged else find_attentions(model, best)
+    attentions = [] if damaged else find_attentions(sized)
     return tuple(
         Verdict(target, (*findings, *slow_attentions(attentions, target)))
         for target, findings in found.items()
@@ -200,7 +191,10 @@ def _why_not_build(report: CheckReport, view: View, wanted: bool) -> str | None:
 
 
 def _compile(
-    graph: Path, model: ModelProto, settings: BuildSettings, on_progress: Callable[[str, float], None] | None
+    graph: Path,
+    index: GraphIndex,
+    settings: BuildSettings,
+    on_progress: Callable[[str, float], None] | None,
 ) -> Compiled:
     with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
         plan = Path(folder, "checked.plan")
@@ -208,9 +202,8 @@ def _compile(
         sidecar = read_sidecar(plan)
     assert sidecar is not None
     kernels = [Kernel.from_json(layer) for layer in sidecar.layers]
-    best = best_shapes(settings)
-    attentions = tuple(explain_attentions(model, kernels, best))
-    return Compiled(**vars(realise(model, kernels, best)), engine=report, attentions=attentions)
+    attentions = tuple(explain_attentions(find_attentions(index), kernels))
+    return Compiled(**vars(realise(index, kernels)), engine=report, attentions=attentions)
 
 
 def best_shapes(settings: BuildSettings) -> dict[str, tuple[int, ...]]:

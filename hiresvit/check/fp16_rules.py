@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
 from hiresvit.check.rule import Spot, rule
+from hiresvit.check.view import View
 from hiresvit.export.fp16_typing import MAX_TERMS
-from hiresvit.graph.index import View, attributes
+from hiresvit.graph.index import attributes
 
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)

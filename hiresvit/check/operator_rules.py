@@ -9,7 +9,9 @@ import onnx
 from onnx import NodeProto
 
 from hiresvit.check.rule import Spot, rule
-from hiresvit.graph.index import OWN_DOMAINS, View, attributes
+from hiresvit.check.view import View
+from hiresvit.graph.index import attributes
+from hiresvit.graph.operators import OWN_DOMAINS
 
 # Names that the parser knows beside ONNX's: experimental operators of old.
 _OLD_OPS = frozenset({"ImageScaler", "ParametricSoftplus", "ScaledTanh"})

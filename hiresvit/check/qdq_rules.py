@@ -14,7 +14,9 @@ from onnx import NodeProto
 
 from hiresvit.check.rule import Level, Spot, rule
 from hiresvit.check.targets import Target
-from hiresvit.graph.index import View, attributes, is_read_as_data, quantized_type, shown
+from hiresvit.check.view import View
+from hiresvit.graph.dtypes import shown
+from hiresvit.graph.index import attributes, is_read_as_data, quantized_type
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

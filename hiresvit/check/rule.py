@@ -9,7 +9,7 @@ from typing import Any, Literal
 from onnx import NodeProto
 
 from hiresvit.check.targets import Target
-from hiresvit.graph.index import View, printable
+from hiresvit.check.view import View, printable
 
 Level = Literal["illegal", "hazard", "advice"]
 LevelOf = Callable[[Target], Level | None]

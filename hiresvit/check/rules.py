@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from hiresvit.check import fp16_rules, operator_rules, qdq_rules, type_rules, validity_rules
 from hiresvit.check.rule import Finding, Rule
 from hiresvit.check.validity_rules import operands
-from hiresvit.graph.index import View, common_module, name_of
+from hiresvit.check.view import View, common_module, name_of
 
 _NAMED = 5  # nodes that a finding names
 

@@ -22,7 +22,7 @@ from hiresvit.check.nvidia_parser import (
     names,
 )
 from hiresvit.errors import UsageError
-from hiresvit.graph.index import NUMBERS
+from hiresvit.graph.dtypes import NUMBERS
 
 
 @dataclass(frozen=True)

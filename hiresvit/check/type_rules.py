@@ -9,7 +9,10 @@ from onnx import NodeProto
 from onnx.defs import OpSchema
 
 from hiresvit.check.rule import Spot, rule
-from hiresvit.graph.index import OWN_DOMAINS, View, schema_of, shown
+from hiresvit.check.view import View
+from hiresvit.graph.dtypes import shown
+from hiresvit.graph.index import schema_of
+from hiresvit.graph.operators import OWN_DOMAINS
 
 _VARIADIC = OpSchema.FormalParameterOption.Variadic
 _UINT8_READERS = frozenset({"Cast", "Equal", "Shape", "Size"})

@@ -17,7 +17,9 @@ import onnx
 from onnx import NodeProto
 
 from hiresvit.check.rule import Spot, rule
-from hiresvit.graph.index import OWN_DOMAINS, View, attributes, names_read, schema_of
+from hiresvit.check.view import View
+from hiresvit.graph.index import attributes, names_read, schema_of
+from hiresvit.graph.operators import OWN_DOMAINS
 
 _BROADCAST = (
     "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Where Xor"

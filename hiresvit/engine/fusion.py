@@ -7,54 +7,45 @@ TensorRT 10 promises stands apart: its guide is narrower, and was not run here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-POINTS = ("queries", "keys", "softmax", "values", "output")
-"""What INT8 quantizes: both operands of the scores, both of the mix (the softmax's result first), and its result."""
-
-SCALE_OR_MASK = frozenset({"Add", "Div", "Mul", "Sub", "Where"})
-HARMLESS = (
-    SCALE_OR_MASK
-    | {"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Clip", "Cos", "Cosh", "Exp"}
-    | {"Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max", "Min", "Mod", "Neg"}
-    | {"PRelu", "Reciprocal", "Round", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Tan"}
-    | {"ThresholdedRelu"}
-)
-"""Operators on each score alone that an attention is fused with (run: each, before and behind the softmax)."""
-BARRIERS = frozenset({"Elu", "Erf", "Mish", "Pow", "Relu", "Sigmoid", "Tanh", "Transpose"})
-"""Those that it is not: they go into the product before them, or move the scores (run: each)."""
+from hiresvit.engine.kernels import Kernel
+from hiresvit.graph.attentions import POINTS, Attention
+from hiresvit.graph.operators import BARRIERS, SCALE_OR_MASK
 
 _INT8_WIDTHS = (16, 32, 64)
 _LONGEST_INT8 = 512
 
 
 @dataclass(frozen=True)
-class Attention:
-    """An attention of a graph.
+class Explained:
+    """An attention in a plan: ``reason`` says why it was not fused."""
 
-    ``node`` is its ``op``: Softmax, Sigmoid in its place, or ONNX's Attention; ``module`` the PyTorch module,
-    ``products`` the nodes of q k^T, the scores, and of their mix with v. ``dtypes`` are what the graph asks for these
-    to be computed in: ``int8`` where both operands have Q/DQ. ``batch`` is heads x windows x pictures, None if the
-    batch is dynamic; ``width`` that of a head's queries and keys. Sizes that are not static are None. ``points`` are
-    those of `POINTS` with Q/DQ to INT8, ``between`` the operators between the products beside the softmax, in order,
-    and ``flaws`` says in words what about its form is not recognised.
+    attention: Attention
+    fused: bool
+    reason: str | None
+
+
+def explain_attentions(attentions: Sequence[Attention], kernels: Sequence[Kernel]) -> list[Explained]:
+    """Which attentions of a graph are one kernel of its plan, and why not the others.
+
+    A fused kernel names its ONNX nodes. Those that name none are taken to be attentions that nothing is known
+    against, in order.
     """
-
-    node: str
-    module: str
-    op: str
-    products: tuple[str, ...]
-    dtypes: tuple[str, str]
-    batch: int | None
-    width: int | None
-    value_width: int | None
-    queries: int | None
-    keys: int | None
-    points: tuple[str, ...] = ()
-    masked: bool = False
-    between: tuple[str, ...] = ()
-    flaws: tuple[str, ...] = ()
+    fused = [kernel for kernel in kernels if kernel.kind == "attention"]
+    named = {node for kernel in fused for node in kernel.nodes}
+    nameless = sum(not kernel.nodes for kernel in fused)
+    explained = []
+    for attention in attentions:
+        reason = why_not_fused(attention)
+        is_fused = not named.isdisjoint((attention.node, *attention.products))
+        if not is_fused and nameless and reason is None:
+            is_fused, nameless = True, nameless - 1
+        if not is_fused and reason is None:
+            reason = "no known reason: TensorRT may decide against it"
+        explained.append(Explained(attention, is_fused, None if is_fused else reason))
+    return explained
 
 
 def why_not_fused(attention: Attention, *, documented: bool = False) -> str | None:

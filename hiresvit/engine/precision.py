@@ -12,29 +12,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import ModelProto
-
 from hiresvit.engine.kernels import Kernel
 from hiresvit.errors import GateError, UsageError
-from hiresvit.graph.products import PRODUCTS, Products, find_products
-from hiresvit.graph.shapes import Shapes, module_of, name_of
+from hiresvit.graph.index import GraphIndex, module_of, parser_name
+from hiresvit.graph.operators import ISLANDS, MOVES, PRODUCTS, QUANTIZERS
+from hiresvit.graph.products import Products, find_products
 
 _BITS = {"int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
-# FP32 by design: an FP16 graph has casts around them, which their kernels take in (see `fp16.ISLAND_OPS`).
-_ISLANDS = {"LayerNormalization", "Softmax"}
-# What moves or converts data goes along with whatever it is fused to.
-_MOVES = {
-    "Cast",
-    "Concat",
-    "DequantizeLinear",
-    "Expand",
-    "Flatten",
-    "Identity",
-    "Pad",
-    "QuantizeLinear",
-    "Reshape",
-}
-_MOVES |= {"Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+# FP32 by design, and what moves or converts data goes along with whatever it is fused to.
+_IDLE = ISLANDS | MOVES | QUANTIZERS | {"Expand"}
 _REQUIREMENT = re.compile(rf"({'|'.join(_BITS)}):(\d+(?:\.\d+)?)%")
 _PRODUCT_KINDS = ("attention", "conv", "gemm")
 _NAMED = 5  # modules in a message
@@ -64,9 +50,9 @@ class Realised:
     uncounted: tuple[str, ...]
 
 
-def realise(model: ModelProto, kernels: Sequence[Kernel], shapes: Shapes | None = None) -> Realised:
-    """Find each product of a graph in the kernels of its plan; ``shapes`` are those of dynamic inputs to count for."""
-    products, makers = find_products(model, shapes), _makers(kernels)
+def realise(index: GraphIndex, kernels: Sequence[Kernel]) -> Realised:
+    """Find each product of a graph in the kernels of its plan."""
+    products, makers = find_products(index), _makers(kernels)
     computed = {name: _computed_in(name, products, makers) for name in products.macs}
     macs: dict[str, int] = defaultdict(int)
     for name, number in products.macs.items():
@@ -74,18 +60,18 @@ def realise(model: ModelProto, kernels: Sequence[Kernel], shapes: Shapes | None 
     wide = {name: products.macs[name] for name, word in computed.items() if word == "fp32"}
     return Realised(
         macs=dict(sorted(macs.items(), key=lambda item: -item[1])),
-        leftovers=_leftovers(model, kernels, wide),
+        leftovers=_leftovers(index, kernels, wide),
         unmatched=tuple(name for name in products.macs if name not in makers),
         uncounted=products.uncounted,
     )
 
 
-def _leftovers(model: ModelProto, kernels: Sequence[Kernel], wide: Mapping[str, int]) -> tuple[Leftover, ...]:
+def _leftovers(index: GraphIndex, kernels: Sequence[Kernel], wide: Mapping[str, int]) -> tuple[Leftover, ...]:
     """What is computed in FP32 by PyTorch module: ``wide``, and pointwise kernels with FP32 all around.
 
     LayerNorm and softmax alone do not count: they are FP32 by design, in kernels that read and write FP16.
     """
-    nodes = {name_of(node): node for node in model.graph.node}
+    nodes = {parser_name(node): node for node in index.nodes}
     ops: dict[str, set[str]] = defaultdict(set)
     macs: dict[str, int] = defaultdict(int)
     count: dict[str, int] = defaultdict(int)
@@ -94,11 +80,11 @@ def _leftovers(model: ModelProto, kernels: Sequence[Kernel], wide: Mapping[str, 
         ops[module_of(name)].add(nodes[name].op_type)
     for kernel in filter(_is_wide, kernels):
         named = [nodes[name] for name in kernel.nodes if name in nodes]
-        working = [node for node in named if node.op_type not in _ISLANDS.union(_MOVES, PRODUCTS)]
-        for module in {module_of(name_of(node)) for node in working}:
+        working = [node for node in named if node.op_type not in _IDLE | PRODUCTS]
+        for module in {module_of(parser_name(node)) for node in working}:
             count[module] += 1
         for node in working:
-            ops[module_of(name_of(node))].add(node.op_type)
+            ops[module_of(parser_name(node))].add(node.op_type)
     left = [Leftover(module, tuple(sorted(ops[module])), macs[module], count[module]) for module in ops]
     return tuple(sorted(left, key=lambda item: (-item.macs, -item.kernels, item.module)))
 

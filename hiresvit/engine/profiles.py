@@ -10,6 +10,7 @@ from onnx import ModelProto
 
 from hiresvit.device.plan import Profile
 from hiresvit.errors import UsageError
+from hiresvit.graph.index import dims_of
 
 _SHAPE = re.compile(r"\d{1,9}(x\d{1,9})*", re.ASCII)
 _EXAMPLE = "image=1x3x512x512:4x3x512x512:8x3x512x512"
@@ -37,14 +38,7 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, Profile]:
 def input_shapes(model: ModelProto) -> dict[str, tuple[int | None, ...]]:
     """The shape of each input that is no weight; None stands for a dynamic axis, which some write as -1."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    return {
-        value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
-            for dim in value.type.tensor_type.shape.dim
-        )
-        for value in model.graph.input
-        if value.name not in weights
-    }
+    return {value.name: dims_of(value) for value in model.graph.input if value.name not in weights}
 
 
 def check_profiles(graph: Path, model: ModelProto, profiles: Mapping[str, Profile]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import onnx
 import onnxsim
+
+from hiresvit.graph.file import load_graph
 
 
 def main(source: str, target: str) -> None:
     """Simplify the graph in ``source`` and write it to ``target``."""
     # Our own comparison follows in the parent, on the same inputs for every stage; onnxsim's would be a second.
-    model, _ = onnxsim.simplify(onnx.load(source), check_n=0)
+    model, _ = onnxsim.simplify(load_graph(Path(source), weights=True), check_n=0)
     onnx.save(model, target)
 
 

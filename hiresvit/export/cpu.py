@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from hiresvit.export.rewrites import share_constants
-
-Constants = dict[str, NDArray[Any]]
+from hiresvit.graph.index import GraphIndex, index_graph
 
 
 def for_cpu(model: ModelProto) -> ModelProto:
@@ -25,71 +24,61 @@ def for_cpu(model: ModelProto) -> ModelProto:
     """
     out = ModelProto()
     out.CopyFrom(model)
-    shapes = _shapes(out)
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in out.graph.initializer}
+    index = index_graph(out)
+    added: dict[str, NDArray[Any]] = {}
+
+    def constant(name: str, value: NDArray[Any]) -> str:
+        added[name] = value
+        return name
+
     nodes: list[NodeProto] = []
     for node in out.graph.node:
-        if _normalises_rows(node, constants) and len(rows := shapes.get(node.input[0], [])) == 2:
-            nodes += _instance_norm(out.graph, node, rows, constants)
+        rows = index.sizes(node.input[0]) if _normalises_rows(index, node) else None
+        if rows is not None and len(rows) == 2:
+            nodes += _instance_norm(index, node, rows, constant)
         else:
             nodes.append(node)
     del out.graph.node[:]
     out.graph.node.extend(nodes)
     del out.graph.value_info[:]
+    out.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in added.items())
     share_constants(out.graph)  # drops the affines of ones and zeros
     return out
 
 
-def _normalises_rows(node: NodeProto, constants: Constants) -> bool:
+def _normalises_rows(index: GraphIndex, node: NodeProto) -> bool:
     """Whether it is a LayerNormalization of the last axis, in float32, with a constant affine and one result."""
     return (
         node.op_type == "LayerNormalization"
         and len(node.output) == 1
         and all(attribute.i in (-1, 1) for attribute in node.attribute if attribute.name == "axis")
-        and all(name in constants for name in node.input[1:] if name)
-        and constants[node.input[1]].dtype == np.float32
+        and all(name in index.constants and name not in index.producer for name in node.input[1:] if name)
+        and index.type_of(node, 1) == "float"
     )
 
 
-def _shapes(model: ModelProto) -> dict[str, list[int]]:
-    """Static shapes of all values; a value with a symbolic axis is left out."""
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {}
-    for value in (*inferred.value_info, *inferred.input, *inferred.output):
-        dims = value.type.tensor_type.shape.dim
-        if all(dim.HasField("dim_value") for dim in dims):
-            shapes[value.name] = [dim.dim_value for dim in dims]
-    return shapes
-
-
 def _instance_norm(
-    graph: GraphProto, node: NodeProto, rows: list[int], constants: Constants
+    index: GraphIndex, node: NodeProto, rows: tuple[int, ...], constant: Callable[[str, NDArray[Any]], str]
 ) -> list[NodeProto]:
+    """The nodes in place of a norm, with the name of each constant that they need from ``constant``."""
     count, channels = rows
-    scale, bias = constants[node.input[1]], constants.get(node.input[2] if len(node.input) > 2 else "")
+    scale, bias = index.array(node.input[1]), index.array(node.input[2] if len(node.input) > 2 else "")
     source, target = node.input[0], node.output[0]
     name = node.name or target  # two nodes of one name are an error in ONNX Runtime
     epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
-    ones = _constant(graph, constants, f"cpu/ones_{count}", np.ones(count, np.float32))
-    zeros = _constant(graph, constants, f"cpu/zeros_{count}", np.zeros(count, np.float32))
-    wide = _constant(graph, constants, f"cpu/sample_{count}x{channels}", np.array([1, *rows], np.int64))
-    flat = _constant(graph, constants, f"cpu/rows_{count}x{channels}", np.array(rows, np.int64))
+    ones = constant(f"cpu/ones_{count}", np.ones(count, np.float32))
+    zeros = constant(f"cpu/zeros_{count}", np.zeros(count, np.float32))
+    wide = constant(f"cpu/sample_{count}x{channels}", np.array([1, *rows], np.int64))
+    flat = constant(f"cpu/rows_{count}x{channels}", np.array(rows, np.int64))
     steps = [("Reshape", [wide]), ("InstanceNormalization", [ones, zeros]), ("Reshape", [flat])]
-    if not np.all(scale == 1):
+    if scale is None or not np.all(scale == 1):
         steps.append(("Mul", [node.input[1]]))
     if bias is not None and np.any(bias):
         steps.append(("Add", [node.input[2]]))
     made = []
-    for index, (op, extra) in enumerate(steps):
-        result = target if index == len(steps) - 1 else f"{target}/{op}_{index}"
-        made.append(helper.make_node(op, [source, *extra], [result], f"{name}/{op}_{index}"))
+    for number, (op, extra) in enumerate(steps):
+        result = target if number == len(steps) - 1 else f"{target}/{op}_{number}"
+        made.append(helper.make_node(op, [source, *extra], [result], f"{name}/{op}_{number}"))
         source = result
     made[1].attribute.append(helper.make_attribute("epsilon", epsilon))
     return made
-
-
-def _constant(graph: GraphProto, constants: Constants, name: str, value: NDArray[Any]) -> str:
-    if name not in constants:
-        constants[name] = value
-        graph.initializer.append(numpy_helper.from_array(value, name))
-    return name

@@ -26,10 +26,11 @@ from onnx import (
 )
 
 from hiresvit.errors import IllegalGraphError, UsageError
-from hiresvit.export.fp16_typing import FLOAT, HALF, Op, Versions, decide, float_tensors, fresh
-
-ISLAND_OPS = frozenset({"LayerNormalization", "Softmax"})
-"""FP32 by default: TensorRT absorbs the casts around them, and still fuses the attention around a Softmax."""
+from hiresvit.export.fp16_typing import Op, Versions, decide, float_tensors, fresh
+from hiresvit.graph.dtypes import FLOAT, HALF
+from hiresvit.graph.file import require_weights
+from hiresvit.graph.index import index_graph
+from hiresvit.graph.operators import ISLANDS
 
 _MAX = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
@@ -67,7 +68,7 @@ class Fp16Report:
 
 
 def to_fp16(
-    model: ModelProto, *, io: Literal["fp32", "fp16"] = "fp32", islands: Collection[str] = ISLAND_OPS
+    model: ModelProto, *, io: Literal["fp32", "fp16"] = "fp32", islands: Collection[str] = ISLANDS
 ) -> tuple[ModelProto, Fp16Report]:
     """Rewrite an FP32 graph in FP16; ``model`` stays as it is, and equal graphs give equal bytes.
 
@@ -83,13 +84,13 @@ def to_fp16(
         raise UsageError(f"io={io!r}: choose 'fp32' or 'fp16'")
     for island in islands:
         if not onnx.defs.has(island):
-            raise UsageError(f"island {island!r} is no ONNX operator: give names like {sorted(ISLAND_OPS)}")
+            raise UsageError(f"island {island!r} is no ONNX operator: give names like {sorted(ISLANDS)}")
     _reject_unsupported(model)
     result = inferred(model, "the graph to convert")
     graph = result.graph
-    _simplify_constants(graph)
+    _simplify_constants(graph, float_tensors(index_graph(result, infer=False)))
     io_type = HALF if io == "fp16" else FLOAT
-    ops, versions = decide(result, float_tensors(graph), islands, io_type)
+    ops, versions = decide(index_graph(result, infer=False), islands, io_type)
 
     overflow, flushed, subnormal = _convert_initializers(graph, versions)
     casts = _rewrite_nodes(graph, ops, versions)
@@ -109,8 +110,7 @@ def _reject_unsupported(model: ModelProto) -> None:
     for node in graph.node:
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
             raise UsageError(f"{node.op_type} node {node.name!r} has a subgraph: export without control flow")
-    if any(t.data_location == TensorProto.EXTERNAL for t in graph.initializer):
-        raise UsageError("the weights are outside the proto: load them too, with onnx.load(path)")
+    require_weights(model)
     defaults = {t.name for t in graph.initializer} & {i.name for i in graph.input}
     if defaults:
         raise UsageError(
@@ -127,9 +127,8 @@ def inferred(model: ModelProto, what: str) -> ModelProto:
         raise IllegalGraphError(f"{what} is not valid ONNX: {' '.join(str(error).split())}") from error
 
 
-def _simplify_constants(graph: GraphProto) -> None:
+def _simplify_constants(graph: GraphProto, floats: Collection[str]) -> None:
     """Make a float Constant an initializer, and a Cast from FP32 to FP32, which does nothing, an Identity."""
-    floats = float_tensors(graph)
     kept: list[NodeProto] = []
     for node in graph.node:
         if node.op_type == "Constant" and (value := _float_constant(node)):

@@ -13,12 +13,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import NodeProto
 from onnx.defs import OpSchema
 
 from hiresvit.errors import UsageError
-
-FLOAT, HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
+from hiresvit.graph.dtypes import FLOAT, HALF
+from hiresvit.graph.index import GraphIndex, plain_domain
+from hiresvit.graph.operators import MOVES, SPREADS
 
 Versions = dict[str, dict[int, str]]
 """{float tensor: {type: name}}: the types it is wanted in, the one it is made in first."""
@@ -29,10 +30,7 @@ _SUMS = frozenset({"GlobalAveragePool", "ReduceMean", "ReduceSum"})
 
 _SUFFIX = {FLOAT: "fp32", HALF: "fp16"}
 _ANY_TYPE = frozenset({"Shape", "Size"})  # indifferent to the type of what they read
-_MOVEMENT = frozenset(
-    {"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice"}
-    | {"SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
-)
+_MOVEMENT = MOVES - {"Cast", "Pad"} | SPREADS
 
 
 @dataclass
@@ -64,68 +62,56 @@ class Op:
         return self.node.op_type == "Cast" and any(self.writes) and not any(self.reads)
 
 
-def float_tensors(graph: GraphProto) -> set[str]:
+def float_tensors(index: GraphIndex) -> set[str]:
     """Names of the FP32 tensors of an inferred graph.
 
     Raises UsageError when there is none, when one is FP16 or BF16 already, or when a type is unknown.
     """
-    types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}
-    types |= {t.name: t.data_type for t in graph.initializer}
-    for node in graph.node:
+    for node in index.nodes:
         for name in node.output:
-            if name and not types.get(name):
+            if name and not index.types.get(name):
                 raise UsageError(f"tensor {name!r} of a {node.op_type} node: its type cannot be inferred")
-    for name, dtype in types.items():
-        if dtype in (HALF, TensorProto.BFLOAT16):
-            type_name = TensorProto.DataType.Name(dtype)
-            raise UsageError(f"tensor {name!r} is {type_name} already: give the FP32 graph")
-    floats = {name for name, dtype in types.items() if dtype == FLOAT}
+    for name, kind in index.types.items():
+        if kind in ("float16", "bfloat16"):
+            raise UsageError(f"tensor {name!r} is {kind.upper()} already: give the FP32 graph")
+    floats = {name for name, kind in index.types.items() if kind == "float"}
     if not floats:
         raise UsageError("the graph has no FP32 tensor: there is nothing to convert")
     return floats
 
 
-def decide(
-    model: ModelProto, floats: Collection[str], islands: Collection[str], io_type: int
-) -> tuple[list[Op], Versions]:
-    """Type every node of an inferred graph, and name the versions of each of its ``floats``.
+def decide(index: GraphIndex, islands: Collection[str], io_type: int) -> tuple[list[Op], Versions]:
+    """Type every node of an inferred graph, and name the versions of each of its FP32 tensors.
 
-    Raises UsageError for an operator that ONNX does not define.
+    Float constants are initializers. Raises UsageError as `float_tensors` does, and for an operator that ONNX does
+    not define.
     """
-    graph = model.graph
-    opsets = {_domain(o.domain): o.version for o in model.opset_import}
-    ops = [_typed(node, floats, opsets) for node in graph.node]
-    sizes = _static_elements(graph)
+    floats = float_tensors(index)
+    ops = [_typed(node, floats, index.opsets) for node in index.nodes]
     for op in ops:
-        if op.node.op_type in islands or _adds_many(op.node, sizes):
+        if op.node.op_type in islands or _adds_many(op.node, index):
             op.pin()
-    free = {t.name for t in graph.initializer}
+    free = {t.name for t in index.graph.initializer}
     free |= {name for op in ops if op.makes_float for name, _ in op.outputs}
-    _pin_sizes(ops, graph)
-    _pin_movement(ops, graph, free, io_type)
-    return ops, _name_versions(ops, graph, floats, free, io_type)
+    _pin_sizes(ops, index)
+    _pin_movement(ops, index, free, io_type)
+    return ops, _name_versions(ops, index, floats, free, io_type)
 
 
-def _static_elements(graph: GraphProto) -> dict[str, int]:
-    """How many elements each tensor of an inferred graph has for a batch of 1; a symbolic size counts as 1."""
-    values = (*graph.input, *graph.value_info, *graph.output)
-    return {v.name: math.prod(d.dim_value or 1 for d in v.type.tensor_type.shape.dim) for v in values}
-
-
-def _adds_many(node: NodeProto, sizes: Mapping[str, int]) -> bool:
+def _adds_many(node: NodeProto, index: GraphIndex) -> bool:
     """Whether a mean or sum has more terms than FP16 can count; what is symbolic is in both sizes and cancels."""
-    if node.op_type not in _SUMS or node.input[0] not in sizes:
+    if node.op_type not in _SUMS or node.input[0] not in index.shapes:
         return False
-    return sizes[node.input[0]] > MAX_TERMS * sizes.get(node.output[0], 1)
+    terms, sums = (
+        math.prod(size or 1 for size in index.shapes.get(name, ()))
+        for name in (node.input[0], node.output[0])
+    )
+    return terms > MAX_TERMS * sums
 
 
-def _domain(name: str) -> str:
-    return "" if name == "ai.onnx" else name
-
-
-def _typed(node: NodeProto, floats: Collection[str], opsets: dict[str, int]) -> Op:
+def _typed(node: NodeProto, floats: Collection[str], opsets: Mapping[str, int]) -> Op:
     """FP16 wherever the schema allows it, for a start."""
-    domain = _domain(node.domain)
+    domain = plain_domain(node.domain)
     try:
         schema = onnx.defs.get_schema(node.op_type, opsets[domain], domain)
     except (KeyError, onnx.defs.SchemaError) as error:
@@ -148,12 +134,12 @@ def _typed(node: NodeProto, floats: Collection[str], opsets: dict[str, int]) -> 
     return op
 
 
-def _pin_sizes(ops: list[Op], graph: GraphProto) -> None:
+def _pin_sizes(ops: list[Op], index: GraphIndex) -> None:
     """Pin arithmetic on sizes: from shapes and constants alone to an integer, or to the scales of a Resize.
 
     FP16 holds no odd number above 2048, and a rounded size is a wrong one.
     """
-    data = {i.name for i in graph.input}
+    data = set(index.inputs)
     for op in ops:
         if op.node.op_type not in _ANY_TYPE and not data.isdisjoint(op.node.input):
             data.update(op.node.output)
@@ -165,13 +151,13 @@ def _pin_sizes(ops: list[Op], graph: GraphProto) -> None:
         sizes |= {n for n, dtype in op.inputs if n not in data and (to_integer or dtype == FLOAT)}
 
 
-def _pin_movement(ops: list[Op], graph: GraphProto, free: Collection[str], io_type: int) -> None:
+def _pin_movement(ops: list[Op], index: GraphIndex, free: Collection[str], io_type: int) -> None:
     """Pin what moves data from FP32 to FP32, and what ends in another type, like the ArgMax of an island."""
     fp32 = set(free)  # tensors to be had in FP32 without a cast
     wanted: set[str] = set()  # tensors that something reads in FP32
     if io_type == FLOAT:
-        fp32.update(i.name for i in graph.input)
-        wanted.update(o.name for o in graph.output)
+        fp32.update(index.inputs)
+        wanted.update(index.outputs)
     for op in ops:
         movable = op.node.op_type in _MOVEMENT and all(name in fp32 for name, _ in op.inputs)
         fp32.update(name for name, dtype in op.outputs if movable or dtype == FLOAT)
@@ -183,25 +169,24 @@ def _pin_movement(ops: list[Op], graph: GraphProto, free: Collection[str], io_ty
 
 
 def _name_versions(
-    ops: list[Op], graph: GraphProto, floats: Collection[str], free: Collection[str], io_type: int
+    ops: list[Op], index: GraphIndex, floats: set[str], free: Collection[str], io_type: int
 ) -> Versions:
     """A tensor's own name goes to the type it is made in or, at the graph's border, to the border's type."""
     asked: dict[str, set[int]] = {name: set() for name in floats}
     for op in ops:
         for name, dtype in op.inputs:
             asked[name].add(dtype)
-    for output in graph.output:
-        if output.name in floats:
-            asked[output.name].add(io_type)
+    for name in floats & index.outputs.keys():
+        asked[name].add(io_type)
 
-    made = {name: dtype for op in ops for name, dtype in op.outputs} | {i.name: io_type for i in graph.input}
+    made = {name: dtype for op in ops for name, dtype in op.outputs} | dict.fromkeys(index.inputs, io_type)
     made |= {name: HALF if HALF in asked[name] else FLOAT for name in free if name in floats}
     for op in ops:
         if op.makes_float:
             op.writes = [made[op.node.output[0]]]
 
-    border = {v.name for v in (*graph.input, *graph.output)}
-    taken = {v.name for v in (*graph.input, *graph.value_info, *graph.output, *graph.initializer)}
+    border = index.inputs.keys() | index.outputs.keys()
+    taken = set(index.types)
     versions: Versions = {}
     for name in sorted(floats):
         own = io_type if name in border else made[name]

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from hiresvit.errors import HiresvitError
 from hiresvit.export.rewrites import rewrite
+from hiresvit.graph.file import load_graph
 from hiresvit.process import run_child
 from hiresvit.runtime.onnxruntime_runner import open_session
 
@@ -74,8 +75,8 @@ def _onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
                 f"onnxsim {result.outcome}: {result.stderr[-1] if result.stderr else 'no message'}"
             )
         try:
-            simple = onnx.load(target)
-        except DecodeError as error:
+            simple = load_graph(target, weights=True)
+        except HiresvitError as error:
             raise _SimplifyFailed("onnxsim wrote a file that is not an ONNX graph") from error
     simple.producer_name, simple.producer_version = model.producer_name, model.producer_version
     del simple.metadata_props[:]

@@ -1,6 +1,6 @@
-"""A graph's file and the files of its weights: read, checked and summed without ONNX's own reader.
+"""A graph's file and the files of its weights: the one place that reads them, checks and sums them.
 
-That one follows no link, while TensorRT does, and says in its own words what is wrong with a damaged file.
+ONNX's own reader follows no link to weights, while TensorRT does, and says in its own words what is wrong with a file.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiresvit.device.plan import is_plan_file
-from hiresvit.errors import HiresvitError
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.files import no_graph, require_graph_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
     from onnx.external_data_helper import ExternalDataInfo
 
 
-# Of the types that lie side by side in a byte.
-_BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
-
-
-def load_graph(graph: Path) -> ModelProto:
-    """The model without external weights, which a builder reads itself; that they are there is checked.
+def load_graph(graph: Path, *, weights: bool = False) -> ModelProto:
+    """The model; without ``weights`` those in other files, which a builder reads itself, are only looked for.
 
     Raises HiresvitError for a file that cannot be read or is no ONNX graph, and for external weights that are
     missing, cut or described wrongly.
@@ -39,26 +36,25 @@ def load_graph(graph: Path) -> ModelProto:
             f"{graph}: its name is not UTF-8, and TensorRT's parser cannot open it; rename it"
         ) from error
     try:
-        if graph.exists() and not graph.is_file():
-            raise HiresvitError(f"{graph} is no file: write the graph to one, TensorRT opens it again")
-        if not graph.stat().st_size:
-            raise HiresvitError(f"{graph} is empty; copy or export it again")
+        require_graph_file(graph)
         model = onnx.load(str(graph), format="protobuf", load_external_data=False)
     except OSError as error:
         raise HiresvitError(f"cannot read {graph}: {error.strerror}") from error
     except DecodeError as error:
-        raise HiresvitError(_no_graph(graph, "it does not decode as one")) from error
+        raise _no_graph(graph) from error
     if not model.graph.output:
-        raise HiresvitError(_no_graph(graph, "it has no outputs"))
+        raise _no_graph(graph, "it has no outputs")
     for tensor in _external(model):
         _check_place(graph, tensor)
+    if weights:
+        load_weights(graph, model)
     return model
 
 
-def _no_graph(graph: Path, reason: str) -> str:
+def _no_graph(graph: Path, *reason: str) -> HiresvitError:
     if is_plan_file(graph):
-        return f"{graph} is a plan and no ONNX graph: give the graph that it was built from"
-    return f"{graph} is not an ONNX graph: {reason}"
+        return HiresvitError(f"{graph} is a plan and no ONNX graph: give the graph that it was built from")
+    return no_graph(graph, *reason)
 
 
 def load_weights(graph: Path, model: ModelProto) -> None:
@@ -147,13 +143,13 @@ def _check_place(graph: Path, tensor: TensorProto) -> None:
 
 def _size(tensor: TensorProto) -> int | None:
     """Bytes of a tensor, None for a type that has no fixed size or is not known."""
-    from onnx import TensorProto, helper
+    from hiresvit.graph.dtypes import bits_of
 
-    try:
-        bits = _BITS.get(TensorProto.DataType.Name(tensor.data_type))
-        bits = bits or 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    except (KeyError, ValueError):
-        return None
-    if tensor.data_type == TensorProto.STRING:
-        return None
-    return math.ceil(int(math.prod(tensor.dims)) * bits / 8)
+    bits = bits_of(tensor.data_type)
+    return None if bits is None else math.ceil(int(math.prod(tensor.dims)) * bits / 8)
+
+
+def require_weights(model: ModelProto) -> None:
+    """Raise UsageError for weights outside the proto, where who reads or counts constants does not see them."""
+    if any(True for _ in _external(model)):
+        raise UsageError("the weights are outside the proto: load them too, with onnx.load(path)")

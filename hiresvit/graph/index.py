@@ -1,4 +1,7 @@
-"""An ONNX graph as the rules of `hiresvit.check` see it."""
+"""An ONNX graph, read once: who makes and who reads a value, what is constant, and every type and size.
+
+A graph is indexed when nothing changes it any more; a pass that has rewritten one indexes the result anew.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +18,7 @@ import onnx.inliner
 from numpy.typing import NDArray
 from onnx import (
     AttributeProto,
+    FunctionProto,
     GraphProto,
     ModelProto,
     NodeProto,
@@ -24,40 +29,31 @@ from onnx import (
     numpy_helper,
 )
 
-from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.errors import HiresvitError
+from hiresvit.graph.dtypes import NUMBERS, numpy_name, type_name
+from hiresvit.graph.operators import OWN_DOMAINS
 
-if TYPE_CHECKING:
-    from hiresvit.check.targets import Target
+Shapes = Mapping[str, Sequence[int]]
+"""Of a graph's inputs, by name."""
 
-OWN_DOMAINS = ("", "ai.onnx")
-"""The names of ONNX's own domain."""
-
-NUMBERS = frozenset(
-    {"float", "float16", "bfloat16", "double", "int64", "int32", "int8", "uint8", "bool"}
-    | {"int4", "float8e4m3fn", "float8e8m0", "float4e2m1"}
-)
-"""The types of tensor that TensorRT has; DOUBLE it makes FP32."""
-
-_SHOWN = {"float": "FP32", "float16": "FP16", "bfloat16": "BF16", "float8e4m3fn": "FP8", "float4e2m1": "FP4"}
 _SMALL = 4096  # bytes of a constant that shape inference may want to read
 
 
 @dataclass(frozen=True)
-class View:
-    """A graph and what it is to be built for; types are ONNX's names in lower case, as ``float16``.
+class GraphIndex:
+    """A graph as everything that reads one sees it; types are ONNX's names in lower case, as ``float16``.
 
     ``nodes`` are those of the graph itself, each after what it reads (ONNX wants that of a file too, the parser does
-    not), ``inner`` those of its If, Loop and Scan bodies, ``circle`` those that wait for each other. ``complaint`` is
-    what ONNX's strict inference says, with the numbers of nodes for their names. ``shapes`` has None for an axis that
-    is not static. ``constants`` are initializers and Constant nodes, ``fixed`` they and what is computed
-    of them or of static shapes alone, ``inputs`` what is fed. ``profiled`` says that the build gets the sizes of
-    dynamic axes.
+    not), ``inner`` those of its If, Loop and Scan bodies, ``circle`` those that wait for each other; ``functions``
+    are the model's own, by domain and name. ``complaint`` is what ONNX's strict inference says, with the numbers of
+    nodes for their names. ``shapes`` has None for an axis that is not static. ``constants`` are initializers and
+    Constant nodes, ``fixed`` they and what is computed of them or of static shapes alone, ``inputs`` what is fed.
+    ``readers`` are nodes and the numbers of their inputs.
     """
 
-    target: Target
-    profiled: bool
     graph: GraphProto
-    opset: int | None
+    opsets: Mapping[str, int]
+    functions: Mapping[tuple[str, str], FunctionProto]
     nodes: tuple[NodeProto, ...]
     inner: tuple[NodeProto, ...]
     circle: tuple[NodeProto, ...]
@@ -72,12 +68,22 @@ class View:
     producer: Mapping[str, NodeProto]
     readers: Mapping[str, list[tuple[NodeProto, int]]]
 
+    @property
+    def opset(self) -> int | None:
+        """The version of ONNX's own operators."""
+        return self.opsets.get("")
+
     def array(self, name: str) -> NDArray[Any] | None:
-        """The values of a constant; None for any other tensor. Raises HiresvitError for one that is damaged."""
+        """The values of a constant; None for any other tensor. Raises HiresvitError for one that is damaged, or in
+        another file.
+        """
         if name not in self.constants or self.types[name] not in NUMBERS:
             return None
+        tensor = self.constants[name]
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise HiresvitError(f"the graph's constant {name!r} is in another file: load the weights first")
         try:
-            return numpy_helper.to_array(self.constants[name])
+            return numpy_helper.to_array(tensor)
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise HiresvitError(f"the graph's constant {name!r} does not decode: {reason}") from error
@@ -86,28 +92,40 @@ class View:
         """The type of a node's input; "" if it is absent or not known."""
         return self.types.get(node.input[index], "") if index < len(node.input) else ""
 
+    def dtype(self, name: str) -> str:
+        """numpy's name of a tensor's type, ``unknown`` if it is not known."""
+        return numpy_name(self.types.get(name, ""))
+
+    def sizes(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor; None if it is not static, or not known."""
+        shape = self.shapes.get(name, (None,))
+        sizes = tuple(size for size in shape if size is not None)
+        return sizes if len(sizes) == len(shape) else None
+
     def reads(self, name: str) -> list[tuple[NodeProto, int]]:
         """Who reads a tensor, and as which input."""
         return self.readers.get(name, [])
 
 
-def look(model: ModelProto, target: Target, profiled: bool) -> View:
-    """The view of a graph. Raises UsageError for weights outside the proto, which the rules read, HiresvitError for
-    local functions that cannot be resolved.
+def index_graph(model: ModelProto, shapes: Shapes | None = None, *, infer: bool = True) -> GraphIndex:
+    """Index a graph, with one inference of its types and shapes; weights may be in another file.
+
+    ``shapes`` gives dynamic inputs their sizes, and those that it does not name a batch of 1; None leaves dynamic
+    axes as they are. Without ``infer`` types and shapes are what the graph states.
     """
-    if model.functions:
-        try:
-            model = onnx.inliner.inline_local_functions(model)
-        except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-            reason = " ".join(str(error).split())
-            raise HiresvitError(f"the graph's local functions cannot be resolved: {reason}") from error
     graph = model.graph
     constants = _constants(graph)
     nodes, circle = in_order(graph.node)
-    values, complaint = _inferred(model, nodes)
-    types, shapes = _types_and_shapes(values)
+    if infer:
+        values, complaint = _inferred(model, nodes, shapes)
+    else:
+        values, complaint = _stated(graph, graph.input), ""
+    types = {name: type_name(value.type.tensor_type.elem_type) for name, value in values.items()}
+    known = {
+        name: dims_of(value) for name, value in values.items() if value.type.tensor_type.HasField("shape")
+    }
     for name, tensor in constants.items():
-        types[name], shapes[name] = type_name(tensor.data_type), tuple(tensor.dims)
+        types[name], known[name] = type_name(tensor.data_type), tuple(tensor.dims)
     readers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
     for node in nodes:
         for index, name in enumerate(node.input):
@@ -115,25 +133,43 @@ def look(model: ModelProto, target: Target, profiled: bool) -> View:
         if node.op_type == "QuantizeLinear" and node.output and quantized_type(node, types) is None:
             # To ONNX it is uint8, to TensorRT int8: see the rule no_zero_point.
             types[node.output[0]] = "int8"
-    opsets = {o.domain: o.version for o in model.opset_import}
-    return View(
-        target=target,
-        profiled=profiled,
+    opsets = {plain_domain(o.domain): o.version for o in reversed(model.opset_import)}
+    return GraphIndex(
         graph=graph,
-        opset=opsets.get("", opsets.get("ai.onnx")),
+        opsets=opsets,
+        functions={(function.domain, function.name): function for function in model.functions},
         nodes=tuple(nodes),
-        inner=tuple(node for outer in nodes for node in _bodies(outer)),
+        inner=tuple(inner for outer in nodes for inner in _bodies(outer)),
         circle=tuple(circle),
         complaint=complaint,
         inputs={value.name: value for value in graph.input if value.name not in constants},
         outputs={value.name: value for value in graph.output},
         sparse=tuple(tensor.values.name for tensor in graph.sparse_initializer),
         constants=constants,
-        fixed=_fixed(nodes, constants, shapes),
+        fixed=_fixed(nodes, constants, known),
         types=types,
-        shapes=shapes,
+        shapes=known,
         producer={name: node for node in nodes for name in node.output if name},
-        readers=readers,
+        readers=dict(readers),
+    )
+
+
+def inline_functions(model: ModelProto) -> ModelProto:
+    """The graph without local functions. Raises HiresvitError for those that cannot be resolved."""
+    if not model.functions:
+        return model
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise HiresvitError(f"the graph's local functions cannot be resolved: {reason}") from error
+
+
+def dims_of(value: ValueInfoProto) -> tuple[int | None, ...]:
+    """The stated shape of a value; None for a dynamic axis, which some write as -1."""
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+        for dim in value.type.tensor_type.shape.dim
     )
 
 
@@ -146,144 +182,47 @@ def quantized_type(node: NodeProto, types: Mapping[str, str]) -> str | None:
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
-    """The attributes of a node as Python values."""
+    """The attributes of a node as Python values; text is bytes, as ONNX has it."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
-def type_name(code: int) -> str:
-    """ONNX's name of a type in lower case, "" for no type."""
-    known: dict[int, str] = {number: name for name, number in TensorProto.DataType.items()}
-    return known.get(code, f"type {code}").lower() if code else ""
+def is_read_as_data(index: GraphIndex, name: str) -> bool:
+    """Whether a result depends on a tensor's values."""
+    pending, seen = [name], {name}
+    while pending:
+        now = pending.pop()
+        if now in index.outputs:
+            return True
+        for reader, _ in index.reads(now):
+            if reader.op_type not in ("Shape", "Size"):
+                new = set(reader.output) - seen - {""}
+                seen |= new
+                pending.extend(new)
+    return False
 
 
 def schema_of(node: NodeProto, opset: int | None) -> onnx.defs.OpSchema | None:
     """What ONNX says about an operator of its own, in a version or its newest; None if it has none of that name."""
     newest = onnx.defs.onnx_opset_version()
+    return _schema(node.op_type, min(opset or newest, newest))
+
+
+@cache  # rules ask of every node
+def _schema(op: str, version: int) -> onnx.defs.OpSchema | None:
     try:
-        return onnx.defs.get_schema(node.op_type, min(opset or newest, newest), "")
+        return onnx.defs.get_schema(op, version, "")
     except onnx.defs.SchemaError:
         return None
 
 
-def shown(kind: str) -> str:
-    """A type as people write it: ``FP16`` for ``float16``."""
-    return _SHOWN.get(kind, kind.upper())
+def parser_name(node: NodeProto) -> str:
+    """Its name, or the one that TensorRT's parser gives it (run: RTX 1.7)."""
+    return node.name or f"node_of_{node.output[0]}"
 
 
-def is_read_as_data(view: View, name: str) -> bool:
-    """Whether a result depends on a tensor's values."""
-    pending, seen = [name], {name}
-    while pending:
-        now = pending.pop()
-        if now in view.outputs:
-            return True
-        for reader, _ in view.reads(now):
-            if reader.op_type in ("Shape", "Size"):
-                continue
-            new = set(reader.output) - seen - {""}
-            seen |= new
-            pending.extend(new)
-    return False
-
-
-def name_of(node: NodeProto) -> str:
-    """The node's name, or what it makes if it has none."""
-    return node.name or f"{node.op_type} of {', '.join(node.output)}"
-
-
-def printable(text: str) -> str:
-    """A text with what is no sign of its own spelled out: a name may hold a newline or move a terminal's cursor."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
-
-
-def common_module(nodes: Iterable[str]) -> str:
-    """The module that all nodes, named ``module.path/OpType``, are in; "" if they share none."""
-    paths = [name.rpartition("/")[0].split(".") for name in nodes]
-    shared = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return ".".join(shared)
-
-
-def _constants(graph: GraphProto) -> dict[str, TensorProto]:
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.domain in OWN_DOMAINS and node.output:
-            for attribute in node.attribute:
-                value = helper.get_attribute_value(attribute)
-                if attribute.name in ("value_float", "value_floats"):
-                    value = numpy_helper.from_array(np.array(value, np.float32))
-                elif attribute.name in ("value_int", "value_ints"):
-                    value = numpy_helper.from_array(np.array(value, np.int64))
-                if isinstance(value, TensorProto):
-                    constants[node.output[0]] = value
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in constants.values()):
-        raise UsageError("the weights are outside the proto: load them too, with onnx.load(path)")
-    return constants
-
-
-def _fixed(
-    nodes: Iterable[NodeProto],
-    constants: Mapping[str, TensorProto],
-    shapes: Mapping[str, tuple[int | None, ...]],
-) -> frozenset[str]:
-    fixed = set(constants)
-    for node in nodes:
-        sized = node.op_type in ("Shape", "Size") and len(node.input) > 0
-        static = sized and None not in shapes.get(node.input[0], (None,))
-        if static or (node.input and fixed.issuperset(names_read(node))):
-            fixed.update(node.output)
-    return frozenset(fixed)
-
-
-def _inferred(model: ModelProto, nodes: Iterable[NodeProto]) -> tuple[dict[str, ValueInfoProto], str]:
-    """Type and shape of every value, and the complaint of strict inference, "" if there is none.
-
-    Inferred without the large weights, else as the graph states them. What it states comes second: a stale
-    ``value_info`` must not hide a type that the operators make.
-    """
-    graph = model.graph
-    light = ModelProto(ir_version=model.ir_version)
-    light.opset_import.extend(
-        OperatorSetIdProto(domain=_plain(opset.domain), version=opset.version) for opset in model.opset_import
-    )
-    light.graph.name = graph.name or "graph"
-    light.graph.node.extend(nodes)
-    for number, node in enumerate(light.graph.node):
-        node.name, node.domain = str(number), _plain(node.domain)
-        for inner in _bodies(node):
-            inner.name = ""  # a number there would be one of ours
-    light.graph.input.extend(graph.input)
-    for value in light.graph.input:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:  # what some write for a dynamic axis, ONNX takes for a size
-                dim.ClearField("dim_value")
-    for tensor in graph.initializer:
-        bare = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-        light.graph.initializer.append(tensor if tensor.ByteSize() <= _SMALL else bare)
-    stated = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
-    found, complaint = None, ""
-    for strict in (True, False):
-        try:
-            found = onnx.shape_inference.infer_shapes(light, strict_mode=strict, data_prop=True).graph
-            break
-        except (
-            onnx.shape_inference.InferenceError,
-            onnx.checker.ValidationError,
-            RuntimeError,
-            ValueError,
-        ) as error:
-            complaint = complaint or str(error)
-    if found is None:
-        return stated, complaint  # no opset, for one, or a node without operands
-    inferred = {value.name: value for value in found.value_info if value.type.WhichOneof("value")}
-    return stated | inferred, complaint
-
-
-def _plain(domain: str) -> str:
-    return "" if domain in OWN_DOMAINS else domain
+def module_of(node: str) -> str:
+    """The PyTorch module of a node that is named ``module.path/OpType``."""
+    return node.rpartition("/")[0]
 
 
 def in_order(nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], list[NodeProto]]:
@@ -326,21 +265,6 @@ def names_read(node: NodeProto) -> set[str]:
     return names
 
 
-def _types_and_shapes(
-    values: Mapping[str, ValueInfoProto],
-) -> tuple[dict[str, str], dict[str, tuple[int | None, ...]]]:
-    types, shapes = {}, {}
-    for name, value in values.items():
-        kind = value.type.tensor_type
-        types[name] = type_name(kind.elem_type)
-        if kind.HasField("shape"):
-            shapes[name] = tuple(
-                dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
-                for dim in kind.shape.dim
-            )
-    return types, shapes
-
-
 def _bodies(node: NodeProto) -> Iterator[NodeProto]:
     for graph in graphs_of(node):
         for inner in graph.node:
@@ -352,3 +276,91 @@ def graphs_of(node: NodeProto) -> Iterator[GraphProto]:
     """The bodies of an If, a Loop or a Scan."""
     for attribute in node.attribute:
         yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
+
+
+def _constants(graph: GraphProto) -> dict[str, TensorProto]:
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in OWN_DOMAINS and node.output:
+            for attribute in node.attribute:
+                value = helper.get_attribute_value(attribute)
+                if attribute.name in ("value_float", "value_floats"):
+                    value = numpy_helper.from_array(np.array(value, np.float32))
+                elif attribute.name in ("value_int", "value_ints"):
+                    value = numpy_helper.from_array(np.array(value, np.int64))
+                if isinstance(value, TensorProto):
+                    constants[node.output[0]] = value
+    return constants
+
+
+def _fixed(
+    nodes: Iterable[NodeProto],
+    constants: Mapping[str, TensorProto],
+    shapes: Mapping[str, tuple[int | None, ...]],
+) -> frozenset[str]:
+    fixed = set(constants)
+    for node in nodes:
+        sized = node.op_type in ("Shape", "Size") and len(node.input) > 0
+        static = sized and None not in shapes.get(node.input[0], (None,))
+        if static or (node.input and fixed.issuperset(names_read(node))):
+            fixed.update(node.output)
+    return frozenset(fixed)
+
+
+def _inferred(
+    model: ModelProto, nodes: Iterable[NodeProto], shapes: Shapes | None
+) -> tuple[dict[str, ValueInfoProto], str]:
+    """Type and shape of every value, and the complaint of strict inference, "" if there is none.
+
+    Inferred without the large weights, else as the graph states them. What it states comes second: a stale
+    ``value_info`` must not hide a type that the operators make.
+    """
+    graph = model.graph
+    light = ModelProto(ir_version=model.ir_version, functions=model.functions)
+    light.opset_import.extend(
+        OperatorSetIdProto(domain=plain_domain(opset.domain), version=opset.version)
+        for opset in model.opset_import
+    )
+    light.graph.name = graph.name or "graph"
+    light.graph.node.extend(nodes)
+    for number, node in enumerate(light.graph.node):
+        node.name, node.domain = str(number), plain_domain(node.domain)
+        for inner in _bodies(node):
+            inner.name = ""  # a number there would be one of ours
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    light.graph.input.extend(value for value in graph.input if value.name not in weights)
+    for value in light.graph.input:
+        sizes = (1,) if shapes is None else shapes.get(value.name, (1,))
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value < 0:  # what some write for a dynamic axis, ONNX takes for a size
+                dim.ClearField("dim_value")
+            if shapes is not None and axis < len(sizes) and not dim.HasField("dim_value"):
+                dim.dim_value = sizes[axis]
+    for tensor in weights.values():
+        light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        if tensor.data_location != TensorProto.EXTERNAL and tensor.ByteSize() <= _SMALL:
+            light.graph.initializer.append(tensor)
+    stated, complaint = _stated(graph, light.graph.input), ""
+    for strict in (True, False):
+        try:
+            found = onnx.shape_inference.infer_shapes(light, strict_mode=strict, data_prop=True).graph
+        except (
+            onnx.shape_inference.InferenceError,
+            onnx.checker.ValidationError,
+            RuntimeError,
+            ValueError,
+        ) as error:
+            complaint = complaint or str(error)
+        else:
+            inferred = {value.name: value for value in found.value_info if value.type.WhichOneof("value")}
+            return stated | inferred, complaint
+    return stated, complaint  # no opset, for one, or a node without operands
+
+
+def _stated(graph: GraphProto, inputs: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    return {value.name: value for value in (*inputs, *graph.value_info, *graph.output)}
+
+
+def plain_domain(domain: str) -> str:
+    """A domain, where ONNX's own has one name."""
+    return "" if domain in OWN_DOMAINS else domain

@@ -11,10 +11,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.files import no_graph, require_graph_file
 from hiresvit.runtime.runner import check_feeds, check_threads
 from hiresvit.spec import TensorSpec
 
 _FATAL = 4  # every error reaches the user as an exception, so that the log would only repeat it on stderr
+_NO_GRAPH = {  # what it says of a file that is none, and what we do
+    "Protobuf parsing failed": "it does not decode as one",
+    "No graph was found in the protobuf": "it has no outputs",
+}
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -49,17 +54,19 @@ def open_session(
 class OnnxRuntimeRunner:
     """An ONNX graph on the CPU execution provider, with every graph optimisation on.
 
-    Raises HiresvitError if the file is missing, ArtefactError if ONNX Runtime cannot load it, and UsageError
-    for ``threads`` under 1 or a graph whose inputs or outputs are not numeric tensors.
+    Raises HiresvitError if the file is missing or no graph, ArtefactError if ONNX Runtime cannot load it, and
+    UsageError for ``threads`` under 1 or a graph whose inputs or outputs are not numeric tensors.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         check_threads(threads)
-        if not Path(path).is_file():
-            raise HiresvitError(f"{path}: no such file; give the path of an .onnx graph")
+        require_graph_file(path)
         try:
             session = open_session(str(path), threads=threads)
         except Exception as error:  # its exception classes share no base
+            for said, reason in _NO_GRAPH.items():
+                if said in str(error):
+                    raise no_graph(path, reason) from error
             raise ArtefactError(
                 f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); the file is damaged or uses"
                 " operators that this ONNX Runtime lacks, export it again"

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import onnx
+from onnx import ModelProto
 
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.bundle.stages import CALIBRATING
-from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.contract import read_stamp, stamp
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.files import atomic_path
+from hiresvit.graph.file import load_graph
 from hiresvit.progress import OnStep, silent
 from hiresvit.report.int8 import sensitivity_chart
 from hiresvit.spec import ModelSpec
@@ -71,13 +72,8 @@ def quantize_file(
     return Quantized(tuple(paths), made.report)
 
 
-def _load(path: Path) -> tuple[onnx.ModelProto, ModelSpec]:
-    if not path.is_file():
-        raise HiresvitError(f"{path}: no such file; give a graph that `hiresvit export` wrote, or its bundle")
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # the protobuf library's errors share no base
-        raise ArtefactError(f"{path} is not an ONNX graph, or a damaged one; export it again") from error
+def _load(path: Path) -> tuple[ModelProto, ModelSpec]:
+    model = load_graph(path, weights=True)
     stamped = read_stamp({prop.key: prop.value for prop in model.metadata_props})
     if stamped is None:
         raise UsageError(f"{path} does not say how it takes a picture; give a graph that hiresvit exported")

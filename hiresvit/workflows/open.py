@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.golden import read_golden
@@ -133,7 +132,9 @@ def _metadata(path: Path) -> dict[str, str]:
     if is_plan_file(path):
         sidecar = read_sidecar(path)
         return sidecar.metadata if sidecar else {}
-    return {prop.key: prop.value for prop in onnx.load(path, load_external_data=False).metadata_props}
+    from hiresvit.graph.file import load_graph
+
+    return {prop.key: prop.value for prop in load_graph(path).metadata_props}
 
 
 def measure_sources(sources: Sequence[Source], min_s: float) -> dict[str, Any]:
@@ -239,6 +240,6 @@ def _graphs(bundle: Bundle) -> dict[str, Any]:
 
 def graph_summary(path: Path) -> dict[str, Any]:
     """What `describe_graph` says of an ONNX file."""
-    import onnx
+    from hiresvit.graph.file import load_graph
 
-    return describe_graph(onnx.load(path), path.stat().st_size)
+    return describe_graph(load_graph(path), path.stat().st_size)

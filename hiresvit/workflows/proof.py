@@ -18,6 +18,7 @@ from hiresvit.calibration.sites import Policy, Site, find_skips
 from hiresvit.calibration.table import CalibrationTable
 from hiresvit.data.dataset import Dataset
 from hiresvit.errors import GateError, HiresvitError
+from hiresvit.graph.index import GraphIndex
 from hiresvit.progress import OnStep
 from hiresvit.spec import Feed, ModelSpec
 from hiresvit.workflows.split import Split
@@ -30,9 +31,10 @@ SEARCHES = 3  # the limit of the search is halved each time the proof misses the
 
 @dataclass(frozen=True, eq=False)
 class Maker:
-    """Makes INT8 graphs of one network from one calibration."""
+    """Makes INT8 graphs of one network from one calibration; ``index`` is that of ``simple``."""
 
     simple: ModelProto
+    index: GraphIndex
     half: ModelProto
     sites: tuple[Site, ...]
     policy: Policy
@@ -55,8 +57,8 @@ class Maker:
         """With all modules but ``kept``, and all that the policy asks for. Raises GateError on a wrong scale."""
         sites = self._sites(frozenset(group.module for group in self.groups) - set(kept))
         policy = replace(self.policy, keep=frozenset(kept))
-        skips = find_skips(self.simple, sites, policy)
-        attentions = find_attentions(self.simple, policy)
+        skips = find_skips(self.index, sites, policy)
+        attentions = find_attentions(self.index, policy)
         amax = self.table.amax
         graph, made = quantize(self.half, sites, amax, skips=skips, attentions=attentions)
         check_scales(graph, amax, sites, skips=skips, attentions=attentions)

@@ -19,6 +19,7 @@ from hiresvit.calibration.table import CalibrationTable, graph_digest, load_tabl
 from hiresvit.data.pictures import Feeds, Pictures, find_pictures
 from hiresvit.device.plan import EngineReport
 from hiresvit.errors import GateError, UsageError
+from hiresvit.graph.index import index_graph
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec
 from hiresvit.workflows.proof import Maker, find_kept, open_proof
@@ -79,7 +80,8 @@ def make_int8(
     """
     check_int8(settings, spec)
     policy = Policy(residual=settings.residual, int8_attention=settings.attention)
-    sites = find_sites(simple, policy)
+    index = index_graph(simple, {})
+    sites = find_sites(index, policy)
     if all(site.excluded for site in sites):
         raise UsageError(
             f"{spec.name}: the policy leaves all {len(sites)} layers in FP16, there is nothing to do"
@@ -95,9 +97,9 @@ def make_int8(
         on_step=on_step,
     )
     feeds = Feeds(split.calib, spec, simple.graph.input[0].name)
-    tensors = calibration_tensors(sites, find_skips(simple, sites, policy), find_attentions(simple, policy))
+    tensors = calibration_tensors(sites, find_skips(index, sites, policy), find_attentions(index, policy))
     table = _table(simple, tensors, feeds, settings, state=state, on_step=on_step)
-    maker = Maker(simple, half, tuple(sites), policy, table)
+    maker = Maker(simple, index, half, tuple(sites), policy, table)
     report: dict[str, Any] = {"calibration": _calibration_json(table, split.calib, settings.images)}
     kept: tuple[str, ...] = ()
     if promised or settings.prove:

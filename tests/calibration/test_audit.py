@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import content
+from graphs import content, indexed
 from onnx import ModelProto, numpy_helper
 from tiny import tiny_simplified, tiny_spec
 
@@ -27,10 +27,10 @@ POLICY = Policy(residual=True, int8_attention=True)
 def made() -> tuple[bytes, dict[str, float], dict[str, Any]]:
     """A graph with a pair at every point, the ranges, and the points."""
     simple = tiny_simplified(tiny_spec())
-    sites = find_sites(simple, POLICY)
+    sites = find_sites(indexed(simple), POLICY)
     more: dict[str, Any] = {
-        "skips": find_skips(simple, sites, POLICY),
-        "attentions": find_attentions(simple, POLICY),
+        "skips": find_skips(indexed(simple), sites, POLICY),
+        "attentions": find_attentions(indexed(simple), POLICY),
     }
     assert all(more.values())
     tensors = calibration_tensors(sites, more["skips"], more["attentions"])

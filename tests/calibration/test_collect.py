@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import environment
-from graphs import Array, build, content, copied, noise, run
+from graphs import Array, build, content, copied, indexed, noise, run
 from onnx import ModelProto, helper
 from tiny import tiny_simplified, tiny_spec
 
@@ -21,7 +21,6 @@ from hiresvit.calibration import collect as collecting
 from hiresvit.calibration import probes
 from hiresvit.calibration.collect import SMALLEST, RunOptions, Statistics, collect
 from hiresvit.calibration.observers import BINS, histogram
-from hiresvit.calibration.sites import static_shapes
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.spec import Feeds
 
@@ -212,7 +211,8 @@ def test_a_network_in_chunks_is_the_network() -> None:
     feeds = [{"image": noise(1, 3, 64, 96, seed=seed)} for seed in range(2)]
     once = found(feeds, model=model, tensors=tensors)
     chunked = found(feeds, model=model, tensors=tensors, memory_bytes=2**17)
-    shapes = static_shapes(model)
+    index = indexed(model)
+    shapes = {name: index.sizes(name) or () for name in tensors}
     probed = copied(model)
     del probed.graph.output[:]
     probed.graph.output.extend(helper.make_tensor_value_info(name, 1, shapes[name]) for name in tensors[1:])

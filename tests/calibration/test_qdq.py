@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import Array, build, constants_of, content, copied, noise, run
+from graphs import Array, build, constants_of, content, copied, indexed, noise, run
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -59,8 +59,8 @@ def ranges(model: ModelProto, *feeds: Mapping[str, Array]) -> dict[str, float]:
 def inserted(
     simple: ModelProto, half: ModelProto, amax: Mapping[str, float], policy: Policy
 ) -> tuple[ModelProto, Any]:
-    sites = find_sites(simple, policy)
-    skips, attentions = find_skips(simple, sites, policy), find_attentions(simple, policy)
+    sites = find_sites(indexed(simple), policy)
+    skips, attentions = find_skips(indexed(simple), sites, policy), find_attentions(indexed(simple), policy)
     return quantize(half, sites, amax, skips=skips, attentions=attentions)
 
 
@@ -270,7 +270,7 @@ class TestSharedWeights:
         x = noise(8, 16, seed=2)
         sites = [
             site if site.node in int8 else replace(site, excluded="kept")
-            for site in find_sites(simple, EVERYTHING)
+            for site in find_sites(indexed(simple), EVERYTHING)
         ]
         made, report = quantize(to_fp16(simple)[0], sites, ranges(simple, {"x": x}))
         assert report.sites_int8 == len(int8)
@@ -361,7 +361,7 @@ class TestOnANetwork:
     @pytest.mark.parametrize("policy", [Policy(), ALL_POINTS, EVERYTHING], ids=["default", "points", "all"])
     def test_form(self, policy: Policy) -> None:
         simple, half, amax, _ = segment()
-        sites = find_sites(simple, policy)
+        sites = find_sites(indexed(simple), policy)
         model, report = inserted(simple, half, amax, policy)
         check_form(model, int8_of(sites))
         pairs = Counter(node.op_type for node in model.graph.node)["QuantizeLinear"]
@@ -386,7 +386,7 @@ class TestOnANetwork:
 
     def test_nothing_to_quantize_is_the_fp16_graph(self) -> None:
         simple, half, _, picture = segment()
-        sites = [replace(site, excluded="kept") for site in find_sites(simple)]
+        sites = [replace(site, excluded="kept") for site in find_sites(indexed(simple))]
         assert calibration_tensors(sites) == []
         model, report = quantize(half, sites, {})
         assert (report.sites_int8, report.macs_share, report.channels) == (0, 0.0, 0)
@@ -394,8 +394,11 @@ class TestOnANetwork:
 
     def test_names_for_calibration(self) -> None:
         simple, _, amax, _ = segment()
-        sites = find_sites(simple, ALL_POINTS)
-        skips, attentions = find_skips(simple, sites, ALL_POINTS), find_attentions(simple, ALL_POINTS)
+        sites = find_sites(indexed(simple), ALL_POINTS)
+        skips, attentions = (
+            find_skips(indexed(simple), sites, ALL_POINTS),
+            find_attentions(indexed(simple), ALL_POINTS),
+        )
         plain, more = calibration_tensors(sites), calibration_tensors(sites, skips, attentions)
         assert len(set(more)) == len(more) > len(plain)
         assert plain == list(dict.fromkeys(site.tensor for site in sites if site.excluded is None))
@@ -405,7 +408,7 @@ class TestOnANetwork:
 
     def test_report(self) -> None:
         simple, half, amax, _ = segment()
-        sites = find_sites(simple)
+        sites = find_sites(indexed(simple))
         _, report = inserted(simple, half, amax, Policy())
         assert json.loads(json.dumps(report.to_json()))["macs_share"] == report.macs_share
         assert report.sites_int8 + sum(report.sites_fp16.values()) == len(report.layers) == len(sites)
@@ -450,7 +453,7 @@ class TestOnANetwork:
     def test_the_fp32_graph_gets_fp32_scales(self) -> None:
         simple, _, amax, _ = segment()
         model, _ = inserted(simple, simple, amax, Policy())
-        check_form(model, int8_of(find_sites(simple)))
+        check_form(model, int8_of(find_sites(indexed(simple))))
         assert not any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer)
         assert self.sqnr(model) > PARITY_DB
 
@@ -511,14 +514,14 @@ class TestRefusals:
         simple, other = self.graph(), self.graph()
         other.graph.node[2].name = "d/Conv"
         with pytest.raises(UsageError, match="no node 'c/Conv' with input 0: give the FP16 form"):
-            quantize(to_fp16(other)[0], find_sites(simple), {"b": 1.0})
+            quantize(to_fp16(other)[0], find_sites(indexed(simple)), {"b": 1.0})
 
     def test_a_weight_that_is_computed(self) -> None:
         simple, other = self.graph(), to_fp16(self.graph())[0]
         other.graph.node.insert(0, onnx.helper.make_node("Identity", ["w"], ["w_copy"], "w/Identity"))
         next(node for node in other.graph.node if node.name == "c/Conv").input[1] = "w_copy"
         with pytest.raises(UsageError, match="weight of 'c/Conv' is not constant"):
-            quantize(other, find_sites(simple), {"b": 1.0})
+            quantize(other, find_sites(indexed(simple)), {"b": 1.0})
 
     def test_weights_that_are_no_numbers(self) -> None:
         weights = noise(32, 32, 1, 1)
@@ -532,7 +535,7 @@ class TestRefusals:
         half = to_fp16(simple)[0]
         half.graph.node[1].input[1] = "nothing"
         with pytest.raises(IllegalGraphError, match="the graph to quantize is not valid ONNX"):
-            quantize(half, find_sites(simple), {"b": 1.0})
+            quantize(half, find_sites(indexed(simple)), {"b": 1.0})
 
     def test_a_tensor_that_is_always_0(self) -> None:
         simple = self.graph()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import build, copied, noise
+from graphs import build, copied, indexed, noise
 from onnx import ModelProto, helper, numpy_helper
 from tiny import tiny_simplified, tiny_spec
 
@@ -41,8 +41,8 @@ def quantized(policy: Policy) -> tuple[ModelProto, Int8Report]:
     simple = tiny_simplified(SPEC)
     image = preprocess(sample_images(1, SPEC.imgsz)[0], SPEC.preprocess, SPEC.imgsz)
     amax = {name: found.amax for name, found in activation_ranges(simple, [{INPUT: image}]).items()}
-    sites = find_sites(simple, policy)
-    skips, attentions = find_skips(simple, sites, policy), find_attentions(simple, policy)
+    sites = find_sites(indexed(simple), policy)
+    skips, attentions = find_skips(indexed(simple), sites, policy), find_attentions(indexed(simple), policy)
     return quantize(half(), sites, amax, skips=skips, attentions=attentions)
 
 
@@ -55,7 +55,7 @@ def built(model: ModelProto, folder: Path) -> EngineReport:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> EngineReport:
     """The plan of the FP16 graph. It fuses all attentions but those whose heads are 8 wide, which it never does."""
     report = built(half(), tmp_path_factory.mktemp("fp16"))
-    attentions = find_attentions(tiny_simplified(SPEC), Policy(int8_attention=True))
+    attentions = find_attentions(indexed(tiny_simplified(SPEC)), Policy(int8_attention=True))
     assert report.attentions_total == len(attentions)
     assert report.attentions_fused == sum(attention.illegal is None for attention in attentions)
     return report
@@ -111,7 +111,7 @@ def with_pairs(model: ModelProto, node: str, inputs: tuple[int, ...]) -> ModelPr
 @pytest.mark.parametrize("product", ["scores", "mix"])
 def test_one_product_quantized_alone_is_seen(plain: EngineReport, tmp_path: Path, product: str) -> None:
     """The fault that a naive tool makes: it parses, it builds, and an attention is two kernels more."""
-    attentions = find_attentions(tiny_simplified(SPEC), Policy(int8_attention=True))
+    attentions = find_attentions(indexed(tiny_simplified(SPEC)), Policy(int8_attention=True))
     legal = next(attention for attention in attentions if attention.illegal is None)
     broken = with_pairs(quantized(Policy())[0], getattr(legal, product), (0, 1))
     report = built(broken, tmp_path)
@@ -132,7 +132,7 @@ def test_forms_that_our_models_do_not_have(tmp_path: Path) -> None:
     simple = build(text, {"w": weight, "bias": noise(64, seed=2)})
     for node in simple.graph.node:
         node.name = f"{node.output[0]}/{node.op_type}"
-    sites = find_sites(simple)
+    sites = find_sites(indexed(simple))
     model, made = quantize(to_fp16(simple)[0], sites, {site.tensor: 4.0 for site in sites})
     assert (made.sites_int8, made.channels_zero, made.channels_floored) == (3, 1, 1)
     onnx.save(model, tmp_path / "net.onnx")

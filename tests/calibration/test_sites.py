@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from every import every, small_size
-from graphs import build, copied, noise, run
+from graphs import build, copied, indexed, noise, run
 from onnx import ModelProto
 from tiny import tiny_model, tiny_simplified, tiny_spec
 from variants import chain
@@ -81,12 +81,12 @@ def network() -> ModelProto:
 
 
 def excluded(policy: Policy, model: ModelProto | None = None) -> dict[str, str | None]:
-    return {site.node: site.excluded for site in find_sites(model or network(), policy)}
+    return {site.node: site.excluded for site in find_sites(indexed(model or network()), policy)}
 
 
 class TestRules:
     def test_each_of_them_on_a_graph_by_hand(self) -> None:
-        found = find_sites(network())
+        found = find_sites(indexed(network()))
         assert {s.node: (s.tensor, s.macs, s.excluded) for s in found} == EXPECTED
         assert [s.node for s in found] == [name for name in NAMES if name in EXPECTED]
         assert found[5] == Site("mlp.in/Gemm", "mlp.in", "Gemm", "r", 32 * 64 * 32, None)
@@ -151,48 +151,50 @@ class TestRefusals:
     @pytest.mark.parametrize("keep", ["nothing", "mlp.i", ""])
     def test_keep_that_names_nothing(self, keep: str) -> None:
         with pytest.raises(UsageError, match=rf"keep='{keep}' is no module"):
-            find_sites(network(), Policy(keep=frozenset({keep, "mlp"})))
+            find_sites(indexed(network()), Policy(keep=frozenset({keep, "mlp"})))
 
     def test_a_minimum_of_nothing(self) -> None:
         with pytest.raises(UsageError, match="min_width=0: give at least 1"):
-            find_sites(network(), Policy(min_width=0))
+            find_sites(indexed(network()), Policy(min_width=0))
 
     @pytest.mark.parametrize(("name", "said"), [("", "1 nodes .* ''"), ("dw/Conv", "2 nodes .* 'dw/Conv'")])
     def test_nodes_need_names(self, name: str, said: str) -> None:
         model = network()
         model.graph.node[3].name = name
         with pytest.raises(UsageError, match=said):
-            find_sites(model)
+            find_sites(indexed(model))
 
     def test_a_size_that_is_not_known(self) -> None:
         model = network()
         model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
         with pytest.raises(UsageError, match=r"shape of 'a' is not static: .*--imgsz"):
-            find_sites(model)
+            find_sites(indexed(model))
 
 
 class TestOnModels:
     def test_macs_are_those_that_torch_counts(self) -> None:
         spec = tiny_spec()
         counted = count_macs(fold(tiny_model(spec)), spec.imgsz).products
-        assert sum(site.macs for site in find_sites(tiny_simplified(spec))) == counted
+        assert sum(site.macs for site in find_sites(indexed(tiny_simplified(spec)))) == counted
 
     def test_a_symbolic_batch_counts_as_one_picture(self) -> None:
         spec = tiny_spec()
-        assert find_sites(tiny_simplified(spec, dynamic_batch=True)) == find_sites(tiny_simplified(spec))
+        assert find_sites(indexed(tiny_simplified(spec, dynamic_batch=True))) == find_sites(
+            indexed(tiny_simplified(spec))
+        )
 
     def test_the_graph_stays_as_it_is(self) -> None:
         model = tiny_simplified(tiny_spec())
         before = copied(model)
-        sites = find_sites(model)
-        find_skips(model, sites, Policy(residual=True))
-        find_attentions(model, Policy(int8_attention=True))
+        sites = find_sites(indexed(model))
+        find_skips(indexed(model), sites, Policy(residual=True))
+        find_attentions(indexed(model), Policy(int8_attention=True))
         assert model == before
 
     @pytest.mark.slow  # half a minute for each export
     @pytest.mark.parametrize(("name", "task"), every())
     def test_one_first_layer_one_classifier_and_most_of_the_rest(self, name: str, task: Task) -> None:
-        sites = find_sites(chain(name, task, small_size(name)).graphs["simplified"])
+        sites = find_sites(indexed(chain(name, task, small_size(name)).graphs["simplified"]))
         rules = [site.excluded for site in sites]
         assert rules.count("first") == 1
         assert rules.count("last") == (task != "features")
@@ -235,7 +237,10 @@ net (float[1,32,8,8] x, float[1,32,1,1] gate) => (float[1,32,8,8] y) {
 
     def found(self, policy: Policy) -> list[tuple[str, int, str]]:
         model = self.model()
-        return [(s.node, s.index, s.tensor) for s in find_skips(model, find_sites(model, policy), policy)]
+        return [
+            (s.node, s.index, s.tensor)
+            for s in find_skips(indexed(model), find_sites(indexed(model), policy), policy)
+        ]
 
     def test_none_unless_asked_for(self) -> None:
         assert self.found(Policy()) == []
@@ -270,7 +275,7 @@ net (float[1,2,L,W] q, float[1,2,W,K] k, float[1,2,K,W] v, float[1,1,L,K] mask) 
         names = ("a.attn/MatMul", "a.attn/Add", "a.attn/Mul", "a.attn/Softmax", "a.attn/MatMul_2", "a/Neg")
         for node, name in zip(model.graph.node, names, strict=True):
             node.name = name
-        return find_attentions(model, policy)
+        return find_attentions(indexed(model), policy)
 
     def test_none_unless_asked_for(self) -> None:
         assert self.find(4, 4, 16, Policy()) == []
@@ -297,7 +302,7 @@ net (float[1,2,L,W] q, float[1,2,W,K] k, float[1,2,K,W] v, float[1,1,L,K] mask) 
 
     def test_a_graph_without_attention(self) -> None:
         with pytest.raises(UsageError, match=r"none of the 0 attentions can be INT8 \(there is none\)"):
-            find_attentions(network(), Policy(int8_attention=True))
+            find_attentions(indexed(network()), Policy(int8_attention=True))
 
     @pytest.mark.parametrize("name", ["a", "a.attn", "a.attn.qkv"])
     def test_one_that_is_kept_in_part_stays_whole(self, name: str) -> None:
@@ -306,7 +311,7 @@ net (float[1,2,L,W] q, float[1,2,W,K] k, float[1,2,K,W] v, float[1,1,L,K] mask) 
 
     def test_the_shapes_are_those_of_a_run(self) -> None:
         model = copied(tiny_simplified(tiny_spec()))
-        found = find_attentions(model, Policy(int8_attention=True))
+        found = find_attentions(indexed(model), Policy(int8_attention=True))
         assert len({attention.mix for attention in found}) == len(found) > 4
         del model.graph.output[:]
         points = [attention.points for attention in found]

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from every import firsts, small_size
 from findings import find_problems, problems_on, rules_at
-from graphs import content, copied
+from graphs import content, copied, indexed
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from tiny import tiny_simplified, tiny_spec
 from variants import chain
@@ -26,7 +26,7 @@ from hiresvit.models.zoo import MODELS
 def own_graphs() -> dict[str, bytes]:
     simple = tiny_simplified(tiny_spec())
     half = to_fp16(simple)[0]
-    sites = find_sites(simple)
+    sites = find_sites(indexed(simple))
     # The ranges do not matter here: any scale above 0 is legal.
     int8, _ = quantize(half, sites, {site.tensor: 4.0 for site in sites})
     return {"fp32": content(simple), "fp16": content(half), "int8": content(int8)}
@@ -47,7 +47,7 @@ class TestOurOwnGraphs:
     def test_no_false_alarm_in_any_family(self, name: str) -> None:
         for task in MODELS[name].imgsz:
             graphs = chain(name, task, small_size(name)).graphs
-            sites = find_sites(graphs["simplified"])
+            sites = find_sites(indexed(graphs["simplified"]))
             int8, _ = quantize(graphs["fp16"], sites, {site.tensor: 4.0 for site in sites})
             for model in (graphs["simplified"], graphs["fp16"], int8):
                 no_false_alarm(model)

@@ -257,7 +257,7 @@ class TestCheck:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("missing", "cannot read .*relu.onnx: No such file"),
+        ("missing", r"relu\.onnx: no such file; give the path of an \.onnx graph"),
         ("text", "is not an ONNX graph: it does not decode as one"),
         ("cut", "is not an ONNX graph"),
         ("empty", "relu.onnx is empty; copy or export it again"),

@@ -275,7 +275,7 @@ class TestRefusals:
             (b"hello world\n", "does not decode as one"),
             (b"", "is empty"),
             (b"\x08\x09", "it has no outputs"),
-            (None, "cannot read"),
+            (None, "no such file"),
         ],
     )
     def test_not_an_onnx_file(self, tmp_path: Path, content: bytes | None, message: str) -> None:

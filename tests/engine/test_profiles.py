@@ -55,7 +55,13 @@ def test_inputs_without_the_weights() -> None:
 
 
 def test_a_fitting_profile() -> None:
-    check_profiles(GRAPH, MODEL, parse_shapes(["x=1x3x4x8:2x3x8x8:2x3x16x8"]))
+    """It is taken, and with one size of a static axis changed in any of its shapes it is not."""
+    shapes = ["1x3x4x8", "2x3x8x8", "2x3x16x8"]
+    check_profiles(GRAPH, MODEL, parse_shapes([f"x={':'.join(shapes)}"]))
+    for shape in shapes:
+        wrong = [other.replace("x3x", "x2x") if other == shape else other for other in shapes]
+        with pytest.raises(UsageError, match=f"the shape {shape.replace('x3x', 'x2x')} does not fit"):
+            check_profiles(GRAPH, MODEL, parse_shapes([f"x={':'.join(wrong)}"]))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.engine.profiles import parse_shapes
 from hiresvit.errors import HiresvitError, IllegalGraphError, UsageError
-from hiresvit.export.fp16 import ISLAND_OPS, ValueLoss, to_fp16
+from hiresvit.export.fp16 import ValueLoss, to_fp16
+from hiresvit.graph.operators import ISLANDS
 from hiresvit.process import run_child
 
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
@@ -151,14 +152,14 @@ def test_names_that_are_taken_are_not_taken_again() -> None:
     assert {"t_fp32_1/Cast_1", "t_fp32_fp32/Cast"} <= set(added_casts(to_fp16(model)[0]))
 
 
-@pytest.mark.parametrize("islands", [(), ("Conv", "Resize", "HardSwish"), ISLAND_OPS | {"Erf", "MatMul"}])
+@pytest.mark.parametrize("islands", [(), ("Conv", "Resize", "HardSwish"), ISLANDS | {"Erf", "MatMul"}])
 def test_islands_can_be_chosen(islands: Collection[str]) -> None:
     model = build(BLOCK, block_weights())
     half, _ = to_fp16(model, islands=islands)
     dtype = types(half)
     assert added_casts(half)
     for node in half.graph.node:
-        if node.op_type in islands or node.op_type in ISLAND_OPS | {"Conv", "Erf"}:
+        if node.op_type in islands or node.op_type in ISLANDS | {"Conv", "Erf"}:
             expected = FLOAT if node.op_type in islands else HALF
             assert {dtype[node.input[0]], dtype[node.output[0]]} == {expected}, node.name
     image = np.ones((1, 32, 8, 8), np.float32)
@@ -412,7 +413,7 @@ def test_random_graphs_agree_bit_for_bit(data: st.DataObject) -> None:
 @pytest.mark.parametrize("io", ["fp32", "fp16"])
 def test_tensorrt_rtx_fuses_the_attention_and_the_islands_cost_no_kernel(tmp_path: Path, io: Io) -> None:
     kernels, shapes = [], parse_shapes(["image=1x32x8x8:2x32x8x8:4x32x8x8"])
-    for islands in (ISLAND_OPS, frozenset[str]()):
+    for islands in (ISLANDS, frozenset[str]()):
         onnx.save(to_fp16(build(BLOCK, block_weights(), 20), io=io, islands=islands)[0], tmp_path / "g.onnx")
         report = build_engine(tmp_path / "g.onnx", tmp_path / "g.plan", BuildSettings(shapes=shapes))
         assert (report.attentions_fused, report.attentions_total) == (1, 1)

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import build
+from graphs import build, indexed
 from onnx import ModelProto
 from rtx import compiled, needs_rtx
 
-from hiresvit.engine.fusion import BARRIERS, HARMLESS, POINTS, Attention, why_not_fused
+from hiresvit.engine.fusion import explain_attentions, why_not_fused
 from hiresvit.engine.kernels import Kernel
-from hiresvit.graph.attentions import count_attentions, explain_attentions, find_attentions
+from hiresvit.graph.attentions import POINTS, Attention, count_attentions, find_attentions
+from hiresvit.graph.index import index_graph
+from hiresvit.graph.operators import BARRIERS, HARMLESS
 
 Case = tuple[ModelProto, str | None]
 """A graph with one attention, and what is said against fusing it."""
@@ -370,7 +372,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Kernel]]:
 @pytest.mark.parametrize("name", CASES)
 def test_prediction(name: str) -> None:
     model, expected = CASES[name]
-    [found] = find_attentions(model)
+    [found] = find_attentions(indexed(model))
     reason = why_not_fused(found)
     assert (reason is None) == (expected is None), reason
     assert expected is None or expected in str(reason)
@@ -383,7 +385,7 @@ def test_what_is_built(name: str, built: dict[str, list[Kernel]]) -> None:
     model, expected = CASES[name]
     kernels = built[name]
     assert sum(kernel.kind == "attention" for kernel in kernels) == (expected is None)
-    [explained] = explain_attentions(model, kernels)
+    [explained] = explain_attentions(find_attentions(indexed(model)), kernels)
     assert explained.fused == (expected is None)
     assert (explained.reason is None) == explained.fused
     assert expected is None or expected in str(explained.reason)
@@ -401,9 +403,11 @@ def test_what_is_harmless_behind_the_softmax(tmp_path: Path) -> None:
 def test_what_is_built_has_the_last_word(tmp_path: Path) -> None:
     """Weights that are divided by their own sum are read twice, but TensorRT-RTX sees that the sum is 1."""
     sums = attention(after="r = ReduceSum(w, a) w1 = Div(w, r)", constants={"a": np.array([-1])})
-    [found] = find_attentions(sums)
+    [found] = find_attentions(indexed(sums))
     assert "read by" in str(why_not_fused(found))
-    [explained] = explain_attentions(sums, compiled({"sums": sums}, tmp_path)["sums"])
+    [explained] = explain_attentions(
+        find_attentions(indexed(sums)), compiled({"sums": sums}, tmp_path)["sums"]
+    )
     assert explained.fused
 
 
@@ -417,7 +421,7 @@ def test_what_is_found() -> None:
         before="a = Mul({}, c) b = Add(a, m) s1 = Relu(b)",
         constants={"c": np.float16(0.25), "m": np.zeros((1, 1, 64, 49), np.float16)},
     )
-    assert find_attentions(model) == [
+    assert find_attentions(indexed(model)) == [
         Attention(
             node="block.attn/w",
             module="block.attn",
@@ -434,21 +438,23 @@ def test_what_is_found() -> None:
             between=("Mul", "Add", "Relu"),
         )
     ]
-    assert why_not_fused(find_attentions(model)[0]) == (
+    assert why_not_fused(find_attentions(indexed(model))[0]) == (
         "Relu stands between its products; "
         "INT8 without Q/DQ on its softmax, values, output: all five points or none"
     )
 
 
 def test_a_dynamic_batch_and_dynamic_lengths() -> None:
-    [found] = find_attentions(attention(lead="N,2"))
+    [found] = find_attentions(indexed(attention(lead="N,2")))
     assert (found.batch, found.width, found.queries, found.keys) == (None, 32, 49, 49)
     model = free(
         "s = MatMul(q, k) w = Softmax(s) y = MatMul(w, v)", "q 1,2,L,32; k 1,2,32,M; v 1,2,M,32", "1,2,L,32"
     )
-    [unknown] = find_attentions(model)
+    [unknown] = find_attentions(indexed(model))
     assert (unknown.queries, unknown.keys, why_not_fused(unknown)) == (None, None, None)
-    [known] = find_attentions(model, {"q": (1, 2, 7, 32), "k": (1, 2, 32, 1), "v": (1, 2, 1, 32)})
+    [known] = find_attentions(
+        index_graph(model, {"q": (1, 2, 7, 32), "k": (1, 2, 32, 1), "v": (1, 2, 1, 32)})
+    )
     assert (known.batch, known.queries, known.keys) == (2, 7, 1)
     assert why_not_fused(known) == "it has one key"
 
@@ -457,19 +463,19 @@ def test_nodes_without_names_have_those_that_the_parser_gives() -> None:
     model = attention()
     for node in model.graph.node:
         node.name = ""
-    [found] = find_attentions(model)
+    [found] = find_attentions(indexed(model))
     assert (found.node, found.products, found.module) == ("node_of_w", ("node_of_s0", "node_of_y0"), "")
 
 
 def test_a_sigmoid_is_explained_and_not_counted() -> None:
     model = attention(softmax="w = Sigmoid(s1)")
-    assert len(find_attentions(model)) == 1
+    assert len(find_attentions(indexed(model))) == 1
     assert count_attentions(model) == 0
 
 
 def test_the_gate_of_an_activation_is_no_attention() -> None:
     silu = attention(before="g = Sigmoid({}) s1 = Mul(s0, g)")
-    [found] = find_attentions(silu)
+    [found] = find_attentions(indexed(silu))
     assert found.op == "Softmax"
     assert "read by" in str(why_not_fused(found))
 
@@ -478,10 +484,10 @@ def test_the_default_axis_of_old_graphs() -> None:
     body = "s = MatMul(q, k) w = Softmax(s) y = MatMul(w, v)"
     old, new = (free(body, "q 2,49,32; k 2,32,49; v 2,49,32", "2,49,32", opset) for opset in (12, 13))
     assert (
-        why_not_fused(find_attentions(old)[0])
+        why_not_fused(find_attentions(indexed(old))[0])
         == "its softmax is over axis 1, not over the keys, the last one"
     )
-    assert why_not_fused(find_attentions(new)[0]) is None
+    assert why_not_fused(find_attentions(indexed(new))[0]) is None
 
 
 def test_quantized_without_zero_point_is_int8() -> None:
@@ -490,19 +496,19 @@ def test_quantized_without_zero_point_is_int8() -> None:
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             del node.input[2]
-    assert find_attentions(model)[0].dtypes == ("int8", "float16")
+    assert find_attentions(indexed(model))[0].dtypes == ("int8", "float16")
 
 
 def test_an_attention_node_of_another_domain() -> None:
     model = free("y = Attention(q, k)", "q 1,4,8; k 8,24", "1,4,8", 23)
-    [found] = find_attentions(model)
+    [found] = find_attentions(indexed(model))
     assert (found.op, found.width, found.value_width) == ("Attention", None, None)
 
 
 def test_a_graph_without_opset_is_described_without_sizes() -> None:
     model = attention()
     del model.opset_import[:]
-    [found] = find_attentions(model)
+    [found] = find_attentions(indexed(model))
     assert (found.width, found.batch, found.products) == (None, None, ("block.attn/s0", "block.attn/y0"))
 
 
@@ -510,13 +516,14 @@ def fused(*nodes: str) -> Kernel:
     return Kernel("_gemm_mha_v2_myl0_3", "kgen", (), (), (), "", nodes)
 
 
-def two() -> ModelProto:
+def two() -> list[Attention]:
     """One with heads of 32, one with heads of 8."""
-    return free(
+    model = free(
         "s = MatMul(q, k) w = Softmax(s) a = MatMul(w, v) t = MatMul(r, l) u = Softmax(t) b = MatMul(u, a) y = Neg(b)",
         "q 1,2,49,32; k 1,2,32,49; v 1,2,49,32; r 1,2,49,8; l 1,2,8,49",
         "1,2,49,32",
     )
+    return find_attentions(indexed(model))
 
 
 def test_explained_by_name() -> None:

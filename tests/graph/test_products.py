@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from graphs import named_graph, ones
+from graphs import indexed, named_graph, ones
 from onnx import ModelProto
 
+from hiresvit.graph.index import index_graph
 from hiresvit.graph.products import find_products
 
 
@@ -93,14 +94,14 @@ from hiresvit.graph.products import find_products
     ],
 )
 def test_macs(model: ModelProto, macs: int) -> None:
-    assert find_products(model).macs == {model.graph.node[0].name: macs}
+    assert find_products(indexed(model)).macs == {model.graph.node[0].name: macs}
 
 
 def test_a_product_of_constants_is_none() -> None:
     model = named_graph(
         "c = MatMul(a, b) y = MatMul(x, c)", "float[2,3] x", "float[2,5] y", a=ones(3, 4), b=ones(4, 5)
     )
-    assert find_products(model).macs == {"m.y/MatMul": 2 * 3 * 5}
+    assert find_products(indexed(model)).macs == {"m.y/MatMul": 2 * 3 * 5}
 
 
 def test_recurrence() -> None:
@@ -112,7 +113,7 @@ def test_recurrence() -> None:
         r=ones(2, 24, 6),
     )
     # 7 steps of 2 sequences, 2 directions, 4 gates of 6, which read 5 values and 6 of the state
-    assert find_products(model).macs == {"m.y/LSTM": 7 * 2 * 2 * 4 * 6 * (5 + 6)}
+    assert find_products(indexed(model)).macs == {"m.y/LSTM": 7 * 2 * 2 * 4 * 6 * (5 + 6)}
 
 
 def test_types_are_the_graphs() -> None:
@@ -123,21 +124,21 @@ def test_types_are_the_graphs() -> None:
         w=ones(4, 5).astype(np.float16),
         v=ones(5, 6),
     )
-    assert find_products(model).types == {"m.a/MatMul": "fp16", "m.y/MatMul": "fp32"}
+    assert find_products(indexed(model)).types == {"m.a/MatMul": "fp16", "m.y/MatMul": "fp32"}
 
 
 def test_sizes_that_are_not_static() -> None:
     model = named_graph("y = MatMul(x, w)", "float[1,L,3] x", "float[1,L,5] y", w=ones(3, 5))
-    found = find_products(model)
+    found = find_products(indexed(model))
     assert (found.macs, found.uncounted) == ({}, ("MatMul 'm.y/MatMul'",))
-    assert find_products(model, {"x": (1, 7, 3)}).macs == {"m.y/MatMul": 7 * 3 * 5}
+    assert find_products(index_graph(model, {"x": (1, 7, 3)})).macs == {"m.y/MatMul": 7 * 3 * 5}
 
 
 def test_an_axis_of_minus_one_is_dynamic() -> None:
     model = named_graph("y = MatMul(x, w)", "float[N,8] x", "float[N,4] y", w=ones(8, 4))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
-    assert find_products(model).macs == {"m.y/MatMul": 8 * 4}  # for a batch of 1
-    assert find_products(model, {"x": (3, 8)}).macs == {"m.y/MatMul": 3 * 8 * 4}
+    assert find_products(indexed(model)).macs == {"m.y/MatMul": 8 * 4}  # for a batch of 1
+    assert find_products(index_graph(model, {"x": (3, 8)})).macs == {"m.y/MatMul": 3 * 8 * 4}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_an_axis_of_minus_one_is_dynamic() -> None:
 def test_other_einsums(equation: str, operands: str, macs: dict[str, int]) -> None:
     model = named_graph(f'y = Einsum<equation = "{equation}">({operands})', "float[2,2] x", "float y")
     model.graph.node[0].name = "it"
-    found = find_products(model)
+    found = find_products(indexed(model))
     assert (found.macs, found.uncounted) == (macs, ())
 
 
@@ -190,5 +191,5 @@ def test_what_cannot_be_counted_is_named(body: str, counted: bool) -> None:
     model = onnx.parser.parse_model(text)
     node = model.graph.node[0]
     node.name = "it"
-    found = find_products(model)
+    found = find_products(indexed(model))
     assert (found.macs, found.uncounted) == ({}, () if counted else (f"{node.op_type} 'it'",))

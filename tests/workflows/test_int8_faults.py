@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from graphs import indexed
 from onnx import ModelProto
 from tiny import export_once, simplify_once
 
@@ -56,7 +57,7 @@ def nano() -> Nano:
     yardstick = Yardstick(spec, scenes, METRICS["segment"], references(simple, [feed], 1))
     fp32 = yardstick.judge(1)(simple).metric
     assert fp32 > 70
-    return Nano(spec, simple, to_fp16(simple)[0], find_sites(simple), yardstick, fp32)
+    return Nano(spec, simple, to_fp16(simple)[0], find_sites(indexed(simple)), yardstick, fp32)
 
 
 def calibrated(preprocess: PreprocessSpec) -> CalibrationTable:
