@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Task = Literal["classify", "segment", "features"]
-Precision = Literal["fp32", "fp16", "int8"]
 
 TASKS: tuple[Task, ...] = ("classify", "segment", "features")
 

@@ -1,6 +1,6 @@
 """Small graphs about operators and types, and what each target makes of them.
 
-What is said of RTX was found by building the graph with it; test_legality.py does it again.
+What is said of RTX was found by building the graph with it; test_rules.py does it again.
 """
 
 from __future__ import annotations

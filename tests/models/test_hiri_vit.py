@@ -254,7 +254,7 @@ def test_graph(task: Task, dynamic: bool) -> None:
 # --- what is published ---
 
 # Parameters (M) and multiply-accumulates (G) at 448, 768, and 224 with the second downsampling at stride 1; in the
-# second row those of MODELS.md, which these choices were fitted with.
+# second row those of a count made apart from this code, which these choices were fitted with.
 PAPER = {
     "hiri_vit_s": ((34.8, 5.0, 16.1, 4.5), (34.72, 5.04, 16.11, 4.53)),
     "hiri_vit_b": ((54.4, 9.9, 31.6, 8.2), (54.35, 9.93, 31.62, 8.08)),
