@@ -26,15 +26,14 @@ VERBS = [name for name in hiresvit.__all__ if name != "__version__"]
 
 def shown(parameter: inspect.Parameter) -> str:
     """As in the source, nearly: what a default prints may hold an address, or an order that changes."""
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(
-        parameter.kind, ""
-    )
+    stars = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}.get(parameter.kind.name, "")
     text = f"{stars}{parameter.name}: {parameter.annotation}"
     if parameter.default is inspect.Parameter.empty:
         return text
     default = parameter.default
-    if is_dataclass(default) and default == type(default)():
-        return f"{text} = {type(default).__name__}()"
+    kind: Any = type(default)
+    if is_dataclass(kind) and default == kind():
+        return f"{text} = {kind.__name__}()"
     if isinstance(default, frozenset):
         return f"{text} = {{{', '.join(map(repr, sorted(default)))}}}"
     return f"{text} = {default.__name__ if callable(default) else repr(default)}"
