@@ -18,9 +18,7 @@ import pytest
 import hiresvit
 
 GOLDEN = Path(__file__).parent / "golden" / "public_api.txt"
-RECIPE = (
-    "# Written by `python tests/test_public_api.py` in an environment that has hiresvit; read what differs.\n"
-)
+RECIPE = "# Written by `python tests/test_public_api.py`; read what differs before you commit it.\n"
 VERBS = [name for name in hiresvit.__all__ if name != "__version__"]
 
 
@@ -32,7 +30,7 @@ def shown(parameter: inspect.Parameter) -> str:
         return text
     default = parameter.default
     kind: Any = type(default)
-    if is_dataclass(kind) and default == kind():
+    if is_dataclass(default) and default == kind():
         return f"{text} = {kind.__name__}()"
     if isinstance(default, frozenset):
         return f"{text} = {{{', '.join(map(repr, sorted(default)))}}}"
