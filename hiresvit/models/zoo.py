@@ -100,7 +100,11 @@ def _mixformer(weights: str, classify: Numbers, segment: Numbers, features: Numb
         numbers={"classify": classify, "segment": segment, "features": features},
         convention="all products and norms, rounded; B0, B5 and B6 from PaddleClas",
         weights=weights,
-        layout=Layout(head=("norm", "last_proj", "head"), classifier="head."),
+        layout=Layout(
+            head=("norm", "last_proj", "head"),
+            linears=("proj_attn", "proj_cnn", "qkv", "proj", "fc1", "fc2", "last_proj", "head"),
+            derived=("relative_position_index",),
+        ),
     )
 
 
