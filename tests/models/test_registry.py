@@ -173,7 +173,6 @@ def test_defaults() -> None:
             spec = model_spec(name, task)
             assert spec.imgsz == size
             assert spec.num_classes == {"segment": 19, "classify": 1000, "features": 0}[task]
-    assert model_spec("hrvit_b1").slug == "hrvit_b1-segment-512x512"
     assert model_spec("hrvit_b1", imgsz=64).imgsz == (64, 64)
 
 
