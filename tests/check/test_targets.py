@@ -37,7 +37,7 @@ from hiresvit.export.onnx import DEFAULT_OPSET
 from hiresvit.process import run_child
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
-# What the models of every family export, in FP16 and INT8 (test_rules.py holds the rules against such graphs).
+# What the models of every family export, in FP16 and INT8 (test_legality.py holds the rules against such graphs).
 OWN_OPS = {
     *("Add", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Gelu", "Gemm", "HardSwish"),
     *(
