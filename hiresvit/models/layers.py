@@ -30,8 +30,7 @@ def upsample(x: Tensor, factor: int, mode: str) -> Tensor:
 
 def conv_bn_gelu(in_channels: int, channels: int, stride: int = 1) -> tuple[nn.Module, ...]:
     """A 3x3 convolution with BatchNorm and GELU: (B, C_in, H, W) -> (B, C, H/stride, W/stride)."""
-    conv = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1)
-    return conv, nn.BatchNorm2d(channels), nn.GELU()
+    return nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1), nn.BatchNorm2d(channels), nn.GELU()
 
 
 def drop_rates(last: float, depths: Sequence[int]) -> list[list[float]]:

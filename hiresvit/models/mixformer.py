@@ -65,22 +65,20 @@ VARIANTS: dict[str, MixFormerConfig] = {
 
 
 def check(spec: ModelSpec) -> None:
-    """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
-    check_size(spec.imgsz)
+    """Raise UsageError on a size or an override that the family cannot take; builds nothing.
+
+    Sides are padded to a multiple of 4 and must then be multiples of 32: every stage halves its map.
+    """
+    imgsz = spec.imgsz
+    if any(side < SMALLEST or -side % 32 >= STEM_STRIDE for side in imgsz):
+        below = "x".join(str(nearest(side, up=False)) for side in imgsz)
+        above = "x".join(str(nearest(side, up=True)) for side in imgsz)
+        options = above if above == below else f"{below} or {above}"
+        raise UsageError(
+            f"{imgsz[0]}x{imgsz[1]}: MixFormer takes multiples of 32 on both sides, or up to 3 pixels less, which it"
+            f" fills with zeros; nearest: {options}"
+        )
     configure(spec)
-
-
-def check_size(imgsz: tuple[int, int]) -> None:
-    """Sides are padded to a multiple of 4 and must then be multiples of 32: every stage halves its map. UsageError."""
-    if all(side >= SMALLEST and -side % 32 < STEM_STRIDE for side in imgsz):
-        return
-    below = "x".join(str(nearest(side, up=False)) for side in imgsz)
-    above = "x".join(str(nearest(side, up=True)) for side in imgsz)
-    options = above if above == below else f"{below} or {above}"
-    raise UsageError(
-        f"{imgsz[0]}x{imgsz[1]}: MixFormer takes multiples of 32 on both sides, or up to 3 pixels less, which it fills"
-        f" with zeros; nearest: {options}"
-    )
 
 
 def nearest(side: int, *, up: bool) -> int:
