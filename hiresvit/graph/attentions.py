@@ -2,7 +2,7 @@
 
 An attention is a softmax between two products of activations, q k^T and the product with v. TensorRT computes it in
 one kernel, without ever writing the scores to memory, or not at all: in FP32, or with one Q/DQ too few, its two
-products and the softmax are separate kernels. `hiresvit.engine.fusion` knows what it takes; here is what a graph has.
+products and the softmax are separate kernels. `attention_rules` knows what it takes; here is what a graph has.
 """
 
 from __future__ import annotations
