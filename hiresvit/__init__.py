@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from hiresvit.export.simplify import simplify
     from hiresvit.models.create import create_model, list_models
     from hiresvit.models.fold import fold
+    from hiresvit.runtime.predictor import Predictor
     from hiresvit.runtime.runner import open_runner
     from hiresvit.workflows.quantize import make_int8
 
 _VERBS = {
+    "Predictor": "hiresvit.runtime.predictor",
     "build_engine": "hiresvit.engine.build",
     "calibrate": "hiresvit.calibration.calibrate",
     "check_graph": "hiresvit.check.check",
@@ -45,6 +47,7 @@ _VERBS = {
 }
 
 __all__ = [
+    "Predictor",
     "__version__",
     "build_engine",
     "calibrate",
@@ -68,3 +71,7 @@ def __getattr__(name: str) -> Any:
     if name in _VERBS:
         return getattr(importlib.import_module(_VERBS[name]), name)
     raise AttributeError(f"module 'hiresvit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -31,6 +31,15 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _fsync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def naming_target(target: Path) -> Iterator[None]:
     """Turn a full disk, a folder that cannot be written and their like into one line naming ``target``."""
@@ -80,10 +89,11 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     with naming_target(target), new_parents(target):
         try:
             yield temporary
-            with temporary.open("rb+") as stream:  # some disks say only here that they are full
-                os.fsync(stream.fileno())
+            _fsync(temporary)  # or a power cut leaves it empty; some disks say only now that they are full
             refuse_existing(target, replace=replace)
             os.replace(temporary, target)
+            with suppress(OSError):  # not every file system can sync a folder
+                _fsync(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 

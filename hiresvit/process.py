@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,14 +40,12 @@ class ChildResult:
         return f"was killed by {name}{hint}"
 
 
-def run_child(
-    argv: Sequence[str], *, on_line: Callable[[str], None] | None = None, env: Mapping[str, str] | None = None
-) -> ChildResult:
+def run_child(argv: Sequence[str], *, on_line: Callable[[str], None] | None = None) -> ChildResult:
     """Run ``python *argv`` to its end, for example ``run_child(["-m", "package.module", "argument"])``.
 
     Each line of the child's stdout goes to ``on_line`` as it comes, without its newline. The child imports
-    what this process imports (its ``sys.path``, not the current folder); ``env`` is added to the environment.
-    Whatever is raised meanwhile, KeyboardInterrupt included, first kills the child and all it has started.
+    what this process imports (its ``sys.path``, not the current folder). Whatever is raised meanwhile,
+    KeyboardInterrupt included, first kills the child and all it has started.
 
     Raises HiresvitError when no process can be started. A child that fails is a result, not an exception.
     """
@@ -62,7 +60,7 @@ def run_child(
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, **modules, **(env or {})},
+                env={**os.environ, **modules},
                 encoding="utf-8",
                 errors="replace",
                 start_new_session=True,  # its own process group, so that one kill reaches all of it

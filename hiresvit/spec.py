@@ -13,7 +13,6 @@ Feed: TypeAlias = Mapping[str, "NDArray[Any]"]
 """Arrays by name: what goes into a network, or comes out of it."""
 
 Task = Literal["classify", "segment", "features"]
-Precision = Literal["fp32", "fp16", "int8"]
 
 TASKS: tuple[Task, ...] = ("classify", "segment", "features")
 
@@ -85,7 +84,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ModelSpec:
-        """Rebuild a spec from a manifest. Raises TypeError or KeyError on values that are not a spec."""
+        """Rebuild a spec from a manifest. Raises KeyError, TypeError or ValueError on values that are no spec."""
         pre = dict(values["preprocess"])
         pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
         overrides = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in values["overrides"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,39 @@ def test_the_target_appears_only_when_the_body_is_done(tmp_path: Path) -> None:
         assert temporary.parent == tmp_path
         assert temporary.suffix == ".onnx"  # writers such as numpy's add their own to a name without it
     assert target.read_bytes() == b"new"
+    assert names(tmp_path) == ["graph.onnx"]
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_then_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the rename would else leave an empty file; an inode keeps its number over a rename."""
+    done: list[int | str] = []
+    replace = os.replace
+
+    def renamed(old: Path, new: Path) -> None:
+        done.append("rename")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(os, "replace", renamed)
+    with atomic_path(tmp_path / "graph.onnx") as temporary:
+        temporary.write_bytes(b"new")
+    file, folder = (path.stat().st_ino for path in (tmp_path / "graph.onnx", tmp_path))
+    assert done == [file, "rename", folder]
+
+
+def test_a_file_system_that_cannot_sync_a_folder_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_path(tmp_path / "graph.onnx") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "graph.onnx").read_bytes() == b"new"
     assert names(tmp_path) == ["graph.onnx"]
 
 

@@ -112,10 +112,11 @@ def test_a_file_in_the_current_folder_shadows_nothing(
     assert result.returncode == 0, result.stderr
 
 
-def test_env_is_added() -> None:
+def test_the_child_has_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIRESVIT_TEST", "7")
     lines: list[str] = []
     code = "import os; print(os.environ['HIRESVIT_TEST'], 'PATH' in os.environ)"
-    run_child(["-c", code], env={"HIRESVIT_TEST": "7"}, on_line=lines.append)
+    run_child(["-c", code], on_line=lines.append)
     assert lines == ["7 True"]
 
 

@@ -18,7 +18,7 @@ from hiresvit.errors import GateError, UsageError
 from hiresvit.progress import OnStep, silent
 
 TRIES = 64
-"""Graphs judged at most, unless told otherwise; the binary search takes 9 of them for 100 modules."""
+"""Graphs judged at most; the binary search takes 9 of them for 100 modules."""
 
 _ROUNDING = 1e-9  # points: in binary 64.4 - 63.9 is more than 0.5
 
@@ -54,7 +54,6 @@ def find_fallback(
     baseline: Judgement,
     max_drop: float,
     *,
-    tries: int = TRIES,
     on_step: OnStep = silent,
 ) -> Fallback:
     """Search a small set of modules to keep in FP16 so that the metric is at most ``max_drop`` points below baseline.
@@ -62,19 +61,17 @@ def find_fallback(
     Nothing is kept if full INT8 is good enough. Else a binary search finds how many of the most sensitive modules must
     be kept, and then each of them, those with the most multiply-accumulates first, goes back to INT8 if the drop stays
     within the limit, until none can. The drop need not fall with every module kept: what is returned was judged, and
-    is minimal in the sense that no single module can go back. ``tries`` bounds the graphs that are judged; the binary
+    is minimal in the sense that no single module can go back. `TRIES` bounds the graphs that are judged; the binary
     search is always finished, and 2 + log2(modules) is what it takes.
 
     ``baseline`` is what ``judge`` says of the reference, so that the search can be held to other pictures than the
-    sensitivity was measured on. Raises UsageError for a ``max_drop`` that is negative or not finite and for ``tries``
-    under 1; GateError if even the graph with every module in FP16 drops by more.
+    sensitivity was measured on. Raises UsageError for a ``max_drop`` that is negative or not finite, GateError if even
+    the graph with every module in FP16 drops by more.
     """
     if not (math.isfinite(max_drop) and max_drop >= 0):
         raise UsageError(f"max_drop {max_drop}: give percentage points from 0 on, for example 0.5")
-    if tries < 1:
-        raise UsageError(f"tries {tries}: give at least 1")
     search = _Search(sensitivity, quantizer, judge, baseline, max_drop, on_step)
-    kept, minimal = search.pruned(search.prefix(), tries)
+    kept, minimal = search.pruned(search.prefix())
     result, full = search.judged[frozenset(kept)], search.judged[frozenset()]
     total = sum(row.macs for row in sensitivity.modules) or 1
     return Fallback(
@@ -138,7 +135,7 @@ class _Search:
             check_drop(found.metric, self.baseline.metric, self.max_drop, what)
         return order[:high]
 
-    def pruned(self, kept: tuple[str, ...], tries: int) -> tuple[tuple[str, ...], bool]:
+    def pruned(self, kept: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
         """Without the modules that can go back to INT8, and whether all were tried."""
         macs = {row.module: row.macs for row in self.sensitivity.modules}
         shrunk = True
@@ -146,7 +143,7 @@ class _Search:
             shrunk = False
             for module in sorted(kept, key=lambda name: -macs[name]):
                 rest = tuple(name for name in kept if name != module)
-                if frozenset(rest) not in self.judged and len(self.judged) >= tries:
+                if frozenset(rest) not in self.judged and len(self.judged) >= TRIES:
                     return kept, False
                 if self.passes(rest):
                     kept, shrunk = rest, True

@@ -60,28 +60,24 @@ def histogram(values: NDArray[Any], amax: float) -> NDArray[np.int64]:
     return counts
 
 
-def amax_of(
-    counts: NDArray[np.int64], amax: float, method: Method, *, percentile: float = PERCENTILE
-) -> float:
+def amax_of(counts: NDArray[np.int64], amax: float, method: Method) -> float:
     """Choose the magnitude that becomes 127, over 0 and at most ``amax``, from a `histogram` of [0, amax].
 
-    ``minmax`` keeps everything. ``percentile`` keeps that many per cent of the values, to a bin. ``entropy`` loses
-    the least information (Kullback-Leibler), ``mse`` has the least expected squared error.
+    ``minmax`` keeps everything. ``percentile`` keeps `PERCENTILE` of the values, to a bin. ``entropy`` loses the least
+    information (Kullback-Leibler), ``mse`` has the least expected squared error.
 
-    Raises UsageError for an unknown method, a histogram that is empty or of another size, an ``amax`` that is not a
-    normal FP32 number, and a percentile outside (0, 100].
+    Raises UsageError for an unknown method, a histogram that is empty or of another size, and an ``amax`` that is not
+    a normal FP32 number.
     """
     _check_amax(amax)
     if method not in METHODS:
         raise UsageError(f"method {method!r}: choose one of {', '.join(METHODS)}")
     if counts.shape != (BINS,) or counts.min() < 0 or not counts.any():
         raise UsageError(f"counts of shape {counts.shape}: give a histogram of {BINS} bins with values in it")
-    if not 0 < percentile <= 100:
-        raise UsageError(f"percentile {percentile}: it must be over 0 and at most 100")
     if method == "minmax":
         return amax
     if method == "percentile":
-        return amax * (_percentile_bins(counts, percentile) / BINS)
+        return amax * (_percentile_bins(counts) / BINS)
     if method == "entropy":
         return amax * (_entropy_bins(counts) / BINS)
     return amax * float(_CLIPS[np.argmin(_squared_errors(counts))])
@@ -94,10 +90,10 @@ def _check_amax(amax: float) -> None:
         )
 
 
-def _percentile_bins(counts: NDArray[np.int64], percentile: float) -> int:
-    """How many bins hold that share of the values."""
+def _percentile_bins(counts: NDArray[np.int64]) -> int:
+    """How many bins hold `PERCENTILE` of the values."""
     held = np.cumsum(counts)
-    return int(np.searchsorted(held, held[-1] * (percentile / 100))) + 1
+    return int(np.searchsorted(held, held[-1] * (PERCENTILE / 100))) + 1
 
 
 def _entropy_bins(counts: NDArray[np.int64]) -> int:

@@ -1,4 +1,4 @@
-"""Rules about FP16: where a graph is legal and its numbers may still be wrong (TENSORRT.md D5), and compiler bugs.
+"""Rules about FP16: where a graph is legal and its numbers may still be wrong, and compiler bugs.
 
 ONNX Runtime's CPU computes FP16 in FP32, so that none of this shows there. Limits are those of the format; which
 kernels accumulate in FP32 was not run on a GPU here.

@@ -1,7 +1,7 @@
 """Rules about Q/DQ: what may be quantized, to what, with which scale and along which axis.
 
 Run on TensorRT-RTX 1.7 are the refusals, and which forms it builds but computes in floating point. For the other
-targets they are TENSORRT.md's rules for all versions (D4) and the parser's list: Q/DQ have to be symmetric.
+targets they are what TensorRT documents for all versions and the parser's list: Q/DQ have to be symmetric.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class EngineReport:
 
     ``platform`` is where it was built, as `this_platform` says it. ``compute_capability`` is what the plan runs on,
     ``device`` the GPU that it was built on, None for a plan that was built without one. ``flags`` are the builder's
-    settings as read back from it. ``kernels`` counts by kind (see `layers.Kernel.kind`), without the waits between
+    settings as read back from it. ``kernels`` counts by kind (`hiresvit.engine.kernels`), without the waits between
     streams. ``precision`` counts attentions, convolutions and gemms by what they are computed in, as
     ``{"fp16": 310, "fp32": 4}``. ``activation_bytes`` is what one execution context allocates, ``scratch_bytes`` the
     most that one layer of the plan needs of it; a graph compiled as one layer has them equal. ``build_seconds``
@@ -89,7 +89,7 @@ class EngineReport:
 class Sidecar:
     """What stands beside a plan.
 
-    ``layers`` are its kernels as `layers.Kernel.to_json` gives them, ``metadata`` the graph's own: what hiresvit
+    ``layers`` are its kernels as JSON (`hiresvit.engine.kernels`), ``metadata`` the graph's own: what hiresvit
     wrote into it says how it takes a picture.
     """
 

@@ -2,8 +2,8 @@
 
 Two libraries have the same interface: ``tensorrt`` (10.3 of JetPack 6 to 11) and ``tensorrt_rtx``. Names and the
 values of enums differ between their versions: a flag is therefore asked for by its name and never written as a
-number, and what only some versions have is in `OPTIONAL` and asked for with ``hasattr``. ``tests/export/
-test_tensorrt_versions.py`` holds both lists against recorded interfaces of 10.3, 10.13, 10.16, 11 and RTX.
+number, and what only some versions have is in `BUILD_OPTIONAL` and `RUN_OPTIONAL` and asked for with ``hasattr``.
+``tests/engine/test_tensorrt_versions.py`` holds the lists against recorded interfaces of 10.3 to 11 and of RTX.
 """
 
 from __future__ import annotations

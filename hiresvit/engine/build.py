@@ -1,7 +1,7 @@
 """Build a plan from an ONNX graph with TensorRT or TensorRT-RTX, and say what the builder made of it.
 
 Precision is in the graph: the network is strongly typed and there is no precision option. The builder runs in
-a child process (`_engine_child`), because native code can crash on odd graphs and a build must be stoppable.
+a child process (`_build_child`), because native code can crash on odd graphs and a build must be stoppable.
 TensorRT-RTX needs no GPU, it compiles ahead of time. It targets neither Jetson nor Hopper, so on a machine without a
 GPU it is the gate for legality, fusion and memory; a Jetson builds its own plan with its own TensorRT.
 """

@@ -69,32 +69,22 @@ class Accuracy:
         return {key: value for key, value in asdict(self).items() if value is not None and value != ()}
 
 
-def evaluate(
-    runner: Runner,
-    spec: ModelSpec,
-    dataset: Dataset,
-    *,
-    limit: int | None = None,
-    on_step: OnStep = silent,
-) -> Accuracy:
-    """Answer the data set's pictures, or its first ``limit``, each at its own size, and count what is right.
+def evaluate(runner: Runner, spec: ModelSpec, dataset: Dataset, *, on_step: OnStep = silent) -> Accuracy:
+    """Answer the data set's pictures, each at its own size, and count what is right.
 
     mIoU is the mean over the classes that the data set declares and that occur in its labels or among the answers.
     ``on_step("evaluate", fraction)`` is called after each picture.
 
-    Raises UsageError if the network's task or classes do not fit the data set or ``limit`` is under 1; HiresvitError
-    for an empty data set, labels that it does not declare, and a network that returns NaN or Inf.
+    Raises UsageError if the network's task or classes do not fit the data set; HiresvitError for an empty data set,
+    labels that it does not declare, and a network that returns NaN or Inf.
     """
     check_fit(spec, dataset)
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit {limit}: give at least 1 image, or leave it out for all {len(dataset)}")
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    if count == 0:
+    if len(dataset) == 0:
         raise HiresvitError(f"{dataset.name} has no images; nothing can be measured on it")
-    answers = _answers(Predictor(runner, spec, top_k=_TOP), dataset, count, on_step)
+    answers = _answers(Predictor(runner, spec, top_k=_TOP), dataset, on_step)
     if spec.task == "segment":
-        return _segmentation(answers, spec.num_classes, dataset, count)
-    return _classification(answers, spec.num_classes, dataset, count)
+        return _segmentation(answers, spec.num_classes, dataset)
+    return _classification(answers, spec.num_classes, dataset)
 
 
 def confusion_matrix(
@@ -127,17 +117,15 @@ def iou_per_class(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _answers(
-    predictor: Predictor, dataset: Dataset, count: int, on_step: OnStep
+    predictor: Predictor, dataset: Dataset, on_step: OnStep
 ) -> Iterator[tuple[int, Sample, SegmentResult | ClassifyResult]]:
-    for index in range(count):
+    for index in range(len(dataset)):
         sample = dataset[index]
         yield index, sample, predictor.predict(sample.image)
-        on_step("evaluate", (index + 1) / count)
+        on_step("evaluate", (index + 1) / len(dataset))
 
 
-def _segmentation(
-    answers: Iterator[tuple[int, Sample, Any]], num_classes: int, dataset: Dataset, count: int
-) -> Accuracy:
+def _segmentation(answers: Iterator[tuple[int, Sample, Any]], num_classes: int, dataset: Dataset) -> Accuracy:
     matrix = np.zeros((num_classes, num_classes), np.int64)
     for index, sample, answer in answers:
         labels = np.asarray(sample.labels)
@@ -150,7 +138,9 @@ def _segmentation(
         matrix += confusion_matrix(labels, answer.labels, num_classes, dataset.ignore)
     pixels = int(matrix.sum())
     if pixels == 0:
-        raise HiresvitError(f"{dataset.name}: none of {count} images has a pixel with a label; give others")
+        raise HiresvitError(
+            f"{dataset.name}: none of {len(dataset)} images has a pixel with a label; give others"
+        )
     iou, declared = iou_per_class(matrix), sorted(dataset.classes)
     rows = tuple(
         ClassAccuracy(
@@ -165,7 +155,7 @@ def _segmentation(
     return Accuracy(
         dataset=dataset.name,
         task="segment",
-        images=count,
+        images=len(dataset),
         foreign=float((pixels - matrix[:, declared].sum()) / pixels),
         miou=float(np.nanmean(iou[declared])),
         pixel_accuracy=float(100 * np.trace(matrix) / pixels),
@@ -174,7 +164,7 @@ def _segmentation(
 
 
 def _classification(
-    answers: Iterator[tuple[int, Sample, Any]], num_classes: int, dataset: Dataset, count: int
+    answers: Iterator[tuple[int, Sample, Any]], num_classes: int, dataset: Dataset
 ) -> Accuracy:
     first = among_top = foreign = 0
     for index, sample, answer in answers:
@@ -191,10 +181,10 @@ def _classification(
     return Accuracy(
         dataset=dataset.name,
         task="classify",
-        images=count,
-        foreign=foreign / count,
-        top1=100 * first / count,
-        top5=100 * among_top / count if num_classes > _TOP else None,
+        images=len(dataset),
+        foreign=foreign / len(dataset),
+        top1=100 * first / len(dataset),
+        top5=100 * among_top / len(dataset) if num_classes > _TOP else None,
     )
 
 

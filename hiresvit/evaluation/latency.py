@@ -90,7 +90,6 @@ def measure_latency(
     warmup_s: float = 0.2,
     min_s: float = 3.0,
     min_iterations: int = 10,
-    batch: int = 1,
     settle_s: float = 0.0,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, LatencyStats]:
@@ -99,16 +98,16 @@ def measure_latency(
     Warm-up rounds (at least one) take ``warmup_s`` seconds per side; then follow at least ``min_iterations``
     rounds and ``min_s`` seconds per side, both counted over all sides together, so that one slow side does
     not stretch the run. Before each call the machine rests for ``settle_s`` seconds, untimed: the idle workers
-    of a thread pool spin on for some milliseconds and would slow the next side down. ``batch`` is that of every
-    run that is no `Side`, ``clock`` returns nanoseconds. Sample i of every side comes from round i. Raises
-    UsageError if there is nothing to run, on impossible limits, and if the clock is too coarse to see a call.
+    of a thread pool spin on for some milliseconds and would slow the next side down. ``clock`` returns nanoseconds.
+    Sample i of every side comes from round i. Raises UsageError if there is nothing to run, on impossible limits, and
+    if the clock is too coarse to see a call.
     """
-    if not runs or warmup_s < 0 or min_s < 0 or min_iterations < 1 or batch < 1:
+    if not runs or warmup_s < 0 or min_s < 0 or min_iterations < 1:
         raise UsageError(
-            f"{len(runs)} runs, warmup_s {warmup_s}, min_s {min_s}, min_iterations {min_iterations},"
-            f" batch {batch}; at least 1 run, 0 s, 0 s, 1 iteration and batch 1 are needed"
+            f"{len(runs)} runs, warmup_s {warmup_s}, min_s {min_s}, min_iterations {min_iterations};"
+            " at least 1 run, 0 s, 0 s and 1 iteration are needed"
         )
-    sides = {name: run if isinstance(run, Side) else Side(run, batch) for name, run in runs.items()}
+    sides = {name: run if isinstance(run, Side) else Side(run) for name, run in runs.items()}
     _rounds(sides, clock, settle_s, seconds=warmup_s, least=1)
     samples = _rounds(sides, clock, settle_s, seconds=min_s, least=min_iterations)
     return {name: _side_stats(side, samples[name]) for name, side in sides.items()}

@@ -205,16 +205,13 @@ def _example(spec: ModelSpec) -> torch.Tensor:
     return torch.from_numpy(preprocess(image, spec.preprocess, spec.imgsz))
 
 
-def perturb_zeros(model: nn.Module, seed: int = 0) -> int:
-    """Draw every parameter that is zero throughout, or next to it, from N(0, 0.3), in place; returns how many."""
+def perturb_zeros(model: nn.Module, seed: int = 0) -> None:
+    """Draw every parameter that is zero throughout, or next to it, from N(0, 0.3), in place."""
     generator = torch.Generator().manual_seed(seed)
-    count = 0
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.numel() and parameter.abs().max() < NEARLY_ZERO:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-                count += 1
-    return count
 
 
 def standardise_logits(model: nn.Module, images: torch.Tensor) -> None:

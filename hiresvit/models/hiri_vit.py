@@ -39,6 +39,7 @@ from hiresvit.models.fold import (
     linear_from,
 )
 from hiresvit.models.hiri_vit_block import CFFN, HRBlock, Transformer, depthwise, fold_bn_pointwise
+from hiresvit.models.layers import drop_rates
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import ModelSpec
 
@@ -139,12 +140,8 @@ class HiriViT(nn.Module):
         super().__init__()
         self.imgsz = imgsz
         self.stem = Stem(config.stem, config.channels[0])
-        total = sum(config.blocks)
-        rates = [config.drop_path * block / (total - 1) for block in range(total)]
-        self.stages = nn.ModuleList(
-            Stage(config, index, imgsz, rates[end - depth : end])
-            for index, (depth, end) in enumerate(zip(config.blocks, accumulate(config.blocks), strict=True))
-        )
+        rates = drop_rates(config.drop_path, config.blocks)
+        self.stages = nn.ModuleList(Stage(config, index, imgsz, drop) for index, drop in enumerate(rates))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         require_laid_out(image, self.imgsz)

@@ -26,7 +26,7 @@ from hiresvit.models.checks import require_laid_out, require_multiples, require_
 from hiresvit.models.fold import FoldableSequential, fold_pairs_
 from hiresvit.models.heads import HRNetHead, SegFormerHead
 from hiresvit.models.hrvit_block import Block
-from hiresvit.models.layers import to_map, to_tokens, upsample
+from hiresvit.models.layers import drop_rates, to_map, to_tokens, upsample
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import STRIDES, ModelSpec
 
@@ -128,15 +128,14 @@ class HRViT(nn.Module):
         sizes = [(imgsz[0] // stride, imgsz[1] // stride) for stride in STRIDES]
         self.stem = Stem()
         depths = [max(blocks) for blocks in config.blocks]
-        rates = [config.drop_path * block / (sum(depths) - 1) for block in range(sum(depths))]
+        rates = drop_rates(config.drop_path, depths)
         layers: list[nn.Module] = []
         incoming: tuple[int, ...] = (STEM_CHANNELS,)
         for module, blocks in enumerate(config.blocks):
             opened = len(blocks)
             # A new branch is opened with the channels of its variant; the others keep what the last module gave.
             outgoing = (*incoming, *config.channels[len(incoming) : opened])
-            drop = rates[sum(depths[:module]) : sum(depths[: module + 1])]
-            layers += [Fusion(incoming, outgoing), Stage(config, outgoing, sizes, blocks, drop)]
+            layers += [Fusion(incoming, outgoing), Stage(config, outgoing, sizes, blocks, rates[module])]
             incoming = config.channels[:opened]
         self.features = nn.Sequential(*layers)
 

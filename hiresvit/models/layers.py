@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +26,17 @@ def upsample(x: Tensor, factor: int, mode: str) -> Tensor:
     A factor, not a size: the graph then holds two constants and no shape arithmetic, whatever the batch is.
     """
     return F.interpolate(x, scale_factor=float(factor), mode=mode)
+
+
+def conv_bn_gelu(in_channels: int, channels: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    """A 3x3 convolution with BatchNorm and GELU: (B, C_in, H, W) -> (B, C, H/stride, W/stride)."""
+    return nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1), nn.BatchNorm2d(channels), nn.GELU()
+
+
+def drop_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
+    """Stochastic depth per stage and block: from 0 in the first block in equal steps to ``last`` in the last."""
+    rates = iter([last * block / (sum(depths) - 1) for block in range(sum(depths))])
+    return [list(islice(rates, depth)) for depth in depths]
 
 
 class DropPath(nn.Module):

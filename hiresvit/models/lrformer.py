@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from hiresvit.errors import UsageError
 from hiresvit.models.checks import require_laid_out, require_multiples, require_rate
 from hiresvit.models.fold import FoldableSequential, conv_like, double_bias
+from hiresvit.models.layers import conv_bn_gelu, drop_rates
 from hiresvit.models.lrformer_block import (
     EPS,
     KEY_SIXTEENTHS,
@@ -125,14 +126,11 @@ class LRFormer(nn.Module):
     def __init__(self, config: LRFormerConfig, imgsz: Size) -> None:
         super().__init__()
         self.imgsz = imgsz
-        total = sum(config.depths)
-        rates = [config.drop_path * block / (total - 1) for block in range(total)]
-        for stage, (channels, depth) in enumerate(zip(config.channels, config.depths, strict=True)):
+        rates = drop_rates(config.drop_path, config.depths)
+        for stage, (channels, drop) in enumerate(zip(config.channels, rates, strict=True)):
             size = (imgsz[0] // STRIDES[stage], imgsz[1] // STRIDES[stage])
             embed = PatchEmbed(config.channels[stage - 1], channels) if stage else StemEmbed(channels)
-            start = sum(config.depths[:stage])
-            drop = rates[start : start + depth]
-            blocks = nn.ModuleList(encoder_block(config, stage, i, size, drop[i]) for i in range(depth))
+            blocks = nn.ModuleList(encoder_block(config, stage, i, size, rate) for i, rate in enumerate(drop))
             self.add_module(f"patch_embed{stage + 1}", embed)
             self.add_module(f"block{stage + 1}", blocks)
             self.add_module(f"d_convs{stage + 1}", KeyConvs(channels))
@@ -208,15 +206,9 @@ class StemEmbed(nn.Module):
         super().__init__()
         half = channels // 2
         self.conv1 = FoldableSequential(
-            nn.Conv2d(3, half, 3, stride=2, padding=1),
-            nn.BatchNorm2d(half),
-            nn.GELU(),
-            nn.Conv2d(half, half, 3, padding=1),
-            nn.BatchNorm2d(half),
-            nn.GELU(),
-            nn.Conv2d(half, channels, 3, stride=2, padding=1),
-            nn.BatchNorm2d(channels),
-            nn.GELU(),
+            *conv_bn_gelu(3, half, stride=2),
+            *conv_bn_gelu(half, half),
+            *conv_bn_gelu(half, channels, stride=2),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
         self.norm = ChannelNorm(channels, eps=EPS)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from hiresvit.errors import UsageError
 from hiresvit.models.checks import require_laid_out, require_rate
 from hiresvit.models.fold import FoldableSequential, bn_scale_shift, conv_like, double_bias
-from hiresvit.models.layers import to_map, to_tokens
+from hiresvit.models.layers import conv_bn_gelu, drop_rates, to_map, to_tokens
 from hiresvit.models.mixformer_block import Block, affine_into_
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import STRIDES, ModelSpec
@@ -65,22 +65,20 @@ VARIANTS: dict[str, MixFormerConfig] = {
 
 
 def check(spec: ModelSpec) -> None:
-    """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
-    check_size(spec.imgsz)
+    """Raise UsageError on a size or an override that the family cannot take; builds nothing.
+
+    Sides are padded to a multiple of 4 and must then be multiples of 32: every stage halves its map.
+    """
+    imgsz = spec.imgsz
+    if any(side < SMALLEST or -side % 32 >= STEM_STRIDE for side in imgsz):
+        below = "x".join(str(nearest(side, up=False)) for side in imgsz)
+        above = "x".join(str(nearest(side, up=True)) for side in imgsz)
+        options = above if above == below else f"{below} or {above}"
+        raise UsageError(
+            f"{imgsz[0]}x{imgsz[1]}: MixFormer takes multiples of 32 on both sides, or up to 3 pixels less, which it"
+            f" fills with zeros; nearest: {options}"
+        )
     configure(spec)
-
-
-def check_size(imgsz: tuple[int, int]) -> None:
-    """Sides are padded to a multiple of 4 and must then be multiples of 32: every stage halves its map. UsageError."""
-    if all(side >= SMALLEST and -side % 32 < STEM_STRIDE for side in imgsz):
-        return
-    below = "x".join(str(nearest(side, up=False)) for side in imgsz)
-    above = "x".join(str(nearest(side, up=True)) for side in imgsz)
-    options = above if above == below else f"{below} or {above}"
-    raise UsageError(
-        f"{imgsz[0]}x{imgsz[1]}: MixFormer takes multiples of 32 on both sides, or up to 3 pixels less, which it fills"
-        f" with zeros; nearest: {options}"
-    )
 
 
 def nearest(side: int, *, up: bool) -> int:
@@ -118,17 +116,13 @@ class MixFormer(nn.Module):
         height, width = imgsz[0] + self.padding[0], imgsz[1] + self.padding[1]
         self.sizes = [(height // stride, width // stride) for stride in STRIDES]
         self.patch_embed = PatchEmbed(config.channels)
-        total = sum(config.depths)
-        rates = [config.drop_path * block / (total - 1) for block in range(total)]
-        self.layers = nn.ModuleList()
-        for stage, (channels, depth, heads) in enumerate(
-            zip(config.widths, config.depths, config.heads, strict=True)
-        ):
-            start = sum(config.depths[:stage])
-            drop = rates[start : start + depth]
-            self.layers.append(
-                Stage(channels, heads, self.sizes[stage], drop, last=stage == len(STRIDES) - 1)
+        rates = drop_rates(config.drop_path, config.depths)
+        self.layers = nn.ModuleList(
+            Stage(channels, heads, size, drop, last=size == self.sizes[-1])
+            for channels, heads, size, drop in zip(
+                config.widths, config.heads, self.sizes, rates, strict=True
             )
+        )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(to_map(x, size) for x, size in zip(self.stages(image), self.sizes, strict=True))
@@ -189,15 +183,7 @@ class PatchEmbed(nn.Module):
         super().__init__()
         half = channels // 2
         self.stem = FoldableSequential(
-            nn.Conv2d(3, half, 3, stride=2, padding=1),
-            nn.BatchNorm2d(half),
-            nn.GELU(),
-            nn.Conv2d(half, half, 3, padding=1),
-            nn.BatchNorm2d(half),
-            nn.GELU(),
-            nn.Conv2d(half, half, 3, padding=1),
-            nn.BatchNorm2d(half),
-            nn.GELU(),
+            *conv_bn_gelu(3, half, stride=2), *conv_bn_gelu(half, half), *conv_bn_gelu(half, half)
         )
         self.proj = nn.Conv2d(half, channels, 2, stride=2)
         self.norm = nn.LayerNorm(channels)

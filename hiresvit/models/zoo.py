@@ -100,7 +100,11 @@ def _mixformer(weights: str, classify: Numbers, segment: Numbers, features: Numb
         numbers={"classify": classify, "segment": segment, "features": features},
         convention="all products and norms, rounded; B0, B5 and B6 from PaddleClas",
         weights=weights,
-        layout=Layout(head=("norm", "last_proj", "head"), classifier="head."),
+        layout=Layout(
+            head=("norm", "last_proj", "head"),
+            linears=("proj_attn", "proj_cnn", "qkv", "proj", "fc1", "fc2", "last_proj", "head"),
+            derived=("relative_position_index",),
+        ),
     )
 
 
@@ -191,25 +195,25 @@ MODELS: dict[str, ModelEntry] = {
         features=Numbers(3.570, 2.214),
     ),
     "mixformer_b1": _mixformer(
-        PADDLE.format("B1"),
+        PADDLE,
         classify=Numbers(7.888, 0.699, 8, 0.7, digits=0),
         segment=Numbers(34.070, 212.579),
         features=Numbers(6.277, 3.872),
     ),
     "mixformer_b2": _mixformer(
-        PADDLE.format("B2"),
+        PADDLE,
         classify=Numbers(9.895, 0.898, 10, 0.9, digits=0),
         segment=Numbers(36.077, 213.721),
         features=Numbers(8.284, 5.014),
     ),
     "mixformer_b3": _mixformer(
-        PADDLE.format("B3"),
+        PADDLE,
         classify=Numbers(16.748, 1.804, 17, 1.9, digits=0),
         segment=Numbers(43.675, 219.125),
         features=Numbers(14.973, 10.029),
     ),
     "mixformer_b4": _mixformer(
-        PADDLE.format("B4"),
+        PADDLE,
         classify=Numbers(34.798, 3.475, 35, 3.6, digits=0),
         segment=Numbers(62.470, 229.030),
         features=Numbers(32.859, 19.544),
@@ -221,7 +225,7 @@ MODELS: dict[str, ModelEntry] = {
         features=Numbers(59.426, 37.476),
     ),
     "mixformer_b6": _mixformer(
-        PADDLE.format("B6"),
+        PADDLE,
         classify=Numbers(119.505, 12.562, None, 12.7),
         segment=Numbers(148.668, 281.205),
         features=Numbers(117.238, 70.942),

@@ -17,22 +17,17 @@ _WIDTH, _ROW, _BAR, _EDGE, _GAP = 820, 20, 13, 16, 8
 _LABEL, _ADVANCE = 12, 7.3
 _LONGEST = 52  # characters of a label; a longer one loses its middle
 _BARS, _HIGHLIGHT, _TEXT, _FAINT, _GRID = "#3b73af", "#e08214", "#1f2328", "#59636e", "#d8dee4"
-_BLOCKS = " ▏▎▍▌▋▊▉█"
+_BLOCKS, _BLOCKS_WIDE = " ▏▎▍▌▋▊▉█", 20
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def bar_chart(
-    rows: Sequence[tuple[str, float]],
-    *,
-    title: str,
-    unit: str,
-    highlight: Collection[str] = (),
-    note: str = "",
+    rows: Sequence[tuple[str, float]], *, title: str, unit: str, highlight: Collection[str] = ()
 ) -> str:
     """Horizontal bars of (label, value) in the order given, as one SVG document on white.
 
-    ``unit`` is written under the axis, ``note`` under the title; labels in ``highlight`` get orange bars, which the
-    note should explain. Raises UsageError without rows and for a value that is NaN or infinite.
+    ``unit`` is written under the axis; labels in ``highlight`` get orange bars. Raises UsageError without rows and for
+    a value that is NaN or infinite.
     """
     if not rows:
         raise UsageError("a chart needs at least one row: give (label, value) pairs")
@@ -44,7 +39,7 @@ def bar_chart(
     step = _step(max(0.0, *values) - min(0.0, *values))
     ticks = _ticks(min(0.0, *values), max(0.0, *values), step)
     texts = _value_texts(values)
-    top = _EDGE + 24 + (18 if note else 0)
+    top = _EDGE + 24
     bottom = top + _ROW * len(shown)
     more = len(rows) - len(shown)
     height = bottom + 42 + _EDGE
@@ -57,8 +52,6 @@ def bar_chart(
         return start + (end - start) * ((value - ticks[0]) / (ticks[-1] - ticks[0]))
 
     parts = [_text(_EDGE, _EDGE + 13, title, size=15, weight="bold")]
-    if note:
-        parts.append(_text(_EDGE, _EDGE + 32, note, fill=_FAINT))
     for tick in ticks:
         x, colour = across(tick), _FAINT if tick == 0 else _GRID
         parts.append(f'<path d="M{x:.1f} {top}V{bottom + 4}" stroke="{colour}"/>')
@@ -76,17 +69,17 @@ def bar_chart(
     return _document(parts, height, title)
 
 
-def text_bar(value: float, largest: float, width: int = 20) -> str:
-    """A bar of block characters, ``width`` of them for ``largest``, to an eighth of one; empty from 0 down.
+def text_bar(value: float, largest: float) -> str:
+    """A bar of block characters, 20 of them for ``largest``, to an eighth of one; empty from 0 down.
 
-    A positive value shows at least the thinnest block, one beyond ``largest`` fills the width. Raises UsageError for
-    NaN, a ``largest`` that is not finite and a width under 1.
+    A positive value shows at least the thinnest block, one beyond ``largest`` all 20. Raises UsageError for NaN and a
+    ``largest`` that is not finite.
     """
-    if math.isnan(value) or not math.isfinite(largest) or width < 1:
-        raise UsageError(f"a bar of {value} in {largest}, {width} wide: give numbers and a width from 1")
+    if math.isnan(value) or not math.isfinite(largest):
+        raise UsageError(f"a bar of {value} in {largest}: give numbers")
     if value <= 0 or largest <= 0:
         return ""
-    eighths = max(1, round(8 * width * min(value / largest, 1.0)))
+    eighths = max(1, round(8 * _BLOCKS_WIDE * min(value / largest, 1.0)))
     return _BLOCKS[8] * (eighths // 8) + _BLOCKS[eighths % 8].strip()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 from synthetic import BASELINE, Loss, Synthetic
 
+from hiresvit.calibration import fallback
 from hiresvit.calibration.fallback import TRIES, Fallback, check_drop, find_fallback
 from hiresvit.calibration.sensitivity import Judgement, Sensitivity
 from hiresvit.errors import GateError, UsageError
@@ -61,7 +63,8 @@ def erratic(count: int, seed: int) -> Synthetic:
 def search(whole: Synthetic, limit: float, tries: int = TRIES) -> tuple[Fallback, Sensitivity]:
     sensitivity = whole.sensitivity()
     whole.asked.clear()
-    return find_fallback(sensitivity, whole.quantize, whole.judge, BASELINE, limit, tries=tries), sensitivity
+    with mock.patch.object(fallback, "TRIES", tries):
+        return find_fallback(sensitivity, whole.quantize, whole.judge, BASELINE, limit), sensitivity
 
 
 def check(found: Fallback, whole: Synthetic, limit: float) -> None:
@@ -201,11 +204,6 @@ def test_a_limit_out_of_reach_is_an_error_with_numbers() -> None:
 def test_a_limit_that_is_none_is_refused(limit: float) -> None:
     with pytest.raises(UsageError, match=r"max_drop .*: give percentage points from 0"):
         search(additive([(1, 1)]), limit)
-
-
-def test_at_least_one_try_is_needed() -> None:
-    with pytest.raises(UsageError, match="tries 0"):
-        search(additive([(1, 1)]), 1.0, tries=0)
 
 
 def test_the_limit_holds_for_the_judge_of_the_search() -> None:

@@ -17,7 +17,7 @@ from test_tensorrt_versions import FULL, everything, make_fake, plain, replay
 from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
 from hiresvit.device.cuda import Device
-from hiresvit.engine import _build_child as _engine_child
+from hiresvit.engine import _build_child
 from hiresvit.errors import (
     ArtefactError,
     BuilderRefusal,
@@ -283,13 +283,13 @@ def test_tensorrt_needs_a_gpu_and_rtx_does_not(
     machine: Callable[[bool, bool], None], driver: bool, binding: bool
 ) -> None:
     machine(driver, binding)
-    assert _engine_child.find_device("tensorrt_rtx") is None
+    assert _build_child.find_device("tensorrt_rtx") is None
     if driver:
         # Without a binding nobody can say which GPU it is.
-        assert _engine_child.find_device("tensorrt") == (ORIN if binding else None)
+        assert _build_child.find_device("tensorrt") == (ORIN if binding else None)
         return
     with pytest.raises(MissingDependency, match=r"none can be used here .*--backend tensorrt_rtx"):
-        _engine_child.find_device("tensorrt")
+        _build_child.find_device("tensorrt")
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -299,6 +299,6 @@ def test_a_gpu_that_no_binding_names(name: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(cuda, "has_driver", lambda: True)
     monkeypatch.setattr(cuda, "installed", lambda: ())
     request = changed(name, tmp_path, timing_cache=str(tmp_path))
-    result = _engine_child.build(request, lambda phase, fraction: None)
+    result = _build_child.build(request, lambda phase, fraction: None)
     assert (result["device"], result["compute_capability"]) == (None, "this machine's")
     assert len(list(tmp_path.glob("*.timing"))) == 1

@@ -20,15 +20,15 @@ from test_fake_tensorrt import save_relu
 from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
 from hiresvit.device.cuda import Device
-from hiresvit.engine import _build_child as _engine_child
+from hiresvit.engine import _build_child
 from hiresvit.engine._build_child import Report
 from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError, MissingDependency, UsageError
 
-PACKAGE = Path(_engine_child.__file__).parents[1]
+PACKAGE = Path(_build_child.__file__).parents[1]
 OURS = (
-    "tensorrt_api.py",
-    "export/_engine_child.py",
-    "export/_engine_config.py",
+    "device/tensorrt_api.py",
+    "engine/_build_child.py",
+    "engine/config.py",
     "runtime/tensorrt_runner.py",
 )
 FULL = [name for name in NAMES if not name.startswith("rtx")]
@@ -110,7 +110,7 @@ def replay(
         patch.setattr(api, "load", lambda backend: fake.module)
         patch.setattr(cuda, "installed", lambda: ("cuda-bindings",))
         patch.setattr(cuda, "open_cuda", lambda: FakeCuda(gpu))
-        return _engine_child.build(request, report)
+        return _build_child.build(request, report)
 
 
 def replay_all(name: str, folder: Path) -> tuple[set[str], set[str]]:
@@ -276,7 +276,7 @@ def test_the_real_rtx_is_called_as_its_stand_in(tmp_path: Path) -> None:
 
     sys.setprofile(watch)
     try:
-        _engine_child.build(request, lambda phase, fraction: None)
+        _build_child.build(request, lambda phase, fraction: None)
     finally:
         sys.setprofile(None)
     # Not every kind of call makes Python tell its profiler: what is called with a starred argument is not seen.

@@ -180,11 +180,10 @@ def test_scenes_are_measured_at_their_own_size() -> None:
     assert steps == [("evaluate", 0.5), ("evaluate", 1.0)]
 
 
-@pytest.mark.parametrize(("limit", "images"), [(None, 3), (1, 1), (3, 3), (99, 3)])
-def test_the_first_pictures_are_taken(limit: int | None, images: int) -> None:
+def test_each_picture_is_answered_once() -> None:
     network = Says([one_hot(np.zeros((1, 1), int), 2)] * 3)
-    found = evaluate(network, spec(2), Pictures([picture([[0]])] * 3, {0: "a"}), limit=limit)
-    assert (found.images, network.calls) == (images, images)
+    found = evaluate(network, spec(2), Pictures([picture([[0]])] * 3, {0: "a"}))
+    assert (found.images, network.calls) == (3, 3)
 
 
 def named(labels: Sequence[int]) -> Pictures:
@@ -261,17 +260,15 @@ def test_a_map_is_no_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "limit", "words"),
+    ("network", "words"),
     [
-        (spec(4, "classify"), None, "a network to classify, pictures has labels to segment"),
-        (spec(2), None, r"answers classes 0 to 1, pictures has class 2 \(c\)"),
-        (spec(4), 0, "limit 0: give at least 1"),
-        (spec(4), -3, "limit -3"),
+        (spec(4, "classify"), "a network to classify, pictures has labels to segment"),
+        (spec(2), r"answers classes 0 to 1, pictures has class 2 \(c\)"),
     ],
 )
-def test_what_does_not_fit_is_refused(network: ModelSpec, limit: int | None, words: str) -> None:
+def test_what_does_not_fit_is_refused(network: ModelSpec, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        evaluate(Says([]), network, Pictures([picture([[0]])], {0: "a", 2: "c"}), limit=limit)
+        evaluate(Says([]), network, Pictures([picture([[0]])], {0: "a", 2: "c"}))
 
 
 @pytest.mark.parametrize(

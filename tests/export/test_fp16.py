@@ -318,14 +318,15 @@ def test_names_metadata_and_doc_strings_stay() -> None:
     assert kept == [n.name for n in model.graph.node if n.op_type != "Constant"]
 
 
-def test_equal_graphs_give_equal_bytes(tmp_path: Path) -> None:
+def test_equal_graphs_give_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, copy = tmp_path / "block.onnx", tmp_path / "half.onnx"
     onnx.save(build(BLOCK, block_weights()), source)
     script = (
         "import onnx; from hiresvit.export.fp16 import to_fp16;"
         f"onnx.save(to_fp16(onnx.load({str(source)!r}))[0], {str(copy)!r})"
     )
-    child = run_child(["-c", script], env={"PYTHONHASHSEED": "7"})  # another order of all sets
+    monkeypatch.setenv("PYTHONHASHSEED", "7")  # another order of all sets
+    child = run_child(["-c", script])
     assert child.returncode == 0, child.stderr
     half, _ = to_fp16(onnx.load(source))
     assert onnx.load(copy).SerializeToString(deterministic=True) == half.SerializeToString(deterministic=True)

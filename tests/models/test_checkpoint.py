@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -265,8 +266,11 @@ def test_paddle_files_are_read_by_their_content(tmp_path: Path) -> None:
     state = tensors({key: shape for key, shape in BACKBONE.items() if not key.endswith("tracked")})
     (tmp_path / "w.pth").write_bytes(pickle.dumps({key: value.numpy() for key, value in state.items()}))
     model = module(BACKBONE)
-    report = load_weights(model, tmp_path / "w.pth", task="features")
+    report = load_weights(
+        model, tmp_path / "w.pth", task="features", layout=replace(LAYOUT, linears=("head",))
+    )
     assert (report.source, report.loaded) == ("pdparams", len(state))
+    assert "is Paddle's, which this model has none of" in refusal(tmp_path / "w.pth", BACKBONE, "features")
     assert "has no EMA weights: a .pdparams file" in refusal(
         tmp_path / "w.pth", BACKBONE, "features", ema=True
     )

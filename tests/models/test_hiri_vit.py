@@ -28,7 +28,6 @@ from hiresvit.models.hiri_vit import (
     HiriViTSegmentor,
 )
 from hiresvit.models.hiri_vit_block import HRBlock
-from hiresvit.models.layers import DropPath
 from hiresvit.models.macs import count_macs, count_params
 from hiresvit.spec import Task
 
@@ -204,17 +203,6 @@ def test_folded_s(task: Task, options: dict[str, Any]) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=EXACT)
 
 
-@torch.no_grad()
-def test_float32() -> None:
-    """Some 60 layers in float32, each off by about 1e-7 of values of order 1; a wrong fold is above 1e-3."""
-    model = create_model("hiri_vit_s", "classify", (64, 128))
-    enliven(model)
-    x = image((64, 128))
-    folded = fold(model)(x.float())
-    assert folded.dtype == torch.float32
-    torch.testing.assert_close(folded.double(), model.double()(x), rtol=0, atol=1e-5)
-
-
 # --- what is deployed ---
 
 
@@ -253,12 +241,12 @@ def test_graph(task: Task, dynamic: bool) -> None:
 
 # --- what is published ---
 
-# Parameters (M) and multiply-accumulates (G) at 448, 768, and 224 with the second downsampling at stride 1; in the
-# second row those of MODELS.md, which these choices were fitted with.
-PAPER = {
-    "hiri_vit_s": ((34.8, 5.0, 16.1, 4.5), (34.72, 5.04, 16.11, 4.53)),
-    "hiri_vit_b": ((54.4, 9.9, 31.6, 8.2), (54.35, 9.93, 31.62, 8.08)),
-    "hiri_vit_l": ((94.4, 19.9, 63.4, 17.0), (94.19, 19.82, 63.24, 16.86)),
+# Parameters (M) and multiply-accumulates (G) at 448, 768, and 224 with the second downsampling at stride 1, of a count
+# made apart from this code, which the choices were fitted with; tests/models/test_macs.py has the paper's.
+COUNTED = {
+    "hiri_vit_s": (34.72, 5.04, 16.11, 4.53),
+    "hiri_vit_b": (54.35, 9.93, 31.62, 8.08),
+    "hiri_vit_l": (94.19, 19.82, 63.24, 16.86),
 }
 
 
@@ -267,8 +255,8 @@ def blank(name: str, task: Task, size: int, classes: int | None = None, **option
         return create_model(name, task, size, classes, **options)
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_paper(name: str) -> None:
+@pytest.mark.parametrize("name", COUNTED)
+def test_counts(name: str) -> None:
     plain, large = blank(name, "classify", 448), blank(name, "classify", 768)
     small = blank(name, "classify", 224, stride_plan=PLAN_224)
     found = (
@@ -277,11 +265,7 @@ def test_paper(name: str) -> None:
         count_macs(large, (768, 768)).total / 1e9,
         count_macs(small, (224, 224)).total / 1e9,
     )
-    paper, fit = PAPER[name]
-    assert found == pytest.approx(fit, abs=0.006)  # the printed digits
-    # The paper's digits are 1 % apart; the plan for 224x224 is a guess that fits less well.
-    for value, printed, tolerance in zip(found, paper, (0.005, 0.01, 0.01, 0.02), strict=True):
-        assert value == pytest.approx(printed, rel=tolerance)
+    assert found == pytest.approx(COUNTED[name], abs=0.006)  # the printed digits
     assert count_params(small) == count_params(plain)
 
 
@@ -332,28 +316,6 @@ def test_overrides() -> None:
     create_model("hiri_vit_s", "segment", 64, head="upernet", stride_plan=(2, 2, 2, 2))
 
 
-@torch.no_grad()
-def test_images_of_a_batch_are_independent() -> None:
-    model = fold(ready(HiriViTSegmentor(TINY, (64, 128), 5)))
-    batch = image((64, 128), batch=3)
-    # float64, sums in another order
-    torch.testing.assert_close(model(batch)[1:2], model(batch[1:2]), rtol=0, atol=1e-12)
-
-
-def test_training() -> None:
-    """Every parameter is reached; whole blocks are dropped at random."""
-    torch.manual_seed(0)
-    model = HiriViTClassifier(TINY, (128, 128), 5).train()
-    for module in model.modules():
-        if isinstance(module, DropPath):
-            module.rate = 0.5
-    x = image((128, 128), batch=8).float()
-    first = model(x)
-    assert not torch.allclose(first, model(x))
-    model.eval()(x).sum().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -384,9 +346,3 @@ def test_training() -> None:
 def test_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         create_model("hiri_vit_s", **options)
-
-
-def test_another_size_than_laid_out() -> None:
-    model = HiriViT(TINY, (64, 64)).eval()
-    with pytest.raises(UsageError, match="an input of 64x128 for a model laid out at 64x64"):
-        model(torch.zeros(1, 3, 64, 128))

@@ -302,17 +302,11 @@ def test_skip_matters_where_maps_are_small_and_only_there() -> None:
     assert differences[3] > 1e-3
 
 
-def test_folding_stays_on_the_device() -> None:
-    """The meta device stands in for a GPU: a layer made on the CPU would not take a tensor from there."""
+def test_folding_of_what_xl_has_stays_on_the_device() -> None:
+    """As in test_fold.py, with the norms that only XL has."""
     with torch.device("meta"):
-        models = [
-            lrformer.LRFormerSegmentor(TINY, (64, 96), 5),
-            lrformer.LRFormerClassifier(TINY, (96, 64), 5),
-            LRFormer(replace(TINY, depths=(1, 1, 22, 1)), (64, 64)),
-        ]
-    for model in models:
-        folded = fold(model)
-        assert {value.device.type for value in [*folded.parameters(), *folded.buffers()]} == {"meta"}
+        folded = fold(LRFormer(replace(TINY, depths=(1, 1, 22, 1)), (64, 64)))
+    assert {value.device.type for value in [*folded.parameters(), *folded.buffers()]} == {"meta"}
 
 
 COMPUTE = {"Conv", "Gemm", "MatMul", "LayerNormalization", "Softmax", "Gelu", "Relu", "Add", "Mul", "Resize"}
@@ -356,11 +350,6 @@ REFUSED: list[Any] = [
 def test_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}"):
         model_spec("lrformer_t", "features", **options)
-
-
-def test_xl_has_no_segmentor() -> None:
-    with pytest.raises(UsageError, match="classify and features"):
-        model_spec("lrformer_xl", "segment", 512)
 
 
 SIZES: list[Any] = [

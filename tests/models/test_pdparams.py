@@ -21,7 +21,8 @@ from torch import Tensor
 
 from hiresvit.errors import HiresvitError
 from hiresvit.models.create import create_model
-from hiresvit.models.weights.paddle import NAME_TABLE, read_pdparams
+from hiresvit.models.weights.paddle import NAME_TABLE, as_pytorch, read_pdparams
+from hiresvit.models.zoo import MODELS
 
 detweights = load(GOLDEN / "detweights.py")
 # In PyTorch (out, in), in Paddle (in, out).
@@ -53,10 +54,16 @@ def written(folder: Path, content: object, protocol: int = 4) -> Path:
     return path
 
 
+def read(path: Path) -> dict[str, Tensor]:
+    """As a MixFormer takes it."""
+    layout = MODELS["mixformer_b0"].layout
+    return as_pytorch(read_pdparams(path), layout.linears, layout.derived)
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_round_trip(tmp_path: Path, protocol: int) -> None:
     state = golden_state()
-    tensors = read_pdparams(written(tmp_path, as_paddle(state), protocol))
+    tensors = read(written(tmp_path, as_paddle(state), protocol))
     assert tensors.keys() == state.keys()
     for key, tensor in tensors.items():
         assert tensor.dtype == torch.float32
@@ -69,6 +76,13 @@ def test_a_model_takes_them(tmp_path: Path) -> None:
     model = create_model("mixformer_b0", imgsz=(32, 32), weights=written(tmp_path, as_paddle(state)))
     own = model.state_dict()
     assert all(np.array_equal(own[key], value) for key, value in state.items())
+
+
+def test_another_model_says_whose_they_are(tmp_path: Path) -> None:
+    """What is a Linear is asked of each family: shapes as Paddle has them would be nobody's."""
+    path = written(tmp_path, as_paddle(golden_state()))
+    with pytest.raises(HiresvitError, match="not the model asked for: this looks like mixformer_b0"):
+        create_model("hrvit_b1", imgsz=(32, 32), weights=path)
 
 
 def test_the_names_of_older_numpy(tmp_path: Path) -> None:
@@ -121,10 +135,11 @@ def test_types_and_layouts(tmp_path: Path, protocol: int, array: NDArray[Any], d
 def test_linears_are_known_by_name(tmp_path: Path, name: str, transposed: bool) -> None:
     """A square weight does not say by its shape whether it is (in, out)."""
     square = np.arange(9, dtype=np.float32).reshape(3, 3)
-    found = read_pdparams(written(tmp_path, {name: square}))[name]
+    found = read(written(tmp_path, {name: square}))[name]
+    assert found.is_contiguous()
     np.testing.assert_array_equal(found, square.T if transposed else square)
     deep = np.arange(16, dtype=np.float32).reshape(2, 2, 2, 2)  # a convolution, as patch_embed.proj is
-    np.testing.assert_array_equal(read_pdparams(written(tmp_path, {name: deep}))[name], deep)
+    np.testing.assert_array_equal(read(written(tmp_path, {name: deep}))[name], deep)
 
 
 # --- files that want more than to be read ---

@@ -173,7 +173,6 @@ def test_defaults() -> None:
             spec = model_spec(name, task)
             assert spec.imgsz == size
             assert spec.num_classes == {"segment": 19, "classify": 1000, "features": 0}[task]
-    assert model_spec("hrvit_b1").slug == "hrvit_b1-segment-512x512"
     assert model_spec("hrvit_b1", imgsz=64).imgsz == (64, 64)
 
 
@@ -213,9 +212,10 @@ def test_perturb_zeros() -> None:
     """Fresh weights start the attention path at zero: there the windows do not even matter."""
     one, two = (small("hrvit_b1", "classify", windows=(1, 2, s, s)) for s in (7, 2))
     assert torch.equal(outputs(one, image())[0], outputs(two, image())[0])
-    zeros = sum(not parameter.any() for parameter in one.parameters())
-    assert perturb_zeros(one) == perturb_zeros(two) == zeros > 0
-    assert perturb_zeros(one) == 0
+    assert not all(parameter.any() for parameter in one.parameters())
+    perturb_zeros(one)
+    perturb_zeros(two)
+    assert all(parameter.any() for parameter in one.parameters())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.allclose(outputs(one, image())[0], outputs(two, image())[0], atol=1e-4)
 

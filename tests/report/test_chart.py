@@ -28,8 +28,8 @@ class Bar:
     label: str
 
 
-def drawn(rows: Rows, highlight: Collection[str] = (), note: str = "") -> ET.Element:
-    return ET.fromstring(bar_chart(rows, title="a title", unit="points", highlight=highlight, note=note))
+def drawn(rows: Rows, highlight: Collection[str] = ()) -> ET.Element:
+    return ET.fromstring(bar_chart(rows, title="a title", unit="points", highlight=highlight))
 
 
 def bars(page: ET.Element) -> list[Bar]:
@@ -90,10 +90,10 @@ def test_values_stand_at_the_ends_with_three_digits_of_the_largest() -> None:
     assert values_drawn(drawn([("a", -2.5e-12), ("b", 0.0)])) == ["−2.5e−12", "0"]
 
 
-def test_a_chart_reads_in_the_order_given_with_title_note_and_unit() -> None:
-    page = drawn(ROWS, note="a note")
+def test_a_chart_reads_in_the_order_given_with_title_and_unit() -> None:
+    page = drawn(ROWS)
     found = texts(page)
-    assert found[:2] == ["a title", "a note"]
+    assert found[0] == "a title"
     assert "points" in found
     assert [text for text in found if text in dict(ROWS)] == ["stem", "stage.0", "head", "stage.1"]
     assert page[0].tag == f"{SVG}title"
@@ -124,8 +124,8 @@ def test_a_long_chart_says_how_many_rows_it_leaves_out() -> None:
     "label", ["a & b < c > \"d\" 'e'", "<script>alert(1)</script>", "]]>", "naïve 层 🚗"]
 )
 def test_labels_are_text(label: str) -> None:
-    page = ET.fromstring(bar_chart([(label, 1.0)], title=label, unit=label, note=label))
-    assert texts(page).count(label) == 4  # title, note, label and unit
+    page = ET.fromstring(bar_chart([(label, 1.0)], title=label, unit=label))
+    assert texts(page).count(label) == 3  # title, label and unit
     assert bars(page)[0].label == label
     assert not list(page.iter(f"{SVG}script"))
 
@@ -201,35 +201,33 @@ def test_no_rows_are_refused() -> None:
 @pytest.mark.parametrize(
     ("value", "largest", "bar"),
     [
-        (1.0, 1.0, "████"),
-        (0.5, 1.0, "██"),
-        (3.0, 8.0, "█▌"),
-        (1 / 32, 1.0, "▏"),
+        (1.0, 1.0, 20 * "█"),
+        (0.5, 1.0, 10 * "█"),
+        (3.0, 8.0, "███████▌"),
+        (1 / 160, 1.0, "▏"),
         (1e-9, 1.0, "▏"),
-        (2.0, 1.0, "████"),
-        (math.inf, 1.0, "████"),
+        (2.0, 1.0, 20 * "█"),
+        (math.inf, 1.0, 20 * "█"),
         (0.0, 1.0, ""),
         (-1.0, 1.0, ""),
         (1.0, 0.0, ""),
     ],
 )
 def test_bars_of_blocks(value: float, largest: float, bar: str) -> None:
-    assert text_bar(value, largest, width=4) == bar
+    assert text_bar(value, largest) == bar
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 40))
+@given(st.floats(0, 1), st.floats(0, 1))
 @settings(max_examples=100, deadline=None)
-def test_a_larger_value_has_no_shorter_bar(a: float, b: float, width: int) -> None:
+def test_a_larger_value_has_no_shorter_bar(a: float, b: float) -> None:
     def eighths(text: str) -> int:
         return sum(" ▏▎▍▌▋▊▉█".index(block) for block in text)
 
     low, high = sorted((a, b))
-    assert eighths(text_bar(low, 1.0, width)) <= eighths(text_bar(high, 1.0, width)) <= 8 * width
+    assert eighths(text_bar(low, 1.0)) <= eighths(text_bar(high, 1.0)) <= 8 * 20
 
 
-@pytest.mark.parametrize(
-    ("value", "largest", "width"), [(math.nan, 1.0, 4), (1.0, math.nan, 4), (1.0, math.inf, 4), (1.0, 1.0, 0)]
-)
-def test_a_bar_of_nothing_is_refused(value: float, largest: float, width: int) -> None:
+@pytest.mark.parametrize(("value", "largest"), [(math.nan, 1.0), (1.0, math.nan), (1.0, math.inf)])
+def test_a_bar_of_nothing_is_refused(value: float, largest: float) -> None:
     with pytest.raises(UsageError, match="a bar of"):
-        text_bar(value, largest, width)
+        text_bar(value, largest)

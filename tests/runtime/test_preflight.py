@@ -126,7 +126,9 @@ class TestPlatform:
     @pytest.mark.parametrize("here", ["Linux x86_64", "Linux aarch64", "Windows AMD64"])
     def test_the_same(self, tmp_path: Path, on: Callable[[str], None], here: str) -> None:
         on(here)
-        check(save(tmp_path / "a.plan", platform=here))
+        sidecar = check(save(tmp_path / "a.plan", platform=here))
+        assert sidecar is not None
+        assert sidecar.report.platform == here
 
     @pytest.mark.parametrize("here", ["Linux aarch64", "Windows AMD64"])
     def test_another(self, tmp_path: Path, on: Callable[[str], None], here: str) -> None:
@@ -155,13 +157,16 @@ class TestPlatform:
         self, tmp_path: Path, on: Callable[[str], None]
     ) -> None:
         on("Plan9 mips")
-        check(save(tmp_path / "a.plan"))
+        assert check(save(tmp_path / "a.plan")) is None
+        assert "this is Plan9 mips" in said_of(save(tmp_path / "b.plan", platform="Linux x86_64"))
 
 
 class TestVersion:
     @pytest.mark.parametrize("installed", ["10.3.0.30", "10.3.0"])
     def test_the_same(self, tmp_path: Path, installed: str) -> None:
-        check(save(tmp_path / "a.plan", device="Orin"), version=installed)
+        sidecar = check(save(tmp_path / "a.plan", device="Orin"), version=installed)
+        assert sidecar is not None
+        assert sidecar.report.version == "10.3.0.30"
 
     @pytest.mark.parametrize("installed", ["10.3.0.26", "10.3.1", "10.13.3.9", "11.0.0.114", "8.6.1"])
     def test_another(self, tmp_path: Path, installed: str) -> None:
@@ -171,7 +176,11 @@ class TestVersion:
 
     @pytest.mark.parametrize("installed", ["10.3.0.30", "10.3.0.31", "10.13.3.9", "11.4.1.2"])
     def test_a_compatible_plan_runs_in_later_ones(self, tmp_path: Path, installed: str) -> None:
-        check(save(tmp_path / "a.plan", flags=VC), version=installed)
+        path = save(tmp_path / "a.plan", flags=VC)
+        assert host_code(check(path, version=installed))
+        same = installed == "10.3.0.30"  # only that one runs a plan without host code of its own
+        plain = save(tmp_path / "b.plan", device="Orin")
+        assert same or "runs only in the version that built it" in said_of(plain, version=installed)
 
     @pytest.mark.parametrize("installed", ["10.2.0.19", "9.9.9.9", "12.0.0.1"])
     def test_but_not_in_earlier_ones(self, tmp_path: Path, installed: str) -> None:
@@ -185,9 +194,9 @@ class TestVersion:
 
     def test_a_plan_that_does_not_say_its_version(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.plan", layout=1)
-        check(path, version="99.0")  # TensorRT will say
+        assert check(path, version="99.0") is None  # TensorRT will say
         path = save(tmp_path / "b.plan", layout=1, device="Orin")
-        check(path, version="10.3.0")
+        assert check(path, version="10.3.0") is not None
         line = said_of(path, version="10.13.3.9")
         assert "was built by TensorRT 10.3.0.30 and 10.13.3.9 is installed" in line
 
@@ -224,7 +233,9 @@ class TestDevice:
         ],
     )
     def test_the_same(self, tmp_path: Path, wanted: str, have: str) -> None:
-        check(save(tmp_path / "a.plan", compute_capability=wanted), device=gpu(have))
+        sidecar = check(save(tmp_path / "a.plan", compute_capability=wanted), device=gpu(have))
+        assert sidecar is not None
+        assert sidecar.report.compute_capability == wanted
 
     @pytest.mark.parametrize(
         ("wanted", "have"),
@@ -247,4 +258,8 @@ class TestDevice:
 
     @pytest.mark.parametrize("have", ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"])
     def test_where_rtx_runs(self, tmp_path: Path, have: str) -> None:
-        check(save(tmp_path / "a.plan", "1.7.1.116", backend="tensorrt_rtx"), device=gpu(have))
+        path = save(tmp_path / "a.plan", "1.7.1.116", backend="tensorrt_rtx")
+        assert check(path, device=gpu(have)) is None
+        beside: dict[str, Any] = {"compute_capability": "7.5 and later"}
+        path = save(tmp_path / "b.plan", "1.7.1.116", backend="tensorrt_rtx", **beside)
+        assert check(path, device=gpu(have)) is not None

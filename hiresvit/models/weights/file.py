@@ -211,7 +211,7 @@ def _plain_tensors(path: Path, entry: dict[Any, Any]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value.detach() for key, value in entry.items()}
 
 
-def some(names: list[str], count: int = 3) -> str:
-    """The first names of a list that may be long, and how many more there are."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+def some(names: list[str]) -> str:
+    """The first three names of a list that may be long, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.models.weights.file import read_checkpoint, some
+from hiresvit.models.weights.file import Checkpoint, read_checkpoint, some
+from hiresvit.models.weights.paddle import as_pytorch
 from hiresvit.spec import Task
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -41,12 +42,15 @@ class Layout:
 
     ``head`` are the key groups, that is what is before the first dot, of the classifier, and ``classifier`` the
     prefix of its layer whose rows are the classes. With ``foreign_head`` the authors' files may hold a classifier
-    under names that nobody documented.
+    under names that nobody documented. ``linears`` and ``derived`` say how to read the family's files of Paddle, see
+    `hiresvit.models.weights.paddle.as_pytorch`; a family without ``linears`` has none.
     """
 
     head: tuple[str, ...] = ("head",)
     classifier: str = "head."
     foreign_head: bool = False
+    linears: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,15 @@ def load_weights(
     checkpoint = read_checkpoint(path, ema=ema)
     wanted = model.state_dict()
     wanted_parts = _sort(path, wanted, layout)
-    parts = _sort(path, checkpoint.tensors, layout)
+    parts = _sort(path, _laid_out(checkpoint, layout), layout)
     foreign = _foreign(parts, wanted_parts, task) if layout.foreign_head else {}
     body = {key: tensor for key, tensor in parts.backbone.items() if key not in foreign}
     if not _alike_backbones(body, wanted_parts.backbone) and siblings:
-        _require_no_sibling(path, checkpoint.tensors, task, siblings())
+        _require_no_sibling(path, checkpoint, task, siblings())
+    if checkpoint.source == "pdparams" and not layout.linears:
+        raise HiresvitError(
+            f"{path} is Paddle's, which this model has none of; give a PyTorch or safetensors file"
+        )
     head = {key: tensor for key, tensor in parts.heads.get(task, {}).items() if key not in foreign}
     fresh = {} if head else wanted_parts.heads.get(task, {})
     tensors = {**_prefixed(body, task), **head}
@@ -123,6 +131,12 @@ def load_weights(
     others = {group for other, keys in parts.heads.items() if other != task for group in _groups(keys)}
     left_out = sorted({*others, *parts.rest, *_groups(foreign)})
     return LoadReport(checkpoint.source, len(tensors), tuple(left_out), notes, tuple(sorted(_groups(fresh))))
+
+
+def _laid_out(checkpoint: Checkpoint, layout: Layout) -> dict[str, Tensor]:
+    if checkpoint.source != "pdparams":
+        return checkpoint.tensors
+    return as_pytorch(checkpoint.tensors, layout.linears, layout.derived)
 
 
 def _sort(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> _Parts:
@@ -221,13 +235,13 @@ def _explain(
 
 
 def _require_no_sibling(
-    path: Path, tensors: Mapping[str, Tensor], task: Task, siblings: Mapping[str, tuple[Layout, Shapes]]
+    path: Path, checkpoint: Checkpoint, task: Task, siblings: Mapping[str, tuple[Layout, Shapes]]
 ) -> None:
     """Raise HiresvitError if the file's backbone is another variant's."""
     alike = []
     hint = ""
     for name, (layout, shapes) in siblings.items():
-        parts = _sort(path, tensors, layout)
+        parts = _sort(path, _laid_out(checkpoint, layout), layout)
         groups = {_group(key) for key in shapes}
         own = {k: t for k, t in parts.backbone.items() if not layout.foreign_head or _group(k) in groups}
         if {k: tuple(t.shape) for k, t in own.items() if not _optional(k)} == {

@@ -5,7 +5,8 @@ for three names of numpy and makes arrays with them; here each name stands for a
 keeps what it is given, and the arrays are made afterwards, from bytes that were measured first. So nothing of
 numpy runs on what the file says, and any other name ends the reading.
 
-Paddle keeps the weight of a Linear as (in, out), and calls a BatchNorm's statistics ``_mean`` and ``_variance``.
+Paddle calls a BatchNorm's statistics ``_mean`` and ``_variance``, and keeps the weight of a Linear as (in, out): which
+weights those are is the family's to say, see `as_pytorch`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+from collections.abc import Collection, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,7 @@ from torch import Tensor
 from hiresvit.errors import HiresvitError
 
 NAME_TABLE = "StructuredToParameterName@@"
-DERIVED = "relative_position_index"
 RENAMED = {"_mean": "running_mean", "_variance": "running_var"}
-# The Linears by name: a square weight does not say by its shape whether it is one. Convolutions have four dimensions.
-LINEARS = {"proj_attn", "proj_cnn", "qkv", "proj", "fc1", "fc2", "last_proj", "head"}
 
 
 class _Refused(Exception):  # noqa: N818 (it never leaves this module)
@@ -133,10 +132,10 @@ class _Reader(pickle._Unpickler):
 
 
 def read_pdparams(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.pdparams`` in PyTorch's layout and names: floats as float32, in memory of their own.
+    """The tensors of a ``.pdparams`` under PyTorch's names: floats as float32, in memory of their own.
 
-    `DERIVED` and the table of names are left out. Raises HiresvitError on a file that cannot be read, is damaged,
-    holds anything but arrays of numbers, or asks for anything but these.
+    The table of names is left out. Raises HiresvitError on a file that cannot be read, is damaged, holds anything but
+    arrays of numbers, or asks for anything but these.
     """
     tensors: dict[str, Tensor] = {}
     for key, value in _content(path).items():
@@ -151,13 +150,29 @@ def read_pdparams(path: Path) -> dict[str, Tensor]:
         except _Refused as refused:
             raise HiresvitError(f"{path}: {key} {refused}") from refused
         parent, _, last = key.rpartition(".")
-        if last == DERIVED:
-            continue
         name = f"{parent}.{RENAMED.get(last, last)}" if parent else key
         if name in tensors:
             raise HiresvitError(f"{path} has {name} twice, under its name in Paddle and in PyTorch")
-        tensors[name] = _tensor(parent, last, array)
+        tensor = torch.from_numpy(np.array(array, order="C"))
+        tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
     return tensors
+
+
+def as_pytorch(
+    tensors: Mapping[str, Tensor], linears: Collection[str], derived: Collection[str]
+) -> dict[str, Tensor]:
+    """Paddle's tensors as PyTorch has them: the weights of the modules ``linears`` as (out, in), without ``derived``.
+
+    Both are last names. A square weight does not say by its shape whether it is a Linear's; a convolution's has four
+    dimensions. ``derived`` are buffers that our models compute.
+    """
+    found = {}
+    for key, tensor in tensors.items():
+        parent, _, last = key.rpartition(".")
+        linear = last == "weight" and tensor.ndim == 2 and parent.rpartition(".")[2] in linears
+        if last not in derived:
+            found[key] = tensor.T.contiguous() if linear else tensor
+    return found
 
 
 def _content(path: Path) -> dict[Any, Any]:
@@ -180,11 +195,3 @@ def _content(path: Path) -> dict[Any, Any]:
 def _kind(value: object) -> str:
     """What to call it: the stand-ins by what they stand for."""
     return {_Array: "numpy array", _DType: "dtype", type: "class"}.get(type(value), type(value).__name__)
-
-
-def _tensor(parent: str, last: str, array: NDArray[Any]) -> Tensor:
-    """An array as its parameter: floats in float32, a Linear's weight as (out, in)."""
-    if last == "weight" and array.ndim == 2 and parent.rpartition(".")[2] in LINEARS:
-        array = array.T
-    tensor = torch.from_numpy(np.array(array, order="C"))
-    return tensor.float() if tensor.is_floating_point() else tensor

@@ -1,0 +1,61 @@
+"""The errors against the table that documents them, and what the command line makes of each."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from hiresvit import errors
+from hiresvit.commands.output import exit_code, expected, explain
+from hiresvit.errors import HiresvitError, UsageError
+
+ERRORS: dict[str, type[HiresvitError]] = {
+    name: value
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and issubclass(value, HiresvitError)
+}
+
+
+def documented() -> dict[str, tuple[str | None, int]]:
+    """Parent and exit code by name, from the tree in the module's docstring."""
+    found: dict[str, tuple[str | None, int]] = {}
+    above: list[tuple[int, str]] = []  # column and name of the last on each level
+    for line in (errors.__doc__ or "").splitlines():
+        row = re.match(r"([ │├└─]*)([A-Z]\w+) +(\d) ", line)
+        if row is None:
+            continue
+        column, name = len(row[1]), row[2]
+        above = [(at, other) for at, other in above if at < column]
+        found[name] = (above[-1][1] if above else None, int(row[3]))
+        above.append((column, name))
+    return found
+
+
+def test_the_table_has_every_error_its_parent_and_its_exit_code() -> None:
+    assert len(ERRORS) == 8
+    assert documented() == {
+        name: (None if error is HiresvitError else error.__bases__[0].__name__, error.exit_code)
+        for name, error in ERRORS.items()
+    }
+
+
+def test_each_kind_of_failure_has_a_code_of_its_own() -> None:
+    """BuilderRefusal is a BuildError to a script; everything else is told apart."""
+    codes = [error.exit_code for name, error in ERRORS.items() if name != "BuilderRefusal"]
+    assert sorted(codes) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("error", ERRORS.values())
+def test_the_command_line_says_the_message_and_nothing_else(error: type[HiresvitError]) -> None:
+    raised = error("x is 3: give 1 or 2")
+    assert expected(raised)
+    assert explain(raised) == "x is 3: give 1 or 2"
+    assert exit_code(raised) == error.exit_code
+
+
+def test_a_usage_error_is_pythons_own_too() -> None:
+    with pytest.raises(ValueError, match="give 1 or 2"):
+        raise UsageError("x is 3: give 1 or 2")
+    assert not any(issubclass(error, ValueError) for error in ERRORS.values() if error is not UsageError)
