@@ -26,7 +26,7 @@ from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
 from hiresvit.commands.engine import build, check
 from hiresvit.commands.export import calibrate, convert, export
-from hiresvit.errors import GateError, HiresvitError, UsageError
+from hiresvit.errors import GateError, HiresvitError, UsageError, missing_extra
 from hiresvit.version import __version__
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def list_models(as_json: opt.Json = False) -> None:
     """List the models: tasks, sizes, parameters, MACs."""
     from hiresvit.models.zoo import MODELS
     from hiresvit.report.results import models_report
-    from hiresvit.workflows.open import describe_model
+    from hiresvit.workflows.inspect import describe_model
 
     models = [describe_model(name) for name in MODELS]
     out.answer(as_json, {"models": models}, models_report(models))
@@ -79,7 +79,7 @@ def inspect(source: opt.Anything, as_json: opt.Json = False) -> None:
     """Verify a bundle and say what is in it."""
     out.load_onnxruntime()
     from hiresvit.report.results import inspect_report
-    from hiresvit.workflows.open import inspect_source
+    from hiresvit.workflows.inspect import inspect_source
 
     found = inspect_source(source)
     out.answer(as_json, found, inspect_report(found))
@@ -174,7 +174,7 @@ def bench(
         settings=settings,
     )
     from hiresvit.report.results import latency_tables
-    from hiresvit.workflows.open import measure_sources
+    from hiresvit.workflows.bench import measure_sources
 
     with ExitStack() as stack:
         used = threads or len(os.sched_getaffinity(0))
@@ -378,7 +378,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         out.abandon_stdout()
         return BROKEN_PIPE
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as raised:
+        error = missing_extra(raised) or raised
         if os.environ.get("HIRESVIT_DEBUG") == "1" and not out.expected(error):
             raise
         out.print_error(error)

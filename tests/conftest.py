@@ -27,7 +27,7 @@ sys.exit(main())
 # hrvit_b1 shrunk to what exports in seconds; for what does not depend on the network.
 TINY = """
 from dataclasses import replace
-from hiresvit.models import MODELS
+from hiresvit.models.zoo import MODELS
 from tiny import build_tiny
 MODELS["hrvit_b1"] = replace(MODELS["hrvit_b1"], build=build_tiny)
 """

@@ -86,7 +86,7 @@ def test_help_loads_nothing_heavy(argument: str) -> None:
 
 def test_a_device_without_torch_can_run_and_compare() -> None:
     modules = (
-        ("runtime", ("runner", "onnxruntime_runner", "tensorrt_runner", "preflight", "predictor")),
+        ("runtime", ("runner", "open", "onnxruntime_runner", "tensorrt_runner", "preflight", "predictor")),
         ("evaluation", ("parity", "latency", "ranges", "accuracy")),
         ("report", ("results", "chart")),
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-
-import onnx
+from typing import TYPE_CHECKING
 
 from hiresvit.errors import ArtefactError
 from hiresvit.spec import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
 
 _SPEC_KEY, _STAGE_KEY = "hiresvit.spec", "hiresvit.stage"
 
@@ -44,7 +46,9 @@ def stamp(model: onnx.ModelProto, spec: ModelSpec, stage: str) -> None:
     """Write into the graph's metadata which model it is and which stage of the export made it."""
     kept = {prop.key: prop.value for prop in model.metadata_props}
     kept |= {_SPEC_KEY: json.dumps(spec.to_json(), sort_keys=True), _STAGE_KEY: stage}
-    onnx.helper.set_model_props(model, kept)
+    del model.metadata_props[:]
+    for key, value in kept.items():
+        model.metadata_props.add(key=key, value=value)
 
 
 def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:

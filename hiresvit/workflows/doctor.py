@@ -17,7 +17,7 @@ from hiresvit.device import cuda
 from hiresvit.device.plan import this_platform
 from hiresvit.device.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
 from hiresvit.errors import HiresvitError, MissingDependency
-from hiresvit.runtime.runner import open_runner
+from hiresvit.runtime.open import open_runner
 from hiresvit.version import __version__
 
 Platform = Literal["jetpack6", "jetpack7", "nvidia", "cpu"]

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from hiresvit.data.scenes import Dataset, Sample, Scenes
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.evaluation.accuracy import Accuracy, confusion_matrix, evaluate, iou_per_class
 from hiresvit.runtime.predictor import Predictor, SegmentResult
+from hiresvit.runtime.runner import About, Runner
 from hiresvit.spec import ModelSpec, PreprocessSpec, Task, TensorSpec
 
 Array = NDArray[Any]
@@ -40,24 +41,20 @@ class Pictures:
 
 
 @dataclass
-class Says:
+class Says(Runner):
     """A network that has its answers ready, one picture's logits after the other."""
 
     logits: Sequence[Array]
     calls: int = 0
     inputs: tuple[TensorSpec, ...] = (TensorSpec("image", "float32", (1, 3, 8, 8)),)
     outputs: tuple[TensorSpec, ...] = (TensorSpec("y", "float32", ()),)
+    about: ClassVar = About("says", "1", "CPU")
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         self.calls += 1
         return {"y": self.logits[self.calls - 1]}
 
     def close(self) -> None: ...
-
-    def __enter__(self) -> Says:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None: ...
 
 
 def spec(classes: int, task: Task = "segment") -> ModelSpec:

@@ -19,7 +19,8 @@ from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.evaluation.ranges import activation_ranges
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
-from hiresvit.runtime.runner import Runner, open_runner
+from hiresvit.runtime.open import open_runner
+from hiresvit.runtime.runner import Runner
 from hiresvit.spec import TensorSpec
 
 
@@ -106,7 +107,7 @@ def test_a_failure_at_run_time_is_one_quiet_line(tmp_path: Path) -> None:
     path = save(tmp_path / "a.onnx", shape, helper.make_node("Reshape", ["x", "s"], ["y"]))
     script = (
         "import sys, numpy as np; from pathlib import Path; from hiresvit.errors import HiresvitError\n"
-        "from hiresvit.runtime.runner import open_runner\n"
+        "from hiresvit.runtime.open import open_runner\n"
         "try: open_runner(Path(sys.argv[1]))({'x': np.zeros((1, 2), np.float32)})\n"
         "except HiresvitError as error: print(error)\n"
         "print('torch' in sys.modules)"

@@ -20,8 +20,8 @@ from hiresvit.device.plan import read_header, sidecar_path, this_platform
 from hiresvit.device.tensorrt_api import Backend
 from hiresvit.errors import ArtefactError, MissingDependency, UsageError
 from hiresvit.runtime import preflight, tensorrt_runner
+from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.preflight import host_code
-from hiresvit.runtime.runner import open_runner
 
 needs_rtx = pytest.mark.skipif(not tensorrt_api.installed("tensorrt_rtx"), reason=tensorrt_api.INSTALL_HINT)
 
@@ -134,7 +134,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from hiresvit.errors import HiresvitError
-from hiresvit.runtime.runner import open_runner
+from hiresvit.runtime.open import open_runner
 for path in sys.argv[1:]:
     try:
         open_runner(Path(path)).close()

@@ -25,7 +25,8 @@ from hiresvit.models.create import build_model
 from hiresvit.models.zoo import MODELS
 from hiresvit.workflows import export as pipeline
 from hiresvit.workflows.export import ExportSettings, export_bundle
-from hiresvit.workflows.open import graph_summary, inspect_source, open_source
+from hiresvit.workflows.inspect import graph_summary, inspect_source
+from hiresvit.workflows.open import open_source
 
 SPEC = tiny_spec()
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.models.weights.file import read_checkpoint, some
+from hiresvit.models.weights.layout import Layout
 from hiresvit.spec import Task
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -33,20 +34,6 @@ BACKBONE = "backbone."
 SEGMENTER = "decode_head"
 AUXILIARY = "auxiliary_head"  # a second head that only training uses
 SEGMENTER_CLASSES = f"{SEGMENTER}.conv_seg."
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a family's checkpoints keep what is not the backbone.
-
-    ``head`` are the key groups, that is what is before the first dot, of the classifier, and ``classifier`` the
-    prefix of its layer whose rows are the classes. With ``foreign_head`` the authors' files may hold a classifier
-    under names that nobody documented.
-    """
-
-    head: tuple[str, ...] = ("head",)
-    classifier: str = "head."
-    foreign_head: bool = False
 
 
 @dataclass(frozen=True)
