@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from hiresvit.spec import ModelSpec, PreprocessSpec, Task, TensorSpec
 
 Array = NDArray[Any]
 IGNORE = 255
+ABOUT = About("says", "1", "CPU")
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Says(Runner):
     calls: int = 0
     inputs: tuple[TensorSpec, ...] = (TensorSpec("image", "float32", (1, 3, 8, 8)),)
     outputs: tuple[TensorSpec, ...] = (TensorSpec("y", "float32", ()),)
-    about: ClassVar = About("says", "1", "CPU")
+    about: About = ABOUT
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         self.calls += 1
