@@ -69,7 +69,7 @@ class OpenVinoRunner(Runner):
         self._request: Any = compiled.create_infer_request()
 
     def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        """Run once. Raises UsageError if the feeds do not fit, HiresvitError if the graph fails on them."""
+        """Run once. Raises UsageError if the feeds do not fit, HiresvitError if the graph fails or answers nothing."""
         with self._lock:
             if self._request is None:
                 raise UsageError(f"{self._path}: the runner is closed; open it again")
@@ -81,7 +81,13 @@ class OpenVinoRunner(Runner):
                 raise HiresvitError(
                     f"{self._path}: OpenVINO failed on this input ({_reason(error)})"
                 ) from error
-            return {spec.name: found[i] for i, spec in enumerate(self.outputs)}
+            answers = {spec.name: found[i] for i, spec in enumerate(self.outputs)}
+        # OpenVINO does not say that a product or a sum does not fit the sizes it is given: its answer is empty.
+        if empty := [name for name, array in answers.items() if not array.size]:
+            raise HiresvitError(
+                f"{self._path}: OpenVINO failed on this input ({', '.join(empty)} came back empty)"
+            )
+        return answers
 
     def close(self) -> None:
         """Free the network."""

@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+
 from hiresvit.device.platform import PLATFORMS
 from hiresvit.device.tensorrt_api import BACKENDS, installed
-from hiresvit.workflows.doctor import BUILD_HINTS, RUN_HINTS, examine, missing
+from hiresvit.workflows.doctor import BUILD_HINTS, ONE_NODE, RUN_HINTS, examine, missing
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,12 +33,15 @@ def test_every_runner_is_named_and_tried() -> None:
     assert list(abilities) == [
         "PyTorch, CPU",
         "ONNX Runtime, CPU",
+        *(f"ONNX Runtime, {name}" for name in onnxruntime.get_available_providers() if name[:3] != "CPU"),
+        "OpenVINO, CPU",
         "TensorRT-RTX, build plans",
         "TensorRT-RTX, run plans",
         "TensorRT, build plans",
         "TensorRT, run plans",
     ]
     assert abilities["TensorRT-RTX, build plans"]["works"] == installed("tensorrt_rtx")
+    assert not abilities["ONNX Runtime, AzureExecutionProvider"]["works"], "it would be the CPU that answers"
     for row in abilities.values():
         assert row["detail"]
         assert (row["hint"] is None) == row["works"]
@@ -64,13 +71,21 @@ def test_a_library_that_cannot_be_imported_is_found_and_named() -> None:
     abilities, said = examined_without("torch", "onnxruntime")
     assert not abilities["PyTorch, CPU"]["works"]
     assert not abilities["ONNX Runtime, CPU"]["works"]
-    assert "PyTorch, CPU does not work here: install" in said
-    assert "ONNX Runtime" in said
+    assert "ONNX Runtime, CPU does not work here: install" in said
+    assert "PyTorch" not in said, "what only an export needs is optional"
 
 
-def test_without_onnx_nothing_is_written_and_nothing_raises() -> None:
-    abilities, said = examined_without("onnx")
-    assert abilities["PyTorch, CPU"]["works"]
-    assert not abilities["ONNX Runtime, CPU"]["works"]
+def test_on_a_device_nothing_is_missing() -> None:
+    abilities, said = examined_without("onnx", "torch", "openvino")
+    assert abilities["ONNX Runtime, CPU"]["works"]
+    assert "pip install 'hiresvit[export]'" in str(abilities["PyTorch, CPU"]["hint"])
+    assert abilities["OpenVINO, CPU"]["hint"] == "pip install 'hiresvit[openvino]'"
     assert abilities["TensorRT-RTX, build plans"]["works"] is False
-    assert "TensorRT" not in said, "building plans is optional"
+    assert said == "None", "all of that is optional"
+
+
+def test_the_graph_it_tries_is_what_onnx_would_write() -> None:
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    body = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one_node", sides[:1], sides[1:])
+    model = helper.make_model(body, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
+    assert onnx.load_from_string(ONE_NODE) == model
