@@ -99,6 +99,24 @@ def hiresvit(python: Path, *args: str | Path, folder: Path) -> Result:
     return run(python, "-m", "hiresvit", *args, folder=folder)
 
 
+# What is imported where an extra, or the system, brings it.
+OPTIONAL = {"torch", "onnx", "onnxsim", "google", "ml_dtypes", "openvino", "cuda", "pycuda"}
+
+
+def test_what_is_imported_is_declared_and_not_only_brought_by_others() -> None:
+    roots: set[str] = set()
+    for path in (ROOT / "hiresvit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                roots |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                roots.add(node.module.split(".")[0])
+    roots -= sys.stdlib_module_names | OPTIONAL | {"hiresvit", "typing_extensions"}  # the last for types only
+    distributions = metadata.packages_distributions()
+    brought = {name.lower() for root in roots for name in distributions[root]}
+    assert brought == {Requirement(line).name for line in DECLARED}
+
+
 def test_there_is_nothing_else_there(device: Path, tmp_path: Path) -> None:
     assert {"numpy", "onnxruntime"} <= closure(DECLARED)
     code = "import importlib.util as u; print(*(u.find_spec(n) is None for n in {!r}.split()))"
