@@ -24,7 +24,7 @@ from paper_numbers import with_table
 
 from hiresvit import list_models
 from hiresvit.bundle.folder import read_bundle
-from hiresvit.workflows.open import graph_summary
+from hiresvit.workflows.inspect import graph_summary
 
 RESULTS = Path(__file__).parent / "results" / "graph_numbers.json"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "tensorrt.md"

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from hiresvit.models.create import build_model, find_model, model_spec
+from hiresvit.models.create import build_model, model_spec
 from hiresvit.models.macs import Macs, count_macs, count_params
-from hiresvit.models.zoo import MODELS
+from hiresvit.models.zoo import MODELS, find_model
 from hiresvit.spec import Task
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "models.md"

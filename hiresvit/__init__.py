@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hiresvit.errors import missing_extra
 from hiresvit.version import __version__
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from hiresvit.export.fp16 import to_fp16
     from hiresvit.export.onnx import export_onnx
     from hiresvit.export.simplify import simplify
-    from hiresvit.models.create import create_model, list_models
+    from hiresvit.models.create import create_model
     from hiresvit.models.fold import fold
+    from hiresvit.models.zoo import list_models
+    from hiresvit.runtime.open import open_runner
     from hiresvit.runtime.predictor import Predictor
-    from hiresvit.runtime.runner import open_runner
     from hiresvit.workflows.quantize import make_int8
 
 _VERBS = {
@@ -37,10 +39,10 @@ _VERBS = {
     "evaluate": "hiresvit.evaluation.accuracy",
     "export_onnx": "hiresvit.export.onnx",
     "fold": "hiresvit.models.fold",
-    "list_models": "hiresvit.models.create",
+    "list_models": "hiresvit.models.zoo",
     "make_int8": "hiresvit.workflows.quantize",
     "measure_latency": "hiresvit.evaluation.latency",
-    "open_runner": "hiresvit.runtime.runner",
+    "open_runner": "hiresvit.runtime.open",
     "quantize": "hiresvit.calibration.qdq",
     "simplify": "hiresvit.export.simplify",
     "to_fp16": "hiresvit.export.fp16",
@@ -69,7 +71,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _VERBS:
-        return getattr(importlib.import_module(_VERBS[name]), name)
+        try:
+            return getattr(importlib.import_module(_VERBS[name]), name)
+        except ModuleNotFoundError as error:
+            raise missing_extra(error) or error from error
     raise AttributeError(f"module 'hiresvit' has no attribute {name!r}")
 
 

@@ -31,7 +31,7 @@ from hiresvit.commands.export import export
 from hiresvit.commands.inspect import inspect
 from hiresvit.commands.list import list_models
 from hiresvit.commands.run import run
-from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.errors import HiresvitError, UsageError, missing_extra
 from hiresvit.version import __version__
 
 BROKEN_PIPE = 141  # what a shell reports for SIGPIPE
@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         out.abandon_stdout()
         return BROKEN_PIPE
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as raised:
+        error = missing_extra(raised) or raised
         if os.environ.get("HIRESVIT_DEBUG") == "1" and not out.expected(error):
             raise
         out.print_error(error)

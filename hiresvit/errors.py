@@ -59,3 +59,16 @@ class ArtefactError(HiresvitError):
     """A bundle, plan or table that is damaged, stale or does not match."""
 
     exit_code = 7
+
+
+_EXPORT = {"torch": "PyTorch", "onnx": "onnx", "onnxscript": "onnxscript", "onnxsim": "onnxsim"}
+
+
+def missing_extra(error: BaseException) -> MissingDependency | None:
+    """What an import that failed for want of the extra ``export`` means to the user; None for any other error."""
+    module = error.name if isinstance(error, ModuleNotFoundError) else None
+    if module not in _EXPORT:
+        return None
+    return MissingDependency(
+        f"this needs {_EXPORT[module]}, which is not installed: pip install 'hiresvit[export]'"
+    )

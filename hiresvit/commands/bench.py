@@ -35,7 +35,7 @@ def bench(
             raise UsageError(f"{option} {value:g}: give a number of 0 or more")
     model.given()  # says what is wrong with an option before anything is loaded
     from hiresvit.report.results import latency_tables
-    from hiresvit.workflows.open import measure_sources
+    from hiresvit.workflows.bench import measure_sources
 
     used = running.threads or len(os.sched_getaffinity(0))
     with ExitStack() as stack:

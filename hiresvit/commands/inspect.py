@@ -10,7 +10,7 @@ def inspect(source: opt.Anything, as_json: opt.Json = False) -> None:
     """Verify a bundle and say what is in it."""
     out.load_onnxruntime()
     from hiresvit.report.results import inspect_report
-    from hiresvit.workflows.open import inspect_source
+    from hiresvit.workflows.inspect import inspect_source
 
     found = inspect_source(source)
     out.answer(as_json, found, inspect_report(found))

@@ -39,6 +39,8 @@ def open_sources(
     if options and not names:
         given = ", ".join(map(opt.option_text, options))
         raise UsageError(f"{given}: for a model name; {', '.join(texts)} brings its own")
+    if running.runner and len(names) == len(texts):
+        raise UsageError(f"--runner picks what opens a file; {', '.join(texts)} is computed by PyTorch")
     if graph and not folders:
         raise UsageError(f"--graph picks a file of a bundle folder; there is none in {', '.join(texts)}")
     plans = [is_plan(text, graph if text in folders else None) for text in texts]
@@ -51,6 +53,7 @@ def open_sources(
         source = open_source(
             text,
             graph=graph if text in folders else None,
+            runner=running.runner if text not in names else None,
             threads=threads or threads_used,
             cuda_graph=cuda_graph,
             **(options if text in names else {}),

@@ -282,6 +282,14 @@ class LimitOptions:
 class RunnerOptions:
     """What computes."""
 
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            "--runner",
+            metavar="NAME",
+            help="What opens a file: onnxruntime[:PROVIDER], openvino or tensorrt; default: by its suffix.",
+        ),
+    ] = None
     threads: Threads = None
 
 

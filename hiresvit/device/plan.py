@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -114,11 +113,6 @@ class PlanHeader:
 def is_plan_file(path: Path) -> bool:
     """Whether a file is a plan by its name: ``x.plan``, ``x.engine``, ``X.PLAN``."""
     return path.suffix.lower() in SUFFIXES
-
-
-def this_platform() -> str:
-    """System and processor: ``Linux x86_64`` on a PC, ``Linux aarch64`` on a Jetson."""
-    return f"{platform.system()} {platform.machine()}"
 
 
 def sidecar_path(plan: Path) -> Path:

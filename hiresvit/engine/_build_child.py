@@ -19,7 +19,7 @@ from typing import Any
 
 from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
-from hiresvit.device.plan import this_platform
+from hiresvit.device.platform import has_driver, this_platform
 from hiresvit.engine.config import load_timing_cache, make_config, read_config, runs_on, save_timing_cache
 from hiresvit.engine.kernels import (
     Kernel,
@@ -130,7 +130,7 @@ def find_device(backend: api.Backend) -> cuda.Device | None:
 
     TensorRT-RTX compiles ahead of time and needs none. TensorRT without one does not answer, it crashes.
     """
-    if backend == "tensorrt_rtx" or (not cuda.installed() and cuda.has_driver()):
+    if backend == "tensorrt_rtx" or (not cuda.installed() and has_driver()):
         return None
     try:
         return cuda.open_cuda().device(0)

@@ -18,7 +18,7 @@ import numpy as np
 from hiresvit.errors import UsageError
 
 if TYPE_CHECKING:
-    from hiresvit.runtime.tensorrt_runner import GpuTimes
+    from hiresvit.runtime.runner import GpuTimes
 
 MAX_CV_PERCENT = 2.5
 """Above this coefficient of variation a run is marked unstable, as trtexec does."""
@@ -71,7 +71,7 @@ class Side:
 
     run: Callable[[], object]
     batch: int = 1
-    gpu_times: Callable[[], GpuTimes] | None = None
+    gpu_times: Callable[[], GpuTimes | None] | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.models.weights.file import save_safetensors
-from hiresvit.models.weights.match import Layout, LoadReport, Shapes, load_weights
-from hiresvit.models.zoo import MODELS, ModelEntry
+from hiresvit.models.weights.layout import Layout
+from hiresvit.models.weights.match import LoadReport, Shapes, load_weights
+from hiresvit.models.zoo import MODELS, find_model
 from hiresvit.spec import TASKS, ModelSpec, PreprocessSpec, Task
 
 DEFAULT_CLASSES: Mapping[Task, int] = {"classify": 1000, "segment": 19, "features": 0}
@@ -28,20 +28,6 @@ PREPROCESS: Mapping[Task, PreprocessSpec] = {
     "segment": PreprocessSpec(),
     "features": PreprocessSpec(),
 }
-
-
-def list_models() -> list[str]:
-    """Names of all variants, in the order of the table."""
-    return list(MODELS)
-
-
-def find_model(name: str) -> ModelEntry:
-    """The registry's entry for a variant. Raises UsageError, with the nearest names, on an unknown one."""
-    if name in MODELS:
-        return MODELS[name]
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), MODELS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see `hiresvit list`"
-    raise UsageError(f"unknown model {name!r}: {hint}")
 
 
 def model_spec(

@@ -47,7 +47,6 @@ STEM_STRIDE = 4
 PLAN = (2, 2, 2, 2)
 PLAN_224 = (2, 1, 2, 2)
 HEADS = {"classify": ("mlp", "linear"), "segment": ("upernet",), "features": ()}
-OVERRIDES = ("head", "stride_plan", "drop_path")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import STRIDES, ModelSpec
 
 STEM_CHANNELS = 64
-OVERRIDES = ("windows", "head", "drop_path")
 HEADS = ("segformer", "upernet")  # of the segmentor: the paper's choice first
 
 

@@ -45,7 +45,6 @@ PRE_NORMS, PRE_NORM_DEPTH = (7, 15), 20
 # Where a map's short side is not above a pooled size, of the queries or of one of the keys: the authors' code pools all
 # the same, which enlarges the map; the paper leaves that pooling out, and the map itself takes its place.
 POOL_SMALL = ("official", "skip")
-OVERRIDES = ("pooled_size", "pool_small", "drop_path")
 
 
 @dataclass(frozen=True)

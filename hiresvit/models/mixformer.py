@@ -32,7 +32,6 @@ from hiresvit.spec import STRIDES, ModelSpec
 STEM_STRIDE = 4
 SMALLEST = 29  # 32 after padding
 LAST_CHANNELS = 1280
-OVERRIDES = ("drop_path",)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,23 @@
 """The table of every variant: what it serves, at which size by default, what it costs, what was published about it.
 
-A family adds a module with ``build``, ``check`` and ``OVERRIDES``, and its rows here.
+A family adds a module with ``build`` and ``check``, and its rows here. The rows are data: a family's module, and with
+it PyTorch, is imported when a model is built or a size checked.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from hiresvit.models import hiri_vit, hrvit, lrformer, mixformer
-from hiresvit.models.weights.match import Layout
+from hiresvit.errors import UsageError
+from hiresvit.models.weights.layout import Layout
 from hiresvit.spec import STRIDES, ModelSpec, Task
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,20 @@ class ModelEntry:
     strides: tuple[int, ...] = STRIDES
 
 
+def _of(family: str, function: str) -> Callable[[ModelSpec], Any]:
+    """A function of a family's module, which is imported with the first call."""
+
+    def call(spec: ModelSpec) -> Any:
+        return getattr(importlib.import_module(f"hiresvit.models.{family}"), function)(spec)
+
+    return call
+
+
 _HRVIT = ModelEntry(
     family="hrvit",
-    build=hrvit.build,
-    check=hrvit.check,
-    overrides=hrvit.OVERRIDES,
+    build=_of("hrvit", "build"),
+    check=_of("hrvit", "check"),
+    overrides=("windows", "head", "drop_path"),
     task="segment",
     imgsz={"segment": (512, 512), "classify": (224, 224), "features": (512, 512)},
     numbers={},
@@ -77,9 +91,9 @@ def _lrformer(weights: str, numbers: Mapping[Task, Numbers]) -> ModelEntry:
     }
     return ModelEntry(
         family="lrformer",
-        build=lrformer.build,
-        check=lrformer.check,
-        overrides=lrformer.OVERRIDES,
+        build=_of("lrformer", "build"),
+        check=_of("lrformer", "check"),
+        overrides=("pooled_size", "pool_small", "drop_path"),
         task="segment" if "segment" in numbers else "classify",
         imgsz={task: size for task, size in sizes.items() if task in numbers},
         numbers=numbers,
@@ -92,9 +106,9 @@ def _lrformer(weights: str, numbers: Mapping[Task, Numbers]) -> ModelEntry:
 def _mixformer(weights: str, classify: Numbers, segment: Numbers, features: Numbers) -> ModelEntry:
     return ModelEntry(
         family="mixformer",
-        build=mixformer.build,
-        check=mixformer.check,
-        overrides=mixformer.OVERRIDES,
+        build=_of("mixformer", "build"),
+        check=_of("mixformer", "check"),
+        overrides=("drop_path",),
         task="classify",
         imgsz={"classify": (224, 224), "segment": (512, 512), "features": (512, 512)},
         numbers={"classify": classify, "segment": segment, "features": features},
@@ -111,9 +125,9 @@ def _mixformer(weights: str, classify: Numbers, segment: Numbers, features: Numb
 def _hiri_vit(classify: Numbers, segment: Numbers, features: Numbers) -> ModelEntry:
     return ModelEntry(
         family="hiri_vit",
-        build=hiri_vit.build,
-        check=hiri_vit.check,
-        overrides=hiri_vit.OVERRIDES,
+        build=_of("hiri_vit", "build"),
+        check=_of("hiri_vit", "check"),
+        overrides=("head", "stride_plan", "drop_path"),
         task="classify",
         imgsz={"classify": (448, 448), "segment": (512, 512), "features": (512, 512)},
         numbers={"classify": classify, "segment": segment, "features": features},
@@ -246,3 +260,17 @@ MODELS: dict[str, ModelEntry] = {
         features=Numbers(88.934, 26.108),
     ),
 }
+
+
+def list_models() -> list[str]:
+    """Names of all variants, in the order of the table."""
+    return list(MODELS)
+
+
+def find_model(name: str) -> ModelEntry:
+    """The registry's entry for a variant. Raises UsageError, with the nearest names, on an unknown one."""
+    if name in MODELS:
+        return MODELS[name]
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), MODELS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `hiresvit list`"
+    raise UsageError(f"unknown model {name!r}: {hint}")

@@ -51,7 +51,7 @@ def inspect_report(found: Values) -> list[RenderableType]:
         facts = {key: _plain(value) for key, value in found.items() if key not in {"kind", "tasks", "name"}}
         return [models_table([found]), _facts(facts)]
     if found["kind"] == "graph":
-        return [_contract_table(found), _graphs_table({found["stage"] or "unknown": found})]
+        return [_contract_table(found), *_graphs_report({found["stage"] or "unknown": found})]
     if found["kind"] == "plan":
         facts = {key: _plain(found[key] or "unknown") for key in _PLAN_FACTS if key in found}
         if "report" not in found:
@@ -62,7 +62,7 @@ def inspect_report(found: Values) -> list[RenderableType]:
         _facts(_spec_facts(found["spec"]) | _origin_facts(found)),
         _files_table(found["files"]),
         _contract_table(found),
-        _graphs_table(found["graphs"]),
+        *_graphs_report(found["graphs"]),
         *export_report(found),
         *unlisted,
     ]
@@ -251,16 +251,18 @@ def _contract_table(found: Values) -> Table:
     return table
 
 
-def _graphs_table(graphs: Mapping[str, Values]) -> Table:
+def _graphs_report(graphs: Mapping[str, Values]) -> list[RenderableType]:
     table = make_table("graphs", "graph", ">opset", ">nodes", ">attentions", ">size", "operators")
     for name in sorted(graphs, key=_place):
         graph = graphs[name]
-        operators = sorted(graph["operators"].items(), key=lambda item: -item[1])
+        operators = sorted((graph["operators"] or {}).items(), key=lambda item: -item[1])
         listed = ", ".join(f"{count} {kind}" for kind, count in operators[:TOP_OPERATORS])
         more = f" and {len(operators) - TOP_OPERATORS} more" if len(operators) > TOP_OPERATORS else ""
-        counts = (str(graph["opset"]), str(graph["nodes"]), str(graph["attentions"]))
+        counts = (number_text(graph[key], "d") for key in ("opset", "nodes", "attentions"))
         table.add_row(name, *counts, size_text(graph["bytes"]), listed + more)
-    return table
+    if all(graph["nodes"] is not None for graph in graphs.values()):
+        return [table]
+    return [table, "note: nodes and attentions are counted with onnx: pip install 'hiresvit[export]'"]
 
 
 def _place(side: str) -> int:

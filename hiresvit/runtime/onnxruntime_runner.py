@@ -1,8 +1,15 @@
-"""Run an ONNX graph with ONNX Runtime on the CPU."""
+"""Run an ONNX graph with ONNX Runtime: on the CPU, or on another of its execution providers where one is asked for.
+
+ONNX Runtime computes on the CPU whatever a provider does not take, and all of it if the provider does not start, and
+says neither. Here the first is a warning and the second an error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +17,19 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
 from hiresvit.files import no_graph, require_graph_file
-from hiresvit.runtime.runner import check_feeds, check_threads
+from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads
 from hiresvit.spec import TensorSpec
+
+CPU = "CPUExecutionProvider"
+_SUFFIX = "executionprovider"
+_OTHERS = (
+    "onnxruntime-gpu (CUDA, TensorRT), onnxruntime-openvino, onnxruntime-qnn and their like bring others"
+)
+_NOT_WHOLE = (
+    "fallback to CPU EP has been explicitly disabled"  # how a session says that the CPU would take nodes
+)
 
 _FATAL = 4  # every error reaches the user as an exception, so that the log would only repeat it on stderr
 _NO_GRAPH = {  # what it says of a file that is none, and what we do
@@ -29,13 +45,37 @@ _DTYPES = {
 }
 
 
+def find_provider(text: str | None) -> str:
+    """The execution provider that a text names: ``CUDAExecutionProvider``, ``cuda``; the CPU's for None.
+
+    Raises UsageError for one that this ONNX Runtime was not built with.
+    """
+    if text is None:
+        return CPU
+    here: list[str] = onnxruntime.get_available_providers()
+    wanted = text.lower().removesuffix(_SUFFIX)
+    for name in here:
+        if name.lower().removesuffix(_SUFFIX) == wanted:
+            return name
+    raise UsageError(
+        f"ONNX Runtime has no execution provider {text!r} here, only {', '.join(here)}; in place of the package"
+        f" onnxruntime, {_OTHERS}"
+    )
+
+
 def open_session(
-    graph: str | bytes, *, threads: int | None = None, low_memory: bool = False
+    graph: str | bytes,
+    *,
+    threads: int | None = None,
+    low_memory: bool = False,
+    provider: str = CPU,
+    whole: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """A session on the CPU for a file's name or a graph's bytes: the one place that knows how we want one.
+    """A session for a file's name or a graph's bytes: the one place that knows how we want one.
 
     ``low_memory``: what counts is the peak, so no block is kept for the next run, and what only reads a tensor runs
-    as soon as that is there. Raises whatever ONNX Runtime raises; its exception classes share no base.
+    as soon as that is there. ``whole``: fail if another ``provider`` than the CPU's does not take every node. Raises
+    whatever ONNX Runtime raises; its exception classes share no base.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
@@ -48,21 +88,99 @@ def open_session(
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    if provider != CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", str(int(whole)))
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    # The fallback of its Python layer prints on stdout and takes the CPU, when opening and also when running.
+    return onnxruntime.InferenceSession(graph, options, providers=[provider], enable_fallback=0)
 
 
-class OnnxRuntimeRunner:
-    """An ONNX graph on the CPU execution provider, with every graph optimisation on.
+def _open_on(
+    path: Path, provider: str, threads: int | None
+) -> tuple[onnxruntime.InferenceSession, str | None]:
+    """A session on another provider than the CPU's, and what is to be said of it.
 
-    Raises HiresvitError if the file is missing or no graph, ArtefactError if ONNX Runtime cannot load it, and
-    UsageError for ``threads`` under 1 or a graph whose inputs or outputs are not numeric tensors.
+    Raises MissingDependency if the provider does not start, UsageError if it takes no node, and whatever ONNX Runtime
+    raises on a graph that the CPU does not take either.
+    """
+    with _stderr() as said:
+        try:
+            return open_session(str(path), threads=threads, provider=provider, whole=True), None
+        except Exception as error:
+            failed = error
+        if _NOT_WHOLE in str(failed):
+            session = open_session(str(path), threads=threads, provider=provider)
+        else:
+            session = open_session(str(path), threads=1)  # raises if the graph is at fault
+            said.append(str(failed))
+    if session.get_providers()[0] != provider:
+        reason = next(
+            (line for line in said if "cannot open shared object" in line), said[-1] if said else ""
+        )
+        raise MissingDependency(
+            f"ONNX Runtime's {provider} does not start here ({_first_line(reason) or 'it gives no reason'}); see"
+            " what it needs in its documentation, or leave it out to run on the CPU"
+        )
+    return session, _share_taken(path, session, provider)
+
+
+def _share_taken(path: Path, session: onnxruntime.InferenceSession, provider: str) -> str:
+    """What to say of a provider that did not take the whole graph. Raises UsageError if it took nothing."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # before ONNX Runtime 1.24
+        return f"{provider} took only a part of the graph or none; the CPU computes the rest"
+    parts = [(part.ep_name, part.get_nodes()) for part in session.get_provider_graph_assignment_info()]
+    taken = sum(len(nodes) for name, nodes in parts if name == provider)
+    others = [node.op_type for name, nodes in parts if name != provider for node in nodes]
+    if not taken:
+        raise UsageError(
+            f"{path}: {provider} takes none of its {len(others)} nodes, the CPU would compute them all; leave it out"
+        )
+    kinds = ", ".join(sorted(set(others)))
+    return f"{provider} took only {taken} of {taken + len(others)} nodes; the CPU computes the rest ({kinds})"
+
+
+@contextmanager
+def _stderr() -> Iterator[list[str]]:
+    """Catch what native code writes on stderr; the lines are there when the body is left.
+
+    Why a provider does not start stands in ONNX Runtime's log and nowhere else.
+    """
+    said: list[str] = []
+    with tempfile.TemporaryFile() as caught:
+        try:
+            before = os.dup(2)
+        except OSError:  # stderr is closed: nobody reads it
+            yield said
+            return
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            caught.seek(0)
+            said[:0] = [line for line in caught.read().decode(errors="replace").splitlines() if line.strip()]
+
+
+class OnnxRuntimeRunner(Runner):
+    """An ONNX graph with every graph optimisation on; ``detail`` names an execution provider (see `find_provider`).
+
+    Raises HiresvitError if the file is missing, ArtefactError if ONNX Runtime cannot load it, MissingDependency for a
+    provider that does not start, and UsageError for ``threads`` under 1, a provider that is not there or takes
+    nothing of the graph, or a graph whose inputs or outputs are not numeric tensors.
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, threads: int | None = None, detail: str | None = None) -> None:
         check_threads(threads)
+        provider, note = find_provider(detail), None
         require_graph_file(path)
         try:
-            session = open_session(str(path), threads=threads)
+            if provider == CPU:
+                session = open_session(str(path), threads=threads)
+            else:
+                session, note = _open_on(path, provider, threads)
+        except HiresvitError:
+            raise
         except Exception as error:  # its exception classes share no base
             for said, reason in _NO_GRAPH.items():
                 if said in str(error):
@@ -71,12 +189,16 @@ class OnnxRuntimeRunner:
                 f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); the file is damaged or uses"
                 " operators that this ONNX Runtime lacks, export it again"
             ) from error
+        device = "CPU" if provider == CPU else provider
+        self.about = About("ONNX Runtime", str(onnxruntime.__version__), device, threads)
+        self.warnings = (note,) if note else ()
+        self.metadata = dict(session.get_modelmeta().custom_metadata_map)
         self.inputs = tuple(_spec(node, path) for node in session.get_inputs())
         self.outputs = tuple(_spec(node, path) for node in session.get_outputs())
         self._path = path
         self._session: onnxruntime.InferenceSession | None = session
 
-    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """Run once. Raises UsageError if the feeds do not fit, HiresvitError if the graph fails on them."""
         if self._session is None:
             raise UsageError(f"{self._path}: the runner is closed; open it again")
@@ -94,12 +216,6 @@ class OnnxRuntimeRunner:
         """Free the session."""
         self._session = None
 
-    def __enter__(self) -> OnnxRuntimeRunner:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
 
 def _spec(node: onnxruntime.NodeArg, path: Path) -> TensorSpec:
     if node.type not in _DTYPES:
@@ -110,5 +226,5 @@ def _spec(node: onnxruntime.NodeArg, path: Path) -> TensorSpec:
     return TensorSpec(node.name, _DTYPES[node.type], shape)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: Exception | str) -> str:
     return str(error).strip().split("\n", 1)[0]

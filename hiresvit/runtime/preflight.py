@@ -7,7 +7,8 @@ from importlib import metadata
 from pathlib import Path
 
 from hiresvit.device.cuda import Device
-from hiresvit.device.plan import PlanHeader, Sidecar, find_sidecar, read_header, read_sidecar, this_platform
+from hiresvit.device.plan import PlanHeader, Sidecar, find_sidecar, read_header, read_sidecar
+from hiresvit.device.platform import this_platform
 from hiresvit.device.tensorrt_api import TITLES, Backend
 from hiresvit.errors import ArtefactError
 from hiresvit.files import sha256_file

@@ -1,70 +1,91 @@
-"""What every runtime looks like from outside, and the one function that picks a runtime for a file."""
+"""What every runtime looks like from outside."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.device.plan import is_plan_file
 from hiresvit.errors import UsageError
 from hiresvit.spec import TensorSpec
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class About:
+    """Which library runs a network, in which version, on what: ``CPU`` or the name of a device or provider.
+
+    ``threads`` are those that were asked for, or that the library says it takes; None where neither is known.
+    """
+
+    backend: str
+    version: str
+    device: str
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class GpuTimes:
+    """How long the parts of one call took on the GPU, in milliseconds.
+
+    Where host and GPU share memory nothing is copied, and the first and the last are next to nothing.
+    """
+
+    h2d_ms: float
+    compute_ms: float
+    d2h_ms: float
+
 
 class Runner(Protocol):
-    """A loaded network: named arrays in, named arrays out. Close it, or use it in a ``with`` block."""
+    """A loaded network: named arrays in, named arrays out. Close it, or use it in a ``with`` block.
+
+    ``inputs`` and ``outputs`` are in the graph's order. ``warnings`` are what is to be said of the answers or the
+    speed, in the library's words or ours. ``metadata`` is what the file says about itself. A backend inherits this
+    class, and what is written here once.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    about: About
+    warnings: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = MappingProxyType({})
 
     @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """What the network takes, in the graph's order."""
+    def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the inputs to measure with: what a plan was tuned for, and elsewhere 1 for an open size."""
+        return {t.name: tuple(1 if isinstance(n, str) else n for n in t.shape) for t in self.inputs}
 
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What the network returns, in the graph's order."""
+    def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """Run once; the results are the caller's own.
 
-    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run once. Raises UsageError if the feeds do not fit `inputs`."""
+        Raises UsageError if the feeds do not fit `inputs` and HiresvitError if the network fails on them.
+        """
+        raise NotImplementedError
+
+    def last_times(self) -> GpuTimes | None:
+        """What the last call took by the device's own clock; None for a backend that has none."""
+        return None
 
     def close(self) -> None:
         """Let go of the network; calling the runner afterwards is an error, closing it again is not."""
+        raise NotImplementedError
 
-    def __enter__(self) -> Runner: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exc_info: object) -> None: ...
-
-
-def open_runner(path: Path, *, threads: int | None = None, cuda_graph: bool = False) -> Runner:
-    """Load a graph (.onnx) on the CPU, or a plan (.plan, .engine) on an NVIDIA GPU.
-
-    ``threads`` is the most a graph may use (default: the runtime's choice); ``cuda_graph`` launches a plan's kernels
-    as one. Raises UsageError for another suffix, an option that does not apply and ``threads`` under 1,
-    HiresvitError for a missing file, ArtefactError for a damaged one and for a plan that does not fit this machine,
-    MissingDependency for a plan where TensorRT, a CUDA binding or a GPU is missing.
-    """
-    path = Path(path)
-    if is_plan_file(path):
-        if threads is not None:
-            raise UsageError(
-                f"{path}: threads {threads} are for a graph on the CPU; leave them out for a plan"
-            )
-        from hiresvit.runtime.tensorrt_runner import TensorRTRunner
-
-        return TensorRTRunner(path, cuda_graph=cuda_graph)
-    if path.suffix.lower() != ".onnx":
-        raise UsageError(f"{path}: no runtime for the suffix {path.suffix!r}; give an .onnx graph or a .plan")
-    if cuda_graph:
-        raise UsageError(
-            f"{path}: a CUDA graph is for a plan on a GPU; leave the option out for an .onnx graph"
-        )
-    from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
-
-    return OnnxRuntimeRunner(path, threads=threads)
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
-def check_feeds(feeds: Mapping[str, NDArray[Any]], inputs: tuple[TensorSpec, ...]) -> None:
+def check_feeds(feeds: Feeds, inputs: tuple[TensorSpec, ...]) -> None:
     """Raise UsageError unless the feeds have exactly the inputs' names, dtypes and static dimensions."""
     _check_names(feeds, inputs)
     for spec in inputs:
@@ -79,7 +100,7 @@ def check_feeds(feeds: Mapping[str, NDArray[Any]], inputs: tuple[TensorSpec, ...
             )
 
 
-def _check_names(feeds: Mapping[str, NDArray[Any]], inputs: tuple[TensorSpec, ...]) -> None:
+def _check_names(feeds: Feeds, inputs: tuple[TensorSpec, ...]) -> None:
     names = [spec.name for spec in inputs]
     if set(feeds) != set(names):
         raise UsageError(f"feeds are {sorted(feeds)}; the network's inputs are {sorted(names)}")
@@ -91,25 +112,28 @@ def check_threads(threads: int | None) -> None:
         raise UsageError(f"threads {threads}: give at least 1, or leave it out for the runtime's own choice")
 
 
-class Casting:
+class Casting(Runner):
     """A runner that takes the reference's feeds whatever float type the inputs of the ``inner`` one have."""
 
     def __init__(self, runner: Runner) -> None:
         self.inner = runner
-        self.inputs: tuple[TensorSpec, ...] = runner.inputs
-        self.outputs: tuple[TensorSpec, ...] = runner.outputs
+        self.inputs, self.outputs, self.about = runner.inputs, runner.outputs, runner.about
+        self.warnings, self.metadata = runner.warnings, runner.metadata
 
-    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    @property
+    def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Those of the runner inside."""
+        return self.inner.best_shapes
+
+    def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """Run once on the feeds, cast to what the network takes. Raises UsageError for other names and shapes."""
         _check_names(feeds, self.inputs)
         return self.inner({spec.name: feeds[spec.name].astype(spec.dtype) for spec in self.inputs})
 
+    def last_times(self) -> GpuTimes | None:
+        """Those of the runner inside."""
+        return self.inner.last_times()
+
     def close(self) -> None:
         """Close the runner inside."""
         self.inner.close()
-
-    def __enter__(self) -> Casting:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()

@@ -13,7 +13,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,10 +21,10 @@ from numpy.typing import NDArray
 
 from hiresvit.device.cuda import Cuda, open_cuda
 from hiresvit.device.plan import Profile
-from hiresvit.device.tensorrt_api import dtype_name, find_backend, load, make_log
+from hiresvit.device.tensorrt_api import TITLES, dtype_name, find_backend, load, make_log
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
 from hiresvit.runtime import preflight
-from hiresvit.runtime.runner import check_feeds
+from hiresvit.runtime.runner import About, Feeds, GpuTimes, Runner, check_feeds
 from hiresvit.runtime.tensorrt_memory import Buffer
 from hiresvit.spec import TensorSpec
 
@@ -38,19 +37,7 @@ _DTYPES = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class GpuTimes:
-    """How long the parts of one call took on the GPU, in milliseconds.
-
-    Where host and GPU share memory nothing is copied, and the first and the last are next to nothing.
-    """
-
-    h2d_ms: float
-    compute_ms: float
-    d2h_ms: float
-
-
-class TensorRTRunner:
+class TensorRTRunner(Runner):
     """A plan on GPU 0. Calls may come from any thread and run one after the other.
 
     ``cuda_graph`` launches the network's kernels as one: TensorRT-RTX does that by itself when it is told to, with
@@ -78,6 +65,7 @@ class TensorRTRunner:
             raise MissingDependency(f"{path}: {error}") from error
         preflight.check_version(path, header, sidecar, trt.__version__)
         preflight.check_device(path, header, sidecar, cuda.device())
+        self.metadata = sidecar.metadata if sidecar else {}
         self._start(path, trt, cuda, cuda_graph=cuda_graph, host_code=preflight.host_code(sidecar))
 
     @classmethod
@@ -132,7 +120,6 @@ class TensorRTRunner:
         self.inputs = tuple(self._spec(name) for name in names if is_input[name])
         self.outputs = tuple(self._spec(name) for name in names if not is_input[name])
         self._profiles = {spec.name: self._profile(spec) for spec in self.inputs}
-        self.best_shapes = {name: best for name, (_, best, _) in self._profiles.items()}
 
     def _allocate(self, free: Callable[..., Any], cuda_graph: bool) -> None:
         """Make what a call needs; the buffers get their memory with the first shapes."""
@@ -143,8 +130,9 @@ class TensorRTRunner:
         for _ in range(4):
             self._events.append(cuda.event_create())
             free(cuda.event_destroy, self._events[-1])
-        mapped = cuda.device().integrated
-        self._buffers = {spec.name: Buffer(cuda, mapped) for spec in (*self.inputs, *self.outputs)}
+        device = cuda.device()
+        self.about = About(_name(self._trt), str(self._trt.__version__), device.name)
+        self._buffers = {spec.name: Buffer(cuda, device.integrated) for spec in (*self.inputs, *self.outputs)}
         for buffer in self._buffers.values():
             free(buffer.free)
         free(self._views.clear)
@@ -170,7 +158,12 @@ class TensorRTRunner:
         held["config"].cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         return held["engine"].create_execution_context(held["config"])
 
-    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    @property
+    def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Those of the inputs that the plan was tuned for."""
+        return {name: best for name, (_, best, _) in self._profiles.items()}
+
+    def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """Run once; the results are the caller's own.
 
         Raises UsageError if the feeds do not fit, HiresvitError if CUDA or TensorRT fails on them.
@@ -202,12 +195,6 @@ class TensorRTRunner:
         """Free what the plan holds on host and GPU; after the first time, do nothing."""
         with self._lock:
             self._finish()
-
-    def __enter__(self) -> TensorRTRunner:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if not self._finish.alive:
@@ -340,8 +327,12 @@ def _log(trt: Any) -> tuple[Any, deque[tuple[str, str]]]:
     return make_log(trt, keep), said
 
 
+def _name(trt: Any) -> str:
+    return TITLES["tensorrt_rtx" if "rtx" in trt.__name__ else "tensorrt"]
+
+
 def _title(trt: Any) -> str:
-    return f"TensorRT{'-RTX' if 'rtx' in trt.__name__ else ''} {trt.__version__}"
+    return f"{_name(trt)} {trt.__version__}"
 
 
 def _read(path: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hiresvit.errors import UsageError
-from hiresvit.runtime.runner import check_feeds, check_threads
+from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads
 from hiresvit.spec import TensorSpec
 
 
-class TorchRunner:
+class TorchRunner(Runner):
     """A module that takes ``inputs`` by position and returns a tensor, or a tuple of them, named ``outputs``.
 
     The module is switched to eval mode and stays there. PyTorch's thread count belongs to the process: with
@@ -35,8 +34,9 @@ class TorchRunner:
         self._module: nn.Module | None = module.eval()
         self._threads = threads
         self._threads_before = torch.get_num_threads()
+        self.about = About("PyTorch", torch.__version__, "CPU", threads or self._threads_before)
 
-    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """Run once in inference mode. Raises UsageError if the feeds or the number of outputs do not fit."""
         if self._module is None:
             raise UsageError("the runner is closed; make it again")
@@ -62,9 +62,3 @@ class TorchRunner:
         if self._module is not None and self._threads is not None:
             torch.set_num_threads(self._threads_before)
         self._module = None
-
-    def __enter__(self) -> TorchRunner:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()

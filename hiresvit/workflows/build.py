@@ -52,7 +52,7 @@ def find_graph(source: Path, graph: str | None = None) -> Path:
 
 
 def _is_model(name: str) -> bool:
-    from hiresvit.models.zoo import MODELS  # takes a second, for the sake of an error alone
+    from hiresvit.models.zoo import MODELS
 
     return name in MODELS
 

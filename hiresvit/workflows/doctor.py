@@ -11,22 +11,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hiresvit.device import cuda
-from hiresvit.device.plan import this_platform
+from hiresvit.device.platform import PLATFORMS, Platform, find_platform, this_platform
 from hiresvit.device.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
 from hiresvit.errors import HiresvitError, MissingDependency
-from hiresvit.runtime.runner import open_runner
+from hiresvit.runtime.open import open_runner
+from hiresvit.runtime.openvino_runner import INSTALL_HINT as INSTALL_OPENVINO
+from hiresvit.runtime.runner import Runner
 from hiresvit.version import __version__
-
-Platform = Literal["jetpack6", "jetpack7", "nvidia", "cpu"]
-PLATFORMS: dict[Platform, str] = {
-    "jetpack6": "Jetson with JetPack 6 (TensorRT 10.3, CUDA 12.6)",
-    "jetpack7": "Jetson with JetPack 7 (TensorRT 10.13 or later, CUDA 13)",
-    "nvidia": "NVIDIA GPU with a driver",
-    "cpu": "no NVIDIA GPU",
-}
 
 _SYSTEM = "TensorRT is the system's own: make the environment with python3 -m venv --system-site-packages"
 _NO_RTX = "not for Jetson, which builds and runs plans with its own TensorRT"
@@ -52,7 +46,16 @@ RUN_HINTS: dict[Platform, dict[Backend, str]] = {
 }
 
 # `tensorrt` is the system's own on a Jetson, `dev` is for working on hiresvit itself.
-_SHOWN_EXTRAS = (None, "rtx", "cuda")
+_SHOWN_EXTRAS = (None, "export", "openvino", "rtx", "cuda")
+_EXPORT_HINT = (
+    "not needed to run what was exported; to export, check and calibrate: pip install 'hiresvit[export]'"
+)
+
+# y = Relu(x) of float32 (1, 4), opset 20: written out, since onnx need not be here (tests/workflows/test_doctor.py).
+ONE_NODE = bytes.fromhex(
+    "08093a420a0c0a0178120179220452656c7512086f6e655f6e6f64655a130a0178120e0a0c080112080a0208010a0208"
+    "0462130a0179120e0a0c080112080a0208010a02080442040a001014"
+)
 
 
 @dataclass(frozen=True)
@@ -125,22 +128,19 @@ def _version(name: str) -> str | None:
         return None
 
 
-def find_platform() -> Platform:
-    """What this machine is, by the files that NVIDIA's systems and drivers have; nothing is loaded for it."""
-    release = cuda.jetson_release()
-    if release is None:
-        return "nvidia" if cuda.has_driver() else "cpu"
-    return "jetpack7" if release >= cuda.JETPACK_7 else "jetpack6"
-
-
 def _abilities() -> list[Ability]:
     again = "install hiresvit again: pip install --force-reinstall hiresvit"
     here = find_platform()
     with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
         graph = Path(folder, "one_node.onnx")
+        graph.write_bytes(ONE_NODE)
         rows = [
-            _try("PyTorch, CPU", _try_torch, required=True, hint=again),
-            _try("ONNX Runtime, CPU", lambda: _try_onnxruntime(graph), required=True, hint=again),
+            _try("PyTorch, CPU", _try_torch, required=False, hint=_EXPORT_HINT),
+            _try("ONNX Runtime, CPU", partial(_try_graph, graph, "onnxruntime"), required=True, hint=again),
+            *_try_providers(graph),
+            _try(
+                "OpenVINO, CPU", partial(_try_graph, graph, "openvino"), required=False, hint=INSTALL_OPENVINO
+            ),
         ]
         for backend in reversed(BACKENDS):
             building = partial(_try_build, graph, backend)
@@ -148,7 +148,7 @@ def _abilities() -> list[Ability]:
             rows.append(
                 _try(f"{name}, build plans", building, required=False, hint=BUILD_HINTS[here][backend])
             )
-            running = partial(_try_run, graph, backend, rows[-1].works)
+            running = partial(_try_run, graph, rows[-1].works)
             rows.append(_try(f"{name}, run plans", running, required=False, hint=RUN_HINTS[here][backend]))
         return rows
 
@@ -168,14 +168,39 @@ def _try_torch() -> str:
     return f"{torch.__version__}, {torch.get_num_threads()} threads"
 
 
-def _try_onnxruntime(graph: Path) -> str:
-    import numpy as np
-    import onnxruntime
+def _try_graph(graph: Path, runner: str) -> str:
+    try:
+        with open_runner(graph, runner=runner) as opened:
+            _check_answer(opened)
+            return opened.about.version
+    except HiresvitError as error:
+        raise HiresvitError(str(error).removeprefix(f"{graph}: ")) from error  # nobody knows that file
 
-    _write_one_node(graph)
-    with open_runner(graph) as runner:
-        runner({"x": np.ones((1, 4), np.float32)})
-    return str(onnxruntime.__version__)
+
+def _try_providers(graph: Path) -> list[Ability]:
+    """A row for each of ONNX Runtime's execution providers but the CPU's; none without ONNX Runtime."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return []
+    names = [name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"]
+    return [
+        _try(
+            f"ONNX Runtime, {name}",
+            partial(_try_graph, graph, f"onnxruntime:{name}"),
+            required=False,
+            hint="what it needs is in ONNX Runtime's documentation; without it graphs run on the CPU",
+        )
+        for name in names
+    ]
+
+
+def _check_answer(runner: Runner) -> None:
+    import numpy as np
+
+    answer = runner({"x": np.ones((1, 4), np.float32)})["y"]
+    if not np.array_equal(answer, np.ones((1, 4), np.float32)):
+        raise HiresvitError(f"Relu(1) is {answer.tolist()} there")
 
 
 def _try_build(graph: Path, backend: Backend) -> str:
@@ -183,32 +208,13 @@ def _try_build(graph: Path, backend: Backend) -> str:
 
     if not installed(backend):
         raise MissingDependency("not installed")
-    _write_one_node(graph)
     report = build_engine(graph, graph.with_suffix(".plan"), BuildSettings(backend=backend))
     return f"{report.version}, {f'on {report.device}' if report.device else 'needs no GPU'}"
 
 
-def _try_run(graph: Path, backend: Backend, built: bool) -> str:
+def _try_run(graph: Path, built: bool) -> str:
     """Run the plan that was just built, which asks for a CUDA binding and a GPU first."""
-    import numpy as np
-
     if not built:
         raise MissingDependency("there is no plan to try it with")
-    plan = graph.with_suffix(".plan")
-    try:
-        with open_runner(plan) as runner:
-            answer = runner({"x": np.ones((1, 4), np.float32)})
-    except HiresvitError as error:
-        raise HiresvitError(str(error).removeprefix(f"{plan}: ")) from error  # nobody knows that file
-    if not np.array_equal(answer["y"], np.ones((1, 4), np.float32)):
-        raise HiresvitError(f"the plan of Relu(1) answers {answer['y'].tolist()}")
+    _try_graph(graph.with_suffix(".plan"), "tensorrt")
     return "a plan of one node gives the right answer"
-
-
-def _write_one_node(graph: Path) -> None:
-    import onnx
-    from onnx import TensorProto, helper
-
-    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
-    body = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one_node", sides[:1], sides[1:])
-    onnx.save(helper.make_model(body, ir_version=9, opset_imports=[helper.make_opsetid("", 20)]), graph)

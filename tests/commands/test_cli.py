@@ -456,7 +456,7 @@ def fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def inspect_source(_text: str) -> dict[str, Any]:
         raise error
 
-    monkeypatch.setattr("hiresvit.workflows.open.inspect_source", inspect_source)
+    monkeypatch.setattr("hiresvit.workflows.inspect.inspect_source", inspect_source)
 
 
 def test_a_mistake_of_ours_is_one_line_and_offers_the_traceback(

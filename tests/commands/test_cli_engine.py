@@ -17,8 +17,9 @@ import pytest
 from conftest import Cli, Result, environment, hiresvit_command, run_program
 from graphs import build, content
 
-from hiresvit.device.cuda import NO_GPU, has_driver
+from hiresvit.device.cuda import NO_GPU
 from hiresvit.device.plan import read_sidecar
+from hiresvit.device.platform import has_driver
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 
 needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=INSTALL_HINT)

@@ -24,16 +24,17 @@ import pytest
 from fake_bindings import HUGE, Driver, Error, Runtime
 from fake_cuda import FakeCuda
 
-from hiresvit.device import cuda
+from hiresvit.device import cuda, platform
 from hiresvit.device.cuda import Cuda, Device
 from hiresvit.device.cuda.driver_api import DriverApi
 from hiresvit.device.cuda.runtime_api import RuntimeApi
+from hiresvit.device.platform import has_driver
 from hiresvit.errors import HiresvitError, MissingDependency, UsageError
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "cuda_layer.py"
 
 needs_bindings = pytest.mark.skipif("cuda-bindings" not in cuda.installed(), reason="cuda-bindings")
-without_gpu = pytest.mark.skipif(cuda.has_driver(), reason="there is an NVIDIA driver here")
+without_gpu = pytest.mark.skipif(has_driver(), reason="there is an NVIDIA driver here")
 
 
 def runtime() -> Cuda:
@@ -171,8 +172,8 @@ class TestOpening:
 
         monkeypatch.setattr(importlib.util, "find_spec", find_spec)
         monkeypatch.setattr(importlib, "import_module", import_module)
-        monkeypatch.setattr(cuda, "_DRIVER_FILES", (machine.driver,))
-        monkeypatch.setattr(cuda, "_TEGRA_RELEASE", machine.tegra)
+        monkeypatch.setattr(platform, "_DRIVER_FILES", (machine.driver,))
+        monkeypatch.setattr(platform, "_TEGRA_RELEASE", machine.tegra)
         return machine
 
     def said(self, binding: str | None = None) -> str:

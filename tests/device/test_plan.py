@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from hiresvit.device.plan import (
     read_header,
     read_sidecar,
     sidecar_path,
-    this_platform,
     write_sidecar,
 )
 from hiresvit.errors import ArtefactError, HiresvitError
@@ -64,10 +62,6 @@ def test_names_of_plans(name: str) -> None:
 @pytest.mark.parametrize("name", ["plan", "a.onnx", "a.plan.json", "a.planet", "some.plan/a", ""])
 def test_names_of_others(name: str) -> None:
     assert not is_plan_file(Path(name))
-
-
-def test_the_platform_is_system_and_processor() -> None:
-    assert this_platform() == f"{platform.system()} {platform.machine()}"
 
 
 @pytest.mark.parametrize(

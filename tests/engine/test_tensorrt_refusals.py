@@ -264,7 +264,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool, bool], None]:
     """Makes this machine one with or without a driver, and with or without a CUDA binding."""
 
     def make(driver: bool, binding: bool) -> None:
-        monkeypatch.setattr(cuda, "has_driver", lambda: driver)
+        for module in (cuda, _build_child):
+            monkeypatch.setattr(module, "has_driver", lambda: driver)
         monkeypatch.setattr(cuda, "installed", lambda: ("cuda-bindings",) if binding else ())
         if binding and driver:
             monkeypatch.setattr(cuda, "open_cuda", lambda: FakeCuda(ORIN))
@@ -296,7 +297,7 @@ def test_tensorrt_needs_a_gpu_and_rtx_does_not(
 def test_a_gpu_that_no_binding_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = make_fake(name)
     monkeypatch.setattr(api, "load", lambda backend: fake.module)
-    monkeypatch.setattr(cuda, "has_driver", lambda: True)
+    monkeypatch.setattr(_build_child, "has_driver", lambda: True)
     monkeypatch.setattr(cuda, "installed", lambda: ())
     request = changed(name, tmp_path, timing_cache=str(tmp_path))
     result = _build_child.build(request, lambda phase, fraction: None)

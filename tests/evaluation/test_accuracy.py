@@ -17,10 +17,12 @@ from hiresvit.data.scenes import Scenes
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.evaluation.accuracy import Accuracy, confusion_matrix, evaluate, iou_per_class
 from hiresvit.runtime.predictor import Predictor, SegmentResult
+from hiresvit.runtime.runner import About, Runner
 from hiresvit.spec import ModelSpec, PreprocessSpec, Task, TensorSpec
 
 Array = NDArray[Any]
 IGNORE = 255
+ABOUT = About("says", "1", "CPU")
 
 
 @dataclass
@@ -42,24 +44,20 @@ class Pictures:
 
 
 @dataclass
-class Says:
+class Says(Runner):
     """A network that has its answers ready, one picture's logits after the other."""
 
     logits: Sequence[Array]
     calls: int = 0
     inputs: tuple[TensorSpec, ...] = (TensorSpec("image", "float32", (1, 3, 8, 8)),)
     outputs: tuple[TensorSpec, ...] = (TensorSpec("y", "float32", ()),)
+    about: About = ABOUT
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         self.calls += 1
         return {"y": self.logits[self.calls - 1]}
 
     def close(self) -> None: ...
-
-    def __enter__(self) -> Says:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None: ...
 
 
 def spec(classes: int, task: Task = "segment") -> ModelSpec:

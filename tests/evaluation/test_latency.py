@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hiresvit.errors import UsageError
 from hiresvit.evaluation.latency import LatencyStats, Ratio, Side, latency_stats, measure_latency, ratio
-from hiresvit.runtime.tensorrt_runner import GpuTimes
+from hiresvit.runtime.runner import GpuTimes
 
 MS = 1_000_000
 

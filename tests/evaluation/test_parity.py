@@ -27,13 +27,15 @@ from hiresvit.evaluation.parity import (
     compare_arrays,
     enforce,
 )
+from hiresvit.runtime.runner import About, Runner
 from hiresvit.spec import Task, TensorSpec
 
 
-class Table:
+class Table(Runner):
     """A runner that looks its answer up: feed i gives answer i."""
 
     inputs = (TensorSpec("i", "int64", ()),)
+    about = About("table", "1", "CPU")
 
     def __init__(self, *answers: Any, name: str = "y") -> None:
         self.answers = answers
@@ -43,11 +45,6 @@ class Table:
         return {self.outputs[0].name: np.asarray(self.answers[int(feeds["i"])])}
 
     def close(self) -> None: ...
-
-    def __enter__(self) -> Table:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None: ...
 
 
 def report(reference: list[Any], test: list[Any], task: Task = "features") -> ParityReport:

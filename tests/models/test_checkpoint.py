@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.models.weights.file import read_checkpoint, save_safetensors
-from hiresvit.models.weights.match import Layout, LoadReport
+from hiresvit.models.weights.layout import Layout
+from hiresvit.models.weights.match import LoadReport
 from hiresvit.models.weights.match import load_weights as load_with_layout
 from hiresvit.spec import Task
 

@@ -18,13 +18,12 @@ from hiresvit.models.create import (
     build_model,
     convert_weights,
     create_model,
-    list_models,
     model_spec,
     perturb_zeros,
 )
 from hiresvit.models.macs import count_params
 from hiresvit.models.weights.file import save_safetensors
-from hiresvit.models.zoo import MODELS
+from hiresvit.models.zoo import MODELS, list_models
 from hiresvit.spec import TASKS, Task
 
 # HRViT's maps are 4x6 and 2x3 where the windows are 7.

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from hiresvit.device.cuda import Device
-from hiresvit.device.plan import EngineReport, Sidecar, this_platform, write_sidecar
+from hiresvit.device.plan import EngineReport, Sidecar, write_sidecar
+from hiresvit.device.platform import this_platform
 from hiresvit.device.tensorrt_api import Backend
 from hiresvit.errors import ArtefactError
 from hiresvit.runtime.preflight import check_device, check_file, check_platform, check_version

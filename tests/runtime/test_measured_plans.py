@@ -15,7 +15,8 @@ from graphs import build
 from hiresvit.device.cuda import Device
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
-from hiresvit.workflows.open import Source, measure_sources
+from hiresvit.workflows.bench import measure_sources
+from hiresvit.workflows.open import Source
 
 
 def images(*profile: tuple[int, ...]) -> Network:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from graphs import build, content, indexed
 from numpy.typing import NDArray
@@ -15,12 +18,13 @@ from onnx import TensorProto, helper
 from hiresvit.calibration.collect import activation_ranges
 from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
-from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
 from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.graph.file import load_graph
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
-from hiresvit.runtime.runner import Runner, open_runner
+from hiresvit.runtime.open import open_runner
+from hiresvit.runtime.runner import About, Runner
 from hiresvit.spec import TensorSpec
 
 
@@ -109,7 +113,7 @@ def test_a_failure_at_run_time_is_one_quiet_line(tmp_path: Path) -> None:
     path = save(tmp_path / "a.onnx", shape, helper.make_node("Reshape", ["x", "s"], ["y"]))
     script = (
         "import sys, numpy as np; from pathlib import Path; from hiresvit.errors import HiresvitError\n"
-        "from hiresvit.runtime.runner import open_runner\n"
+        "from hiresvit.runtime.open import open_runner\n"
         "try: open_runner(Path(sys.argv[1]))({'x': np.zeros((1, 2), np.float32)})\n"
         "except HiresvitError as error: print(error)\n"
         "print('torch' in sys.modules)"
@@ -168,3 +172,84 @@ def test_qdq_is_computed_as_written(tmp_path: Path) -> None:
             answers.append(runner(feed)["y"])
     # The biases are a hundred times the weights, so that INT8 leaves 72 dB; with the other biases it is 41.
     assert compare_arrays(answers[0], answers[1]).sqnr_db > 60
+
+
+class TestProviders:
+    """Of the wheel from PyPI only Azure's is there beside the CPU's, and it computes nothing here."""
+
+    def test_one_that_takes_nothing_is_refused_and_not_the_cpu(self, double: Path) -> None:
+        with pytest.raises(UsageError, match="AzureExecutionProvider takes none of its 1 nodes") as caught:
+            open_runner(double, runner="onnxruntime:azure")
+        assert "leave it out" in str(caught.value)
+
+    @pytest.mark.parametrize("text", ["cpu", "CPU", "CPUExecutionProvider", "cpuexecutionprovider"])
+    def test_the_cpu_by_its_names(self, double: Path, text: str) -> None:
+        with open_runner(double, runner=f"onnxruntime:{text}", threads=1) as runner:
+            assert runner.about == About("ONNX Runtime", onnxruntime.__version__, "CPU", 1)
+            assert runner.warnings == ()
+
+    @pytest.mark.parametrize("text", ["cuda", "quantum", ""])
+    def test_one_that_is_not_there(self, double: Path, text: str) -> None:
+        with pytest.raises(UsageError) as caught:
+            open_runner(double, runner=f"onnxruntime:{text}")
+        said = str(caught.value)
+        assert (
+            f"no execution provider {text!r} here, only AzureExecutionProvider, CPUExecutionProvider" in said
+        )
+        assert "onnxruntime-gpu (CUDA, TensorRT)" in said
+
+    def test_one_that_is_listed_and_does_not_start(
+        self, double: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """As CUDA's without its libraries: ONNX Runtime writes why on stderr and goes on on the CPU."""
+        here = onnxruntime.get_available_providers()
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", *here])
+        make = onnxruntime.InferenceSession
+
+        def session(*args: Any, **options: Any) -> Any:
+            os.write(
+                2, b"[E:onnxruntime] libcublasLt.so.12: cannot open shared object file\nFailed to create\n"
+            )
+            return make(*args, **{**options, "providers": ["CPUExecutionProvider"]})
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+        with pytest.raises(
+            MissingDependency, match=r"CUDAExecutionProvider does not start here \(.*libcublasLt"
+        ):
+            open_runner(double, runner="onnxruntime:CUDA")
+        assert capfd.readouterr().err == ""
+
+    def test_a_damaged_file_is_not_the_providers_fault(self, tmp_path: Path) -> None:
+        (tmp_path / "a.onnx").write_bytes(b"no graph")
+        with pytest.raises(ArtefactError, match="ONNX Runtime cannot load it"):
+            open_runner(tmp_path / "a.onnx", runner="onnxruntime:azure")
+
+    @pytest.mark.parametrize(
+        ("old", "said"),
+        [
+            (False, "took only 2 of 3 nodes; the CPU computes the rest (Relu)"),
+            (True, "took only a part of the graph or none; the CPU computes the rest"),
+        ],
+    )
+    def test_a_part_of_the_graph_is_said(
+        self, double: Path, monkeypatch: pytest.MonkeyPatch, old: bool, said: str
+    ) -> None:
+        """A provider that takes two of three nodes, in an ONNX Runtime that counts them and in one that cannot."""
+        node = SimpleNamespace
+        parts = [
+            node(
+                ep_name="AzureExecutionProvider",
+                get_nodes=lambda: [node(op_type="Conv"), node(op_type="Add")],
+            ),
+            node(ep_name="CPUExecutionProvider", get_nodes=lambda: [node(op_type="Relu")]),
+        ]
+        if old:
+            monkeypatch.delattr(onnxruntime.InferenceSession.__mro__[1], "get_provider_graph_assignment_info")
+        else:
+            monkeypatch.setattr(
+                onnxruntime.InferenceSession, "get_provider_graph_assignment_info", lambda self: parts
+            )
+        with open_runner(double, runner="onnxruntime:Azure", threads=1) as runner:
+            assert runner.warnings == (f"AzureExecutionProvider {said}",)
+            assert runner.about.device == "AzureExecutionProvider"
+            assert runner({"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[2, 2]]

@@ -16,12 +16,13 @@ from onnx import TensorProto, helper
 from plan_files import VC, check, said_of, save
 
 from hiresvit.device import cuda, tensorrt_api
-from hiresvit.device.plan import read_header, sidecar_path, this_platform
+from hiresvit.device.plan import read_header, sidecar_path
+from hiresvit.device.platform import has_driver, this_platform
 from hiresvit.device.tensorrt_api import Backend
 from hiresvit.errors import ArtefactError, MissingDependency, UsageError
 from hiresvit.runtime import preflight, tensorrt_runner
+from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.preflight import host_code
-from hiresvit.runtime.runner import open_runner
 
 needs_rtx = pytest.mark.skipif(not tensorrt_api.installed("tensorrt_rtx"), reason=tensorrt_api.INSTALL_HINT)
 
@@ -134,7 +135,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from hiresvit.errors import HiresvitError
-from hiresvit.runtime.runner import open_runner
+from hiresvit.runtime.open import open_runner
 for path in sys.argv[1:]:
     try:
         open_runner(Path(path)).close()
@@ -197,6 +198,6 @@ class TestReal:
         good, bare, half, older = done.stdout.splitlines()
         assert half.startswith(f"7 {cut} is cut")
         assert older.startswith(f"7 {other} was built by TensorRT-RTX 1.6.1.120 and 1.7.1.116 is installed")
-        if not cuda.has_driver():
+        if not has_driver():
             assert (good, bare) == (f"6 {built}: {cuda.NO_GPU}", f"6 {naked}: {cuda.NO_GPU}")
             assert done.stderr == ""

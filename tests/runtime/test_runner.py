@@ -10,15 +10,17 @@ import pytest
 from numpy.typing import NDArray
 
 from hiresvit.errors import UsageError
-from hiresvit.runtime.runner import Casting, Runner, check_feeds
+from hiresvit.runtime.runner import About, Casting, Runner, check_feeds
 from hiresvit.spec import TensorSpec
 
 
-class Halves:
+class Halves(Runner):
     """y = x, in half precision."""
 
     inputs = (TensorSpec("x", "float16", ("batch", 2)),)
     outputs = (TensorSpec("y", "float16", ("batch", 2)),)
+    about = About("halves", "1", "CPU")
+    warnings = ("rounds",)
     closed = 0
 
     def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -28,12 +30,6 @@ class Halves:
     def close(self) -> None:
         self.closed += 1
 
-    def __enter__(self) -> Halves:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
 
 def test_feeds_are_cast_to_what_the_network_takes() -> None:
     inner = Halves()
@@ -41,6 +37,8 @@ def test_feeds_are_cast_to_what_the_network_takes() -> None:
         typed: Runner = runner
         assert (typed.inputs, typed.outputs) == (inner.inputs, inner.outputs)
         assert runner.inner is inner
+        assert (typed.about, typed.warnings, typed.metadata) == (inner.about, ("rounds",), {})
+        assert (typed.best_shapes, typed.last_times()) == ({"x": (1, 2)}, None)
         assert typed({"x": np.ones((1, 2))})["y"].dtype == np.float16
     assert inner.closed == 1
 

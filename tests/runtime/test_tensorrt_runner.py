@@ -37,8 +37,8 @@ from numpy.typing import NDArray
 
 from hiresvit.device import tensorrt_api
 from hiresvit.errors import HiresvitError, MissingDependency, UsageError
-from hiresvit.runtime.runner import Runner
-from hiresvit.runtime.tensorrt_runner import GpuTimes, TensorRTRunner
+from hiresvit.runtime.runner import GpuTimes, Runner
+from hiresvit.runtime.tensorrt_runner import TensorRTRunner
 from hiresvit.spec import TensorSpec
 
 PC = pytest.param(RTX_4090, id="pc")

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
 
-from hiresvit.device import cuda
+from hiresvit.device.platform import PLATFORMS
 from hiresvit.device.tensorrt_api import BACKENDS, installed
-from hiresvit.workflows.doctor import BUILD_HINTS, PLATFORMS, RUN_HINTS, examine, find_platform, missing
+from hiresvit.workflows.doctor import BUILD_HINTS, ONE_NODE, RUN_HINTS, examine, missing
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,40 +33,21 @@ def test_every_runner_is_named_and_tried() -> None:
     assert list(abilities) == [
         "PyTorch, CPU",
         "ONNX Runtime, CPU",
+        *(f"ONNX Runtime, {name}" for name in onnxruntime.get_available_providers() if name[:3] != "CPU"),
+        "OpenVINO, CPU",
         "TensorRT-RTX, build plans",
         "TensorRT-RTX, run plans",
         "TensorRT, build plans",
         "TensorRT, run plans",
     ]
     assert abilities["TensorRT-RTX, build plans"]["works"] == installed("tensorrt_rtx")
+    assert not abilities["ONNX Runtime, AzureExecutionProvider"]["works"], "it would be the CPU that answers"
     for row in abilities.values():
         assert row["detail"]
         assert (row["hint"] is None) == row["works"]
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "platform"),
-    [
-        (
-            "etc/nv_tegra_release",
-            "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic",
-            "jetpack6",
-        ),
-        ("etc/nv_tegra_release", "# R38 (release), REVISION: 4.0, GCID: 1, BOARD: generic", "jetpack7"),
-        ("etc/nv_tegra_release", "# R39 (release), REVISION: 2.0", "jetpack7"),
-        ("proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX", "nvidia"),
-        ("etc/hostname", "laptop", "cpu"),
-    ],
-    ids=["36", "38", "39", "nvidia", "cpu"],
-)
-def test_platforms_are_known_by_their_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, platform: str
-) -> None:
-    (tmp_path / file).parent.mkdir(parents=True)
-    (tmp_path / file).write_text(text)
-    monkeypatch.setattr(cuda, "_TEGRA_RELEASE", tmp_path / "etc/nv_tegra_release")
-    monkeypatch.setattr(cuda, "_DRIVER_FILES", (tmp_path / "proc/driver/nvidia/version",))
-    assert find_platform() == platform
+def test_there_is_a_hint_for_every_platform_and_backend() -> None:
     for hints in (BUILD_HINTS, RUN_HINTS):
         assert set(hints) == set(PLATFORMS)
         assert all(set(row) == set(BACKENDS) for row in hints.values())
@@ -88,13 +71,21 @@ def test_a_library_that_cannot_be_imported_is_found_and_named() -> None:
     abilities, said = examined_without("torch", "onnxruntime")
     assert not abilities["PyTorch, CPU"]["works"]
     assert not abilities["ONNX Runtime, CPU"]["works"]
-    assert "PyTorch, CPU does not work here: install" in said
-    assert "ONNX Runtime" in said
+    assert "ONNX Runtime, CPU does not work here: install" in said
+    assert "PyTorch" not in said, "what only an export needs is optional"
 
 
-def test_without_onnx_nothing_is_written_and_nothing_raises() -> None:
-    abilities, said = examined_without("onnx")
-    assert abilities["PyTorch, CPU"]["works"]
-    assert not abilities["ONNX Runtime, CPU"]["works"]
+def test_on_a_device_nothing_is_missing() -> None:
+    abilities, said = examined_without("onnx", "torch", "openvino")
+    assert abilities["ONNX Runtime, CPU"]["works"]
+    assert "pip install 'hiresvit[export]'" in str(abilities["PyTorch, CPU"]["hint"])
+    assert abilities["OpenVINO, CPU"]["hint"] == "pip install 'hiresvit[openvino]'"
     assert abilities["TensorRT-RTX, build plans"]["works"] is False
-    assert "TensorRT" not in said, "building plans is optional"
+    assert said == "None", "all of that is optional"
+
+
+def test_the_graph_it_tries_is_what_onnx_would_write() -> None:
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    body = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one_node", sides[:1], sides[1:])
+    model = helper.make_model(body, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
+    assert onnx.load_from_string(ONE_NODE) == model

@@ -32,7 +32,8 @@ from hiresvit.spec import ModelSpec, TensorSpec
 from hiresvit.version import __version__
 from hiresvit.workflows import export as pipeline
 from hiresvit.workflows.export import ExportSettings, export_bundle
-from hiresvit.workflows.open import graph_summary, open_source
+from hiresvit.workflows.inspect import graph_summary
+from hiresvit.workflows.open import open_source
 
 SPEC = tiny_spec()
 COMMAND = ["hiresvit", "export", "hrvit_b1"]

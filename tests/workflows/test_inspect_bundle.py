@@ -15,8 +15,9 @@ from hiresvit.bundle.folder import read_bundle
 from hiresvit.bundle.manifest import write_manifest
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.report.results import inspect_report
-from hiresvit.workflows import open as opening
-from hiresvit.workflows.open import graph_summary, inspect_source, open_source
+from hiresvit.workflows import inspect as inspecting
+from hiresvit.workflows.inspect import graph_summary, inspect_source
+from hiresvit.workflows.open import open_source
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_a_bundle_that_describes_its_graphs_is_not_parsed(
     schema_4: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed = {role: graph_summary(schema_4 / f"{role}.onnx") for role in GRAPHS}
-    monkeypatch.setattr(opening, "graph_summary", None)
+    monkeypatch.setattr(inspecting, "graph_summary", None)
     monkeypatch.setitem(sys.modules, "onnx", None)
     found = inspect_source(str(schema_4))
     assert found["graphs"] == parsed
@@ -65,12 +66,10 @@ def test_schema_3_and_schema_4_look_the_same(schema_3: Path) -> None:
 def test_schema_3_without_onnx_says_what_is_left_out(schema_3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     found = inspect_source(str(schema_3))
-    assert found["graphs"] == {}
-    assert (
-        found["notes"][-1] == "the graphs of a bundle of schema 3 are described only where onnx is installed"
-    )
-    assert found["notes"][:-1] == list(read_bundle(schema_3).manifest.notes)
-    assert found["notes"][-1] in " ".join(said(found).split())
+    assert list(found["graphs"]) == [role for role in GRAPHS if role in found["graphs"]]
+    assert {graph["nodes"] for graph in found["graphs"].values()} == {None}
+    assert found["notes"] == list(read_bundle(schema_3).manifest.notes)
+    assert "nodes and attentions are counted with onnx: pip install 'hiresvit[export]'" in said(found)
 
 
 @pytest.mark.parametrize("graph", [None, "fp16", "int8"])

@@ -22,13 +22,14 @@ from hiresvit.bundle.golden import read_golden, write_golden
 from hiresvit.bundle.manifest import Manifest, list_files, write_manifest
 from hiresvit.data.preprocess import preprocess
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
-from hiresvit.evaluation.parity import GATES, Gate, compare
+from hiresvit.evaluation.parity import GATES, Gate, compare, compare_runs
 from hiresvit.models.create import build_model
 from hiresvit.models.zoo import MODELS
 from hiresvit.spec import Feed
 from hiresvit.workflows import export as pipeline
 from hiresvit.workflows.export import ExportSettings, export_bundle
-from hiresvit.workflows.open import graph_summary, inspect_source, open_source
+from hiresvit.workflows.inspect import graph_summary, inspect_source
+from hiresvit.workflows.open import open_source
 
 SPEC = tiny_spec()
 
@@ -250,6 +251,38 @@ class TestBundles:
             (folder / name).unlink()
         seal(folder, made.manifest)
         assert open_source(str(folder), threads=1).label == label
+
+    def test_another_runner_answers_the_same_and_is_named(self, made: Bundle) -> None:
+        pytest.importorskip("openvino")
+        source = open_source(str(made.folder), runner="openvino", threads=1)
+        assert (source.spec, source.label, source.notes) == (SPEC, "tiny/cpu (openvino)", ())
+        assert source.runner.about.backend == "OpenVINO"
+        inputs, outputs = read_golden(made.path("golden"))
+        with (
+            source.runner as runner,
+            open_source(str(made.path("cpu")), runner="openvino", threads=1).runner as file,
+        ):
+            answer = runner(inputs)["logits"]
+            np.testing.assert_array_equal(answer, file(inputs)["logits"])
+        # FP32 sums in another order: the gate of a FP32 graph.
+        [output] = compare_runs(outputs, {"logits": answer}, "segment").outputs
+        assert output.worst.sqnr_db > GATES["cpu"].min_sqnr_db
+
+    def test_what_a_runner_has_to_say_is_a_note(self, made: Bundle) -> None:
+        pytest.importorskip("openvino")
+        source = open_source(str(made.folder), graph="fp16", runner="openvino", threads=1)
+        assert source.notes == ("what the graph has in FP16 is computed in FP32, from weights in FP16",)
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("hrvit_b1", "--runner picks what opens a file; hrvit_b1 is a model name"),
+            ("", "runner 'tflite': one of"),
+        ],
+    )
+    def test_a_runner_that_is_none(self, made: Bundle, text: str, said: str) -> None:
+        with pytest.raises(UsageError, match=said):
+            open_source(text or str(made.folder), runner="tflite")
 
     def test_one_without_graphs(self, made: Bundle, folder: Path) -> None:
         for path in folder.glob("*.onnx"):

@@ -15,7 +15,7 @@ from tiny import seven_convolutions, tiny_spec
 from hiresvit.data.dataset import Kept, Part, Sample
 from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.evaluation.parity import compare_runs
-from hiresvit.runtime.runner import Runner
+from hiresvit.runtime.runner import About, Runner
 from hiresvit.spec import ModelSpec, PreprocessSpec, TensorSpec
 from hiresvit.workflows.yardstick import AGREEMENT, METRICS, Yardstick, answered, references
 
@@ -33,11 +33,12 @@ def changed(factor: float) -> ModelProto:
     return graph
 
 
-class Answers:
+class Answers(Runner):
     """A network of two classes that adds noise of a strength of its own to each input's logits."""
 
     inputs = (TensorSpec("image", "float32", (1, 3, 4, 4)),)
     outputs = (TensorSpec("y", "float32", (1, 2, 4, 4)),)
+    about = About("a test's", "1", "CPU")
 
     def __init__(self, noise: Mapping[float, float]) -> None:
         self.noise = noise

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hiresvit.device.platform import JETPACK_7, has_driver, jetson_release
 from hiresvit.errors import HiresvitError, MissingDependency, UsageError
 
 Binding = Literal["cuda-bindings", "pycuda"]
@@ -30,13 +29,6 @@ _MODULES: dict[Binding, str] = {"cuda-bindings": "cuda.bindings", "pycuda": "pyc
 NO_GPU = "a plan runs on an NVIDIA GPU, and this machine has none with a driver; run the .onnx graph instead"
 BINDINGS_12 = "pip install 'cuda-bindings>=12.9,<13'"
 BINDINGS_13 = "pip install 'cuda-bindings>=13'"
-
-_TEGRA_RELEASE = Path("/etc/nv_tegra_release")
-JETPACK_7 = 38  # the first Jetson Linux of JetPack 7
-# Any of them is there where an NVIDIA driver is loaded: a PC, two generations of Jetson, WSL.
-_DRIVER_FILES = tuple(
-    Path(name) for name in ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg")
-)
 
 
 @dataclass(frozen=True)
@@ -149,19 +141,6 @@ def open_cuda(binding: str | None = None) -> Cuda:
     from hiresvit.device.cuda import driver_api, runtime_api
 
     return runtime_api.open_api() if binding == "cuda-bindings" else driver_api.open_api()
-
-
-def jetson_release() -> int | None:
-    """The major release of Jetson Linux (36 is JetPack 6's), 0 if the file cannot be read, None on no Jetson."""
-    if not _TEGRA_RELEASE.exists():
-        return None
-    found = re.match(r"# R(\d+)", _TEGRA_RELEASE.read_text(encoding="utf-8", errors="replace"))
-    return int(found[1]) if found else 0
-
-
-def has_driver() -> bool:
-    """Whether an NVIDIA driver seems to be loaded, without asking CUDA."""
-    return jetson_release() is not None or any(path.exists() for path in _DRIVER_FILES)
 
 
 def install_hint() -> str:

@@ -18,11 +18,11 @@ from hiresvit.device.cuda import (
     Bytes,
     Device,
     failure,
-    has_driver,
     install_hint,
     load_binding,
     version_text,
 )
+from hiresvit.device.platform import has_driver
 from hiresvit.errors import HiresvitError, MissingDependency
 
 _NO_LIBRARY = (

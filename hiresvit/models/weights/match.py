@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.models.weights.file import Checkpoint, read_checkpoint, some
+from hiresvit.models.weights.layout import Layout
 from hiresvit.models.weights.paddle import as_pytorch
 from hiresvit.spec import Task
 
@@ -37,22 +38,6 @@ SEGMENTER_CLASSES = f"{SEGMENTER}.conv_seg."
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where a family's checkpoints keep what is not the backbone.
-
-    ``head`` are the key groups, that is what is before the first dot, of the classifier, and ``classifier`` the
-    prefix of its layer whose rows are the classes. With ``foreign_head`` the authors' files may hold a classifier
-    under names that nobody documented. ``linears`` and ``derived`` say how to read the family's files of Paddle, see
-    `hiresvit.models.weights.paddle.as_pytorch`; a family without ``linears`` has none.
-    """
-
-    head: tuple[str, ...] = ("head",)
-    classifier: str = "head."
-    foreign_head: bool = False
-    linears: tuple[str, ...] = ()
-    derived: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True)
 class LoadReport:
     """What `load_weights` did: entry used, tensors copied, key groups left out by name, things to know.

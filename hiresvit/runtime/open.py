@@ -1,0 +1,104 @@
+"""Open a graph or a plan: the one table of the backends that can, and the choice of one."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hiresvit.device.plan import SUFFIXES
+from hiresvit.errors import UsageError
+from hiresvit.runtime.runner import Runner
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row: what opens the files of some suffixes, and how.
+
+    ``runner`` is a class of ``module``, imported with the first file. ``options`` are what it takes beside the path,
+    of ``threads``, ``cuda_graph`` and ``detail``: what may follow the name after a colon, as ``detail`` explains.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    module: str
+    runner: str
+    options: tuple[str, ...]
+    detail: str = ""
+
+
+# Of two that open one suffix the first is taken where none is named.
+BACKENDS = (
+    Backend(
+        name="onnxruntime",
+        suffixes=(".onnx",),
+        module="hiresvit.runtime.onnxruntime_runner",
+        runner="OnnxRuntimeRunner",
+        options=("threads", "detail"),
+        detail="[:PROVIDER]",
+    ),
+    Backend(
+        name="openvino",
+        suffixes=(".onnx",),
+        module="hiresvit.runtime.openvino_runner",
+        runner="OpenVinoRunner",
+        options=("threads",),
+    ),
+    Backend(
+        name="tensorrt",
+        suffixes=SUFFIXES,
+        module="hiresvit.runtime.tensorrt_runner",
+        runner="TensorRTRunner",
+        options=("cuda_graph",),
+    ),
+)
+_MISPLACED = {
+    "threads": "threads {} are for a graph on the CPU; leave them out for a plan",
+    "cuda_graph": "a CUDA graph is for a plan on a GPU; leave the option out for an .onnx graph",
+    "detail": "{!r} is nothing that this runner can be told; leave it out",
+}
+
+
+def find_backend(path: Path, runner: str | None = None) -> tuple[Backend, str | None]:
+    """The backend for a file, and what was said after its name: ``onnxruntime:cuda`` gives ``cuda``.
+
+    ``runner`` is None for the first that opens the suffix. Raises UsageError for an unknown name, and for a suffix
+    that it, or none, opens.
+    """
+    name, colon, detail = (runner or "").partition(":")
+    named = [row for row in BACKENDS if runner is None or row.name == name.lower()]
+    if not named:
+        known = ", ".join(row.name + row.detail for row in BACKENDS)
+        raise UsageError(f"runner {runner!r}: one of {known}; `hiresvit doctor` says which work here")
+    for row in named:
+        if path.suffix.lower() in row.suffixes:
+            return row, detail if colon else None
+    if runner is None:
+        raise UsageError(f"{path}: no runtime for the suffix {path.suffix!r}; give an .onnx graph or a .plan")
+    raise UsageError(
+        f"{path}: {name} opens {' and '.join(named[0].suffixes)}; leave the runner out or give another"
+    )
+
+
+def open_runner(
+    path: Path, *, runner: str | None = None, threads: int | None = None, cuda_graph: bool = False
+) -> Runner:
+    """Load a graph (.onnx) on the CPU, or a plan (.plan, .engine) on an NVIDIA GPU.
+
+    ``runner`` is a backend's name: for a graph ``onnxruntime`` (default), which takes one of its execution providers
+    after a colon as ``onnxruntime:CUDAExecutionProvider``, or ``openvino``; for a plan ``tensorrt``. ``threads`` is
+    the most a graph may use (default: the runtime's choice); ``cuda_graph`` launches a plan's kernels as one.
+
+    Raises UsageError for another suffix or name, an option that does not apply and ``threads`` under 1,
+    HiresvitError for a missing file, ArtefactError for a damaged one and for a plan that does not fit this machine,
+    MissingDependency for a backend, a provider or a device that is not here.
+    """
+    path = Path(path)
+    backend, detail = find_backend(path, runner)
+    given: dict[str, Any] = {"threads": threads, "cuda_graph": cuda_graph or None, "detail": detail}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if name not in backend.options:
+            raise UsageError(f"{path}: {_MISPLACED[name].format(value)}")
+    return cast(Runner, getattr(importlib.import_module(backend.module), backend.runner)(path, **given))

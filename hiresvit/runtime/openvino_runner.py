@@ -1,0 +1,136 @@
+"""Run an ONNX graph with OpenVINO on the CPU.
+
+Everything is computed in FP32, whatever the machine could do faster: on some CPUs OpenVINO's own choice is bfloat16,
+whose 8 bits of mantissa nobody asked for. Weights and casts in FP16 are widened to FP32, so that an FP16 graph answers
+with rounded weights and unrounded activations; a warning says so. Q/DQ pairs are OpenVINO's to fuse into INT8 kernels.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads
+from hiresvit.spec import TensorSpec
+
+INSTALL_HINT = "pip install 'hiresvit[openvino]'"
+_DTYPES = {
+    **{"f32": "float32", "f16": "float16", "f64": "float64", "boolean": "bool"},
+    **{
+        f"{sign}{bits}": f"{kind}{bits}"
+        for sign, kind in (("i", "int"), ("u", "uint"))
+        for bits in (8, 16, 32, 64)
+    },
+}
+
+
+class OpenVinoRunner(Runner):
+    """An ONNX graph on OpenVINO's CPU plugin, tuned for one call at a time. Calls may come from any thread.
+
+    Raises HiresvitError if the file is missing, ArtefactError if OpenVINO cannot load it, MissingDependency without
+    OpenVINO, and UsageError for ``threads`` under 1 or a graph whose inputs or outputs numpy cannot hold.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        check_threads(threads)
+        if not Path(path).is_file():
+            raise HiresvitError(f"{path}: no such file; give the path of an .onnx graph")
+        openvino = load_openvino()
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        try:
+            model = _read(openvino, path)
+            compiled = openvino.Core().compile_model(model, "CPU", settings)
+        except Exception as error:  # most are RuntimeError, those of its parsers are their own
+            raise ArtefactError(
+                f"{path}: OpenVINO cannot load it ({_reason(error)}); the file is damaged or uses operators that"
+                " this OpenVINO lacks, export it again"
+            ) from error
+        self.inputs = tuple(_spec(port, path) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port, path) for port in compiled.outputs)
+        used = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+        self.about = About("OpenVINO", openvino.__version__.partition("-")[0], "CPU", used)
+        if any(
+            output.get_element_type() == openvino.Type.f16
+            for op in model.get_ops()
+            for output in op.outputs()
+        ):
+            self.warnings = ("what the graph has in FP16 is computed in FP32, from weights in FP16",)
+        if "framework" in model.rt_info:
+            self.metadata = {name: value.astype(str) for name, value in model.rt_info["framework"].items()}
+        self._path = path
+        self._lock = threading.Lock()
+        self._request: Any = compiled.create_infer_request()
+
+    def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """Run once. Raises UsageError if the feeds do not fit, HiresvitError if the graph fails or answers nothing."""
+        with self._lock:
+            if self._request is None:
+                raise UsageError(f"{self._path}: the runner is closed; open it again")
+            check_feeds(feeds, self.inputs)
+            arrays = {i: np.ascontiguousarray(feeds[spec.name]) for i, spec in enumerate(self.inputs)}
+            try:
+                found = self._request.infer(arrays, share_inputs=True)
+            except Exception as error:
+                raise HiresvitError(
+                    f"{self._path}: OpenVINO failed on this input ({_reason(error)})"
+                ) from error
+            answers = {spec.name: found[i] for i, spec in enumerate(self.outputs)}
+        # OpenVINO does not say that a product or a sum does not fit the sizes it is given: its answer is empty.
+        if empty := [name for name, array in answers.items() if not array.size]:
+            raise HiresvitError(
+                f"{self._path}: OpenVINO failed on this input ({', '.join(empty)} came back empty)"
+            )
+        return answers
+
+    def close(self) -> None:
+        """Free the network."""
+        with self._lock:
+            self._request = None
+
+
+def load_openvino() -> Any:
+    """Import OpenVINO and start its CPU plugin. Raises MissingDependency."""
+    try:
+        import openvino
+        import openvino.frontend
+
+        openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"OpenVINO is not installed: {INSTALL_HINT}") from error
+    except Exception as error:  # a shared library, or a plugin, that does not load
+        raise MissingDependency(f"OpenVINO does not start here ({_reason(error)}): {INSTALL_HINT}") from error
+    return openvino
+
+
+def _read(openvino: Any, path: Path) -> Any:
+    """The model, by the reader of ONNX alone: asked for any, others print on stderr what they think of a bad file."""
+    reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
+    model = reader.convert(reader.load(str(path)))
+    if not model.outputs:
+        raise ValueError("it is no ONNX graph, or has no outputs")
+    return model
+
+
+def _spec(port: Any, path: Path) -> TensorSpec:
+    name, kind = port.get_any_name(), port.get_element_type().get_type_name()
+    if kind not in _DTYPES:
+        raise UsageError(f"{path}: {name!r} is {kind}; only {', '.join(_DTYPES)} can be fed from numpy")
+    sizes = enumerate(port.get_partial_shape())
+    shape = tuple(f"{name}_{axis}" if size.is_dynamic else size.get_length() for axis, size in sizes)
+    return TensorSpec(name, _DTYPES[kind], shape)
+
+
+def _reason(error: Exception) -> str:
+    """The line that says what is wrong: the others say where in OpenVINO's source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [
+        line for line in lines if line and not line.startswith(("Exception from", "Check '", "FrontEnd API"))
+    ]
+    return said[-1] if said else str(error).strip()

@@ -1,0 +1,91 @@
+"""`hiresvit inspect`: what can be said of whatever a user names without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hiresvit.bundle.folder import Bundle, read_bundle
+from hiresvit.bundle.manifest import MANIFEST
+from hiresvit.bundle.stages import GRAPHS
+from hiresvit.device.plan import is_plan_file
+from hiresvit.errors import HiresvitError, UsageError, missing_extra
+from hiresvit.export.contract import describe_graph, read_stamp
+from hiresvit.models.zoo import MODELS, find_model
+from hiresvit.runtime.open import open_runner
+from hiresvit.runtime.preflight import check_file
+
+
+def inspect_source(text: str) -> dict[str, Any]:
+    """What can be said of a model name, an ONNX file or a bundle without running it, as plain JSON values.
+
+    Raises as `open_source` does.
+    """
+    path = Path(text)
+    if path.is_dir():
+        bundle = read_bundle(path)
+        found = bundle.manifest.to_json()
+        found["graphs"] = found["graphs"] or _graphs(bundle)
+        return {"kind": "bundle", "path": str(path), "unlisted": list(bundle.unlisted), **found}
+    if path.suffix == ".onnx":
+        with open_runner(path) as runner:  # says in one line what is wrong with a damaged file
+            tensors = {
+                "inputs": [spec.__dict__ for spec in runner.inputs],
+                "outputs": [spec.__dict__ for spec in runner.outputs],
+            }
+        return {"kind": "graph", "path": str(path), **graph_summary(path, runner.metadata), **tensors}
+    if is_plan_file(path):
+        header, sidecar = check_file(path)
+        known = asdict(sidecar) if sidecar else {}
+        return {"kind": "plan", "path": str(path), "bytes": path.stat().st_size, **asdict(header), **known}
+    if text not in MODELS and path.exists():
+        raise UsageError(
+            f"{text}: give a model name, an .onnx file, a plan or a bundle folder (one with {MANIFEST})"
+        )
+    if path.suffix or len(path.parts) > 1:
+        raise HiresvitError(f"{text} does not exist")
+    return {"kind": "model", **describe_model(text)}
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """A row of the registry as plain JSON values: tasks with their sizes and numbers, settings, weights."""
+    entry = find_model(name)
+    tasks = [
+        {"task": task, "default": task == entry.task, "imgsz": list(size), **asdict(entry.numbers[task])}
+        for task, size in entry.imgsz.items()
+    ]
+    return {
+        "name": name,
+        "family": entry.family,
+        "tasks": tasks,
+        "settings": list(entry.overrides),
+        "strides": list(entry.strides),
+        "paper_counts": entry.convention,
+        "weights": entry.weights,
+    }
+
+
+def graph_summary(path: Path, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Stage, opset, node counts by operator, attentions and bytes of an ONNX file.
+
+    Without onnx only the bytes and what ``metadata`` (as a runner has it) says are known: what is counted is None.
+    """
+    size = path.stat().st_size
+    try:
+        from hiresvit.graph.file import load_graph
+
+        return describe_graph(load_graph(path), size)
+    except ModuleNotFoundError as error:
+        if missing_extra(error) is None:
+            raise
+    stamped = read_stamp(metadata or {})
+    unknown = dict.fromkeys(("opset", "nodes", "operators", "attentions"))
+    return {"stage": stamped[1] if stamped else None, **unknown, "bytes": size}
+
+
+def _graphs(bundle: Bundle) -> dict[str, Any]:
+    """What a manifest of schema 3 does not say of its graphs."""
+    roles = [entry.role for entry in bundle.manifest.files if entry.role in GRAPHS]
+    return {role: graph_summary(bundle.path(role)) for role in roles}
