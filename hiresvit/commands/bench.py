@@ -26,7 +26,11 @@ def bench(
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph", help="Launch the kernels of a plan as one.")
     ] = False,
-    running: opt.RunnerOptions,
+    runner: Annotated[
+        list[str] | None,
+        typer.Option("--runner", metavar="NAME", help=f"What opens files, may be repeated: {opt.RUNNERS}."),
+    ] = None,
+    threads: opt.Threads = None,
     as_json: opt.Json = False,
 ) -> None:
     """Measure latency, several networks in turn."""
@@ -37,9 +41,13 @@ def bench(
     from hiresvit.report.results import latency_tables
     from hiresvit.workflows.bench import measure_sources
 
-    used = running.threads or len(os.sched_getaffinity(0))
+    used = threads or len(os.sched_getaffinity(0))
+    runners: list[str | None] = [*runner] if runner else [None]
+    sides = [(source, name) for name in runners for source in sources]
     with ExitStack() as stack:
-        opened = open_sources(stack, sources, model, graph, running, threads_used=used, cuda_graph=cuda_graph)
+        opened = open_sources(
+            stack, sides, model, graph, threads=threads, threads_used=used, cuda_graph=cuda_graph
+        )
         latency = {"threads": used, **measure_sources(opened, min_s)}
     over = [
         f"{name}: the median is {side['median_ms']:.2f} ms, --budget-ms allows {budget_ms:g}"

@@ -21,7 +21,7 @@ def calibrate(
     *,
     calibration: opt.CalibrationOptions,
     io: Annotated[Literal["fp32", "fp16"], typer.Option(help="Types at the INT8 graph's ends.")] = "fp32",
-    running: opt.RunnerOptions,
+    threads: opt.Threads = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW-int8.onnx")
     ] = None,
@@ -30,7 +30,7 @@ def calibrate(
 ) -> None:
     """Make an INT8 graph and its table of ranges from an FP32 graph and pictures."""
     began = time.monotonic()
-    chosen = calibration.settings(running.threads)
+    chosen = calibration.settings(threads)
     out.load_onnxruntime()
     from hiresvit.report.int8 import int8_report
     from hiresvit.workflows.calibrate import quantize_file

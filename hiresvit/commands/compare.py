@@ -31,7 +31,10 @@ def compare(
     graph: opt.Graph = None,
     pictures: PictureOptions,
     limits: opt.LimitOptions,
-    running: opt.RunnerOptions,
+    runner: Annotated[
+        str | None, typer.Option("--runner", metavar="NAME", help=f"What opens the second: {opt.RUNNERS}.")
+    ] = None,
+    threads: opt.Threads = None,
     as_json: opt.Json = False,
 ) -> None:
     """Compare two networks' answers on pictures."""
@@ -43,6 +46,7 @@ def compare(
 
     images = [load_image(path) for path in pictures.image or ()]
     with ExitStack() as stack:
-        a, b = open_sources(stack, [reference, test], model, graph, running)
+        pair = [(reference, None), (test, runner)]
+        a, b = open_sources(stack, pair, model, graph, threads=threads)
         found, missed = compare_sources(a, b, images, drawn=pictures.images, limits=asked)
     out.answer(as_json, {"parity": found}, [parity_table(found)], missed)

@@ -37,7 +37,7 @@ def evaluate(
     from hiresvit.workflows.evaluate import evaluate_source
 
     with ExitStack() as stack:
-        [opened] = open_sources(stack, [source], model, graph, running)
+        [opened] = open_sources(stack, [(source, running.runner)], model, graph, threads=running.threads)
         with out.progress() as on_step:
             found = evaluate_source(opened, dataset, folder=pictures.data, limit=limit, on_step=on_step)
     out.answer(as_json, found, [accuracy_table(found)])

@@ -18,42 +18,50 @@ if TYPE_CHECKING:
 
 def open_sources(
     stack: ExitStack,
-    texts: Sequence[str],
+    sides: Sequence[tuple[str, str | None]],
     model: opt.ModelOptions,
     graph: str | None,
-    running: opt.RunnerOptions,
     *,
+    threads: int | None,
     threads_used: int | None = None,
     cuda_graph: bool = False,
 ) -> list[Source]:
-    """Open what the texts name and close it with ``stack``. Raises UsageError for an option that applies to none.
+    """Open what texts name, each with the runner named beside it, and close it with ``stack``.
 
-    ``running.threads`` are what was asked for, ``threads_used`` what is taken where nothing was.
+    A model name is computed by PyTorch and is one side, however many runners are named. ``threads`` are what was asked
+    for, ``threads_used`` what is taken where nothing was. Raises UsageError for an option that applies to none.
     """
-    options, threads = model.given(), running.threads
+    options = model.given()
     out.load_onnxruntime()
     from hiresvit.workflows.open import is_plan, open_source
 
+    texts = list(dict.fromkeys(text for text, _ in sides))
     names = [text for text in texts if not Path(text).suffix and not Path(text).exists()]
     folders = [text for text in texts if Path(text).is_dir()]
+    listed = ", ".join(texts)
     if options and not names:
         given = ", ".join(map(opt.option_text, options))
-        raise UsageError(f"{given}: for a model name; {', '.join(texts)} brings its own")
-    if running.runner and len(names) == len(texts):
-        raise UsageError(f"--runner picks what opens a file; {', '.join(texts)} is computed by PyTorch")
+        raise UsageError(f"{given}: for a model name; {listed} brings its own")
+    if all(text in names for text, runner in sides if runner) and any(runner for _, runner in sides):
+        raise UsageError(f"--runner picks what opens a file; {listed} is computed by PyTorch")
     if graph and not folders:
-        raise UsageError(f"--graph picks a file of a bundle folder; there is none in {', '.join(texts)}")
+        raise UsageError(f"--graph picks a file of a bundle folder; there is none in {listed}")
     plans = [is_plan(text, graph if text in folders else None) for text in texts]
     if threads and all(plans):
         raise UsageError(f"--threads {threads} is for PyTorch and ONNX Runtime; a plan runs on the GPU")
     if cuda_graph and not any(plans):
-        raise UsageError(f"--cuda-graph is for a plan; there is none in {', '.join(texts)}")
-    opened = []
-    for text in texts:
+        raise UsageError(f"--cuda-graph is for a plan; there is none in {listed}")
+    opened: list[Source] = []
+    by_torch = set()
+    for text, runner in sides:
+        if text in names and runner:
+            if text in by_torch:
+                continue
+            by_torch.add(text)
         source = open_source(
             text,
             graph=graph if text in folders else None,
-            runner=running.runner if text not in names else None,
+            runner=None if text in names else runner,
             threads=threads or threads_used,
             cuda_graph=cuda_graph,
             **(options if text in names else {}),

@@ -50,6 +50,7 @@ Data = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
+RUNNERS = "onnxruntime[:PROVIDER], openvino or tensorrt; default: by its suffix"
 FOLDER = "folder"
 """The data set that ``--data`` alone names."""
 LIMITS = {"min_sqnr_db": "--min-sqnr", "min_cosine": "--min-cosine", "min_agreement": "--min-agreement"}
@@ -283,12 +284,7 @@ class RunnerOptions:
     """What computes."""
 
     runner: Annotated[
-        str | None,
-        typer.Option(
-            "--runner",
-            metavar="NAME",
-            help="What opens a file: onnxruntime[:PROVIDER], openvino or tensorrt; default: by its suffix.",
-        ),
+        str | None, typer.Option("--runner", metavar="NAME", help=f"What opens a file: {RUNNERS}.")
     ] = None
     threads: Threads = None
 

@@ -44,7 +44,7 @@ def run(
 
     picture = load_image(image)
     with ExitStack() as stack:
-        [opened] = open_sources(stack, [source], model, graph, running)
+        [opened] = open_sources(stack, [(source, running.runner)], model, graph, threads=running.threads)
         spec = opened.spec
         if spec is None:
             raise UsageError(f"{source} does not say what its answers mean; give one that hiresvit exported")

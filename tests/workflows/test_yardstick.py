@@ -53,11 +53,6 @@ class Answers(Runner):
 
     def close(self) -> None: ...
 
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None: ...
-
 
 @pytest.mark.parametrize("order", [(1.0, 2.0), (2.0, 1.0)])
 def test_the_sqnr_is_of_the_worst_picture(order: tuple[float, float]) -> None:

@@ -38,7 +38,6 @@ SEGMENTER_CLASSES = f"{SEGMENTER}.conv_seg."
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class LoadReport:
     """What `load_weights` did: entry used, tensors copied, key groups left out by name, things to know.
 
