@@ -198,9 +198,7 @@ def ours(request: Request, feeds: Feeds, passed: Passed, method: Method) -> None
     sites = find_sites(index_graph(simple, {}))
     tensors = calibration_tensors(sites)
     data: dict[str, Any] = {"data_digest": feeds.pictures.digest, "preprocess": feeds.spec.preprocess}
-    table = calibrate(
-        simple, tensors, feeds, method=method, run=RunOptions(threads=request["threads"]), **data
-    )
+    table = calibrate(simple, tensors, feeds, method=method, run=RunOptions(threads=request["threads"]), **data)
     passed("calibrated")
     onnx.save(quantize(to_fp16(simple)[0], sites, table.amax)[0], request["target"])
 

@@ -66,9 +66,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="hrvit_b1")
     parser.add_argument("--imgsz", default="512x512")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -194,16 +192,12 @@ def operator_times(path: Path, threads: int) -> dict[str, float]:
 
 
 def print_result(result: dict[str, Any]) -> None:
-    print(
-        f"{result['model']} segment {result['imgsz']}, {result['gmacs']:.2f} GMACs, {result['threads']} threads"
-    )
+    print(f"{result['model']} segment {result['imgsz']}, {result['gmacs']:.2f} GMACs, {result['threads']} threads")
     print(f"sgemm {result['sgemm_gflops']:.0f} GFLOP/s, {result['rounds']} interleaved rounds")
     for name, side in result["sides"].items():
         nodes = f"{result['nodes'][name]:5} nodes" if name in result["nodes"] else " " * 11
         spread = f"{side['p10']:.1f}..{side['p90']:.1f}"
-        print(
-            f"  {name:20}{nodes} {side['median_ms']:8.1f} ms {side['share_percent']:6.1f} % of sgemm ({spread})"
-        )
+        print(f"  {name:20}{nodes} {side['median_ms']:8.1f} ms {side['share_percent']:6.1f} % of sgemm ({spread})")
     for name, times in result["operators_ms"].items():
         print(f"{name}, ms by operator: " + ", ".join(f"{k} {v:.1f}" for k, v in list(times.items())[:16]))
 

@@ -142,9 +142,9 @@ def compare(plan: Path, graph: Path) -> None:
 def compare_once(runner: TensorRTRunner, reference: Runner, batch: int) -> None:
     generator = np.random.default_rng(batch)
     feeds: dict[str, NDArray[Any]] = {
-        spec.name: generator.standard_normal(
-            [batch if isinstance(spec.shape[0], str) else best[0], *best[1:]]
-        ).astype(spec.dtype)
+        spec.name: generator.standard_normal([batch if isinstance(spec.shape[0], str) else best[0], *best[1:]]).astype(
+            spec.dtype
+        )
         for spec, best in ((spec, runner.best_shapes[spec.name]) for spec in runner.inputs)
     }
     begin = time.perf_counter()

@@ -44,9 +44,7 @@ HEAD = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list_models())
     parser.add_argument("--task", help="default: the family's own")
     parser.add_argument("--write", action="store_true", help="keep the result and update docs/tensorrt.md")
@@ -109,9 +107,7 @@ def resident_bytes(root: int) -> int:
     family, total = {root}, 0
     for entry in sorted((e for e in Path("/proc").iterdir() if e.name.isdigit()), key=lambda e: int(e.name)):
         try:
-            status = dict(
-                line.split(":", 1) for line in (entry / "status").read_text().splitlines() if ":" in line
-            )
+            status = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines() if ":" in line)
         except OSError:
             continue  # it has ended meanwhile
         if int(entry.name) in family or int(status["PPid"]) in family:

@@ -49,14 +49,10 @@ Rows = list[dict[str, Any]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--scenes", type=int, default=200, help="held-out scenes of the nano")
-    parser.add_argument(
-        "--images", type=int, default=64, help="pictures that calibrate; a quarter for the families"
-    )
+    parser.add_argument("--images", type=int, default=64, help="pictures that calibrate; a quarter for the families")
     parser.add_argument("--write", action="store_true", help="update docs/int8.md and benchmarks/results/")
     args = parser.parse_args()
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -108,9 +104,7 @@ def families(args: argparse.Namespace) -> Rows:
         enliven(model, spec)
         simple, _ = simplify(export_onnx(fold(model), spec))
         half, _ = to_fp16(simple)
-        made = make_int8(
-            simple, half, spec, Int8Settings("scenes", images=max(2, args.images // 4), prove=False)
-        )
+        made = make_int8(simple, half, spec, Int8Settings("scenes", images=max(2, args.images // 4), prove=False))
         report = made.report["quantize"]
         image = Feeds(open_pictures("scenes", spec.imgsz, 1, seed=1), spec, "image")[0]
         [(_, expected)] = references(simple, [image], None)
@@ -175,9 +169,7 @@ def nano_table(rows: Rows) -> str:
     for row in rows:
         share = f"{row['share']:.1%}" if "share" in row else ""
         kept = ", ".join(row.get("kept", [])) or ("none" if "kept" in row else "")
-        lines.append(
-            f"| {row['form']} | {row['miou']:.2f} | {round(row['lost'], 2) + 0.0:.2f} | {share} | {kept} |"
-        )
+        lines.append(f"| {row['form']} | {row['miou']:.2f} | {round(row['lost'], 2) + 0.0:.2f} | {share} | {kept} |")
     return "\n".join([*lines, "", f"On {rows[0]['scenes']} held-out scenes."])
 
 

@@ -41,9 +41,7 @@ COLUMNS = ("model", "policy", "products in INT8", "SQNR", "kernels", "attentions
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(FAMILIES))
     parser.add_argument("--images", type=int, default=8, help="scenes that calibrate")
     parser.add_argument("--write", action="store_true", help="update docs/int8.md")
@@ -103,10 +101,7 @@ def points_of(simple: ModelProto, label: str) -> tuple[Any, Any, Any] | None:
     index = index_graph(simple, {})
     sites = find_sites(index, policy)
     if label == "linear layers only":
-        sites = [
-            replace(site, excluded="kept") if site.op == "Conv" and not site.excluded else site
-            for site in sites
-        ]
+        sites = [replace(site, excluded="kept") if site.op == "Conv" and not site.excluded else site for site in sites]
     try:
         return sites, find_skips(index, sites, policy), find_attentions(index, policy)
     except UsageError:

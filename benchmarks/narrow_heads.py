@@ -31,9 +31,7 @@ FORMS = {"as is": 1, "filled": mixformer_block.FUSED_HEAD_DIM}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["mixformer_b0", "mixformer_b1"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 512])
     parser.add_argument("--write", action="store_true", help="update docs/mixformer.md")

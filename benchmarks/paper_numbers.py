@@ -94,9 +94,7 @@ EXTRA = (
     more("hiri_vit_b", "classify", "classify", None, 31.6, imgsz=(768, 768)),
     more("hiri_vit_l", "classify", "classify", None, 63.4, imgsz=(768, 768)),
     *(
-        more(
-            name, PLAN_224, "classify", None, macs, imgsz=(224, 224), overrides={"stride_plan": (2, 1, 2, 2)}
-        )
+        more(name, PLAN_224, "classify", None, macs, imgsz=(224, 224), overrides={"stride_plan": (2, 1, 2, 2)})
         for name, macs in (("hiri_vit_s", 4.5), ("hiri_vit_b", 8.2), ("hiri_vit_l", 17.0))
     ),
     upernet("hiri_vit_s", 61.4, within=0.005),
@@ -178,9 +176,7 @@ def with_table(document: str, text: str, begin: str = BEGIN, end: str = END) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="update docs/models.md")
     text = table([count(row) for row in rows()])
     if parser.parse_args().write:

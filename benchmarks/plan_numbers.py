@@ -37,9 +37,7 @@ HEAD = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list_models())
     parser.add_argument("--bundles", type=Path, help="keep the exports here, and take those that are there")
     parser.add_argument("--write", action="store_true", help="keep the result and update docs/check.md")
@@ -87,12 +85,7 @@ def measure(name: str, graph: str, folder: Path) -> dict[str, Any]:
         "legal": [row["target"] for row in found["targets"] if row["legal"]],
         "targets": [row["target"] for row in found["targets"]],
         "hazards": sorted(
-            {
-                item["rule"]
-                for row in found["targets"]
-                for item in row["findings"]
-                if item["level"] == "hazard"
-            }
+            {item["rule"] for row in found["targets"] for item in row["findings"] if item["level"] == "hazard"}
         ),
         "engine": found["compiled"]["engine"],
         "macs": found["compiled"]["macs"],
@@ -127,9 +120,7 @@ def portable(bundle: Path, graph: str) -> dict[str, Any]:
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "hiresvit", *command], stdout=subprocess.PIPE, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "hiresvit", *command], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"hiresvit {' '.join(command)} exited with {done.returncode}")
     return done.stdout

@@ -86,9 +86,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="hrvit_nano")
     parser.add_argument("--size", type=int, default=256, help="side of the scenes")
     parser.add_argument("--stages", type=stages, default="160:2000,256:500")

@@ -69,6 +69,4 @@ def missing_extra(error: BaseException) -> MissingDependency | None:
     module = error.name if isinstance(error, ModuleNotFoundError) else None
     if module not in _EXPORT:
         return None
-    return MissingDependency(
-        f"this needs {_EXPORT[module]}, which is not installed: pip install 'hiresvit[export]'"
-    )
+    return MissingDependency(f"this needs {_EXPORT[module]}, which is not installed: pip install 'hiresvit[export]'")

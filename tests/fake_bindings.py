@@ -113,9 +113,7 @@ class Runtime:
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: str, stream: int) -> Any:
         assert stream in self.handles
         assert kind in ("h2d", "d2h")
-        (self.work if self.recording is None else self.recording).append(
-            lambda: ctypes.memmove(dst, src, count)
-        )
+        (self.work if self.recording is None else self.recording).append(lambda: ctypes.memmove(dst, src, count))
         return (Error.cudaSuccess,)
 
     def cudaEventCreate(self) -> Any:

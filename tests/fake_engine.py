@@ -183,9 +183,7 @@ class Runtime(_Counted):
         if trt.warning:
             trt.log.log(Severity.WARNING, trt.warning)
         if plan != trt.network.plan:
-            trt.log.log(
-                Severity.ERROR, "IRuntime::deserializeCudaEngine: Error Code 1: magic tag does not match"
-            )
+            trt.log.log(Severity.ERROR, "IRuntime::deserializeCudaEngine: Error Code 1: magic tag does not match")
             return None
         if trt.refuses("memory", "Error Code 1: Cuda Runtime (out of memory)"):
             return None
@@ -282,9 +280,7 @@ class IExecutionContext(_Counted):
             return False
         recording = cuda.is_recording(stream_handle)
         assert self._warm or not recording, "recorded before its first run"
-        if recording and self._trt.refuses(
-            "capture", "Error Code 1: operation not permitted while recording"
-        ):
+        if recording and self._trt.refuses("capture", "Error Code 1: operation not permitted while recording"):
             return False
         self._warm = True
         self.record["executions"] += 1

@@ -130,9 +130,7 @@ class Builder(_Object):
         self._library.builds.append(_record(network, config))
         dynamic = {name for name, _, shape in network._inputs if -1 in shape}
         if dynamic - {name for shapes in config._profiles for name in shapes}:
-            return self._fail(
-                "INVALID_CONFIG", "dynamic inputs, but no optimization profile has been defined"
-            )
+            return self._fail("INVALID_CONFIG", "dynamic inputs, but no optimization profile has been defined")
         if config._pools["WORKSPACE"] < script.scratch:
             return self._fail("FAILED_ALLOCATION", "no implementation obeys the workspace limit")
         if not _walk_phases(config._values["progress_monitor"]):

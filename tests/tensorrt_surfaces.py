@@ -85,9 +85,7 @@ def write(surface: dict[str, Any], path: Path) -> None:
     for key, value in surface.items():
         nested = isinstance(value, dict)
         rows = [f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in value.items()] if nested else []
-        parts.append(
-            f"{json.dumps(key)}: " + ("{\n" + ",\n".join(rows) + "\n }" if nested else json.dumps(value))
-        )
+        parts.append(f"{json.dumps(key)}: " + ("{\n" + ",\n".join(rows) + "\n }" if nested else json.dumps(value)))
     path.write_text("{\n " + ",\n ".join(parts) + "\n}\n", encoding="utf-8")
 
 

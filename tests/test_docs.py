@@ -99,9 +99,7 @@ def test_make_targets_exist(path: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", read("Makefile"), re.MULTILINE))
     text = path.read_text(encoding="utf-8")
     used = re.findall(r"`make ([\w-]+)`", prose(text))
-    used += [
-        name for block in blocks(text, "sh") for name in re.findall(r"^make ([\w-]+)", block, re.MULTILINE)
-    ]
+    used += [name for block in blocks(text, "sh") for name in re.findall(r"^make ([\w-]+)", block, re.MULTILINE)]
     assert set(used) <= targets
 
 
@@ -164,9 +162,7 @@ def test_every_command_and_option_is_described() -> None:
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:
-    children = [
-        item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, HiresvitError)
-    ]
+    children = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, HiresvitError)]
     codes = {0, *(child.exit_code for child in children)}
     signals = {129, 130, 141, 143}  # SIGHUP, Ctrl-C, a closed stdout, SIGTERM
     assert set(map(int, first_cells(section(read("docs/cli.md"), "Exit codes")))) == codes | signals
@@ -303,9 +299,7 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
         pytest.skip(INSTALL_HINT)
     example, on_a_device = blocks(read("docs/python.md"), "python")
     ast.parse(on_a_device)  # it runs in tests/test_without_torch.py
-    result = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert re.search(r"\d+ nodes; 0 constants overflow", result.stdout)
     agreed = re.search(r"([\d.]+) dB, ([\d.]+)% of the pixels agree", result.stdout)

@@ -12,9 +12,7 @@ from hiresvit.commands.output import exit_code, expected, explain
 from hiresvit.errors import HiresvitError, UsageError, missing_extra
 
 ERRORS: dict[str, type[HiresvitError]] = {
-    name: value
-    for name, value in vars(errors).items()
-    if inspect.isclass(value) and issubclass(value, HiresvitError)
+    name: value for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, HiresvitError)
 }
 
 
@@ -75,9 +73,7 @@ def test_a_library_of_the_extra_is_named_with_its_remedy(module: str, name: str)
 @pytest.mark.parametrize(
     "error",
     [
-        ModuleNotFoundError(
-            "No module named 'torch.gone'", name="torch.gone"
-        ),  # torch is there, and another one
+        ModuleNotFoundError("No module named 'torch.gone'", name="torch.gone"),  # torch is there, and another one
         ModuleNotFoundError("No module named 'numpy'", name="numpy"),
         ImportError("libc10.so: cannot open shared object file", name="torch"),
         KeyboardInterrupt(),

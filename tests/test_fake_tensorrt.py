@@ -73,11 +73,7 @@ def test_what_the_stand_in_does_is_called_so_in_every_version(name: str) -> None
 def test_the_stand_in_does_nothing_that_no_version_has() -> None:
     surfaces = [load_surface(name) for name in NAMES]
     for owner, made in vars(fake_tensorrt).items():
-        if (
-            isinstance(made, type)
-            and issubclass(made, BoundObject)
-            and made.__module__ == fake_tensorrt.__name__
-        ):
+        if isinstance(made, type) and issubclass(made, BoundObject) and made.__module__ == fake_tensorrt.__name__:
             known = {attribute for surface in surfaces for attribute in surface["classes"].get(owner, ())}
             assert {attribute for attribute in vars(made) if not attribute.startswith("_")} <= known
 
@@ -273,9 +269,7 @@ def test_a_build_reports_as_the_real_one(trt: Any, fake: FakeTensorRT, tmp_path:
 
 
 @needs_rtx
-def test_an_error_goes_to_the_recorder_and_not_to_the_log(
-    trt: Any, fake: FakeTensorRT, tmp_path: Path
-) -> None:
+def test_an_error_goes_to_the_recorder_and_not_to_the_log(trt: Any, fake: FakeTensorRT, tmp_path: Path) -> None:
     graph = save_relu(tmp_path / "relu.onnx", "N")  # a dynamic axis without a profile
     said = say_build(fake.module, graph, recorder=make_recorder(fake.module))
     assert said["recorded"] == ["ErrorCodeTRT"]

@@ -47,9 +47,7 @@ def test_bytes_are_on_the_disk_before_the_name_and_then_the_name(
     assert done == [file, "rename", folder]
 
 
-def test_a_file_system_that_cannot_sync_a_folder_will_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_that_cannot_sync_a_folder_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fsync(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "Invalid argument")

@@ -56,17 +56,13 @@ def described() -> str:
         value = getattr(hiresvit, name)
         lines.append(signature(name, value))
         if inspect.isclass(value):
-            methods = {
-                key: own for key, own in vars(value).items() if not key.startswith("_") and callable(own)
-            }
+            methods = {key: own for key, own in vars(value).items() if not key.startswith("_") and callable(own)}
             lines += [signature(f"{name}.{key}", own) for key, own in methods.items()]
     return RECIPE + "\n".join(lines) + "\n"
 
 
 def test_signatures_are_as_agreed() -> None:
-    assert described() == GOLDEN.read_text(encoding="utf-8"), (
-        f"run `python {Path(__file__).name}`; see its top"
-    )
+    assert described() == GOLDEN.read_text(encoding="utf-8"), f"run `python {Path(__file__).name}`; see its top"
 
 
 def test_no_name_is_left_out_or_there_twice() -> None:
@@ -87,10 +83,7 @@ def test_type_checkers_see_the_same_modules() -> None:
     tree = ast.parse(Path(hiresvit.__file__).read_text(encoding="utf-8"))
     [block] = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {
-        (alias.name, node.module)
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
+        (alias.name, node.module) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert seen == set(hiresvit._VERBS.items())
 

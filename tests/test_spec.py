@@ -53,9 +53,7 @@ def test_reading_changes_nothing_in_what_was_read() -> None:
     assert json.dumps(values) == before
 
 
-@pytest.mark.parametrize(
-    "field", ["name", "family", "task", "imgsz", "num_classes", "preprocess", "overrides"]
-)
+@pytest.mark.parametrize("field", ["name", "family", "task", "imgsz", "num_classes", "preprocess", "overrides"])
 def test_a_field_that_is_missing_is_no_spec(field: str) -> None:
     values = through_json(PLAIN)
     del values[field]

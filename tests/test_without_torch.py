@@ -179,9 +179,7 @@ except Exception as error:
     assert result.code == 0, result.err
     shape, refused = result.out.splitlines()
     assert shape == "(40, 60)"
-    assert refused == (
-        "MissingDependency this needs PyTorch, which is not installed: pip install 'hiresvit[export]'"
-    )
+    assert refused == ("MissingDependency this needs PyTorch, which is not installed: pip install 'hiresvit[export]'")
 
 
 @pytest.mark.parametrize(
@@ -195,9 +193,7 @@ except Exception as error:
         "convert a.pth a.safetensors --model hrvit_b1",
     ],
 )
-def test_a_command_that_makes_something_says_what_it_needs(
-    device: Path, made: Path, tmp_path: Path, args: str
-) -> None:
+def test_a_command_that_makes_something_says_what_it_needs(device: Path, made: Path, tmp_path: Path, args: str) -> None:
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "a.pth").write_bytes(b"")
     words = [str(made) if word == "BUNDLE" else word for word in args.split()]

@@ -52,9 +52,7 @@ def _now() -> str:
         seconds = int(epoch) if epoch else int(time.time())
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
     except (ValueError, OverflowError, OSError) as error:
-        raise UsageError(
-            f"SOURCE_DATE_EPOCH is {epoch!r}; it must be a number of seconds since 1970"
-        ) from error
+        raise UsageError(f"SOURCE_DATE_EPOCH is {epoch!r}; it must be a number of seconds since 1970") from error
 
 
 @dataclass(frozen=True)
@@ -183,9 +181,7 @@ def _check_chain(path: Path, manifest: Manifest) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", entry.name) or entry.name in (MANIFEST, *sums):
             damaged(path, f"lists {entry.name!r}, which is not a plain file name or there twice")
         if entry.role not in roles or not _is_sha256(entry.sha256):
-            damaged(
-                path, f"lists {entry.name} as {entry.role!r}, unknown or there twice, or without a sha256"
-            )
+            damaged(path, f"lists {entry.name} as {entry.role!r}, unknown or there twice, or without a sha256")
         if entry.parent not in sums:
             damaged(path, f"lists {entry.name} as made from {entry.parent!r}, which is not listed before it")
         now, then = sums[entry.parent], entry.parent_sha256

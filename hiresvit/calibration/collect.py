@@ -169,13 +169,9 @@ def _made(graph: ModelProto) -> list[str]:
 def _in_order(graph: ModelProto, tensors: Sequence[str]) -> tuple[str, ...]:
     place = {name: index for index, name in enumerate(_made(graph))}
     if not tensors or len(set(tensors)) != len(tensors):
-        raise UsageError(
-            f"{len(tensors)} tensors, {len(set(tensors))} different: name at least one, each once"
-        )
+        raise UsageError(f"{len(tensors)} tensors, {len(set(tensors))} different: name at least one, each once")
     if unknown := [name for name in tensors if name not in place]:
-        raise UsageError(
-            f"{unknown[0]!r} is no input or result in this graph: take the tensors from the same graph"
-        )
+        raise UsageError(f"{unknown[0]!r} is no input or result in this graph: take the tensors from the same graph")
     return tuple(sorted(tensors, key=place.__getitem__))
 
 
@@ -183,9 +179,7 @@ def _inputs(graph: ModelProto) -> tuple[TensorSpec, ...]:
     specs = []
     for value in graph.graph.input:
         kind = value.type.tensor_type
-        shape = (
-            dim.dim_value or dim.dim_param or f"{value.name}_{k}" for k, dim in enumerate(kind.shape.dim)
-        )
+        shape = (dim.dim_value or dim.dim_param or f"{value.name}_{k}" for k, dim in enumerate(kind.shape.dim))
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name
         specs.append(TensorSpec(value.name, dtype, tuple(shape)))
     return tuple(specs)
@@ -300,14 +294,10 @@ def _stage(work: _Work, progress: _Progress) -> tuple[str, Callable[[_Progress, 
     return f"calibrate: {'histograms' if binned else 'values'} {progress.stage} of {len(chunks)}", look
 
 
-def _widened(
-    work: _Work, ranges: NDArray[np.float32], found: list[NDArray[Any]], image: int
-) -> NDArray[np.float32]:
+def _widened(work: _Work, ranges: NDArray[np.float32], found: list[NDArray[Any]], image: int) -> NDArray[np.float32]:
     for name, value in zip(work.tensors, found[::3], strict=True):
         if value.dtype != np.float32:
-            raise UsageError(
-                f"{name!r} is {value.dtype}: only FP32 tensors are calibrated, give the FP32 graph"
-            )
+            raise UsageError(f"{name!r} is {value.dtype}: only FP32 tensors are calibrated, give the FP32 graph")
     highest, lowest, total = np.array(found).reshape(-1, 3).T
     # ONNX Runtime's maximum and minimum lose a NaN more often than not; a sum never does.
     broken = ~(np.isfinite(highest) & np.isfinite(lowest)) | np.isnan(total)

@@ -85,9 +85,7 @@ def amax_of(counts: NDArray[np.int64], amax: float, method: Method) -> float:
 
 def _check_amax(amax: float) -> None:
     if not (math.isfinite(amax) and amax >= np.finfo(np.float32).tiny):
-        raise UsageError(
-            f"amax {amax}: a range needs a magnitude that FP32 holds with all its bits, over 1.2e-38"
-        )
+        raise UsageError(f"amax {amax}: a range needs a magnitude that FP32 holds with all its bits, over 1.2e-38")
 
 
 def _percentile_bins(counts: NDArray[np.int64]) -> int:

@@ -203,9 +203,7 @@ def _check_graph(index: GraphIndex, wanted: Mapping[Point, str], weighted: Colle
         if name not in nodes or len(nodes[name].input) <= place:
             raise UsageError(f"no node {name!r} with input {place}: give the FP16 form of the sites' graph")
         if name in weighted and nodes[name].input[1] not in index.constants:
-            raise UsageError(
-                f"the weight of {name!r} is not constant: give the FP16 form of the sites' graph"
-            )
+            raise UsageError(f"the weight of {name!r} is not constant: give the FP16 form of the sites' graph")
         if place != OUTPUT and nodes[name].input[place] in index.inputs:
             raise UsageError(
                 f"{name!r} reads the graph input {nodes[name].input[place]!r}, which must not be quantized:"
@@ -292,9 +290,7 @@ def _weight_dequantized(edit: _Edit, node: NodeProto) -> NodeProto:
     if (source, axis) not in edit.weights:
         exact = edit.index.array(source)
         if exact is None or not np.isfinite(exact).all():
-            raise HiresvitError(
-                f"the weight {source!r} of {node.name!r} has NaN or Inf: repair the checkpoint"
-            )
+            raise HiresvitError(f"the weight {source!r} of {node.name!r} has NaN or Inf: repair the checkpoint")
         weight = quantize_weight(exact, axis)
         values = edit.constant(f"{source}_int8", weight.values)
         edit.weights[source, axis] = values, edit.constant(f"{source}_scale", weight.scales), weight
@@ -338,9 +334,7 @@ def _report(
     total = sum(macs.values())
     weights = [weight for _, _, weight in edit.weights.values()]
     return Int8Report(
-        layers=tuple(
-            LayerReport(s.node, s.module, s.op, s.macs, s.excluded, edit.sqnr_db.get(s.node)) for s in sites
-        ),
+        layers=tuple(LayerReport(s.node, s.module, s.op, s.macs, s.excluded, edit.sqnr_db.get(s.node)) for s in sites),
         sites_int8=count[None],
         sites_fp16={rule: number for rule, number in count.items() if rule},
         macs_int8=macs[None],

@@ -80,9 +80,7 @@ def load_table(path: Path) -> CalibrationTable:
         raise ArtefactError(f"{path}: not a calibration table ({reason[:200]}); calibrate again") from error
 
 
-def require_match(
-    table: CalibrationTable, *, graph: str, data: str | None, preprocess: PreprocessSpec
-) -> None:
+def require_match(table: CalibrationTable, *, graph: str, data: str | None, preprocess: PreprocessSpec) -> None:
     """Raise ArtefactError, with both hashes, unless the table was made from this graph, data and preprocessing.
 
     ``data`` is None where the images are not at hand.
@@ -99,9 +97,7 @@ def require_match(
         if then != now
     ]
     if differing:
-        raise ArtefactError(
-            f"the calibration table is stale, it was made from {', '.join(differing)}; calibrate again"
-        )
+        raise ArtefactError(f"the calibration table is stale, it was made from {', '.join(differing)}; calibrate again")
 
 
 def graph_digest(model: ModelProto) -> str:

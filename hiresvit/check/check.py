@@ -85,9 +85,7 @@ class CheckReport:
             names = ", ".join(verdict.target.name for verdict in bad)
             rules = list(dict.fromkeys(finding.rule for verdict in bad for finding in verdict.illegal))
             more = f" (also: {', '.join(rules[1:])})" if rules[1:] else ""
-            return IllegalGraphError(
-                f"{self.graph} is illegal for {names}: {bad[0].illegal[0].message}{more}"
-            )
+            return IllegalGraphError(f"{self.graph} is illegal for {names}: {bad[0].illegal[0].message}{more}")
         if self.refused:
             return BuildError(self.refused) if self.inconclusive else IllegalGraphError(self.refused)
         return GateError(self.missed) if self.missed else None
@@ -172,8 +170,7 @@ def _ask_rules(view: View, sized: GraphIndex, targets: Sequence[Target]) -> tupl
     damaged = any(finding.rule in _DAMAGED for findings in found.values() for finding in findings)
     attentions = [] if damaged else find_attentions(sized)
     return tuple(
-        Verdict(target, (*findings, *slow_attentions(attentions, target)))
-        for target, findings in found.items()
+        Verdict(target, (*findings, *slow_attentions(attentions, target))) for target, findings in found.items()
     )
 
 

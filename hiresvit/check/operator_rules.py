@@ -200,11 +200,7 @@ def _slice(view: View, node: NodeProto, given: _Attributes) -> str:
     absent = len(node.input) < 4 or not node.input[3]
     if not absent or shapes[0] is None or len(node.input) < 3 or not shapes[1] or shapes[1][0] is None:
         return ""
-    return (
-        f"{shapes[1][0]} starts for {len(shapes[0])} axes and no axes"
-        if shapes[1][0] < len(shapes[0])
-        else ""
-    )
+    return f"{shapes[1][0]} starts for {len(shapes[0])} axes and no axes" if shapes[1][0] < len(shapes[0]) else ""
 
 
 def _few_axes(view: View, node: NodeProto, given: _Attributes) -> str:

@@ -48,7 +48,5 @@ def _findings(view: View, rules: Sequence[Rule]) -> list[Finding]:
             spots[what].extend([] if node is None else [name_of(node)])
         for what, nodes in spots.items():
             named = tuple(nodes[:_NAMED])
-            findings.append(
-                Finding(rule.name, level, named, len(nodes), common_module(nodes), f"{what}: {reason}")
-            )
+            findings.append(Finding(rule.name, level, named, len(nodes), common_module(nodes), f"{what}: {reason}"))
     return findings

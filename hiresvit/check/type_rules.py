@@ -16,9 +16,7 @@ from hiresvit.graph.operators import OWN_DOMAINS
 
 _VARIADIC = OpSchema.FormalParameterOption.Variadic
 _UINT8_READERS = frozenset({"Cast", "Equal", "Shape", "Size"})
-_ARITHMETIC = frozenset(
-    {"Abs", "Add", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "ReduceSum", "Sub", "Sum"}
-)
+_ARITHMETIC = frozenset({"Abs", "Add", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "ReduceSum", "Sub", "Sum"})
 # Which input is the data, where it is not the first.
 _DATA_INPUT = {"OneHot": 2, "Where": 1}
 # ONNX gives these inputs one type each, TensorRT wants one for all; run on RTX 1.7.

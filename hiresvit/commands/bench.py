@@ -23,9 +23,7 @@ def bench(
     graph: opt.Graph = None,
     min_s: Annotated[float, typer.Option(help="Seconds to measure each side for.")] = 3.0,
     budget_ms: Annotated[float | None, typer.Option(help="Most the median may take.")] = None,
-    cuda_graph: Annotated[
-        bool, typer.Option("--cuda-graph", help="Launch the kernels of a plan as one.")
-    ] = False,
+    cuda_graph: Annotated[bool, typer.Option("--cuda-graph", help="Launch the kernels of a plan as one.")] = False,
     runner: Annotated[
         list[str] | None,
         typer.Option("--runner", metavar="NAME", help=f"What opens files, may be repeated: {opt.RUNNERS}."),
@@ -45,9 +43,7 @@ def bench(
     runners: list[str | None] = [*runner] if runner else [None]
     sides = [(source, name) for name in runners for source in sources]
     with ExitStack() as stack:
-        opened = open_sources(
-            stack, sides, model, graph, threads=threads, threads_used=used, cuda_graph=cuda_graph
-        )
+        opened = open_sources(stack, sides, model, graph, threads=threads, threads_used=used, cuda_graph=cuda_graph)
         latency = {"threads": used, **measure_sources(opened, min_s)}
     over = [
         f"{name}: the median is {side['median_ms']:.2f} ms, --budget-ms allows {budget_ms:g}"

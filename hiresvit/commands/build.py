@@ -34,9 +34,9 @@ class BuildOptions:
     timing_cache: Annotated[
         Path | None, typer.Option("--timing-cache", metavar="DIR", help="Keep TensorRT's measurements here.")
     ] = None
-    opt_level: Annotated[
-        int | None, typer.Option("--opt-level", metavar="N", help="0 (quick) to 5; default: 3.")
-    ] = None
+    opt_level: Annotated[int | None, typer.Option("--opt-level", metavar="N", help="0 (quick) to 5; default: 3.")] = (
+        None
+    )
     aux_streams: Annotated[
         int, typer.Option("--aux-streams", metavar="N", help="Streams beside the first; each costs memory.")
     ] = 0
@@ -59,9 +59,7 @@ class BuildOptions:
         from hiresvit.engine.profiles import parse_shapes
 
         space = self.workspace
-        if (
-            space is not None and not 1 <= space * 2**20 < 2**60
-        ):  # as an integer of 64 bits with room to spare
+        if space is not None and not 1 <= space * 2**20 < 2**60:  # as an integer of 64 bits with room to spare
             raise UsageError(f"--workspace {space:g}: give a size in MiB, more than 0, as 512")
         numbers = self.sm.split(",") if self.sm is not None else []
         if not all(re.fullmatch(r" *\d{2,3} *", number, re.ASCII) for number in numbers):

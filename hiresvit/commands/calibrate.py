@@ -15,16 +15,12 @@ from hiresvit.commands import output as out
 
 @opt.grouped
 def calibrate(
-    graph: Annotated[
-        Path, typer.Argument(help="An FP32 graph of ours (simplified.onnx), or a bundle with one.")
-    ],
+    graph: Annotated[Path, typer.Argument(help="An FP32 graph of ours (simplified.onnx), or a bundle with one.")],
     *,
     calibration: opt.CalibrationOptions,
     io: Annotated[Literal["fp32", "fp16"], typer.Option(help="Types at the INT8 graph's ends.")] = "fp32",
     threads: opt.Threads = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW-int8.onnx")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW-int8.onnx")] = None,
     force: opt.ForceFile = False,
     as_json: opt.Json = False,
 ) -> None:

@@ -40,8 +40,6 @@ def convert(
     found = {"output": str(target), "bytes": size, "model": name, "task": spec.task, **asdict(report)}
     wrote = f"wrote {target}: {size_text(size)}, {name} for {spec.task}"
     classes = f" --num-classes {spec.num_classes}" if model.num_classes else ""
-    following = (
-        f"next: hiresvit export {name} --task {spec.task}{classes} --weights {shlex.quote(str(target))}"
-    )
+    following = f"next: hiresvit export {name} --task {spec.task}{classes} --weights {shlex.quote(str(target))}"
     items = [*(f"note: {line}" for line in report.lines(source)), wrote, following]
     out.answer(as_json, found, items)

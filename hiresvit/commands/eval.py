@@ -18,9 +18,7 @@ def evaluate(
     source: opt.Anything,
     *,
     pictures: opt.DatasetOptions,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="How many; default: 200 scenes, or all of a folder.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many; default: 200 scenes, or all of a folder.")] = None,
     model: opt.ModelOptions,
     graph: opt.Graph = None,
     running: opt.RunnerOptions,

@@ -92,9 +92,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**given: Any) -> None:
-        made = {
-            name: kind(**{one: given.pop(one) for one in taken}) for name, (kind, taken) in groups.items()
-        }
+        made = {name: kind(**{one: given.pop(one) for one in taken}) for name, (kind, taken) in groups.items()}
         command(**given, **made)
 
     run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
@@ -167,14 +165,10 @@ class CalibrationOptions:
         int | None,
         typer.Option("--calib-images", metavar="N", help="Pictures to calibrate with; default: 64."),
     ] = None
-    calib_seed: Annotated[int | None, typer.Option("--calib-seed", min=0, help="Choose other pictures.")] = (
-        None
-    )
+    calib_seed: Annotated[int | None, typer.Option("--calib-seed", min=0, help="Choose other pictures.")] = None
     calib_memory: Annotated[
         int | None,
-        typer.Option(
-            "--calib-memory", metavar="MIB", min=1, help="Activations held at a time; default: 512."
-        ),
+        typer.Option("--calib-memory", metavar="MIB", min=1, help="Activations held at a time; default: 512."),
     ] = None
     calib_table: Annotated[
         Path | None,
@@ -182,9 +176,7 @@ class CalibrationOptions:
     ] = None
     max_drop: Annotated[
         float | None,
-        typer.Option(
-            "--max-drop", metavar="POINTS", help="Keep modules in FP16 until INT8 loses no more than this."
-        ),
+        typer.Option("--max-drop", metavar="POINTS", help="Keep modules in FP16 until INT8 loses no more than this."),
     ] = None
     int8_attention: Annotated[
         bool | None,
@@ -198,14 +190,10 @@ class CalibrationOptions:
         """What they ask for. Raises UsageError without pictures, and for options that exclude each other."""
         given = self._given()
         if self.calib is None and self.data is None:
-            raise UsageError(
-                "INT8 needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out"
-            )
+            raise UsageError("INT8 needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out")
         given.setdefault("calib", FOLDER)
         if {"calib_table", "method"} <= given.keys():
-            raise UsageError(
-                f"--method {self.method} chooses ranges and --calib-table brings them: leave one out"
-            )
+            raise UsageError(f"--method {self.method} chooses ranges and --calib-table brings them: leave one out")
         from hiresvit.workflows.quantize import Int8Settings
 
         if self.calib_memory:
@@ -227,9 +215,7 @@ class CalibrationOptions:
 class DatasetOptions:
     """Labelled pictures."""
 
-    dataset: Annotated[str | None, typer.Option(help="Labelled pictures: scenes, or folder with --data.")] = (
-        None
-    )
+    dataset: Annotated[str | None, typer.Option(help="Labelled pictures: scenes, or folder with --data.")] = None
     data: Data = None
 
     def name(self) -> str | None:
@@ -283,9 +269,9 @@ class LimitOptions:
 class RunnerOptions:
     """What computes."""
 
-    runner: Annotated[
-        str | None, typer.Option("--runner", metavar="NAME", help=f"What opens a file: {RUNNERS}.")
-    ] = None
+    runner: Annotated[str | None, typer.Option("--runner", metavar="NAME", help=f"What opens a file: {RUNNERS}.")] = (
+        None
+    )
     threads: Threads = None
 
 

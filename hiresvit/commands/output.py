@@ -87,9 +87,7 @@ def harmless(text: str, colours: bool = False) -> str:
 
     Control characters are spelled out, but for the ends of lines, and ``colours`` where we have set some.
     """
-    return re.sub(
-        rf"{_COLOUR if colours else ''}[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: repr(m[0])[1:-1], text
-    )
+    return re.sub(rf"{_COLOUR if colours else ''}[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: repr(m[0])[1:-1], text)
 
 
 def abandon_stdout() -> None:

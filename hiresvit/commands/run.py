@@ -21,9 +21,7 @@ def run(
     source: opt.Anything,
     image: Annotated[Path, typer.Argument(help="A picture.")],
     *,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Overlay; default: ./IMAGE-segment.png")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Overlay; default: ./IMAGE-segment.png")] = None,
     dataset: opt.DatasetOptions,
     model: opt.ModelOptions,
     graph: opt.Graph = None,

@@ -47,9 +47,7 @@ def read_class_list(path: Path) -> ClassList:
             f"{path}: ignore is {_shown(ignore)}; it is a label from 0 to {MOST}, and only segmentation has one"
         )
     if not isinstance(entries, list) or not entries:
-        raise HiresvitError(
-            f'{path}: classes is {_shown(entries)}; give a list of {{"index": 0, "name": "road"}}'
-        )
+        raise HiresvitError(f'{path}: classes is {_shown(entries)}; give a list of {{"index": 0, "name": "road"}}')
     classes: dict[int, str] = {}
     colours: dict[int, Colour] = {}
     spellings: dict[str, str] = {}
@@ -58,25 +56,17 @@ def read_class_list(path: Path) -> ClassList:
         _check_keys(path, where, entry, ("index", "name"), ("colour",))
         index, name, colour = entry["index"], entry["name"], entry.get("colour")
         if not _is_label(index) or index == ignore:
-            raise HiresvitError(
-                f"{path}: {where} has index {_shown(index)}; give 0 to {MOST}, but not the ignored one"
-            )
+            raise HiresvitError(f"{path}: {where} has index {_shown(index)}; give 0 to {MOST}, but not the ignored one")
         if not isinstance(name, str) or not name.strip():
             raise HiresvitError(f"{path}: {where} is called {_shown(name)}; give a name")
         if index in classes:
-            raise HiresvitError(
-                f"{path}: {classes[index]} and {name} both have index {index}; give each its own"
-            )
+            raise HiresvitError(f"{path}: {classes[index]} and {name} both have index {index}; give each its own")
         if (other := spellings.setdefault(spelling(name), name)) != name or name in classes.values():
-            raise HiresvitError(
-                f"{path}: {other} and {name} are one name twice; give each class a name of its own"
-            )
+            raise HiresvitError(f"{path}: {other} and {name} are one name twice; give each class a name of its own")
         classes[index] = name
         if colour is not None:
             if not isinstance(colour, str) or not re.fullmatch("#[0-9a-fA-F]{6}", colour):
-                raise HiresvitError(
-                    f"{path}: the colour of {name} is {_shown(colour)}; give #rrggbb, as #804080"
-                )
+                raise HiresvitError(f"{path}: the colour of {name} is {_shown(colour)}; give #rrggbb, as #804080")
             red, green, blue = bytes.fromhex(colour[1:])
             colours[index] = red, green, blue
     return ClassList(task, classes, colours, ignore)
@@ -93,9 +83,7 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:  # ValueError: neither UTF-8 nor JSON
-        raise HiresvitError(
-            f"{path}: not a JSON file in UTF-8 ({error}); write the list of classes again"
-        ) from error
+        raise HiresvitError(f"{path}: not a JSON file in UTF-8 ({error}); write the list of classes again") from error
 
 
 def _check_keys(path: Path, what: str, entry: Any, needed: Collection[str], allowed: Collection[str]) -> None:
@@ -105,9 +93,7 @@ def _check_keys(path: Path, what: str, entry: Any, needed: Collection[str], allo
     if missing := [name for name in needed if name not in entry]:
         raise HiresvitError(f"{path}: {what} has no {missing[0]}; give {names}")
     if foreign := [name for name in entry if name not in (*needed, *allowed)]:
-        raise HiresvitError(
-            f"{path}: {what} has {_shown(foreign[0])}, which means nothing here; give {names}"
-        )
+        raise HiresvitError(f"{path}: {what} has {_shown(foreign[0])}, which means nothing here; give {names}")
 
 
 def _is_label(value: Any) -> bool:

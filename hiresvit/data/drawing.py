@@ -126,9 +126,7 @@ class Street:
             if len(across) == 2:  # a wheel that is seen from its other side
                 across.sort()
             outline = list(zip(across, down, strict=True))
-            paint, mark = (
-                (canvas.ellipse, classes.ellipse) if len(outline) == 2 else (canvas.polygon, classes.polygon)
-            )
+            paint, mark = (canvas.ellipse, classes.ellipse) if len(outline) == 2 else (canvas.polygon, classes.polygon)
             paint(outline, fill=tuple(lit.astype(int).tolist()))
             if face.kind is not None:
                 mark(outline, fill=face.kind)
@@ -231,11 +229,7 @@ class Street:
         self.rect((x - 0.9, 0.85, z), (x + 0.9, 0.85, z + 4.2), paint, 1.1)
         rear, roof, side = z + 0.4, z + 1, x + (flank - x) * 0.75
         for low, a, high, b, colour in ((0.85, 0.86, 1.4, 0.68, paint), (0.9, 0.76, 1.35, 0.58, _GLASS)):
-            self.face(
-                ((x - a, low, rear), (x - b, high, roof), (x + b, high, roof), (x + a, low, rear)), colour
-            )
-        self.face(
-            ((flank, 0.85, rear), (flank, 0.85, z + 3.6), (side, 1.4, z + 2.9), (side, 1.4, roof)), _GLASS
-        )
+            self.face(((x - a, low, rear), (x - b, high, roof), (x + b, high, roof), (x + a, low, rear)), colour)
+        self.face(((flank, 0.85, rear), (flank, 0.85, z + 3.6), (side, 1.4, z + 2.9), (side, 1.4, roof)), _GLASS)
         self.rect((x - 0.68, 1.4, z + 1), (x + 0.68, 1.4, z + 2.9), paint, 1.3)
         self.parts(x, _CAR, paint, _DARK, _WHITE, lamps)

@@ -85,12 +85,8 @@ class Folder:
         labels = load_labels(truth)
         if labels.shape != image.shape[:2]:
             sizes = [f"{height}x{width}" for height, width in (labels.shape, image.shape[:2])]
-            turned = (
-                " (EXIF turns the picture, and not its labels)" if labels.T.shape == image.shape[:2] else ""
-            )
-            raise HiresvitError(
-                f"{truth} is {sizes[0]}, {path} {sizes[1]}{turned}; give a label for each pixel"
-            )
+            turned = " (EXIF turns the picture, and not its labels)" if labels.T.shape == image.shape[:2] else ""
+            raise HiresvitError(f"{truth} is {sizes[0]}, {path} {sizes[1]}{turned}; give a label for each pixel")
         self._check(truth, labels)
         return Sample(image, labels)
 
@@ -155,9 +151,7 @@ def _by_name(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
     for path in paths:
         name = _composed(str(path.relative_to(folder).with_suffix("")))
         if name in found:
-            raise HiresvitError(
-                f"{found[name]} and {path} have one name; its labels could be of either, rename one"
-            )
+            raise HiresvitError(f"{found[name]} and {path} have one name; its labels could be of either, rename one")
         found[name] = path
     return found
 

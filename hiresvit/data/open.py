@@ -55,9 +55,7 @@ def find_dataset(name: str, folder: Path | None = None) -> Row:
     return row
 
 
-def open_dataset(
-    name: str, *, folder: Path | None = None, imgsz: tuple[int, int], limit: int | None = None
-) -> Dataset:
+def open_dataset(name: str, *, folder: Path | None = None, imgsz: tuple[int, int], limit: int | None = None) -> Dataset:
     """A labelled data set to measure on, or its first ``limit`` pictures.
 
     ``folder`` is where one on a disk lies, ``imgsz`` (height, width) the size of one that is drawn. Raises as

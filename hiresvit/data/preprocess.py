@@ -39,9 +39,7 @@ def load_image(path: Path) -> NDArray[np.uint8]:
                 return np.array(_to_rgb(ImageOps.exif_transpose(picture)))
     except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise HiresvitError(
-            f"{path}: not a readable image ({reason}); give a JPEG, PNG, WebP or TIFF"
-        ) from error
+        raise HiresvitError(f"{path}: not a readable image ({reason}); give a JPEG, PNG, WebP or TIFF") from error
 
 
 def preprocess(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int, int]) -> NDArray[np.float32]:

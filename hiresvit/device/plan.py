@@ -150,8 +150,7 @@ def read_sidecar(plan: Path) -> Sidecar | None:
             raise ValueError("another kind")
         if (version := values.pop("schema_version")) != SCHEMA_VERSION:
             raise ArtefactError(
-                f"{path} has schema version {version!r}, this hiresvit reads {SCHEMA_VERSION};"
-                " build the plan again"
+                f"{path} has schema version {version!r}, this hiresvit reads {SCHEMA_VERSION}; build the plan again"
             )
         sidecar = cast(Sidecar, _typed(Sidecar, values))
         _typed(tuple[str, ...], sidecar.report.flags.get("builder_flags", []))  # the one that is read again

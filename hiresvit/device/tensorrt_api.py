@@ -102,9 +102,7 @@ _DTYPES = {"float": "float32", "half": "float16", "bf16": "bfloat16", "fp8": "fl
 def installed(backend: Backend) -> bool:
     """Whether a library is installed; imports nothing."""
     found = (importlib.util.find_spec(name) for name in _MODULES[backend])
-    return any(
-        spec is not None and spec.origin is not None for spec in found
-    )  # a folder of that name has no origin
+    return any(spec is not None and spec.origin is not None for spec in found)  # a folder of that name has no origin
 
 
 def find_backend(wanted: str | None = None) -> Backend:

@@ -94,9 +94,7 @@ def build(request: dict[str, Any], report: Report) -> dict[str, Any]:
         Path(request["plan"]).write_bytes(plan)
     except OSError as error:
         folder = Path(request["plan"]).parent
-        raise HiresvitError(
-            f"cannot write the plan of {request['graph']} into {folder}: {error.strerror}"
-        ) from error
+        raise HiresvitError(f"cannot write the plan of {request['graph']} into {folder}: {error.strerror}") from error
     memory = parse_memory("\n".join(said.memory))
     if backend == "tensorrt_rtx":
         kernels = parse_dump(said)
@@ -306,9 +304,7 @@ def inspect(trt: Any, said: Said, plan: Any, version_compatible: bool) -> tuple[
     No kernels, and a warning, if the inspector's words cannot be read. Not run here: it needs a GPU.
     """
     runtime = trt.Runtime(said.log)
-    if (
-        version_compatible
-    ):  # such a plan brings code for the host, which TensorRT runs only when it is told to
+    if version_compatible:  # such a plan brings code for the host, which TensorRT runs only when it is told to
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:

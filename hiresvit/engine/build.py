@@ -123,9 +123,7 @@ def _request(graph: Path, plan: Path, settings: BuildSettings, backend: Backend)
 def check_settings(settings: BuildSettings, backend: Backend) -> None:
     """Raise UsageError for a value out of range and for a setting that the library does not have."""
     if settings.max_aux_streams not in AUX_STREAMS:
-        raise UsageError(
-            f"{settings.max_aux_streams} auxiliary streams: give {AUX_STREAMS[0]} to {AUX_STREAMS[-1]}"
-        )
+        raise UsageError(f"{settings.max_aux_streams} auxiliary streams: give {AUX_STREAMS[0]} to {AUX_STREAMS[-1]}")
     if settings.workspace is not None and settings.workspace < 1:
         raise UsageError(f"a workspace of {settings.workspace} bytes: give 1 or more")
     if settings.opt_level is not None and settings.opt_level not in OPT_LEVELS:

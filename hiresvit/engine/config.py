@@ -89,13 +89,9 @@ def read_config(trt: Any, config: Any, request: dict[str, Any]) -> dict[str, Any
     }
     for name, value in asked.items():
         if value is not None and found[name] != value:
-            raise BuildError(
-                f"{name} {value} was asked for, TensorRT {trt.__version__} made {found[name]} of it"
-            )
+            raise BuildError(f"{name} {value} was asked for, TensorRT {trt.__version__} made {found[name]} of it")
     if request["version_compatible"] and "VERSION_COMPATIBLE" not in flags:
-        raise BuildError(
-            f"a version-compatible plan was asked for, TensorRT {trt.__version__} dropped the flag"
-        )
+        raise BuildError(f"a version-compatible plan was asked for, TensorRT {trt.__version__} dropped the flag")
     return found
 
 

@@ -251,9 +251,7 @@ def _tensor(values: Any) -> TensorSpec:
     dims = values.get("Dimensions")
     keys = ("DataType", "Datatype", "Format/Datatype", "Format/DataType")
     dtype = next((values[key] for key in keys if key in values), "")
-    return TensorSpec(
-        str(values.get("Name", "")), _dtype(str(dtype)), _shape(dims if isinstance(dims, list) else [])
-    )
+    return TensorSpec(str(values.get("Name", "")), _dtype(str(dtype)), _shape(dims if isinstance(dims, list) else []))
 
 
 def _nodes(metadata: str) -> tuple[str, ...]:

@@ -93,9 +93,7 @@ def parse_requirement(text: str) -> tuple[str, float]:
     """``fp16:95%`` as ``("fp16", 0.95)``. Raises UsageError for anything else."""
     match = _REQUIREMENT.fullmatch(text.strip().lower())
     if match is None or not 0 < float(match[2]) <= 100:
-        raise UsageError(
-            f"{text!r} is no requirement: give one of {', '.join(_BITS)} and a share, as fp16:95%"
-        )
+        raise UsageError(f"{text!r} is no requirement: give one of {', '.join(_BITS)} and a share, as fp16:95%")
     return match[1], float(match[2]) / 100
 
 
@@ -152,9 +150,7 @@ def _computed_in(name: str, products: Products, makers: Mapping[str, Kernel]) ->
 def _makers(kernels: Iterable[Kernel]) -> dict[str, Kernel]:
     """The kernel of each ONNX node; where several name it, the first that is a product."""
     makers: dict[str, Kernel] = {}
-    for kernel in sorted(
-        kernels, key=lambda kernel: kernel.kind not in _PRODUCT_KINDS
-    ):  # stable: in launch order
+    for kernel in sorted(kernels, key=lambda kernel: kernel.kind not in _PRODUCT_KINDS):  # stable: in launch order
         for name in kernel.nodes:
             makers.setdefault(name, kernel)
     return makers

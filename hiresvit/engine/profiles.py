@@ -64,17 +64,11 @@ def check_profiles(graph: Path, model: ModelProto, profiles: Mapping[str, Profil
 
 def _check_fit(graph: Path, name: str, shape: tuple[int | None, ...], profile: Profile) -> None:
     for given in profile:
-        if len(given) != len(shape) or any(
-            want not in (None, have) for have, want in zip(given, shape, strict=True)
-        ):
-            raise UsageError(
-                f"{graph}: the shape {_text(given)} does not fit input {name!r}, which is {_text(shape)}"
-            )
+        if len(given) != len(shape) or any(want not in (None, have) for have, want in zip(given, shape, strict=True)):
+            raise UsageError(f"{graph}: the shape {_text(given)} does not fit input {name!r}, which is {_text(shape)}")
     if not all(1 <= low <= best <= high for low, best, high in zip(*profile, strict=True)):
         given_text = ":".join(_text(given) for given in profile)
-        raise UsageError(
-            f"{graph}: {name}={given_text} is no profile; give 1 <= MIN <= OPT <= MAX on each axis"
-        )
+        raise UsageError(f"{graph}: {name}={given_text} is no profile; give 1 <= MIN <= OPT <= MAX on each axis")
 
 
 def _text(shape: Sequence[int | None]) -> str:

@@ -138,9 +138,7 @@ def _segmentation(answers: Iterator[tuple[int, Sample, Any]], num_classes: int, 
         matrix += confusion_matrix(labels, answer.labels, num_classes, dataset.ignore)
     pixels = int(matrix.sum())
     if pixels == 0:
-        raise HiresvitError(
-            f"{dataset.name}: none of {len(dataset)} images has a pixel with a label; give others"
-        )
+        raise HiresvitError(f"{dataset.name}: none of {len(dataset)} images has a pixel with a label; give others")
     iou, declared = iou_per_class(matrix), sorted(dataset.classes)
     rows = tuple(
         ClassAccuracy(
@@ -163,9 +161,7 @@ def _segmentation(answers: Iterator[tuple[int, Sample, Any]], num_classes: int, 
     )
 
 
-def _classification(
-    answers: Iterator[tuple[int, Sample, Any]], num_classes: int, dataset: Dataset
-) -> Accuracy:
+def _classification(answers: Iterator[tuple[int, Sample, Any]], num_classes: int, dataset: Dataset) -> Accuracy:
     first = among_top = foreign = 0
     for index, sample, answer in answers:
         truth = np.asarray(sample.labels)

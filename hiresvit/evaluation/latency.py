@@ -155,9 +155,7 @@ def ratio(a: LatencyStats, b: LatencyStats) -> Ratio:
     down. Raises UsageError if their numbers of rounds differ.
     """
     if a.calls != b.calls:
-        raise UsageError(
-            f"{a.calls} calls against {b.calls}; ratios need sides measured together, round by round"
-        )
+        raise UsageError(f"{a.calls} calls against {b.calls}; ratios need sides measured together, round by round")
     pairs = sorted(x / y for x, y in zip(a.samples_ns, b.samples_ns, strict=True))
     return Ratio(float(np.median(pairs)), _percentile(pairs, 10), _percentile(pairs, 90))
 

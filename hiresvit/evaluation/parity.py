@@ -72,8 +72,7 @@ class ParityReport:
             "task": self.task,
             "images": self.images,
             "outputs": [
-                {"name": o.name, **_finite(asdict(o.worst)), "mean_agreement": o.mean_agreement}
-                for o in self.outputs
+                {"name": o.name, **_finite(asdict(o.worst)), "mean_agreement": o.mean_agreement} for o in self.outputs
             ],
         }
 
@@ -99,17 +98,13 @@ def compare_arrays(reference: NDArray[Any], test: NDArray[Any], task: Task = "fe
     has NaN or Inf, because then nothing can be said about the test.
     """
     if reference.shape != test.shape or reference.size == 0:
-        raise UsageError(
-            f"reference is {reference.shape}, test is {test.shape}; shapes must be equal, not empty"
-        )
+        raise UsageError(f"reference is {reference.shape}, test is {test.shape}; shapes must be equal, not empty")
     rank = {"segment": 4, "classify": 2}.get(task, reference.ndim)
     if reference.ndim != rank:
         raise UsageError(f"an output of shape {reference.shape} is not {task}: that needs {rank} dimensions")
     bad = reference.size - int(np.count_nonzero(np.isfinite(reference)))
     if bad:
-        raise HiresvitError(
-            f"the reference has {bad} NaN or Inf values; repair it first, nothing compares with it"
-        )
+        raise HiresvitError(f"the reference has {bad} NaN or Inf values; repair it first, nothing compares with it")
     bad = test.size - int(np.count_nonzero(np.isfinite(test)))
     if bad:
         agreement = None if task == "features" else 0.0
@@ -139,9 +134,7 @@ def compare_runs(reference: Feed, test: Feed, task: Task) -> ParityReport:
 
 def _compare_outputs(reference: Feed, test: Feed, task: Task) -> dict[str, Parity]:
     if sorted(reference) != sorted(test):
-        raise UsageError(
-            f"the reference returns {list(reference)}, the test {list(test)}; compare runs of one network"
-        )
+        raise UsageError(f"the reference returns {list(reference)}, the test {list(test)}; compare runs of one network")
     return {name: compare_arrays(values, test[name], task) for name, values in reference.items()}
 
 
@@ -156,9 +149,7 @@ def check_gate(report: ParityReport, gate: Gate, stage: str) -> list[str]:
     for output in report.outputs:
         worst, where = output.worst, f"{stage}: output {output.name!r}"
         if worst.non_finite:
-            failures.append(
-                f"{where} has {worst.non_finite} NaN or Inf values, allowed are 0; no option lifts this"
-            )
+            failures.append(f"{where} has {worst.non_finite} NaN or Inf values, allowed are 0; no option lifts this")
             continue
         agreement = output.mean_agreement if report.task == "classify" else worst.agreement
         near_tie = report.task == "classify" and (worst.flip_margin or 0.0) <= NEAR_TIE
@@ -168,9 +159,7 @@ def check_gate(report: ParityReport, gate: Gate, stage: str) -> list[str]:
             ("agreement", None if near_tie else agreement, gate.min_agreement, "--min-agreement"),
         ):
             if value is not None and value < least:
-                failures.append(
-                    f"{where} has {measure} {value:.6g}, at least {least:g} is needed; {option} sets it"
-                )
+                failures.append(f"{where} has {measure} {value:.6g}, at least {least:g} is needed; {option} sets it")
     return failures
 
 

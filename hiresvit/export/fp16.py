@@ -113,9 +113,7 @@ def _reject_unsupported(model: ModelProto) -> None:
     require_weights(model)
     defaults = {t.name for t in graph.initializer} & {i.name for i in graph.input}
     if defaults:
-        raise UsageError(
-            f"input {min(defaults)!r} has a default value: remove it from inputs or initializers"
-        )
+        raise UsageError(f"input {min(defaults)!r} has a default value: remove it from inputs or initializers")
 
 
 def inferred(model: ModelProto, what: str) -> ModelProto:
@@ -156,9 +154,7 @@ def _replace(field: Any, values: list[Any]) -> None:
     field.extend(copies)
 
 
-def _convert_initializers(
-    graph: GraphProto, versions: Versions
-) -> tuple[list[ValueLoss], list[ValueLoss], int]:
+def _convert_initializers(graph: GraphProto, versions: Versions) -> tuple[list[ValueLoss], list[ValueLoss], int]:
     """Write each float initializer in every type asked for; return overflow, flushed and subnormal."""
     overflow: list[ValueLoss] = []
     flushed: list[ValueLoss] = []

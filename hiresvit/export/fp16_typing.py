@@ -103,8 +103,7 @@ def _adds_many(node: NodeProto, index: GraphIndex) -> bool:
     if node.op_type not in _SUMS or node.input[0] not in index.shapes:
         return False
     terms, sums = (
-        math.prod(size or 1 for size in index.shapes.get(name, ()))
-        for name in (node.input[0], node.output[0])
+        math.prod(size or 1 for size in index.shapes.get(name, ())) for name in (node.input[0], node.output[0])
     )
     return terms > MAX_TERMS * sums
 
@@ -168,9 +167,7 @@ def _pin_movement(ops: list[Op], index: GraphIndex, free: Collection[str], io_ty
         wanted.update(name for name, dtype in op.inputs if dtype == FLOAT)
 
 
-def _name_versions(
-    ops: list[Op], index: GraphIndex, floats: set[str], free: Collection[str], io_type: int
-) -> Versions:
+def _name_versions(ops: list[Op], index: GraphIndex, floats: set[str], free: Collection[str], io_type: int) -> Versions:
     """A tensor's own name goes to the type it is made in or, at the graph's border, to the border's type."""
     asked: dict[str, set[int]] = {name: set() for name in floats}
     for op in ops:

@@ -23,9 +23,7 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
 def drop_identities(graph: onnx.GraphProto) -> None:
     """Connect the readers of each Identity to its source. One that names a graph output stays."""
     outputs = {value.name for value in graph.output}
-    source = {
-        n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity" and n.output[0] not in outputs
-    }
+    source = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity" and n.output[0] not in outputs}
     for node in graph.node:
         for index, name in enumerate(node.input):
             while name in source:
@@ -75,9 +73,7 @@ def lower_to_opset_17(model: onnx.ModelProto) -> None:
             if attribute.name == "num_outputs" and len(node.input) < 2:
                 pass  # opset 17 splits evenly into as many outputs as are named
             elif helper.get_attribute_value(attribute) != added[attribute.name]:
-                raise IllegalGraphError(
-                    f"{node.name}: {attribute.name} has no form in opset 17; use 18 or later"
-                )
+                raise IllegalGraphError(f"{node.name}: {attribute.name} has no form in opset 17; use 18 or later")
             node.attribute.remove(attribute)
         if node.op_type == "ReduceMean" and len(node.input) > 1:
             _axes_to_attribute(model, node)

@@ -55,9 +55,7 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, SimplifyReport]:
         reason = " ".join(str(error).split())[:300]
         return model, SimplifyReport(before, before, reason)
     if not difference <= TOLERANCE:
-        return model, SimplifyReport(
-            before, before, f"the outputs moved by {difference:.1e} of their largest value"
-        )
+        return model, SimplifyReport(before, before, f"the outputs moved by {difference:.1e} of their largest value")
     return simple, SimplifyReport(before, len(simple.graph.node), None)
 
 
@@ -71,9 +69,7 @@ def _onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
         onnx.save(model, source)
         result = run_child(["-m", "hiresvit.export._simplify_child", str(source), str(target)])
         if result.returncode != 0 or not target.exists():
-            raise _SimplifyFailed(
-                f"onnxsim {result.outcome}: {result.stderr[-1] if result.stderr else 'no message'}"
-            )
+            raise _SimplifyFailed(f"onnxsim {result.outcome}: {result.stderr[-1] if result.stderr else 'no message'}")
         try:
             simple = load_graph(target, weights=True)
         except HiresvitError as error:

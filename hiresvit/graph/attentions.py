@@ -96,9 +96,7 @@ def _ways(index: GraphIndex) -> Iterator[tuple[NodeProto, list[NodeProto]]]:
                 yield node, [*reversed(before), node, *after]
 
 
-def _way(
-    index: GraphIndex, start: NodeProto, onward: Callable[[NodeProto], Iterable[NodeProto]]
-) -> list[NodeProto]:
+def _way(index: GraphIndex, start: NodeProto, onward: Callable[[NodeProto], Iterable[NodeProto]]) -> list[NodeProto]:
     """The shortest way from a node to a product of activations, without the node; empty if there is none."""
     ways, seen = [[node] for node in onward(start)], set()
     for way in ways:  # grows meanwhile
@@ -225,9 +223,7 @@ def _is_passed_on(index: GraphIndex, node: NodeProto) -> bool:
     return node.op_type in QUANTIZERS | {"Cast", "Identity"} or _is_scale(index, node)
 
 
-def _broadcasts(
-    queries: tuple[int, ...] | None, keys: tuple[int, ...] | None, values: tuple[int, ...] | None
-) -> bool:
+def _broadcasts(queries: tuple[int, ...] | None, keys: tuple[int, ...] | None, values: tuple[int, ...] | None) -> bool:
     """Whether leading axes are those of grouped or multi-query attention, or all equal."""
     assert queries is not None
     if keys is None or keys != values or len(keys) != len(queries):
@@ -277,9 +273,7 @@ def _is_quantized(index: GraphIndex, name: str) -> bool:
 def _is_scale(index: GraphIndex, node: NodeProto) -> bool:
     """Whether it multiplies by one number."""
     factors = [index.sizes(name) for name in node.input if name in index.fixed]
-    return node.op_type in ("Mul", "Div") and any(
-        size is not None and math.prod(size) == 1 for size in factors
-    )
+    return node.op_type in ("Mul", "Div") and any(size is not None and math.prod(size) == 1 for size in factors)
 
 
 def _describe_op(index: GraphIndex, node: NodeProto, dynamic: bool) -> Attention:

@@ -136,9 +136,7 @@ def _check_place(graph: Path, tensor: TensorProto) -> None:
         )
     needed = (info.offset or 0) + (size or info.length or 0)
     if path.stat().st_size < needed:
-        raise HiresvitError(
-            f"{graph}: {path} has {path.stat().st_size} bytes, its weights need {needed}; copy it anew"
-        )
+        raise HiresvitError(f"{graph}: {path} has {path.stat().st_size} bytes, its weights need {needed}; copy it anew")
 
 
 def _size(tensor: TensorProto) -> int | None:

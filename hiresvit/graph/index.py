@@ -121,9 +121,7 @@ def index_graph(model: ModelProto, shapes: Shapes | None = None, *, infer: bool 
     else:
         values, complaint = _stated(graph, graph.input), ""
     types = {name: type_name(value.type.tensor_type.elem_type) for name, value in values.items()}
-    known = {
-        name: dims_of(value) for name, value in values.items() if value.type.tensor_type.HasField("shape")
-    }
+    known = {name: dims_of(value) for name, value in values.items() if value.type.tensor_type.HasField("shape")}
     for name, tensor in constants.items():
         types[name], known[name] = type_name(tensor.data_type), tuple(tensor.dims)
     readers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
@@ -318,8 +316,7 @@ def _inferred(
     graph = model.graph
     light = ModelProto(ir_version=model.ir_version, functions=model.functions)
     light.opset_import.extend(
-        OperatorSetIdProto(domain=plain_domain(opset.domain), version=opset.version)
-        for opset in model.opset_import
+        OperatorSetIdProto(domain=plain_domain(opset.domain), version=opset.version) for opset in model.opset_import
     )
     light.graph.name = graph.name or "graph"
     light.graph.node.extend(nodes)

@@ -20,9 +20,7 @@ def require_multiples(imgsz: tuple[int, int], unit: int, who: str, hint: str = "
     below = "x".join(str(max(unit, side // unit * unit)) for side in imgsz)
     above = "x".join(str(max(unit, -(-side // unit) * unit)) for side in imgsz)
     options = above if above == below else f"{below} or {above}"
-    raise UsageError(
-        f"{imgsz[0]}x{imgsz[1]}: {who} takes multiples of {unit} on both sides; nearest: {options}{hint}"
-    )
+    raise UsageError(f"{imgsz[0]}x{imgsz[1]}: {who} takes multiples of {unit} on both sides; nearest: {options}{hint}")
 
 
 def require_laid_out(image: Tensor, imgsz: tuple[int, int]) -> None:

@@ -48,9 +48,7 @@ def model_spec(
     if task not in entry.imgsz:
         raise UsageError(f"{name} does not serve {task}, only {' and '.join(entry.imgsz)}")
     if unknown := sorted(set(overrides) - set(entry.overrides)):
-        raise UsageError(
-            f"{name} has no argument {', '.join(unknown)}: it takes {', '.join(entry.overrides)}"
-        )
+        raise UsageError(f"{name} has no argument {', '.join(unknown)}: it takes {', '.join(entry.overrides)}")
     if num_classes is not None and task == "features":
         raise UsageError("features have no classes: leave num_classes (--num-classes) out")
     if num_classes is not None and (type(num_classes) is not int or num_classes < 1):

@@ -196,9 +196,7 @@ class Stem(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, inner, 3, stride=2, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(inner)
-        self.high = nn.Sequential(
-            depthwise(inner), nn.Conv2d(inner, channels, 3, stride=2, padding=1, bias=False)
-        )
+        self.high = nn.Sequential(depthwise(inner), nn.Conv2d(inner, channels, 3, stride=2, padding=1, bias=False))
         self.low = FoldableSequential(
             nn.Conv2d(inner, inner, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(inner),
@@ -226,9 +224,7 @@ class Stem(nn.Module):
 class Stage(nn.Module):
     """One stage: downsampling (all but the first), then its blocks: (B, C_in, H, W) -> (B, C, H/stride, W/stride)."""
 
-    def __init__(
-        self, config: HiriViTConfig, index: int, imgsz: tuple[int, int], rates: Sequence[float]
-    ) -> None:
+    def __init__(self, config: HiriViTConfig, index: int, imgsz: tuple[int, int], rates: Sequence[float]) -> None:
         super().__init__()
         channels, ratio = config.channels[index], config.ratios[index]
         self.downsample: nn.Module = nn.Identity()

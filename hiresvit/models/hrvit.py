@@ -50,9 +50,7 @@ class HRViTConfig:
     def __post_init__(self) -> None:
         windows = self.windows if isinstance(self.windows, tuple) else ()
         if len(windows) != 4 or any(type(s) is not int or s < 1 for s in windows):
-            raise UsageError(
-                f"windows={self.windows!r}: give four whole numbers of 1 or more, such as 1 2 7 7"
-            )
+            raise UsageError(f"windows={self.windows!r}: give four whole numbers of 1 or more, such as 1 2 7 7")
         if self.head not in HEADS:
             raise UsageError(f"head={self.head!r}: give {' or '.join(HEADS)}")
         require_rate(self.drop_path)
@@ -231,9 +229,7 @@ def fusion_path(source: int, target: int, in_channels: int, channels: int) -> nn
         return FoldableSequential(nn.Conv2d(in_channels, channels, 1), nn.BatchNorm2d(channels))
     stride = 2 ** (target - source)
     return FoldableSequential(
-        nn.Conv2d(
-            in_channels, in_channels, stride + 1, stride, padding=stride // 2, groups=in_channels, bias=False
-        ),
+        nn.Conv2d(in_channels, in_channels, stride + 1, stride, padding=stride // 2, groups=in_channels, bias=False),
         nn.BatchNorm2d(in_channels),
         nn.Conv2d(in_channels, channels, 1),
         nn.BatchNorm2d(channels),

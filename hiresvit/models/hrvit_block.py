@@ -54,9 +54,7 @@ class Block(nn.Module):
     def fold_(self) -> None:
         """Norm affines into the projections behind them; the two output projections into one."""
         project = self.attn.to_qkv
-        weight, bias, self.attn_norm = fold_norm_linear(
-            self.attn_norm, project.weight.double(), double_bias(project)
-        )
+        weight, bias, self.attn_norm = fold_norm_linear(self.attn_norm, project.weight.double(), double_bias(project))
         self.attn.to_qkv = linear_from(weight, bias, project.weight)  # type: ignore[assignment]
         fc1 = self.ffn.fc1
         weight, bias, self.ffn_norm = fold_norm_linear(self.ffn_norm, fc1.weight.double(), double_bias(fc1))
@@ -83,9 +81,7 @@ class Attention(nn.Module):
         self.heads = max(1, self.width // head_dim)
         self.head_dim = self.width // self.heads
         self.to_qkv = StripeProjection(channels, self.head_dim)
-        self.parallel_conv = nn.Sequential(
-            nn.Hardswish(), nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        )
+        self.parallel_conv = nn.Sequential(nn.Hardswish(), nn.Conv2d(channels, channels, 3, padding=1, groups=channels))
         self.to_out = nn.Sequential(nn.Linear(channels, channels))
         self.attn_bn = nn.BatchNorm1d(channels)
         nn.init.zeros_(self.attn_bn.weight)  # the authors start the attention path at zero
@@ -107,9 +103,7 @@ class Attention(nn.Module):
 
         Returns the values (B, H, W, C) and both directions' results (B, H, W, c) and (B, W, H, c).
         """
-        parts = torch.split(
-            qv.reshape(-1, *self.size, 4 * self.width), self.width, dim=3
-        )  # each (B, H, W, c)
+        parts = torch.split(qv.reshape(-1, *self.size, 4 * self.width), self.width, dim=3)  # each (B, H, W, c)
         q, v, q_down, v_down = parts[0], parts[1], parts[2].transpose(1, 2), parts[3].transpose(1, 2)
         across = (q @ v.transpose(2, 3)).softmax(dim=3) @ v  # (B, H, W, c)
         down = (q_down @ v_down.transpose(2, 3)).softmax(dim=3) @ v_down  # (B, W, H, c)
@@ -200,9 +194,7 @@ class StripeProjection(nn.Linear):
 
     def deployed(self) -> nn.Linear:
         """The same map as a plain Linear."""
-        return linear_from(
-            self.arranged(self.weight.double()), self.arranged(self.bias.double()), self.weight
-        )
+        return linear_from(self.arranged(self.weight.double()), self.arranged(self.bias.double()), self.weight)
 
 
 class DiversityShortcut(nn.Module):

@@ -60,9 +60,7 @@ class LRFormerConfig:
 
     def __post_init__(self) -> None:
         if self.pooled_size is not None and (type(self.pooled_size) is not int or self.pooled_size < 2):
-            raise UsageError(
-                f"pooled_size={self.pooled_size!r}: give a whole number of 2 or more, such as 16"
-            )
+            raise UsageError(f"pooled_size={self.pooled_size!r}: give a whole number of 2 or more, such as 16")
         if self.pool_small not in POOL_SMALL:
             raise UsageError(f"pool_small={self.pool_small!r}: choose {' or '.join(POOL_SMALL)}")
         require_rate(self.drop_path)

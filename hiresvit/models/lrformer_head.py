@@ -26,9 +26,7 @@ class LRHead(nn.Module):
     resized. The one of stride 4 is not read.
     """
 
-    def __init__(
-        self, in_channels: Sequence[int], channels: int, size: Size, num_classes: int, *, skip: bool
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int, size: Size, num_classes: int, *, skip: bool) -> None:
         super().__init__()
         self.squeeze1: nn.Module = Squeeze(in_channels[1:], (1, 2, 4), channels)
         self.fuse_block1 = decoder_block(channels, size, skip=skip)

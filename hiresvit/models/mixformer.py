@@ -118,9 +118,7 @@ class MixFormer(nn.Module):
         rates = drop_rates(config.drop_path, config.depths)
         self.layers = nn.ModuleList(
             Stage(channels, heads, size, drop, last=size == self.sizes[-1])
-            for channels, heads, size, drop in zip(
-                config.widths, config.heads, self.sizes, rates, strict=True
-            )
+            for channels, heads, size, drop in zip(config.widths, config.heads, self.sizes, rates, strict=True)
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -195,9 +193,7 @@ class PatchEmbed(nn.Module):
 class Stage(nn.Module):
     """The blocks of one stage on tokens (B*N, C), and the way down to the next, which the caller takes."""
 
-    def __init__(
-        self, channels: int, heads: int, size: tuple[int, int], drop: list[float], *, last: bool
-    ) -> None:
+    def __init__(self, channels: int, heads: int, size: tuple[int, int], drop: list[float], *, last: bool) -> None:
         super().__init__()
         self.size = size
         self.blocks = nn.Sequential(*(Block(channels, heads, size, rate) for rate in drop))

@@ -29,9 +29,7 @@ class UPerNetHead(nn.Module):
     ``size`` is (h, w) of the coarsest map.
     """
 
-    def __init__(
-        self, in_channels: Sequence[int], channels: int, num_classes: int, *, size: tuple[int, int]
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int, num_classes: int, *, size: tuple[int, int]) -> None:
         super().__init__()
         *finer, coarsest = in_channels
         self.psp_modules: nn.Module = PyramidPooling(coarsest, channels, size)
@@ -86,8 +84,7 @@ class PyramidPooling(nn.ModuleList):
 
     def __init__(self, in_channels: int, channels: int, size: tuple[int, int]) -> None:
         super().__init__(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvBlock(in_channels, channels, 1))
-            for scale in SCALES
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvBlock(in_channels, channels, 1)) for scale in SCALES
         )
         self.size = size
 

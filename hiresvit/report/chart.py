@@ -21,9 +21,7 @@ _BLOCKS, _BLOCKS_WIDE = " ▏▎▍▌▋▊▉█", 20
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def bar_chart(
-    rows: Sequence[tuple[str, float]], *, title: str, unit: str, highlight: Collection[str] = ()
-) -> str:
+def bar_chart(rows: Sequence[tuple[str, float]], *, title: str, unit: str, highlight: Collection[str] = ()) -> str:
     """Horizontal bars of (label, value) in the order given, as one SVG document on white.
 
     ``unit`` is written under the axis; labels in ``highlight`` get orange bars. Raises UsageError without rows and for

@@ -72,9 +72,7 @@ def plans_table(engines: Mapping[str, Values]) -> Table:
     table.add_row("attentions fused", *fused)
     for key, name in _SIZES.items():
         table.add_row(name, *(size_text(engine[key]) for engine in engines.values()))
-    products = [
-        ", ".join(f"{n} {kind}" for kind, n in engine["precision"].items()) for engine in engines.values()
-    ]
+    products = [", ".join(f"{n} {kind}" for kind, n in engine["precision"].items()) for engine in engines.values()]
     table.add_row("products in", *products)
     table.add_row("build time", *(f"{engine['build_seconds']:.1f} s" for engine in engines.values()))
     return table
@@ -105,9 +103,7 @@ def int8_verdict(half: Values, int8: Values, accuracy: Values | None) -> list[st
             " measurement on the device says otherwise"
         )
     elif more > 0:
-        said.append(
-            f"INT8 saves memory only, by what can be seen without a GPU: {facts}; measure both on the device"
-        )
+        said.append(f"INT8 saves memory only, by what can be seen without a GPU: {facts}; measure both on the device")
     else:
         said.append(f"{facts}; measure both on the device")
     if accuracy is not None:
@@ -134,15 +130,11 @@ def _calibration_lines(found: Values) -> list[str]:
     ]
     lines += [f"note: skipped {reason}" for reason in found["skipped"]]
     if found["images"] < found["asked"]:
-        lines.append(
-            f"note: {found['asked']} pictures were asked for, there were {found['images']} to calibrate with"
-        )
+        lines.append(f"note: {found['asked']} pictures were asked for, there were {found['images']} to calibrate with")
     if found["small"]:
         lines.append(f"note: {found['small']} of the pictures are smaller than the network's input")
     if found["dead"]:
-        lines.append(
-            f"note: {len(found['dead'])} tensors are 0 on every picture: {', '.join(found['dead'][:3])}"
-        )
+        lines.append(f"note: {len(found['dead'])} tensors are 0 on every picture: {', '.join(found['dead'][:3])}")
     return lines
 
 
@@ -163,7 +155,5 @@ def _layer_lines(made: Values) -> list[str]:
 
 def _fallback_line(found: Values) -> str:
     kept = found["kept"]
-    stays = (
-        f"{len(kept)} modules stay in FP16 ({', '.join(kept)})" if kept else "no module needs to stay in FP16"
-    )
+    stays = f"{len(kept)} modules stay in FP16 ({', '.join(kept)})" if kept else "no module needs to stay in FP16"
     return f"int8: {stays} for at most {found['max_drop']:g} points, found in {found['tried']} trials"

@@ -25,9 +25,7 @@ def overlay(
     """
     check_image(image)
     if labels.shape != image.shape[:2]:
-        raise UsageError(
-            f"labels are {labels.shape}, the image is {image.shape[:2]}; they must be of one size"
-        )
+        raise UsageError(f"labels are {labels.shape}, the image is {image.shape[:2]}; they must be of one size")
     if labels.min() < 0 or labels.max() >= len(colours):
         found = f"{labels.min()} to {labels.max()}"
         raise UsageError(f"labels run from {found}; {len(colours)} classes end at {len(colours) - 1}")
@@ -38,9 +36,7 @@ def overlay(
     return np.asarray((mixed + 128) >> 8, np.uint8)
 
 
-def save_overlay(
-    target: Path, image: NDArray[np.uint8], labels: NDArray[Any], meaning: Labels
-) -> list[dict[str, Any]]:
+def save_overlay(target: Path, image: NDArray[np.uint8], labels: NDArray[Any], meaning: Labels) -> list[dict[str, Any]]:
     """Write the overlay as a PNG and return `class_shares`."""
     painted = Image.fromarray(overlay(image, labels, meaning.colours))
     with atomic_path(target) as temporary:

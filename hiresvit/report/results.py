@@ -234,9 +234,7 @@ def _gate_text(gate: Mapping[str, float]) -> str:
 
 
 def _files_table(files: Iterable[Values]) -> Table:
-    table = make_table(
-        "files, each after what it was made from", "file", "role", ">size", "made from", "sha256"
-    )
+    table = make_table("files, each after what it was made from", "file", "role", ">size", "made from", "sha256")
     for row in files:
         made_from = row["parent"] or "weights"
         table.add_row(row["name"], row["role"], size_text(row["bytes"]), made_from, row["sha256"][:12])

@@ -24,12 +24,8 @@ from hiresvit.spec import TensorSpec
 
 CPU = "CPUExecutionProvider"
 _SUFFIX = "executionprovider"
-_OTHERS = (
-    "onnxruntime-gpu (CUDA, TensorRT), onnxruntime-openvino, onnxruntime-qnn and their like bring others"
-)
-_NOT_WHOLE = (
-    "fallback to CPU EP has been explicitly disabled"  # how a session says that the CPU would take nodes
-)
+_OTHERS = "onnxruntime-gpu (CUDA, TensorRT), onnxruntime-openvino, onnxruntime-qnn and their like bring others"
+_NOT_WHOLE = "fallback to CPU EP has been explicitly disabled"  # how a session says that the CPU would take nodes
 
 _FATAL = 4  # every error reaches the user as an exception, so that the log would only repeat it on stderr
 _NO_GRAPH = {  # what it says of a file that is none, and what we do
@@ -95,9 +91,7 @@ def open_session(
     return onnxruntime.InferenceSession(graph, options, providers=[provider], enable_fallback=0)
 
 
-def _open_on(
-    path: Path, provider: str, threads: int | None
-) -> tuple[onnxruntime.InferenceSession, str | None]:
+def _open_on(path: Path, provider: str, threads: int | None) -> tuple[onnxruntime.InferenceSession, str | None]:
     """A session on another provider than the CPU's, and what is to be said of it.
 
     Raises MissingDependency if the provider does not start, UsageError if it takes no node, and whatever ONNX Runtime
@@ -114,9 +108,7 @@ def _open_on(
             session = open_session(str(path), threads=1)  # raises if the graph is at fault
             said.append(str(failed))
     if session.get_providers()[0] != provider:
-        reason = next(
-            (line for line in said if "cannot open shared object" in line), said[-1] if said else ""
-        )
+        reason = next((line for line in said if "cannot open shared object" in line), said[-1] if said else "")
         raise MissingDependency(
             f"ONNX Runtime's {provider} does not start here ({_first_line(reason) or 'it gives no reason'}); see"
             " what it needs in its documentation, or leave it out to run on the CPU"
@@ -207,9 +199,7 @@ class OnnxRuntimeRunner(Runner):
         try:
             values = self._session.run(names, dict(feeds))
         except Exception as error:
-            raise HiresvitError(
-                f"{self._path}: ONNX Runtime failed on this input ({_first_line(error)})"
-            ) from error
+            raise HiresvitError(f"{self._path}: ONNX Runtime failed on this input ({_first_line(error)})") from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
     def close(self) -> None:
@@ -219,9 +209,7 @@ class OnnxRuntimeRunner(Runner):
 
 def _spec(node: onnxruntime.NodeArg, path: Path) -> TensorSpec:
     if node.type not in _DTYPES:
-        raise UsageError(
-            f"{path}: {node.name!r} is {node.type}; only {', '.join(_DTYPES)} can be fed from numpy"
-        )
+        raise UsageError(f"{path}: {node.name!r} is {node.type}; only {', '.join(_DTYPES)} can be fed from numpy")
     shape = tuple(size if size is not None else f"{node.name}_{axis}" for axis, size in enumerate(node.shape))
     return TensorSpec(node.name, _DTYPES[node.type], shape)
 

@@ -76,9 +76,7 @@ def find_backend(path: Path, runner: str | None = None) -> tuple[Backend, str | 
             return row, detail if colon else None
     if runner is None:
         raise UsageError(f"{path}: no runtime for the suffix {path.suffix!r}; give an .onnx graph or a .plan")
-    raise UsageError(
-        f"{path}: {name} opens {' and '.join(named[0].suffixes)}; leave the runner out or give another"
-    )
+    raise UsageError(f"{path}: {name} opens {' and '.join(named[0].suffixes)}; leave the runner out or give another")
 
 
 def open_runner(

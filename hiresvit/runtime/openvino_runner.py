@@ -21,11 +21,7 @@ from hiresvit.spec import TensorSpec
 INSTALL_HINT = "pip install 'hiresvit[openvino]'"
 _DTYPES = {
     **{"f32": "float32", "f16": "float16", "f64": "float64", "boolean": "bool"},
-    **{
-        f"{sign}{bits}": f"{kind}{bits}"
-        for sign, kind in (("i", "int"), ("u", "uint"))
-        for bits in (8, 16, 32, 64)
-    },
+    **{f"{sign}{bits}": f"{kind}{bits}" for sign, kind in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)},
 }
 
 
@@ -56,11 +52,7 @@ class OpenVinoRunner(Runner):
         self.outputs = tuple(_spec(port, path) for port in compiled.outputs)
         used = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self.about = About("OpenVINO", openvino.__version__.partition("-")[0], "CPU", used)
-        if any(
-            output.get_element_type() == openvino.Type.f16
-            for op in model.get_ops()
-            for output in op.outputs()
-        ):
+        if any(output.get_element_type() == openvino.Type.f16 for op in model.get_ops() for output in op.outputs()):
             self.warnings = ("what the graph has in FP16 is computed in FP32, from weights in FP16",)
         if "framework" in model.rt_info:
             self.metadata = {name: value.astype(str) for name, value in model.rt_info["framework"].items()}
@@ -78,15 +70,11 @@ class OpenVinoRunner(Runner):
             try:
                 found = self._request.infer(arrays, share_inputs=True)
             except Exception as error:
-                raise HiresvitError(
-                    f"{self._path}: OpenVINO failed on this input ({_reason(error)})"
-                ) from error
+                raise HiresvitError(f"{self._path}: OpenVINO failed on this input ({_reason(error)})") from error
             answers = {spec.name: found[i] for i, spec in enumerate(self.outputs)}
         # OpenVINO does not say that a product or a sum does not fit the sizes it is given: its answer is empty.
         if empty := [name for name, array in answers.items() if not array.size]:
-            raise HiresvitError(
-                f"{self._path}: OpenVINO failed on this input ({', '.join(empty)} came back empty)"
-            )
+            raise HiresvitError(f"{self._path}: OpenVINO failed on this input ({', '.join(empty)} came back empty)")
         return answers
 
     def close(self) -> None:
@@ -130,7 +118,5 @@ def _spec(port: Any, path: Path) -> TensorSpec:
 def _reason(error: Exception) -> str:
     """The line that says what is wrong: the others say where in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [
-        line for line in lines if line and not line.startswith(("Exception from", "Check '", "FrontEnd API"))
-    ]
+    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '", "FrontEnd API"))]
     return said[-1] if said else str(error).strip()

@@ -33,13 +33,9 @@ class Predictor:
 
     def __init__(self, runner: Runner, spec: ModelSpec, *, top_k: int = 5) -> None:
         if spec.task == "features":
-            raise UsageError(
-                f"{spec.name}: feature maps are no answer to draw; give a classify or segment model"
-            )
+            raise UsageError(f"{spec.name}: feature maps are no answer to draw; give a classify or segment model")
         if spec.task == "segment" and spec.preprocess.resize != "stretch":
-            raise UsageError(
-                f"{spec.name}: segmentation needs resize='stretch', a crop leaves pixels without a label"
-            )
+            raise UsageError(f"{spec.name}: segmentation needs resize='stretch', a crop leaves pixels without a label")
         if top_k < 1:
             raise UsageError(f"top_k {top_k}: give at least 1")
         if len(runner.inputs) != 1 or len(runner.outputs) != 1:
@@ -70,9 +66,7 @@ class Predictor:
             raise UsageError(f"{self.spec.name}: the network returned {logits.shape}; its spec says {want}")
         bad = logits.size - np.count_nonzero(np.isfinite(logits))
         if bad:
-            raise HiresvitError(
-                f"{self.spec.name}: {bad} of {logits.size} logits are NaN or Inf; compare with fp32"
-            )
+            raise HiresvitError(f"{self.spec.name}: {bad} of {logits.size} logits are NaN or Inf; compare with fp32")
 
 
 def _top(logits: NDArray[Any], k: int) -> tuple[tuple[int, float], ...]:

@@ -204,9 +204,7 @@ class TensorRTRunner(Runner):
         """Raises UsageError for a tensor that cannot be fed from numpy, or not by copying it to the GPU."""
         held, trt = self._held, self._trt
         if held["engine"].get_tensor_location(name) == trt.TensorLocation.HOST:
-            raise UsageError(
-                f"{self._path}: {name!r} is read by the host, as a shape; build it with fixed sizes"
-            )
+            raise UsageError(f"{self._path}: {name!r} is read by the host, as a shape; build it with fixed sizes")
         layout = held["engine"].get_tensor_format(name)
         if layout != trt.TensorFormat.LINEAR:
             raise UsageError(

@@ -44,17 +44,13 @@ class TorchRunner(Runner):
         if self._threads is not None and self._threads != torch.get_num_threads():
             torch.set_num_threads(self._threads)
         # from_numpy refuses read-only and byte-swapped arrays; "W" copies only those that need it.
-        args = [
-            torch.from_numpy(np.require(feeds[spec.name], spec.dtype, ["C", "W"])) for spec in self.inputs
-        ]
+        args = [torch.from_numpy(np.require(feeds[spec.name], spec.dtype, ["C", "W"])) for spec in self.inputs]
         with torch.inference_mode():
             result = self._module(*args)
         tensors = result if isinstance(result, tuple | list) else (result,)
         if len(tensors) != len(self.outputs):
             names = [spec.name for spec in self.outputs]
-            raise UsageError(
-                f"{type(self._module).__name__} returned {len(tensors)} tensors; declared are {names}"
-            )
+            raise UsageError(f"{type(self._module).__name__} returned {len(tensors)} tensors; declared are {names}")
         return {spec.name: t.numpy() for spec, t in zip(self.outputs, tensors, strict=True)}
 
     def close(self) -> None:

@@ -88,9 +88,7 @@ def plan_name(source: Path, target: Path | None, graph: str | None) -> Path:
         stem = f"{source.resolve().name}-{graph or BUILDABLE[0]}" if source.is_dir() else source.stem
         return Path(f"{stem}{SUFFIXES[0]}")
     if not is_plan_file(target):
-        raise UsageError(
-            f"--output {target}: a plan is written, give a name that ends in {' or '.join(SUFFIXES)}"
-        )
+        raise UsageError(f"--output {target}: a plan is written, give a name that ends in {' or '.join(SUFFIXES)}")
     return target
 
 

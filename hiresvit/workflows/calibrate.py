@@ -51,9 +51,7 @@ def quantize_file(
     if target.suffix != ".onnx":
         raise UsageError(f"--output {target}: an INT8 graph is written, give a name that ends in .onnx")
     table, chart = target.with_suffix(".calibration.json"), target.with_suffix(".sensitivity.svg")
-    there = [
-        one for one in (target, table, *([chart] if settings.max_drop is not None else [])) if one.exists()
-    ]
+    there = [one for one in (target, table, *([chart] if settings.max_drop is not None else [])) if one.exists()]
     if there and not force:
         raise HiresvitError(f"{there[0]} exists; pass --force to replace it or choose another --output")
     half, _ = to_fp16(simple, io=io)

@@ -47,9 +47,7 @@ RUN_HINTS: dict[Platform, dict[Backend, str]] = {
 
 # `tensorrt` is the system's own on a Jetson, `dev` is for working on hiresvit itself.
 _SHOWN_EXTRAS = (None, "export", "openvino", "rtx", "cuda")
-_EXPORT_HINT = (
-    "not needed to run what was exported; to export, check and calibrate: pip install 'hiresvit[export]'"
-)
+_EXPORT_HINT = "not needed to run what was exported; to export, check and calibrate: pip install 'hiresvit[export]'"
 
 # y = Relu(x) of float32 (1, 4), opset 20: written out, since onnx need not be here (tests/workflows/test_doctor.py).
 ONE_NODE = bytes.fromhex(
@@ -138,16 +136,12 @@ def _abilities() -> list[Ability]:
             _try("PyTorch, CPU", _try_torch, required=False, hint=_EXPORT_HINT),
             _try("ONNX Runtime, CPU", partial(_try_graph, graph, "onnxruntime"), required=True, hint=again),
             *_try_providers(graph),
-            _try(
-                "OpenVINO, CPU", partial(_try_graph, graph, "openvino"), required=False, hint=INSTALL_OPENVINO
-            ),
+            _try("OpenVINO, CPU", partial(_try_graph, graph, "openvino"), required=False, hint=INSTALL_OPENVINO),
         ]
         for backend in reversed(BACKENDS):
             building = partial(_try_build, graph, backend)
             name = TITLES[backend]
-            rows.append(
-                _try(f"{name}, build plans", building, required=False, hint=BUILD_HINTS[here][backend])
-            )
+            rows.append(_try(f"{name}, build plans", building, required=False, hint=BUILD_HINTS[here][backend]))
             running = partial(_try_run, graph, rows[-1].works)
             rows.append(_try(f"{name}, run plans", running, required=False, hint=RUN_HINTS[here][backend]))
         return rows

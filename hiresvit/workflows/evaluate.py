@@ -26,9 +26,7 @@ def evaluate_source(
     what its answers mean, and whatever `open_dataset` and `evaluate` raise.
     """
     if source.spec is None:
-        raise UsageError(
-            f"{source.label} does not say what its answers mean; give one that hiresvit exported"
-        )
+        raise UsageError(f"{source.label} does not say what its answers mean; give one that hiresvit exported")
     pictures = open_dataset(dataset, folder=folder, imgsz=source.spec.imgsz, limit=limit)
     return {
         "source": source.label,

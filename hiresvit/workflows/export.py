@@ -161,9 +161,7 @@ def _check(settings: ExportSettings, spec: ModelSpec) -> None:
     if settings.io == "fp16" and not settings.fp16:
         raise UsageError("io fp16 is about the FP16 graph: add --fp16")
     if settings.images < 1:
-        raise UsageError(
-            f"{settings.images} parity images: give at least 1; every export is compared with PyTorch"
-        )
+        raise UsageError(f"{settings.images} parity images: give at least 1; every export is compared with PyTorch")
     if settings.threads is not None and settings.threads < 1:
         raise UsageError(f"{settings.threads} threads: give at least 1")
     if settings.ema and settings.weights is None:

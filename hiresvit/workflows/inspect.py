@@ -41,9 +41,7 @@ def inspect_source(text: str) -> dict[str, Any]:
         known = asdict(sidecar) if sidecar else {}
         return {"kind": "plan", "path": str(path), "bytes": path.stat().st_size, **asdict(header), **known}
     if text not in MODELS and path.exists():
-        raise UsageError(
-            f"{text}: give a model name, an .onnx file, a plan or a bundle folder (one with {MANIFEST})"
-        )
+        raise UsageError(f"{text}: give a model name, an .onnx file, a plan or a bundle folder (one with {MANIFEST})")
     if path.suffix or len(path.parts) > 1:
         raise HiresvitError(f"{text} does not exist")
     return {"kind": "model", **describe_model(text)}

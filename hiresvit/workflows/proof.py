@@ -66,8 +66,7 @@ class Maker:
 
     def _sites(self, modules: frozenset[str]) -> list[Site]:
         return [
-            site if site.excluded or site.module in modules else replace(site, excluded="kept")
-            for site in self.sites
+            site if site.excluded or site.module in modules else replace(site, excluded="kept") for site in self.sites
         ]
 
 
@@ -129,9 +128,7 @@ def open_proof(
     return proof(AGREEMENT, *(answered(simple, part, spec, threads) for part in (split.search, split.proof)))
 
 
-def find_kept(
-    maker: Maker, proof: Proof, limit: float, on_step: OnStep
-) -> tuple[tuple[str, ...], dict[str, Any]]:
+def find_kept(maker: Maker, proof: Proof, limit: float, on_step: OnStep) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Which modules stay in FP16, with the sensitivity that decided it and the proof. Raises GateError."""
     judge = proof.search.judge(proof.threads)
     sensitivity = measure_sensitivity(maker.groups, maker.alone, judge, proof.baseline, on_step)

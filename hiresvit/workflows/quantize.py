@@ -83,9 +83,7 @@ def make_int8(
     index = index_graph(simple, {})
     sites = find_sites(index, policy)
     if all(site.excluded for site in sites):
-        raise UsageError(
-            f"{spec.name}: the policy leaves all {len(sites)} layers in FP16, there is nothing to do"
-        )
+        raise UsageError(f"{spec.name}: the policy leaves all {len(sites)} layers in FP16, there is nothing to do")
     promised = settings.max_drop is not None
     split = split_pictures(
         settings.calib,
@@ -113,9 +111,7 @@ def make_int8(
         elif proof is not None:
             report["accuracy"] = proof.accuracy(maker, kept, on_step)
     graph, made = maker.together(kept)
-    return Int8Result(
-        graph, table, report | {"policy": _policy_json(policy, kept), "quantize": made.to_json()}
-    )
+    return Int8Result(graph, table, report | {"policy": _policy_json(policy, kept), "quantize": made.to_json()})
 
 
 def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:
@@ -124,9 +120,7 @@ def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:
     if drop is not None and not (math.isfinite(drop) and drop >= 0):
         raise UsageError(f"--max-drop {drop:g}: give percentage points from 0 on, such as 0.5")
     if drop is not None and spec.task == "features":
-        raise UsageError(
-            "--max-drop is about answers and features are none: leave it out, or choose another task"
-        )
+        raise UsageError("--max-drop is about answers and features are none: leave it out, or choose another task")
     if settings.images < 2:
         raise UsageError(f"--calib-images {settings.images}: give at least 2, better 64")
     if settings.memory < 1:

@@ -23,9 +23,7 @@ Values = dict[str, Any]
 
 def manifest_of(*files: FileEntry, weights: Weights = WEIGHTS) -> Manifest:
     return Manifest(
-        spec=ModelSpec(
-            "hrvit_b1", "hrvit", "segment", (512, 512), 19, PreprocessSpec(), (("windows", (1, 2)),)
-        ),
+        spec=ModelSpec("hrvit_b1", "hrvit", "segment", (512, 512), 19, PreprocessSpec(), (("windows", (1, 2)),)),
         inputs=(TensorSpec("image", "float32", (1, 3, 512, 512)),),
         outputs=(TensorSpec("logits", "float32", ("batch", 19, 128, 128)),),
         weights=weights,

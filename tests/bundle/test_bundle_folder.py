@@ -45,9 +45,7 @@ def test_each_file_names_its_parent_and_the_first_names_the_weights(tmp_path: Pa
     assert files["fp32.onnx"].parent is None
     assert files["fp32.onnx"].parent_sha256 == WEIGHTS.sha256
     assert files["fp16.plan"].parent == "fp16.onnx"
-    assert (
-        files["fp16.plan"].parent_sha256 == files["fp16.onnx"].sha256 == sha256_file(tmp_path / "b/fp16.onnx")
-    )
+    assert files["fp16.plan"].parent_sha256 == files["fp16.onnx"].sha256 == sha256_file(tmp_path / "b/fp16.onnx")
 
 
 def test_a_role_the_bundle_lacks_is_named_with_those_it_has(tmp_path: Path) -> None:
@@ -138,9 +136,7 @@ def test_a_target_that_appears_during_the_work_is_not_overwritten(tmp_path: Path
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
 @pytest.mark.parametrize("force", [False, True])
-def test_an_interrupt_leaves_nothing_and_the_old_bundle(
-    tmp_path: Path, stop: type[BaseException], force: bool
-) -> None:
+def test_an_interrupt_leaves_nothing_and_the_old_bundle(tmp_path: Path, stop: type[BaseException], force: bool) -> None:
     before = snapshot(make(tmp_path / "b")) if force else {}
 
     def write() -> None:
@@ -160,9 +156,7 @@ def test_parents_created_for_a_bundle_that_failed_are_removed(tmp_path: Path) ->
     assert os.listdir(tmp_path) == []
 
 
-def test_a_rename_that_fails_brings_the_old_bundle_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rename_that_fails_brings_the_old_bundle_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = snapshot(make(tmp_path / "b"))
     rename = Path.rename
 

@@ -55,9 +55,7 @@ def test_a_manifest_that_is_none_is_one_line(bundle: Path, content: bytes) -> No
 @pytest.mark.parametrize("schema", [99, 5, "4", None])
 def test_an_unknown_schema_says_all_versions(bundle: Path, schema: object) -> None:
     edit(bundle, lambda values: values.update(schema_version=schema))
-    said = (
-        f"has schema version {schema!r}, this hiresvit reads 3 and 4; export the bundle again or copy it anew"
-    )
+    said = f"has schema version {schema!r}, this hiresvit reads 3 and 4; export the bundle again or copy it anew"
     with pytest.raises(ArtefactError, match=said):
         read_bundle(bundle)
 

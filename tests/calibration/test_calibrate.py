@@ -54,8 +54,7 @@ def pictures(count: int = 6) -> list[dict[str, Array]]:
     """Mostly small values, and few large ones: each method chooses another range."""
     rng = np.random.default_rng(5)
     return [
-        {"image": np.asarray(np.round(rng.laplace(0, 4, (1, 3, 64, 64)) * 8) / 8, np.float32)}
-        for _ in range(count)
+        {"image": np.asarray(np.round(rng.laplace(0, 4, (1, 3, 64, 64)) * 8) / 8, np.float32)} for _ in range(count)
     ]
 
 
@@ -157,9 +156,7 @@ def test_what_is_no_calibration_set_is_refused() -> None:
         with pytest.raises(UsageError, match=rf"{few} calibration image\(s\): .* at least 2"):
             calibrated(pictures(few))
     for feeds in ([black()] * 3, [black(shade / 8) for shade in range(8)]):
-        with pytest.raises(
-            HiresvitError, match=f"all {len(feeds)} calibration images are of one colour"
-        ) as caught:
+        with pytest.raises(HiresvitError, match=f"all {len(feeds)} calibration images are of one colour") as caught:
             calibrated(feeds)
         assert caught.value.exit_code == 1
         assert "\n" not in str(caught.value)
@@ -188,9 +185,7 @@ def layers_of(model: ModelProto) -> list[str]:
 def test_a_network_is_calibrated_in_every_way() -> None:
     spec = tiny_spec()
     model = tiny_simplified(spec)
-    feeds = [
-        {"image": preprocess(image, spec.preprocess, spec.imgsz)} for image in sample_images(2, spec.imgsz)
-    ]
+    feeds = [{"image": preprocess(image, spec.preprocess, spec.imgsz)} for image in sample_images(2, spec.imgsz)]
     tables = {method: calibrated(feeds, method, model=model, tensors=layers_of(model)) for method in METHODS}
     widest = tables["minmax"].amax
     for method, table in tables.items():
@@ -236,9 +231,7 @@ def test_hrvit_b1_at_512x1024_stays_below_3_gib(tmp_path: Path) -> None:
     for count in (2, 5):
         command = [sys.executable, "-c", PROGRAM, str(tmp_path / "b1.onnx"), str(count)]
         command.append(str(layers_of(simple)).replace("'", '"'))
-        done = subprocess.run(
-            command, env=environment(), capture_output=True, text=True, timeout=600, check=False
-        )
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
     # MiB of the whole process. 960 to 1040 were measured; 3 GiB is what the project promises.

@@ -219,9 +219,7 @@ def test_a_network_in_chunks_is_the_network() -> None:
     values = [run(probed, feed, optimise=False) for feed in feeds]
     for name, *of_images in zip(tensors[1:], *values, strict=True):
         # Kernels that were fused sum in another order: 1e-6 of the largest value.
-        assert once[name].highest == pytest.approx(
-            max(v.max() for v in of_images), abs=1e-5 * once[name].amax
-        )
+        assert once[name].highest == pytest.approx(max(v.max() for v in of_images), abs=1e-5 * once[name].amax)
         assert once[name].lowest == pytest.approx(min(v.min() for v in of_images), abs=1e-5 * once[name].amax)
     for name in tensors:
         counts, others = once[name].counts, chunked[name].counts
@@ -364,9 +362,7 @@ def test_a_chain_of_interruptions_changes_nothing(tmp_path: Path) -> None:
     assert rest.reads == [2, 3]
 
 
-def test_an_image_that_is_half_counted_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_that_is_half_counted_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 
     def stopping(values: Array, amax: float) -> Array:
@@ -498,9 +494,7 @@ def peak(images: int, memory: int, look: str = "histograms") -> int:
     """The MiB that a calibration takes beyond what was loaded before it."""
     program = PROGRAM.format(chain=CHAIN, images=images, memory=memory, look=look)
     command = [sys.executable, "-c", program]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 

@@ -100,9 +100,7 @@ def test_if_losses_add_up_no_smaller_set_exists(drawn: list[tuple[int, int]], li
     smallest = next(
         size
         for size in range(len(whole.macs) + 1)
-        if any(
-            whole.drop(frozenset(kept)) <= limit + MARGIN for kept in itertools.combinations(whole.macs, size)
-        )
+        if any(whole.drop(frozenset(kept)) <= limit + MARGIN for kept in itertools.combinations(whole.macs, size))
     )
     assert len(found.kept) == smallest
 
@@ -142,9 +140,7 @@ def test_full_int8_that_is_good_enough_is_judged_once() -> None:
 def test_exactly_the_limit_is_within_it() -> None:
     assert 64.4 - 63.9 > 0.5  # in binary
     check_drop(63.9, 64.4, 0.5, "mIoU")
-    with pytest.raises(
-        GateError, match=r"mIoU is 63\.88 %, 0\.52 points below 64\.40 %: --max-drop 0\.5 allows less"
-    ):
+    with pytest.raises(GateError, match=r"mIoU is 63\.88 %, 0\.52 points below 64\.40 %: --max-drop 0\.5 allows less"):
         check_drop(63.88, 64.4, 0.5, "mIoU")
 
 

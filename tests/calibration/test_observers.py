@@ -62,9 +62,7 @@ DRAWS = draws()
     beyond=st.floats(1, 4, width=32),
 )
 @example(values=np.array([1, 0.5, 0.25, -0.75], np.float32), beyond=1.0)  # all on edges
-@example(
-    values=np.array([3, 1, 2, 1.5, np.nextafter(np.float32(1.5), np.float32(0))], np.float32), beyond=1.0
-)
+@example(values=np.array([3, 1, 2, 1.5, np.nextafter(np.float32(1.5), np.float32(0))], np.float32), beyond=1.0)
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_histogram_is_exact(values: Floats, beyond: float) -> None:
     amax = max(largest(values) * beyond, TINY)
@@ -113,9 +111,7 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("percentile", [50.0, 99.0, 99.9, 99.99, 100.0])
 @pytest.mark.parametrize("name", DRAWS)
-def test_percentile_is_numpys_quantile_to_a_bin(
-    name: str, percentile: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_percentile_is_numpys_quantile_to_a_bin(name: str, percentile: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observers, "PERCENTILE", percentile)
     values = DRAWS[name]
     amax = largest(values)
@@ -238,10 +234,7 @@ def test_entropy_clips_one_value_in_100_at_most(name: str) -> None:
     values = DRAWS.get(name, away)
     values = values[np.abs(values) > largest(values) / BINS]  # bin 0 counts no more than bin 1
     found = amax_of(histogram(values, largest(values)), largest(values), "entropy")
-    assert (
-        np.count_nonzero(np.abs(values) >= found)
-        <= values.size / 100 + (found == largest(values)) * values.size
-    )
+    assert np.count_nonzero(np.abs(values) >= found) <= values.size / 100 + (found == largest(values)) * values.size
 
 
 def test_of_ranges_that_lose_as_little_the_widest_is_taken() -> None:

@@ -56,9 +56,7 @@ def ranges(model: ModelProto, *feeds: Mapping[str, Array]) -> dict[str, float]:
     return {name: found.amax for name, found in activation_ranges(model, feeds).items()}
 
 
-def inserted(
-    simple: ModelProto, half: ModelProto, amax: Mapping[str, float], policy: Policy
-) -> tuple[ModelProto, Any]:
+def inserted(simple: ModelProto, half: ModelProto, amax: Mapping[str, float], policy: Policy) -> tuple[ModelProto, Any]:
     sites = find_sites(indexed(simple), policy)
     skips, attentions = find_skips(indexed(simple), sites, policy), find_attentions(indexed(simple), policy)
     return quantize(half, sites, amax, skips=skips, attentions=attentions)
@@ -69,9 +67,7 @@ def inserted(
 
 def step_of(amax: float) -> float:
     """The least FP16 number whose 127 fold reaches amax."""
-    halves = np.arange(1, 0x7C00, dtype=np.uint16).view(
-        np.float16
-    )  # all that are positive and finite, in order
+    halves = np.arange(1, 0x7C00, dtype=np.uint16).view(np.float16)  # all that are positive and finite, in order
     return float(halves[np.searchsorted(halves.astype(np.float64), amax / 127)])
 
 
@@ -231,9 +227,7 @@ class TestByHand:
         r = faked(np.maximum(x.astype(np.float16), 0), RANGES[1])
         conv = np.einsum("bchw,oc->bohw", r, faked_rows(w.astype(np.float16))[:, :, 0, 0])
         # two roundings: of the product, and of the sum
-        assert np.abs(result - (conv + r)).max() <= np.spacing(
-            np.float16(max(np.abs(conv).max(), result.max()))
-        )
+        assert np.abs(result - (conv + r)).max() <= np.spacing(np.float16(max(np.abs(conv).max(), result.max())))
 
     def test_attention_of_five_points(self) -> None:
         text = """g (float[2,7,16] x) => (float[2,7,16] y) {
@@ -416,9 +410,7 @@ class TestOnANetwork:
         assert report.macs_total == sum(site.macs for site in sites)
         assert set(report.sites_fp16) == set(report.macs_fp16) == {"first", "depthwise", "last"}
         shape = {tensor.name: tensor.dims for tensor in simple.graph.initializer}
-        weight = {
-            node.name: shape[node.input[1]] for node in simple.graph.node if node.name in int8_of(sites)
-        }
+        weight = {node.name: shape[node.input[1]] for node in simple.graph.node if node.name in int8_of(sites)}
         assert report.channels == sum(weight[s.node][0] for s in sites if s.excluded is None)
         # Uniform weights of one channel lose 20 log10(2 * 127) = 48 dB, and normal ones some 10 dB more.
         for layer, site in zip(report.layers, sites, strict=True):
@@ -504,9 +496,7 @@ class TestRefusals:
         simple = self.graph()
         amax = {"x": 1.0, "b": 1.0}
         assert inserted(simple, to_fp16(simple)[0], amax, Policy(first=True))[1].sites_int8 == 2
-        with pytest.raises(
-            UsageError, match="'a/Conv' reads the graph input 'x', which must not be quantized"
-        ):
+        with pytest.raises(UsageError, match="'a/Conv' reads the graph input 'x', which must not be quantized"):
             inserted(simple, to_fp16(simple, io="fp16")[0], amax, Policy(first=True))
         assert inserted(simple, to_fp16(simple, io="fp16")[0], amax, Policy())[1].sites_int8 == 1
 

@@ -42,10 +42,7 @@ FEEDS = [feed([0, 1, -2, 0.5], [0.125, 0, 0, 0]), feed([0.25, 1, 1, 1])]
 
 def facts(found: dict[str, Statistics]) -> dict[str, tuple[float, float, float, int, str | None]]:
     """Lowest, highest, smallest, how many not finite, hazard."""
-    return {
-        name: (one.lowest, one.highest, one.smallest, one.non_finite, one.hazard)
-        for name, one in found.items()
-    }
+    return {name: (one.lowest, one.highest, one.smallest, one.non_finite, one.hazard) for name, one in found.items()}
 
 
 def test_ranges_over_all_feeds_are_exact() -> None:

@@ -238,8 +238,7 @@ net (float[1,32,8,8] x, float[1,32,1,1] gate) => (float[1,32,8,8] y) {
     def found(self, policy: Policy) -> list[tuple[str, int, str]]:
         model = self.model()
         return [
-            (s.node, s.index, s.tensor)
-            for s in find_skips(indexed(model), find_sites(indexed(model), policy), policy)
+            (s.node, s.index, s.tensor) for s in find_skips(indexed(model), find_sites(indexed(model), policy), policy)
         ]
 
     def test_none_unless_asked_for(self) -> None:

@@ -53,9 +53,7 @@ QUANTIZED = {
 }
 
 
-def add_int8(
-    name: str, body: str, expected: str = "", constants: Mapping[str, Any] | None = None, **more: Any
-) -> None:
+def add_int8(name: str, body: str, expected: str = "", constants: Mapping[str, Any] | None = None, **more: Any) -> None:
     add(name, body, expected, constants={**QUANTIZED, **(constants or {})}, **more)
 
 
@@ -135,9 +133,7 @@ CAST = "c = Cast<to = 10>(w) m = Mul(c, s) y = MatMul(x, m)"
 add_int8("int8 weight that is cast", CAST, "illegal stored", {"w": np.ones((16, 16), I8)}, io=ROWS)
 SCALARS = {"c": I8(5), "v": np.full(1, 5, I8)}
 for what, name, expected in (("no axes", "c", "illegal scalar"), ("one axis", "v", "")):
-    add_int8(
-        f"int8 factor with {what}", f"d = DequantizeLinear({name}, s, z) y = Mul(x, d)", expected, SCALARS
-    )
+    add_int8(f"int8 factor with {what}", f"d = DequantizeLinear({name}, s, z) y = Mul(x, d)", expected, SCALARS)
 add_int8(
     "int8 factor of no axes whose size is read",
     "d = DequantizeLinear(c, s) n = Size(d) f = Cast<to = 10>(n) y = Mul(x, f)",
@@ -376,19 +372,13 @@ MEANS = "(float16[1,2,{0},{0}] x) => (float16[1,2,1,1] y)"
 add_half("mean of 1600", "y = GlobalAveragePool(x)", io=MEANS.format(40))
 add_half("mean of 3136", "y = GlobalAveragePool(x)", "hazard long_sum", MEANS.format(56))
 add_half("mean along two axes", "y = ReduceMean(x, map)", "hazard long_sum", MEANS.format(56))
-add_half(
-    "mean along all axes", "y = ReduceMean(x)", "hazard long_sum", "(float16[56,56] x) => (float16[1,1] y)"
-)
-add_half(
-    "mean in FP32", "c = Cast<to = 1>(x) m = GlobalAveragePool(c) y = Cast<to = 10>(m)", io=MEANS.format(56)
-)
+add_half("mean along all axes", "y = ReduceMean(x)", "hazard long_sum", "(float16[56,56] x) => (float16[1,1] y)")
+add_half("mean in FP32", "c = Cast<to = 1>(x) m = GlobalAveragePool(c) y = Cast<to = 10>(m)", io=MEANS.format(56))
 add_half("scales of a resize in FP16", "y = Resize(x, , twice)", "hazard half_sizes", PICTURE)
 SIZED = "s = Shape<start = 0, end = 1>(x) c = Cast<to = {}>(s) d = Mul(c, {}) n = Cast<to = 7>(d) y = Expand(one, n)"
 SIZES = "(float16[4] x) => (float16[N] y)"
 add_half("size computed in FP16", SIZED.format(10, "half_one"), "hazard half_sizes", SIZES)
 add_half("size computed in FP32", SIZED.format(1, "wide_one"), io=SIZES)
-add_half(
-    "shared norm", "n = LayerNormalization(x, row) q = MatMul(n, linear) k = MatMul(n, linear) y = Add(q, k)"
-)
+add_half("shared norm", "n = LayerNormalization(x, row) q = MatMul(n, linear) k = MatMul(n, linear) y = Add(q, k)")
 
 CORPUS = [*GRAPHS, *WRONG, *MORE]

@@ -267,9 +267,7 @@ add(
     "illegal tensor_type",
     change=lambda m: m.graph.input.append(helper.make_tensor_sequence_value_info("s", 1, [2])),
 )
-SPARSE = helper.make_sparse_tensor(
-    helper.make_tensor("w", 1, [1], [2.0]), helper.make_tensor("at", 7, [1], [0]), [16]
-)
+SPARSE = helper.make_sparse_tensor(helper.make_tensor("w", 1, [1], [2.0]), helper.make_tensor("at", 7, [1], [0]), [16])
 add(
     "sparse constant",
     "y = Add(x, w)",

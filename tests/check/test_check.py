@@ -117,9 +117,7 @@ def test_an_illegal_graph_is_not_built(tmp_path: Path) -> None:
     found = check_graph(save(tmp_path / "g.onnx", asymmetric()), EVERY)
     assert (found.compiled, found.skipped) == (None, "not built: the graph is illegal")
     assert isinstance(found.failure, IllegalGraphError)
-    assert str(found.failure).startswith(
-        f"{tmp_path / 'g.onnx'} is illegal for jetpack6, jetpack7, trt11, rtx: "
-    )
+    assert str(found.failure).startswith(f"{tmp_path / 'g.onnx'} is illegal for jetpack6, jetpack7, trt11, rtx: ")
     assert [row["legal"] for row in found.to_json()["targets"]] == [False] * len(EVERY)
 
 
@@ -163,9 +161,7 @@ def test_what_only_tensorrt_rtx_refuses_is_not_built(tmp_path: Path, monkeypatch
 
 
 @needs_rtx
-def test_a_builder_that_dies_says_nothing_about_the_graph(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_builder_that_dies_says_nothing_about_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(engine, "_BUILDER", "dying")
@@ -186,9 +182,7 @@ def test_shapes_that_contradict_each_other_are_not_the_graphs_fault(tmp_path: Pa
 
 
 @needs_rtx
-def test_what_the_parser_refuses_no_profile_is_to_blame_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_parser_refuses_no_profile_is_to_blame_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "problems_of", lambda view: [])
     model = asymmetric()
     for value in (*model.graph.input, *model.graph.output):

@@ -39,9 +39,7 @@ class TestLimits:
     def test_a_factor_of_zeros_is_what_it_says(self) -> None:
         assert found(graph(ROWS, "y = Mul(x, c)", {"c": np.zeros(16, F16)}), "tiny_factor") == []
 
-    @pytest.mark.parametrize(
-        ("value", "hazard"), [(-65472, False), (-65504, True), (-np.inf, True), (65504, False)]
-    )
+    @pytest.mark.parametrize(("value", "hazard"), [(-65472, False), (-65504, True), (-np.inf, True), (65504, False)])
     def test_mask(self, value: float, hazard: bool) -> None:
         model = graph(ROWS, "a = Add(x, m) y = Softmax(a)", {"m": np.array([0] * 15 + [value], F16)})
         assert bool(found(model, "mask")) == hazard
@@ -83,9 +81,7 @@ class TestLimits:
         assert bool(found(graph(io, f"{mask} a = Add(x, m) y = Softmax(a)", constants), "mask")) == hazard
 
     @pytest.mark.parametrize(("value", "hazard"), [(-65504, False), (-np.inf, True)])
-    def test_a_mask_in_place_of_scores_is_a_hazard_if_it_is_infinite(
-        self, value: float, hazard: bool
-    ) -> None:
+    def test_a_mask_in_place_of_scores_is_a_hazard_if_it_is_infinite(self, value: float, hazard: bool) -> None:
         io, constants = "(float16[4,4] x, bool[4,4] c) => (float16[4,4] y)", {"m": F16(value)}
         assert bool(found(graph(io, "s = Where(c, m, x) y = Softmax(s)", constants), "mask")) == hazard
         added = "s = Where(c, m, x) t = Add(s, x) y = Softmax(t)"
@@ -123,9 +119,7 @@ class TestLimits:
         assert found(model, "long_sum") == []
 
     def test_infinite_counts(self) -> None:
-        (finding,) = found(
-            graph(ROWS, "y = Mul(x, c)", {"c": np.array([np.inf, np.nan] + [1] * 14, F16)}), "infinite"
-        )
+        (finding,) = found(graph(ROWS, "y = Mul(x, c)", {"c": np.array([np.inf, np.nan] + [1] * 14, F16)}), "infinite")
         assert "2 of 16 values of 'c'" in finding.message
 
     def test_the_largest_number_and_an_infinite_scale_are_no_infinite_constant(self) -> None:
@@ -155,8 +149,7 @@ class TestLimits:
 
 class TestAdvice:
     SHARED = (
-        "n = LayerNormalization(x, g) a = MatMul(n, w) "
-        "t = Transpose(n) u = Transpose(t) b = MatMul(u, w) y = Add(a, b)"
+        "n = LayerNormalization(x, g) a = MatMul(n, w) t = Transpose(n) u = Transpose(t) b = MatMul(u, w) y = Add(a, b)"
     )
     WEIGHTS: Mapping[str, Any] = {"g": np.ones(16, F16), "w": np.ones((16, 16), F16)}
 

@@ -176,9 +176,7 @@ def test_inside_a_body() -> None:
 )
 def test_since_when_an_operator_is_there(target: str, version: str | None) -> None:
     io, good, _, _ = FORMS["Attention"]
-    said = [
-        finding.message.partition(":")[0] for finding in found(graph(good, io, opset=23), "operator", target)
-    ]
+    said = [finding.message.partition(":")[0] for finding in found(graph(good, io, opset=23), "operator", target)]
     assert said == ([f"operator Attention, which TensorRT has since {version}"] if version else [])
 
 

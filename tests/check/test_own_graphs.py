@@ -82,9 +82,7 @@ def pair_zero_point(dtype: type, value: int) -> Damage:
         model.graph.initializer.append(numpy_helper.from_array(np.array(value, dtype), "damaged"))
         quantizer = first(model, "QuantizeLinear", 3)
         for node in model.graph.node:
-            if node is quantizer or (
-                node.op_type == "DequantizeLinear" and quantizer.output[0] in node.input
-            ):
+            if node is quantizer or (node.op_type == "DequantizeLinear" and quantizer.output[0] in node.input):
                 node.input[2] = "damaged"
 
     return damage
@@ -114,8 +112,7 @@ def weight_axis(model: ModelProto) -> None:
     square = next(
         node
         for node in model.graph.node
-        if node.op_type == "DequantizeLinear"
-        and list(shapes.get(node.input[0], ()))[:2] in ([16, 16], [32, 32])
+        if node.op_type == "DequantizeLinear" and list(shapes.get(node.input[0], ()))[:2] in ([16, 16], [32, 32])
     )
     axis = next(a for a in square.attribute if a.name == "axis")
     axis.i = 1 - axis.i
@@ -156,9 +153,7 @@ DAMAGES: list[tuple[str, str, Damage]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "rule", "damage"), DAMAGES, ids=[name.replace(" ", "-") for name, _, _ in DAMAGES]
-)
+@pytest.mark.parametrize(("name", "rule", "damage"), DAMAGES, ids=[name.replace(" ", "-") for name, _, _ in DAMAGES])
 def test_damage_to_a_real_graph_is_found(name: str, rule: str, damage: Damage) -> None:
     model = onnx.load_from_string(own_graphs()["int8"])
     whole = copied(model)

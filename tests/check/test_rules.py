@@ -95,9 +95,7 @@ class TestCorpus:
                 [f for found in problems_on(one.model(), profiled=one.profiled).values() for f in found]
                 for one in map(entries.__getitem__, names)
             )
-            assert [finding for finding in good if finding.rule == rule or finding.level != "advice"] == [], (
-                rule
-            )
+            assert [finding for finding in good if finding.rule == rule or finding.level != "advice"] == [], rule
             assert rule in {finding.rule for finding in bad}, rule
 
     def test_its_size_is_what_the_document_says(self) -> None:
@@ -124,9 +122,7 @@ class TestCorpus:
         child = run_child([rtx_builds.__file__], on_line=on_line)
         assert child.returncode == 0, child.stderr
         expected = {entry.name: not entry.on("rtx").illegal for entry in CORPUS}
-        wrong = {
-            name: told.get(name) for name, legal in expected.items() if told.get(name, (None,))[0] != legal
-        }
+        wrong = {name: told.get(name) for name, legal in expected.items() if told.get(name, (None,))[0] != legal}
         assert wrong == {}
 
     @needs_rtx
@@ -214,9 +210,7 @@ class TestFindings:
 
     def test_functions_that_call_themselves(self) -> None:
         text = '<ir_version: 9, opset_import: ["" : 20, "my" : 1]> g (float16[2] x) => (float16[2] y) { y = my.f(x) } '
-        model = onnx.parser.parse_model(
-            text + '<domain: "my", opset_import: ["my" : 1]> f (a) => (b) { b = my.f(a) }'
-        )
+        model = onnx.parser.parse_model(text + '<domain: "my", opset_import: ["my" : 1]> f (a) => (b) { b = my.f(a) }')
         with pytest.raises(HiresvitError, match=r"^the graph's local functions cannot be resolved: "):
             find_problems(model, "rtx")
 

@@ -73,14 +73,10 @@ def parser_knows(*ops: str) -> dict[str, bool]:
 
 class TestNames:
     def test_found_by_name(self) -> None:
-        assert [find_target(name) for name in ("jetpack6", "jetpack7", "trt11", "rtx")] == list(
-            TARGETS.values()
-        )
+        assert [find_target(name) for name in ("jetpack6", "jetpack7", "trt11", "rtx")] == list(TARGETS.values())
 
     def test_unknown(self) -> None:
-        with pytest.raises(
-            UsageError, match=r"^no target 'orin': choose one of jetpack6, jetpack7, trt11, rtx$"
-        ):
+        with pytest.raises(UsageError, match=r"^no target 'orin': choose one of jetpack6, jetpack7, trt11, rtx$"):
             find_target("orin")
 
 
@@ -171,10 +167,7 @@ class TestANewRow:
         shape = "float[1,1,1,1,1,2]"
         model = build(f"g ({shape} x) => ({shape} y) {{ y = Erf(x) }}", opset=10)
         opset, operator, rank = (finding.message for finding in problems_on(model, [HEADSET])["headset"])
-        assert (
-            opset
-            == "opset 10, not 11 to 21: not what a headset of tomorrow promises to read: export at opset 20"
-        )
+        assert opset == "opset 10, not 11 to 21: not what a headset of tomorrow promises to read: export at opset 20"
         assert operator.startswith("operator Erf: a headset of tomorrow does not have it")
         assert rank == "6 axes: a headset of tomorrow has tensors of up to 5 axes: merge some"
 
@@ -325,8 +318,7 @@ def form(op: str, kind: str) -> ModelProto:
     """A graph of one operator that computes in a type."""
     body, shapes, constants = FORMS[op]
     values: Mapping[str, Any] = {
-        name: np.ones(value, NUMPY[kind]) if isinstance(value, tuple) else value
-        for name, value in constants.items()
+        name: np.ones(value, NUMPY[kind]) if isinstance(value, tuple) else value for name, value in constants.items()
     }
     fed = ", ".join(f"{kind}[{shape}] {name}" for shape, name in zip(shapes, "xz", strict=False))
     model = build(f"g ({fed}) => ({RESULTS.get(op, kind)}[] y) {{ {body} }}", values)

@@ -102,8 +102,7 @@ class TestTheDataOfAnOperator:
 def test_what_one_relation_refuses_and_documents_promise() -> None:
     _, bad = PAIRS["doubtful_type"]
     levels = {
-        name: [(finding.rule, finding.level) for finding in findings]
-        for name, findings in problems_on(bad).items()
+        name: [(finding.rule, finding.level) for finding in findings] for name, findings in problems_on(bad).items()
     }
     doubtful, refused = [("doubtful_type", "hazard")], [("operand_type", "illegal")]
     assert levels == {"jetpack6": doubtful, "jetpack7": doubtful, "trt11": doubtful, "rtx": refused}

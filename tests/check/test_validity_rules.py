@@ -20,9 +20,7 @@ F16 = np.float16
 ROWS = "(float16[4,16] x) => (float16[4,16] y)"
 
 
-def graph(
-    body: str, io: str = ROWS, constants: Mapping[str, Any] | None = None, opset: int = 20
-) -> ModelProto:
+def graph(body: str, io: str = ROWS, constants: Mapping[str, Any] | None = None, opset: int = 20) -> ModelProto:
     return build(f"g {io} {{ {body} }}", constants, opset)
 
 
@@ -77,9 +75,7 @@ class TestOperands:
     )
     def test_fewer_than_there_have_to_be(self, body: str, said: str | None) -> None:
         """Axes that are an attribute, as they were before opset 13, need no operand."""
-        findings = found(
-            graph(body, "(float16[4,16] x) => (float16 y)", {"w": np.ones((16, 16), F16)}), "operands"
-        )
+        findings = found(graph(body, "(float16[4,16] x) => (float16 y)", {"w": np.ones((16, 16), F16)}), "operands")
         assert [finding.message.startswith(said or "?") for finding in findings] == ([True] if said else [])
 
 

@@ -37,9 +37,7 @@ def in_a_function() -> ModelProto:
     model = attention()
     body = list(model.graph.node)
     model.opset_import.add(domain="here", version=1)
-    model.functions.append(
-        helper.make_function("here", "mix", ["x", "k", "w"], ["y"], body, model.opset_import[:1])
-    )
+    model.functions.append(helper.make_function("here", "mix", ["x", "k", "w"], ["y"], body, model.opset_import[:1]))
     del model.graph.node[:]
     model.graph.node.append(helper.make_node("mix", ["x", "k", "w"], ["y"], domain="here"))
     return model

@@ -134,12 +134,8 @@ def test_doctor(cli: Cli) -> None:
 
 
 def test_doctor_exits_6_without_torch() -> None:
-    code = (
-        "import sys\nsys.modules['torch'] = None\nfrom hiresvit.cli import main\nsys.exit(main(['doctor']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False
-    )
+    code = "import sys\nsys.modules['torch'] = None\nfrom hiresvit.cli import main\nsys.exit(main(['doctor']))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 6
     assert done.stderr.startswith("error: PyTorch, CPU does not work here")
     assert "what works here" in done.stdout, "the tables are printed all the same"
@@ -291,9 +287,7 @@ def truncated(path: Path) -> None:
 
 
 def pickled_code(path: Path) -> None:
-    path.write_bytes(
-        pickle.dumps({"state_dict": Runs()}, protocol=2)
-    )  # as PyTorch wrote before it took to zip
+    path.write_bytes(pickle.dumps({"state_dict": Runs()}, protocol=2))  # as PyTorch wrote before it took to zip
 
 
 def saved_code(path: Path) -> None:
@@ -422,9 +416,7 @@ def test_a_folder_without_a_manifest_is_a_damaged_bundle(cli: Cli, tmp_path: Pat
         (b"\x08\x09", "a.onnx is not an ONNX graph: it has no outputs"),
     ],
 )
-def test_a_file_that_is_no_graph_is_the_same_to_all(
-    cli: Cli, tmp_path: Path, data: bytes | None, said: str
-) -> None:
+def test_a_file_that_is_no_graph_is_the_same_to_all(cli: Cli, tmp_path: Path, data: bytes | None, said: str) -> None:
     if data is not None:
         (tmp_path / "a.onnx").write_bytes(data)
     commands = ("inspect", "bench", "compare a.onnx", "check", "build", "calibrate --calib scenes")
@@ -459,9 +451,7 @@ def fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr("hiresvit.workflows.inspect.inspect_source", inspect_source)
 
 
-def test_a_mistake_of_ours_is_one_line_and_offers_the_traceback(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_of_ours_is_one_line_and_offers_the_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HIRESVIT_DEBUG", raising=False)
     fails_with(monkeypatch, IndexError("list index\nout of range"))
     result = cli("inspect", "x", "--json")
@@ -512,9 +502,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 def test_streams_that_are_closed_are_nobodys(closed: str) -> None:
     command = shlex.join(map(str, hiresvit_command("list")))
     shell = f"{command} {' '.join(f'{number}>&-' for number in closed.split())}"
-    process = subprocess.run(
-        ["sh", "-c", shell], check=False, env=environment(), capture_output=True, text=True
-    )
+    process = subprocess.run(["sh", "-c", shell], check=False, env=environment(), capture_output=True, text=True)
     assert (process.returncode, process.stderr) == (0, "")
 
 

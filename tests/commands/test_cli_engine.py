@@ -123,9 +123,7 @@ class TestBuild:
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_what_is_refused(
-        self, graph: Path, cli: Cli, options: list[str], code: int, message: str
-    ) -> None:
+    def test_what_is_refused(self, graph: Path, cli: Cli, options: list[str], code: int, message: str) -> None:
         result = cli("build", graph, "--backend", "tensorrt_rtx", *options)
         assert result.code == code
         [line] = result.err.splitlines()[-1:]
@@ -226,9 +224,7 @@ class TestCheck:
         assert document["error"]["exit_code"] == 3
 
     @needs_rtx
-    def test_a_requirement_that_is_missed_is_exit_code_4(
-        self, exported: tuple[Path, Result], cli: Cli
-    ) -> None:
+    def test_a_requirement_that_is_missed_is_exit_code_4(self, exported: tuple[Path, Result], cli: Cli) -> None:
         met = cli("check", exported[0], "--require-precision", "fp16:95%")
         assert (met.code, met.err) == (0, "")
         result = cli("check", exported[0], "--graph", "simplified", "--require-precision", "fp16:95%")
@@ -246,9 +242,7 @@ class TestCheck:
         ],
         ids=["target", "requirement", "no build", "shapes"],
     )
-    def test_what_is_refused(
-        self, graph: Path, cli: Cli, options: list[str], code: int, message: str
-    ) -> None:
+    def test_what_is_refused(self, graph: Path, cli: Cli, options: list[str], code: int, message: str) -> None:
         result = cli("check", graph, *options)
         assert result.code == code
         assert re.search(message, result.err)
@@ -278,9 +272,7 @@ def test_a_file_that_is_no_graph(graph: Path, cli: Cli, command: str, damage: st
         case "empty":
             graph.write_bytes(b"")
         case _:
-            model = build(
-                "g (float[1,8] x) => (float[1,8] y) { y = Add(x, w) }", {"w": np.ones(8, np.float32)}
-            )
+            model = build("g (float[1,8] x) => (float[1,8] y) { y = Add(x, w) }", {"w": np.ones(8, np.float32)})
             tensor = model.graph.initializer[0]
             if damage == "constant":
                 node = onnx.helper.make_node("Constant", [], ["w"], value=model.graph.initializer.pop())
@@ -316,10 +308,7 @@ def test_a_killed_builder_is_exit_code_5(tmp_path: Path, graph: Path) -> None:
         "import os, signal, sys\nprint('last words', file=sys.stderr, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
-    before = (
-        f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from hiresvit.engine import build\nbuild._BUILDER = 'crashing'"
-    )
+    before = f"sys.path.insert(0, {str(tmp_path)!r})\nfrom hiresvit.engine import build\nbuild._BUILDER = 'crashing'"
     result = run_program(tmp_path, "build", graph, before=before)
     assert result.code == 5
     assert "engine build failed: the TensorRT-RTX builder was killed by SIGSEGV" in result.err

@@ -189,9 +189,7 @@ def test_damage_is_found(cli: Cli, bundle: Path, what: str) -> None:
 
 
 def test_a_gate_that_is_missed_exits_4_and_leaves_nothing(cli: Cli) -> None:
-    result = run_program(
-        Path.cwd(), "export", "hrvit_b1", "--imgsz", "64x96", "--min-sqnr", "onnx=300", before=TINY
-    )
+    result = run_program(Path.cwd(), "export", "hrvit_b1", "--imgsz", "64x96", "--min-sqnr", "onnx=300", before=TINY)
     assert result.code == 4
     assert result.err.startswith("error: onnx: output 'logits' has sqnr_db")
     assert "at least 300 is needed; --min-sqnr sets it" in result.err

@@ -90,16 +90,12 @@ def test_people_see_int8_beside_fp16(cli: Cli, exported: Exported) -> None:
 
 def test_the_int8_graph_is_a_source_like_the_others(cli: Cli, exported: Exported) -> None:
     folder, _ = exported
-    document = json.loads(
-        cli("eval", folder, "--graph", "int8", "--dataset", "scenes", "--limit", "3", "--json").out
-    )
+    document = json.loads(cli("eval", folder, "--graph", "int8", "--dataset", "scenes", "--limit", "3", "--json").out)
     assert (document["images"], document["task"], document["dataset"]) == (3, "segment", "scenes")
     # At a fourth of the size it was trained at the nano is right about the large things: 50 % measured.
     assert document["miou"] > 30
     assert {row["name"] for row in document["classes"]} >= {"road", "sky", "building"}
-    found = cli(
-        "compare", folder / "simplified.onnx", folder / "int8.onnx", "--images", "1", "--min-agreement", "0.9"
-    )
+    found = cli("compare", folder / "simplified.onnx", folder / "int8.onnx", "--images", "1", "--min-agreement", "0.9")
     assert found.code == 0
     table = cli("eval", folder / "int8.onnx", "--dataset", "scenes", "--limit", "1").out
     assert "intersection over union on 1 images of scenes" in table
@@ -137,9 +133,7 @@ def test_calibrate(cli: Cli, tmp_path: Path, graph: Path, photos: Path) -> None:
     assert "agreement with FP32 on 4 pictures of" in people.out
 
 
-def test_a_table_of_another_graph(
-    cli: Cli, tmp_path: Path, graph: Path, photos: Path, exported: Exported
-) -> None:
+def test_a_table_of_another_graph(cli: Cli, tmp_path: Path, graph: Path, photos: Path, exported: Exported) -> None:
     table = exported[0] / "calibration.json"
     result = cli("calibrate", graph, "--calib", photos, "--calib-table", table, "-o", tmp_path / "q.onnx")
     assert result.code == 7
@@ -198,9 +192,7 @@ def test_an_interrupted_calibration_goes_on(tmp_path: Path, exported: Exported) 
     target, state = tmp_path / "q.onnx", tmp_path / ".q.onnx.calibration.npz"
     eager = "import hiresvit.calibration.collect as c; c.SAVE_SECONDS = 0.0"
     started = hiresvit_command(*command, target, before=eager)
-    with subprocess.Popen(
-        started, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(started, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 120
         while not state.exists() and time.monotonic() < until:
             time.sleep(0.01)

@@ -108,9 +108,7 @@ def test_bench_uses_the_threads_that_it_prints(
 
     from hiresvit.runtime import onnxruntime_runner
 
-    (tmp_path / "relu.onnx").write_bytes(
-        content(build_graph("g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }"))
-    )
+    (tmp_path / "relu.onnx").write_bytes(content(build_graph("g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }")))
     opened = []
     real = onnxruntime_runner.open_session
 

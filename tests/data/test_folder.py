@@ -109,9 +109,7 @@ def one_bit(values: NDArray[Any]) -> Image.Image:
 
 
 @pytest.mark.parametrize("picture", [grey, two_colours, one_bit])
-def test_labels_are_what_pillow_was_given(
-    picture: Callable[[NDArray[Any]], Image.Image], tmp_path: Path
-) -> None:
+def test_labels_are_what_pillow_was_given(picture: Callable[[NDArray[Any]], Image.Image], tmp_path: Path) -> None:
     values = np.array([[0, 1, 1], [1, 0, 1]], np.uint8)
     picture(values).save(tmp_path / "l.png")
     found = load_labels(tmp_path / "l.png")
@@ -160,9 +158,7 @@ def test_the_picture_is_turned_and_the_labels_are_not(folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     save_picture(folder / "images" / "a.png", 0, exif=exif)
-    with pytest.raises(
-        HiresvitError, match=r"a\.png is 6x8, .*a\.png 8x6 \(EXIF turns the picture"
-    ) as caught:
+    with pytest.raises(HiresvitError, match=r"a\.png is 6x8, .*a\.png 8x6 \(EXIF turns the picture") as caught:
         Folder(folder)[0]
     assert str(folder / "labels" / "a.png") in str(caught.value)
     save_labels(folder / "labels" / "a.png", np.rot90(labels_of(0), k=-1).copy())
@@ -257,9 +253,7 @@ def many(folder: Path) -> None:
         (lambda f: write_list(f, ignore=None), r"has labels 255; classes\.json allows 0, 3, 7: repair"),
     ],
 )  # fmt: skip
-def test_what_does_not_belong_together_is_named(
-    folder: Path, damage: Callable[[Path], object], words: str
-) -> None:
+def test_what_does_not_belong_together_is_named(folder: Path, damage: Callable[[Path], object], words: str) -> None:
     damage(folder)
     with pytest.raises(HiresvitError, match=words) as caught:
         Folder(folder)[0]
@@ -309,9 +303,7 @@ def test_bad_class_lists(tmp_path: Path, values: dict[str, Any], words: str) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"{", b"road\nsky\n", b'{"task": "\xff"}', b"[" * 100_000, b"null", b"[]"]
-)
+@pytest.mark.parametrize("data", [b"", b"{", b"road\nsky\n", b'{"task": "\xff"}', b"[" * 100_000, b"null", b"[]"])
 def test_files_that_are_no_class_list(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "classes.json").write_bytes(data)
     with pytest.raises(HiresvitError, match=r"classes\.json: (not a JSON file in UTF-8|it is )") as caught:
@@ -331,9 +323,7 @@ def test_unknown_data_sets_are_refused(name: str) -> None:
 
 
 def test_a_folder_where_one_is_needed_and_nowhere_else(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match="the data set folder lies somewhere: give --data DIR; a data set is"
-    ):
+    with pytest.raises(UsageError, match="the data set folder lies somewhere: give --data DIR; a data set is"):
         find_dataset("folder")
     with pytest.raises(UsageError, match="the data set scenes is drawn and lies nowhere: leave out --data"):
         find_dataset("scenes", tmp_path)

@@ -26,9 +26,7 @@ def folder_of(path: Path, count: int, size: tuple[int, int] = SIZE) -> Path:
     (path / "more").mkdir(parents=True)
     for index in range(count):
         picture = Image.fromarray(generator.integers(0, 256, (*size, 3), np.uint8))
-        picture.save(
-            (path / "more" if index % 3 == 0 else path) / f"{index:03}.{'png' if index % 2 else 'JPG'}", "PNG"
-        )
+        picture.save((path / "more" if index % 3 == 0 else path) / f"{index:03}.{'png' if index % 2 else 'JPG'}", "PNG")
     (path / "notes.txt").write_text("no picture")
     return path
 
@@ -105,9 +103,7 @@ def test_a_damaged_picture_is_skipped_by_name(photos: Path) -> None:
 def test_more_than_a_twentieth_is_no_calibration_set(photos: Path) -> None:
     for index in (1, 5):
         (photos / f"{index:03}.png").write_bytes(b"\x89PNG")
-    with pytest.raises(
-        HiresvitError, match=r"2 of 20 pictures cannot be read, more than 5%.*the first: .*\.png"
-    ):
+    with pytest.raises(HiresvitError, match=r"2 of 20 pictures cannot be read, more than 5%.*the first: .*\.png"):
         open_pictures(str(photos), SIZE, 20)
 
 

@@ -126,17 +126,13 @@ def test_a_decompression_bomb_is_refused_unread(tmp_path: Path) -> None:
 
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     with pytest.raises(HiresvitError, match="3600000000 pixels"):
         load_image(path)
 
 
 def test_large_but_allowed_pictures_warn_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        Image, "MAX_IMAGE_PIXELS", 60
-    )  # Pillow warns above this and refuses above twice as much
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)  # Pillow warns above this and refuses above twice as much
     Image.fromarray(ramp(8, 8)).save(tmp_path / "a.png")
     assert load_image(tmp_path / "a.png").shape == (8, 8, 3)
 
@@ -196,9 +192,7 @@ def test_crop_is_imagenets_protocol() -> None:
     assert x[0, 0, 0, :3].max() == 0  # the edge's blur reaches one pixel to each side of the middle
     np.testing.assert_allclose(x[0, 0, 0, 5:], 240, atol=1e-4)
     wide = preprocess(image, PreprocessSpec("crop", "bicubic", 1.0, PLAIN.mean, PLAIN.std), (64, 128)) * 255
-    np.testing.assert_allclose(
-        wide[0].transpose(1, 2, 0), image, atol=1e-4
-    )  # covered exactly: nothing is lost
+    np.testing.assert_allclose(wide[0].transpose(1, 2, 0), image, atol=1e-4)  # covered exactly: nothing is lost
 
 
 # torchvision's CenterCrop starts at int(round((size - crop) / 2.0)), and Python rounds halves to even.

@@ -94,9 +94,7 @@ class TestAlike:
         with_cuda = make()
         if with_cuda.binding == "pycuda":
             for call in (with_cuda.check_capture, lambda: with_cuda.capture_begin(1)):
-                with pytest.raises(
-                    MissingDependency, match="pycuda cannot record a CUDA graph, cuda-bindings can"
-                ):
+                with pytest.raises(MissingDependency, match="pycuda cannot record a CUDA graph, cuda-bindings can"):
                     call()
             return
         with_cuda.check_capture()
@@ -119,9 +117,7 @@ class TestAlike:
 class TestErrors:
     def test_no_memory(self, make: Callable[[], Cuda]) -> None:
         for allocate in (make().malloc, make().host_alloc):
-            with pytest.raises(
-                HiresvitError, match=r"^out of GPU memory: cu\w+ of 1,099,511,627,776 bytes failed"
-            ):
+            with pytest.raises(HiresvitError, match=r"^out of GPU memory: cu\w+ of 1,099,511,627,776 bytes failed"):
                 allocate(HUGE)
 
     def test_device(self, make: Callable[[], Cuda]) -> None:
@@ -135,9 +131,7 @@ def test_cudas_own_words_and_no_error_left_for_others() -> None:
     stand_in.answer["cudaStreamSynchronize"] = (Error.cudaErrorInvalidValue,)
     with pytest.raises(HiresvitError) as caught:
         RuntimeApi(stand_in).stream_synchronize(1)
-    assert (
-        str(caught.value) == "CUDA: cudaStreamSynchronize failed (cudaErrorInvalidValue: in CUDA's own words)"
-    )
+    assert str(caught.value) == "CUDA: cudaStreamSynchronize failed (cudaErrorInvalidValue: in CUDA's own words)"
     assert stand_in.cleared == 1
 
 
@@ -156,9 +150,7 @@ class TestOpening:
     @pytest.fixture
     def machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         """A machine of one's own: ``packages`` are installed, ``modules`` come with them; no driver, no Jetson."""
-        machine = SimpleNamespace(
-            packages=set(), modules={}, driver=tmp_path / "nvidia", tegra=tmp_path / "tegra"
-        )
+        machine = SimpleNamespace(packages=set(), modules={}, driver=tmp_path / "nvidia", tegra=tmp_path / "tegra")
 
         def find_spec(name: str) -> ModuleSpec | None:
             if name == "cuda.bindings" and name not in machine.packages:
@@ -227,9 +219,7 @@ class TestOpening:
         machine.modules.update({"cuda.bindings.runtime": error, "pycuda.driver": error})
         assert self.said(binding) == cuda.NO_GPU
         machine.driver.touch()
-        assert f"{binding} does not load (libcuda.so.1: cannot open shared object file): " in self.said(
-            binding
-        )
+        assert f"{binding} does not load (libcuda.so.1: cannot open shared object file): " in self.said(binding)
 
     @pytest.mark.parametrize(
         ("answers", "driver_is_there", "words"),
@@ -352,9 +342,7 @@ class TestRealBindings:
             assert int(getattr(real, name)(1234)) == 1234
         properties = real.cudaDeviceProp()
         assert properties.name == b""
-        assert (properties.major, properties.minor, properties.integrated, properties.totalGlobalMem) == (
-            0,
-        ) * 4
+        assert (properties.major, properties.minor, properties.integrated, properties.totalGlobalMem) == (0,) * 4
 
     @without_gpu
     def test_without_a_gpu(self) -> None:

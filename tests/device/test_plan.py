@@ -92,9 +92,7 @@ def test_a_format_that_nobody_knows_has_no_version(tmp_path: Path) -> None:
 def test_what_is_no_plan(tmp_path: Path, content: bytes) -> None:
     plan = tmp_path / "a.plan"
     plan.write_bytes(content)
-    with pytest.raises(
-        ArtefactError, match=r"a\.plan is not a plan of TensorRT .* build it again$"
-    ) as caught:
+    with pytest.raises(ArtefactError, match=r"a\.plan is not a plan of TensorRT .* build it again$") as caught:
         read_header(plan)
     assert caught.value.exit_code == 7
 

@@ -58,9 +58,7 @@ def test_a_library_that_does_not_load(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10:\\n cannot open it')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    with pytest.raises(
-        MissingDependency, match=r"^TensorRT does not load \(libnvinfer.so.10: cannot open it\): on a"
-    ):
+    with pytest.raises(MissingDependency, match=r"^TensorRT does not load \(libnvinfer.so.10: cannot open it\): on a"):
         api.load("tensorrt")
 
 

@@ -73,9 +73,7 @@ def test_an_orphan_stops_and_writes_no_plan(tmp_path: Path) -> None:
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
     sides = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 8]) for name in "xy"]
     graph = onnx.helper.make_graph([node], "g", sides[:1], sides[1:])
-    onnx.save(
-        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "g.onnx"
-    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "g.onnx")
     request = _request(tmp_path / "g.onnx", tmp_path / "g.plan", BuildSettings(), "tensorrt_rtx")
     request["parent"] = 1 << 30  # no such process
     lines: list[dict[str, Any]] = []
@@ -91,9 +89,7 @@ def test_an_orphan_stops_and_writes_no_plan(tmp_path: Path) -> None:
 @needs_rtx
 def test_nested_phases_make_one_fraction(trt: Any) -> None:
     reported: list[tuple[str, float]] = []
-    monitor = make_monitor(
-        trt, lambda phase, fraction: reported.append((phase, round(fraction, 4))), lambda: True
-    )
+    monitor = make_monitor(trt, lambda phase, fraction: reported.append((phase, round(fraction, 4))), lambda: True)
     monitor.phase_start("Building engine", None, 2)
     monitor.phase_start("Cloning network graph", "Building engine", 0)  # no steps: not a division by zero
     monitor.phase_finish("Cloning network graph")

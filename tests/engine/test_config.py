@@ -87,9 +87,7 @@ def test_what_was_not_asked_for_is_the_builders() -> None:
     nothing = {**dict.fromkeys(ASKED), "backend": "tensorrt_rtx"}
     found = read_config(TRT, config(flags=0, workspace=7), nothing)
     assert found["workspace_bytes"] == 7
-    assert (
-        "hardware_compatibility_level" not in found
-    )  # TensorRT-RTX has the name, and an error for whoever asks
+    assert "hardware_compatibility_level" not in found  # TensorRT-RTX has the name, and an error for whoever asks
 
 
 def test_gpus_to_compile_for() -> None:

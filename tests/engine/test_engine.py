@@ -153,9 +153,7 @@ class TestBuild:
         assert fractions == sorted(fractions)
         assert "Compiling kernels" in dict(progress)
 
-    def test_a_second_build_is_the_same_plan(
-        self, built: tuple[EngineReport, Path, Progress], tmp_path: Path
-    ) -> None:
+    def test_a_second_build_is_the_same_plan(self, built: tuple[EngineReport, Path, Progress], tmp_path: Path) -> None:
         again = build_engine(save_network(tmp_path / "net.onnx"), tmp_path / "net.plan")
         assert again.plan_sha256 == built[0].plan_sha256
 
@@ -302,9 +300,7 @@ class TestRefusals:
             (BuildSettings(backend="cudnn"), "^backend 'cudnn': one of tensorrt, tensorrt_rtx$"),
             (BuildSettings(shapes={"x": SHAPES}), "no axis is dynamic; leave its shapes out"),
         ],
-        ids=[
-            *("streams", "workspace", "level", "hardware", "version", "twice", "jetson", "backend", "shapes")
-        ],
+        ids=[*("streams", "workspace", "level", "hardware", "version", "twice", "jetson", "backend", "shapes")],
     )
     def test_settings_that_do_not_fit(self, tmp_path: Path, settings: BuildSettings, message: str) -> None:
         graph = save_network(tmp_path / "net.onnx")
@@ -316,9 +312,7 @@ class TestRefusals:
         assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
     def test_a_dynamic_graph_without_a_profile(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            UsageError, match=r"axis 0 of input 'x' \(\?x32x16x16\) is dynamic; .* --shapes x="
-        ):
+        with pytest.raises(UsageError, match=r"axis 0 of input 'x' \(\?x32x16x16\) is dynamic; .* --shapes x="):
             build_engine(save_network(tmp_path / "net.onnx", batch="N"), tmp_path / "net.plan")
 
     def test_a_graph_that_changes_meanwhile(self, tmp_path: Path) -> None:
@@ -392,9 +386,7 @@ class TestChildThatDies:
             ("pass", "exited with code 0 at 'Compiling'; last words"),
         ],
     )
-    def test_is_a_build_error(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, message: str
-    ) -> None:
+    def test_is_a_build_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, message: str) -> None:
         (tmp_path / "crashing.py").write_text(
             "import json, os, signal, sys\n"
             "print(json.dumps({'phase': 'Compiling', 'fraction': 0.5}), flush=True)\n"

@@ -53,9 +53,7 @@ def attention_nodes(between: list[tuple[str, list[str]]], after: list[tuple[str,
     ],
     ids=["plain", "scale", "scale-mask", "reshaped", "fp32-island", "qdq"],
 )
-def test_attention_is_counted(
-    between: list[tuple[str, list[str]]], after: list[tuple[str, list[str]]]
-) -> None:
+def test_attention_is_counted(between: list[tuple[str, list[str]]], after: list[tuple[str, list[str]]]) -> None:
     assert count_attentions(make_model(attention_nodes(between, after))) == 1
 
 

@@ -250,9 +250,7 @@ def test_inspector_of_a_plan_without_detail() -> None:
 
 def test_inspector_with_bare_separators() -> None:
     """JSON allows no control characters in a string, but 8.6 wrote them (NVIDIA/TensorRT#2779)."""
-    text = (
-        '{"Layers": [{"Name": "a", "LayerType": "gemm", "Metadata": "[ONNX Layer: b]\x1e[ONNX Layer: c]"}]}'
-    )
+    text = '{"Layers": [{"Name": "a", "LayerType": "gemm", "Metadata": "[ONNX Layer: b]\x1e[ONNX Layer: c]"}]}'
     assert parse_inspector(text)[0].nodes == ("b", "c")
 
 
@@ -287,9 +285,7 @@ def test_nodes_of_real_kernels(tmp_path: Path) -> None:
         node.name = name
     found = compiled({"odd": odd, "none": none}, tmp_path)
     assert {name for kernel in found["odd"] for name in kernel.nodes} == set(names)
-    assert {name for kernel in found["none"] for name in kernel.nodes} == {
-        f"node_of_{name}" for name in "abcy"
-    }
+    assert {name for kernel in found["none"] for name in kernel.nodes} == {f"node_of_{name}" for name in "abcy"}
 
 
 def test_rows_that_launch_nothing_are_left_out() -> None:

@@ -69,16 +69,12 @@ def test_an_attention_is_both_products() -> None:
         "float16[2,5,16] q, float16[2,16,7] k, float16[2,7,16] v",
         "float16[2,5,16] y",
     )
-    kernel = gemm(
-        "int8", "m.y/MatMul", "m.w/Softmax", "m.s/MatMul", name="_gemm_mha_v2_myl0_3", layer_type="kgen"
-    )
+    kernel = gemm("int8", "m.y/MatMul", "m.w/Softmax", "m.s/MatMul", name="_gemm_mha_v2_myl0_3", layer_type="kgen")
     assert realise(indexed(model), [kernel]).macs == {"int8": 2 * 2 * 5 * 16 * 7}
 
 
 def test_equal_names_are_nobodys() -> None:
-    model = named_graph(
-        "a = MatMul(x, w) y = MatMul(a, v)", "float[3,4] x", "float[3,6] y", w=ones(4, 5), v=ones(5, 6)
-    )
+    model = named_graph("a = MatMul(x, w) y = MatMul(a, v)", "float[3,4] x", "float[3,6] y", w=ones(4, 5), v=ones(5, 6))
     for node in model.graph.node:
         node.name = "same"
     assert realise(indexed(model), [gemm("float16", "same")]).unmatched == ("same of a", "same of y")
@@ -139,9 +135,7 @@ def test_requirement(text: str, required: tuple[str, float]) -> None:
     ],
 )
 def test_no_requirement(text: str) -> None:
-    with pytest.raises(
-        UsageError, match=r"is no requirement: give one of int8, fp8, fp16, bf16, fp32 .* as fp16:95%"
-    ):
+    with pytest.raises(UsageError, match=r"is no requirement: give one of int8, fp8, fp16, bf16, fp32 .* as fp16:95%"):
         parse_requirement(text)
 
 
@@ -246,9 +240,7 @@ def test_an_island_is_found_by_its_module(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_left_in_fp32_behind_a_cast_is_seen(
-    body: str, output: str, macs: int, tmp_path: Path
-) -> None:
+def test_what_is_left_in_fp32_behind_a_cast_is_seen(body: str, output: str, macs: int, tmp_path: Path) -> None:
     model = named_graph(
         f"a = MatMul(x, w) b = Cast<to = 1>(a) {body}",
         "float16[1,64] x",
@@ -281,9 +273,7 @@ def test_the_tiny_model(imgsz: tuple[int, int], tmp_path: Path) -> None:
         assert realise(indexed(model), built[name]).unmatched == ()
         explained = explain_attentions(find_attentions(indexed(model)), built[name])
         assert len(explained) == count_attentions(model)
-        assert [item.fused for item in explained] == [
-            why_not_fused(item.attention) is None for item in explained
-        ]
+        assert [item.fused for item in explained] == [why_not_fused(item.attention) is None for item in explained]
         assert sum(item.fused for item in explained) == [k.kind for k in built[name]].count("attention")
     assert realise(indexed(simple), built["fp32"]).macs == {"fp32": total}
     assert realise(indexed(half), built["fp16"]).macs == {"fp16": total}

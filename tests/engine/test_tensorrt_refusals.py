@@ -100,14 +100,10 @@ def test_a_refused_node_is_named_or_numbered(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_failed_build_is_the_graphs_fault_unless_memory_or_the_caller_is_gone(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_failed_build_is_the_graphs_fault_unless_memory_or_the_caller_is_gone(name: str, tmp_path: Path) -> None:
     graph = save_relu(tmp_path / "dynamic.onnx", "N")  # and no profile for it
     words = replay_refusal(make_fake(name), changed(name, tmp_path, graph=graph), BuilderRefusal)
-    assert words == (
-        f"{graph}: engine build failed: dynamic inputs, but no optimization profile has been defined"
-    )
+    assert words == (f"{graph}: engine build failed: dynamic inputs, but no optimization profile has been defined")
     full = make_fake(name, log=(("ERROR", "out of memory"),), scratch=1 << 40)
     assert "failed: out of memory | no implem" in replay_refusal(full, changed(name, tmp_path), BuildError)
     words = replay_refusal(make_fake(name), changed(name, tmp_path, parent=-1), BuildError)
@@ -230,9 +226,7 @@ def test_activation_memory_is_the_engines_where_it_can_be_asked(name: str, tmp_p
     ids=["nothing", "words", "list", "object", "no_layers"],
 )
 @pytest.mark.parametrize("name", FULL)
-def test_a_plan_that_cannot_be_inspected_is_kept_with_a_warning(
-    name: str, information: str, tmp_path: Path
-) -> None:
+def test_a_plan_that_cannot_be_inspected_is_kept_with_a_warning(name: str, information: str, tmp_path: Path) -> None:
     fake = make_fake(name, information=information, device_memory=4096)
     result = replay(fake, changed(name, tmp_path))
     first, second = result["warnings"]

@@ -264,9 +264,7 @@ def test_the_real_rtx_is_called_as_its_stand_in(tmp_path: Path) -> None:
     request = {**everything("tensorrt_rtx", tmp_path), "timing_cache": None}
     fake = make_fake("rtx1.7")
     replay(fake, request)
-    methods = {
-        name for kinds in fake.surface["classes"].values() for name, kind in kinds.items() if kind[0] == "("
-    }
+    methods = {name for kinds in fake.surface["classes"].values() for name, kind in kinds.items() if kind[0] == "("}
     called: set[str] = set()
 
     def watch(frame: Any, event: str, function: Any) -> None:
@@ -328,6 +326,4 @@ def test_no_number_stands_for_an_enum(path: str) -> None:
 )
 def test_a_number_that_stands_for_an_enum_is_found(line: str) -> None:
     assert literals(line) == [1]
-    assert (
-        literals("builder.create_network(0 if f is None else 1 << int(f)); config.max_aux_streams = 2") == []
-    )
+    assert literals("builder.create_network(0 if f is None else 1 << int(f)); config.max_aux_streams = 2") == []

@@ -74,9 +74,7 @@ def picture(labels: Any) -> Sample:
     return Sample(np.zeros((*labels.shape, 3), np.uint8), labels)
 
 
-def segment(
-    labels: Sequence[Any], answers: Sequence[Any], declared: Mapping[int, str], classes: int = 4
-) -> Accuracy:
+def segment(labels: Sequence[Any], answers: Sequence[Any], declared: Mapping[int, str], classes: int = 4) -> Accuracy:
     network = Says([one_hot(np.asarray(answer), classes) for answer in answers])
     return evaluate(network, spec(classes), Pictures([picture(each) for each in labels], declared))
 
@@ -162,9 +160,7 @@ def test_scenes_are_measured_at_their_own_size() -> None:
     scenes = Scenes(2, (30, 44))
     logits = [np.random.default_rng(i).standard_normal((1, 19, 8, 8)).astype(np.float32) for i in range(2)]
     steps: list[tuple[str, float | None]] = []
-    found = evaluate(
-        Says(logits), spec(19), scenes, on_step=lambda name, fraction: steps.append((name, fraction))
-    )
+    found = evaluate(Says(logits), spec(19), scenes, on_step=lambda name, fraction: steps.append((name, fraction)))
     truth, answer = [], []
     predictor = Predictor(Says(logits), spec(19))
     for index in range(2):

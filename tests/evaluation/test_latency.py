@@ -181,9 +181,7 @@ def test_a_run_that_fails_is_not_swallowed() -> None:
 
 
 def test_the_real_clock_measures_real_work() -> None:
-    stats = measure_latency({"sum": lambda: np.arange(1000).sum()}, warmup_s=0, min_s=0, min_iterations=5)[
-        "sum"
-    ]
+    stats = measure_latency({"sum": lambda: np.arange(1000).sum()}, warmup_s=0, min_s=0, min_iterations=5)["sum"]
     assert isinstance(stats, LatencyStats)
     assert stats.calls == 5
     assert stats.min_ms > 0

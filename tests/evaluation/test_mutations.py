@@ -112,9 +112,7 @@ MUTATIONS: dict[str, Mutation] = {
     "last patch embedding's LayerNorm epsilon 1e-6": partial(
         set_epsilon, epsilon=1e-6, names=["backbone.features.11.patch_embed.3.norm"]
     ),  # 87
-    "last LayerNorm epsilon 1e-3": partial(
-        set_epsilon, epsilon=1e-3, names=["backbone.features.11.norm.3"]
-    ),  # 66
+    "last LayerNorm epsilon 1e-3": partial(set_epsilon, epsilon=1e-3, names=["backbone.features.11.norm.3"]),  # 66
     "every LayerNorm epsilon 1e-6": partial(set_epsilon, epsilon=1e-6),  # 82
 }
 

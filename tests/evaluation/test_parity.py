@@ -68,9 +68,7 @@ def test_blocks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "_BLOCK", 8)
     parts = compare_arrays(a, b)
     # float64 sums in another order
-    assert (parts.max_abs, parts.cosine, parts.sqnr_db) == pytest.approx(
-        (whole.max_abs, whole.cosine, whole.sqnr_db)
-    )
+    assert (parts.max_abs, parts.cosine, parts.sqnr_db) == pytest.approx((whole.max_abs, whole.cosine, whole.sqnr_db))
 
 
 def test_sums_are_kept_in_float64() -> None:
@@ -207,9 +205,7 @@ def test_a_failed_gate_says_what_where_and_how_to_change_it() -> None:
         "fp16: output 'y' has sqnr_db 20, at least 38 is needed; --min-sqnr sets it",
         "fp16: output 'y' has cosine 0.99788, at least 0.9995 is needed; --min-cosine sets it",
     ]
-    with pytest.raises(
-        GateError, match=r"fp16: output 'y' has sqnr_db 20, .* sets it \(and 1 more\)$"
-    ) as caught:
+    with pytest.raises(GateError, match=r"fp16: output 'y' has sqnr_db 20, .* sets it \(and 1 more\)$") as caught:
         enforce(found, GATES["fp16"], "fp16")
     assert caught.value.exit_code == 4
     enforce(found, replace(GATES["fp16"], min_sqnr_db=20 - 1e-9, min_cosine=0.9), "fp16")
@@ -241,8 +237,6 @@ def test_measures_stay_in_their_ranges(a: NDArray[np.float32], b: NDArray[np.flo
 
 
 def test_importing_evaluation_loads_no_torch() -> None:
-    script = (
-        "import sys, hiresvit.evaluation.parity, hiresvit.evaluation.latency; print('torch' in sys.modules)"
-    )
+    script = "import sys, hiresvit.evaluation.parity, hiresvit.evaluation.latency; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"

@@ -49,9 +49,7 @@ FORBIDDEN = {
     *("ConstantOfShape", "Expand", "Tile", "Identity", "Constant", "If", "Loop", "Dropout"),
     *("Unsqueeze", "Squeeze", "Div", "Sqrt", "Pow", "Erf"),
 }
-needs_rtx = pytest.mark.skipif(
-    not installed("tensorrt_rtx"), reason=f"TensorRT-RTX is not installed: {INSTALL_HINT}"
-)
+needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=f"TensorRT-RTX is not installed: {INSTALL_HINT}")
 
 
 @dataclass(frozen=True)

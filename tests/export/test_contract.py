@@ -20,9 +20,7 @@ def test_a_picture_goes_in(batch: int | str) -> None:
 
 def test_answers_come_out() -> None:
     assert output_specs(tiny_spec("classify"), 2) == (TensorSpec("logits", "float32", (2, CLASSES)),)
-    assert output_specs(tiny_spec("segment"), "batch") == (
-        TensorSpec("logits", "float32", ("batch", CLASSES, 64, 96)),
-    )
+    assert output_specs(tiny_spec("segment"), "batch") == (TensorSpec("logits", "float32", ("batch", CLASSES, 64, 96)),)
     assert output_names(tiny_spec("classify")) == output_names(tiny_spec("segment")) == ["logits"]
 
 

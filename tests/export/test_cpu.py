@@ -56,9 +56,7 @@ def assert_same(before: ModelProto, after: ModelProto, x: Array) -> None:
     ],
     ids=["plain", "scale", "bias", "affine"],
 )
-def test_only_the_affine_that_does_something_stays(
-    scale: Array | None, bias: Array | None, steps: list[str]
-) -> None:
+def test_only_the_affine_that_does_something_stays(scale: Array | None, bias: Array | None, steps: list[str]) -> None:
     model = build(NORM, affine(scale, bias))
     after = for_cpu(model)
     assert ops(after) == ["Reshape", "InstanceNormalization", "Reshape", *steps]

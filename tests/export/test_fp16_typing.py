@@ -87,9 +87,7 @@ def test_data_that_is_only_moved_between_islands_is_not_cast_twice() -> None:
         "g (float[2,8] x) => (float[8,2] y) { s = Softmax(x) t = Transpose<perm=[1,0]>(s) y = Softmax(t) }"
     )
     assert ops == {name: ([FLOAT], [FLOAT]) for name in ("s", "t", "y")}
-    ops, _ = decided(
-        "g (float[2,8] x) => (float[8,2] y) { s = Softmax(x) t = Transpose<perm=[1,0]>(s) y = Relu(t) }"
-    )
+    ops, _ = decided("g (float[2,8] x) => (float[8,2] y) { s = Softmax(x) t = Transpose<perm=[1,0]>(s) y = Relu(t) }")
     assert ops["t"] == ([HALF], [HALF])  # its reader wants FP16, so the cast comes before
 
 

@@ -38,9 +38,7 @@ TOLERANCE = 3e-5
 slow = pytest.mark.slow
 each_opset = pytest.mark.parametrize("opset", list(OPSETS))
 # A dynamic export takes 6 s, and the other opsets differ from these in no operator of ours.
-each_dynamic = pytest.mark.parametrize(
-    "opset", [o if o in (17, 20) else pytest.param(o, marks=slow) for o in OPSETS]
-)
+each_dynamic = pytest.mark.parametrize("opset", [o if o in (17, 20) else pytest.param(o, marks=slow) for o in OPSETS])
 
 
 def reference(spec: ModelSpec, image: Array, *, resize: bool = True) -> list[Array]:

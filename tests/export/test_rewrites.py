@@ -253,14 +253,10 @@ class TestOpset17:
             opset=18,
         )
         model.graph.node[0].name = "up"
-        with pytest.raises(
-            IllegalGraphError, match=rf"up: {name}\w* has no form in opset 17; use 18 or later"
-        ):
+        with pytest.raises(IllegalGraphError, match=rf"up: {name}\w* has no form in opset 17; use 18 or later"):
             lower_to_opset_17(model)
 
-    @pytest.mark.parametrize(
-        ("axes", "keepdims"), [([1], 0), ([2, 3], 0), ([1], 1), ([2, 3], 1), ([-1], 1), ([], 1)]
-    )
+    @pytest.mark.parametrize(("axes", "keepdims"), [([1], 0), ([2, 3], 0), ([1], 1), ([2, 3], 1), ([-1], 1), ([], 1)])
     def test_a_mean(self, axes: list[int], keepdims: int) -> None:
         shape = ",".join("abcd"[: 4 if keepdims else 4 - len(axes)])
         model, after = self.lowered(

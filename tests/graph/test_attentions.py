@@ -77,9 +77,7 @@ def named(model: ModelProto) -> ModelProto:
 
 def free(body: str, inputs: str, output: str, opset: int = 20, **constants: Any) -> ModelProto:
     """A graph of FP16 tensors by hand."""
-    declared = ", ".join(
-        f"float16[{shape}] {name}" for name, shape in (i.split() for i in inputs.split("; "))
-    )
+    declared = ", ".join(f"float16[{shape}] {name}" for name, shape in (i.split() for i in inputs.split("; ")))
     return named(build(f"g ({declared}) => (float16[{output}] y) {{ {body} }}", constants, opset))
 
 
@@ -152,9 +150,7 @@ def forms() -> dict[str, Case]:
     add, mask = "s1 = Add({}, m)", np.zeros((1, 1, 49, 49), np.float16)
     where = "s1 = Where(m, {}, c)"
     operands = "q 1,2,49,32; k 1,2,32,49; v 1,2,49,32"
-    swapped = (
-        "s = MatMul(k, q) w = Softmax<axis = -2>(s) t = Transpose<perm = [0, 1, 3, 2]>(w) y = MatMul(t, v)"
-    )
+    swapped = "s = MatMul(k, q) w = Softmax<axis = -2>(s) t = Transpose<perm = [0, 1, 3, 2]>(w) y = MatMul(t, v)"
     return {
         "scale": (attention(before="s1 = Mul({}, c)", constants={"c": np.float16(0.2)}), None),
         "divided": (attention(before="s1 = Div({}, c)", constants={"c": np.float16(5)}), None),
@@ -219,9 +215,7 @@ def forms() -> dict[str, Case]:
             "broadcast",
         ),
         "keys-of-two-axes": (
-            free(
-                "s = MatMul(q, k) w = Softmax(s) y = MatMul(w, v)", "q 4,49,32; k 32,49; v 49,32", "4,49,32"
-            ),
+            free("s = MatMul(q, k) w = Softmax(s) y = MatMul(w, v)", "q 4,49,32; k 32,49; v 49,32", "4,49,32"),
             "broadcast",
         ),
         "relu-behind": (attention(behind="y = Relu({})"), "Relu stands right behind"),
@@ -256,15 +250,9 @@ def turned() -> dict[str, Case]:
         turn = f"t = Transpose<perm = [{perm}]>"
         plain, other, k = (f"{lead},{sizes}" for sizes in ("64,32", "32,64", "32,64"))
         wrong = None if axes == 4 else "transposed, in products of three axes"
-        queries = free(
-            f"{turn}(q) {core} y = Neg(y0)".format(q="t", v="v"), f"q {other}; k {k}; v {plain}", plain
-        )
-        values = free(
-            f"{turn}(v) {core} y = Neg(y0)".format(q="q", v="t"), f"q {plain}; k {k}; v {other}", plain
-        )
-        result = free(
-            f"{core} {turn}(y0) y = Neg(t)".format(q="q", v="v"), f"q {plain}; k {k}; v {plain}", other
-        )
+        queries = free(f"{turn}(q) {core} y = Neg(y0)".format(q="t", v="v"), f"q {other}; k {k}; v {plain}", plain)
+        values = free(f"{turn}(v) {core} y = Neg(y0)".format(q="q", v="t"), f"q {plain}; k {k}; v {other}", plain)
+        result = free(f"{core} {turn}(y0) y = Neg(t)".format(q="q", v="v"), f"q {plain}; k {k}; v {plain}", other)
         linear = free(
             f"a = MatMul(x, u) {turn}(a) k = Neg(j) {core} y = Neg(y0)".format(q="t", v="v"),
             f"x {lead},32,48; j {k}; v {plain}",
@@ -299,12 +287,8 @@ def int8() -> dict[str, Case]:
     cases: dict[str, Case] = {}
     for count in range(6):
         for letters in map("".join, combinations(FIVE, count)):
-            missing = ", ".join(
-                point for letter, point in zip(FIVE, POINTS, strict=True) if letter not in letters
-            )
-            product = {"q", "k"} <= set(letters) or {"w", "v"} <= set(
-                letters
-            )  # one that is multiplied in INT8
+            missing = ", ".join(point for letter, point in zip(FIVE, POINTS, strict=True) if letter not in letters)
+            product = {"q", "k"} <= set(letters) or {"w", "v"} <= set(letters)  # one that is multiplied in INT8
             reason = f"INT8 without Q/DQ on its {missing}:" if product and missing else None
             cases[f"points-{letters}"] = attention(points=letters, queries=64), reason
             if letters in ("", "q", "qkv", "wvy", FIVE):
@@ -343,9 +327,7 @@ def int8() -> dict[str, Case]:
             "without Q/DQ on its output",
         ),
         "int8-then-turned": (
-            attention(
-                points="qkwv", queries=64, lead="1,2", behind=f"{turn} {pair('t')} u = Neg(t_d)", more=BACK
-            ),
+            attention(points="qkwv", queries=64, lead="1,2", behind=f"{turn} {pair('t')} u = Neg(t_d)", more=BACK),
             None,
         ),
     }
@@ -405,9 +387,7 @@ def test_what_is_built_has_the_last_word(tmp_path: Path) -> None:
     sums = attention(after="r = ReduceSum(w, a) w1 = Div(w, r)", constants={"a": np.array([-1])})
     [found] = find_attentions(indexed(sums))
     assert "read by" in str(why_not_fused(found))
-    [explained] = explain_attentions(
-        find_attentions(indexed(sums)), compiled({"sums": sums}, tmp_path)["sums"]
-    )
+    [explained] = explain_attentions(find_attentions(indexed(sums)), compiled({"sums": sums}, tmp_path)["sums"])
     assert explained.fused
 
 
@@ -439,22 +419,17 @@ def test_what_is_found() -> None:
         )
     ]
     assert why_not_fused(find_attentions(indexed(model))[0]) == (
-        "Relu stands between its products; "
-        "INT8 without Q/DQ on its softmax, values, output: all five points or none"
+        "Relu stands between its products; INT8 without Q/DQ on its softmax, values, output: all five points or none"
     )
 
 
 def test_a_dynamic_batch_and_dynamic_lengths() -> None:
     [found] = find_attentions(indexed(attention(lead="N,2")))
     assert (found.batch, found.width, found.queries, found.keys) == (None, 32, 49, 49)
-    model = free(
-        "s = MatMul(q, k) w = Softmax(s) y = MatMul(w, v)", "q 1,2,L,32; k 1,2,32,M; v 1,2,M,32", "1,2,L,32"
-    )
+    model = free("s = MatMul(q, k) w = Softmax(s) y = MatMul(w, v)", "q 1,2,L,32; k 1,2,32,M; v 1,2,M,32", "1,2,L,32")
     [unknown] = find_attentions(indexed(model))
     assert (unknown.queries, unknown.keys, why_not_fused(unknown)) == (None, None, None)
-    [known] = find_attentions(
-        index_graph(model, {"q": (1, 2, 7, 32), "k": (1, 2, 32, 1), "v": (1, 2, 1, 32)})
-    )
+    [known] = find_attentions(index_graph(model, {"q": (1, 2, 7, 32), "k": (1, 2, 32, 1), "v": (1, 2, 1, 32)}))
     assert (known.batch, known.queries, known.keys) == (2, 7, 1)
     assert why_not_fused(known) == "it has one key"
 
@@ -484,8 +459,7 @@ def test_the_default_axis_of_old_graphs() -> None:
     body = "s = MatMul(q, k) w = Softmax(s) y = MatMul(w, v)"
     old, new = (free(body, "q 2,49,32; k 2,32,49; v 2,49,32", "2,49,32", opset) for opset in (12, 13))
     assert (
-        why_not_fused(find_attentions(indexed(old))[0])
-        == "its softmax is over axis 1, not over the keys, the last one"
+        why_not_fused(find_attentions(indexed(old))[0]) == "its softmax is over axis 1, not over the keys, the last one"
     )
     assert why_not_fused(find_attentions(indexed(new))[0]) is None
 

@@ -84,9 +84,7 @@ def test_types_that_numpy_does_not_have(tmp_path: Path, dtype: int, count: int, 
         ({"location": "../net.data"}, r"its weights are in '\.\./net\.data'; they must be in a file in"),
     ],
 )
-def test_weights_that_cannot_be_where_they_are_said_to_be(
-    graph: Path, entries: dict[str, str], message: str
-) -> None:
+def test_weights_that_cannot_be_where_they_are_said_to_be(graph: Path, entries: dict[str, str], message: str) -> None:
     place(graph, **entries)
     with pytest.raises(HiresvitError, match=message) as caught:
         load_graph(graph)

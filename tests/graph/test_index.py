@@ -65,9 +65,7 @@ def test_a_graph_that_complains_is_inferred_again(inferences: list[bool]) -> Non
     assert "op_type:MatMul, node name: 0" in index.complaint
 
 
-@pytest.mark.parametrize(
-    ("shapes", "batch"), [(None, None), ({}, 1), ({"x": (5, 8)}, 5), ({"other": (7,)}, 1)]
-)
+@pytest.mark.parametrize(("shapes", "batch"), [(None, None), ({}, 1), ({"x": (5, 8)}, 5), ({"other": (7,)}, 1)])
 def test_dynamic_axes(shapes: dict[str, tuple[int, ...]] | None, batch: int | None) -> None:
     """They stay, or are what is said; those of nobody's mention are one picture."""
     model = build(PAIR, WEIGHTS)
@@ -155,9 +153,7 @@ def test_what_is_constant_and_what_is_fixed() -> None:
 
 def test_weights_in_another_file(tmp_path: Path) -> None:
     """Types and sizes are known without them, their values are refused."""
-    onnx.save(
-        build(PAIR, WEIGHTS), tmp_path / "a.onnx", save_as_external_data=True, location="w", size_threshold=0
-    )
+    onnx.save(build(PAIR, WEIGHTS), tmp_path / "a.onnx", save_as_external_data=True, location="w", size_threshold=0)
     index = index_graph(onnx.load(tmp_path / "a.onnx", load_external_data=False), {})
     assert index.sizes("a") == (1, 300)
     with pytest.raises(HiresvitError, match=r"constant 'w' is in another file: load the weights first"):

@@ -26,9 +26,7 @@ from hiresvit.graph.products import find_products
             id="conv",
         ),
         pytest.param(
-            named_graph(
-                "y = Conv<group = 8>(x, w)", "float[1,8,16,16] x", "float[1,8,14,14] y", w=ones(8, 1, 3, 3)
-            ),
+            named_graph("y = Conv<group = 8>(x, w)", "float[1,8,16,16] x", "float[1,8,14,14] y", w=ones(8, 1, 3, 3)),
             8 * 14 * 14 * 9,
             id="depthwise",
         ),
@@ -48,9 +46,7 @@ from hiresvit.graph.products import find_products
             id="transposed-conv",
         ),
         pytest.param(
-            named_graph(
-                "y = Gemm<transA = 1, transB = 1>(x, w)", "float[7,3] x", "float[3,5] y", w=ones(5, 7)
-            ),
+            named_graph("y = Gemm<transA = 1, transB = 1>(x, w)", "float[7,3] x", "float[3,5] y", w=ones(5, 7)),
             3 * 7 * 5,
             id="gemm",
         ),
@@ -59,9 +55,7 @@ from hiresvit.graph.products import find_products
             6 * 5 * 7 * 11,
             id="matmul",
         ),
-        pytest.param(
-            named_graph("y = MatMul(x, w)", "float[3,5] x", "float[3] y", w=ones(5)), 15, id="vector"
-        ),
+        pytest.param(named_graph("y = MatMul(x, w)", "float[3,5] x", "float[3] y", w=ones(5)), 15, id="vector"),
         pytest.param(
             named_graph(
                 'y = Einsum<equation = "bqhd,bkhd->bhqk">(x, z)',
@@ -98,9 +92,7 @@ def test_macs(model: ModelProto, macs: int) -> None:
 
 
 def test_a_product_of_constants_is_none() -> None:
-    model = named_graph(
-        "c = MatMul(a, b) y = MatMul(x, c)", "float[2,3] x", "float[2,5] y", a=ones(3, 4), b=ones(4, 5)
-    )
+    model = named_graph("c = MatMul(a, b) y = MatMul(x, c)", "float[2,3] x", "float[2,5] y", a=ones(3, 4), b=ones(4, 5))
     assert find_products(indexed(model)).macs == {"m.y/MatMul": 2 * 3 * 5}
 
 

@@ -198,15 +198,10 @@ def test_ema_that_is_not_there_says_what_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_floats_become_float32_and_that_is_said(tmp_path: Path, dtype: torch.dtype) -> None:
-    state = {
-        key: value.to(dtype) if value.is_floating_point() else value
-        for key, value in tensors(CLASSIFY).items()
-    }
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors(CLASSIFY).items()}
     model = module(CLASSIFY)
     report = load_weights(model, saved(tmp_path, state), task="classify")
-    assert same(
-        model, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    )
+    assert same(model, {key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     assert report.notes == (f"6 tensors converted from {str(dtype)[6:]} to float32",)
 
 
@@ -214,9 +209,7 @@ def test_num_batches_tracked_may_be_absent_or_one_too_many(tmp_path: Path) -> No
     state = tensors(CLASSIFY)
     counter = "stem.bn1.num_batches_tracked"
     model = module(CLASSIFY)
-    report = load_weights(
-        model, saved(tmp_path, {k: v for k, v in state.items() if k != counter}), task="classify"
-    )
+    report = load_weights(model, saved(tmp_path, {k: v for k, v in state.items() if k != counter}), task="classify")
     assert same(model, {**state, counter: torch.tensor(0)})
     assert report.loaded == len(CLASSIFY) - 1
     folded = module({key: shape for key, shape in CLASSIFY.items() if key != counter})
@@ -267,14 +260,10 @@ def test_paddle_files_are_read_by_their_content(tmp_path: Path) -> None:
     state = tensors({key: shape for key, shape in BACKBONE.items() if not key.endswith("tracked")})
     (tmp_path / "w.pth").write_bytes(pickle.dumps({key: value.numpy() for key, value in state.items()}))
     model = module(BACKBONE)
-    report = load_weights(
-        model, tmp_path / "w.pth", task="features", layout=replace(LAYOUT, linears=("head",))
-    )
+    report = load_weights(model, tmp_path / "w.pth", task="features", layout=replace(LAYOUT, linears=("head",)))
     assert (report.source, report.loaded) == ("pdparams", len(state))
     assert "is Paddle's, which this model has none of" in refusal(tmp_path / "w.pth", BACKBONE, "features")
-    assert "has no EMA weights: a .pdparams file" in refusal(
-        tmp_path / "w.pth", BACKBONE, "features", ema=True
-    )
+    assert "has no EMA weights: a .pdparams file" in refusal(tmp_path / "w.pth", BACKBONE, "features", ema=True)
 
 
 # From one task's file to another task's model
@@ -352,9 +341,7 @@ def test_a_classifier_of_unknown_names_below_our_prefix(tmp_path: Path) -> None:
     loose = Layout(classifier="head.classifier.", foreign_head=True)
     state = {**tensors(BACKBONE), "head.weight": torch.ones(1000, 4), "head.classifier.bias": torch.ones(10)}
     path = saved(tmp_path, state)
-    assert "skipped 2 that belong to nothing known (head.weight, head.classifier.bias)" in refusal(
-        path, layout=loose
-    )
+    assert "skipped 2 that belong to nothing known (head.weight, head.classifier.bias)" in refusal(path, layout=loose)
     report = load_weights(module(CLASSIFY), path, task="classify", layout=loose, allow_missing_head=True)
     assert (report.left_out, report.fresh) == (("head.*",), ("head.*",))
 
@@ -473,9 +460,7 @@ def test_siblings_are_only_asked_for_when_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
 def test_numbers_of_another_kind_are_a_mismatch(tmp_path: Path, dtype: torch.dtype) -> None:
     state = {**tensors(CLASSIFY), "stem.bn1.weight": torch.ones(4, dtype=dtype)}
-    assert f"stem.bn1.weight is {str(dtype)[6:]}[4] and should be float32[4]" in refusal(
-        saved(tmp_path, state)
-    )
+    assert f"stem.bn1.weight is {str(dtype)[6:]}[4] and should be float32[4]" in refusal(saved(tmp_path, state))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -582,9 +567,7 @@ def plain_pickle(path: Path) -> None:
         (plain_pickle, "state_dict is a dict, not an array"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_one_line(
-    tmp_path: Path, damage: Callable[[Path], None], message: str
-) -> None:
+def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
     path = saved(tmp_path, tensors(CLASSIFY))
     damage(path)
     assert message in refusal(path)

@@ -63,8 +63,7 @@ class Reading:
 
     def norm(self, name: str, x: Tensor) -> Tensor:
         weight, bias, mean, var = (
-            self.p[f"{name}.{key}"][:, None, None]
-            for key in ("weight", "bias", "running_mean", "running_var")
+            self.p[f"{name}.{key}"][:, None, None] for key in ("weight", "bias", "running_mean", "running_var")
         )
         return (x - mean) / (var + 1e-5).sqrt() * weight + bias
 
@@ -209,9 +208,7 @@ def test_folded_s(task: Task, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("task", ["classify", "segment"])
 def test_what_is_left(task: Task) -> None:
     """Only the first norm of an HR block: its shift meets zero padding."""
-    model = (
-        HiriViTClassifier(TINY, (64, 64), 5) if task == "classify" else HiriViTSegmentor(TINY, (64, 64), 5)
-    )
+    model = HiriViTClassifier(TINY, (64, 64), 5) if task == "classify" else HiriViTSegmentor(TINY, (64, 64), 5)
     folded = fold(model)
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d)
     left = [layer for layer in folded.modules() if isinstance(layer, kinds)]
@@ -229,11 +226,7 @@ NEEDED |= {"BatchNormalization", "Constant", "Split", "Transpose"}
 def test_graph(task: Task, dynamic: bool) -> None:
     """No shape arithmetic, no gathering, nothing but the layers, whatever the batch is."""
     spec = model_spec("hiri_vit_s", task, (64, 64), 5)
-    model = (
-        HiriViTClassifier(TINY, spec.imgsz, 5)
-        if task == "classify"
-        else HiriViTSegmentor(TINY, spec.imgsz, 5)
-    )
+    model = HiriViTClassifier(TINY, spec.imgsz, 5) if task == "classify" else HiriViTSegmentor(TINY, spec.imgsz, 5)
     graph: onnx.ModelProto = export_onnx(fold(model.eval()), spec, dynamic_batch=dynamic)
     more = {"classify": {"ReduceMean"}, "segment": {"Concat", "Relu"}}[task]
     assert {node.op_type for node in graph.graph.node} <= NEEDED | more
@@ -269,9 +262,7 @@ def test_counts(name: str) -> None:
     assert count_params(small) == count_params(plain)
 
 
-@pytest.mark.parametrize(
-    ("name", "linear", "backbone"), [("hiri_vit_s", 31.35, 30.84), ("hiri_vit_b", 49.74, 49.10)]
-)
+@pytest.mark.parametrize(("name", "linear", "backbone"), [("hiri_vit_s", 31.35, 30.84), ("hiri_vit_b", 49.74, 49.10)])
 def test_without_the_wide_head(name: str, linear: float, backbone: float) -> None:
     """The paper's detectors leave 30.87 and 49.19 M for the backbone: without the head's wide layer, to 0.2 %."""
     assert count_params(blank(name, "classify", 448, head="linear")) / 1e6 == pytest.approx(linear, abs=0.006)
@@ -294,9 +285,7 @@ def test_paper_segmentor(name: str, printed: float) -> None:
 
 def test_keys() -> None:
     """Ours: the authors have released none. All tasks name the backbone alike."""
-    states = {
-        task: blank("hiri_vit_s", task, 64).state_dict() for task in ("classify", "segment", "features")
-    }
+    states = {task: blank("hiri_vit_s", task, 64).state_dict() for task in ("classify", "segment", "features")}
     body = set(states["features"])
     assert {key.split(".")[0] for key in body} == {"stem", "stages"}
     heads = {key for key in states["classify"] if key.startswith(("norm.", "head."))}

@@ -77,9 +77,7 @@ def test_features_are_the_authors(checkpoints: dict[str, Path], pooled: int, siz
             check_map(value, f"q{pooled}_{size[0]}x{size[1]}_f{index}", recorded())
 
 
-@pytest.mark.parametrize(
-    "size", [(448, 320), *(pytest.param(s, marks=slow) for s in [(320, 448), (512, 512)])]
-)
+@pytest.mark.parametrize("size", [(448, 320), *(pytest.param(s, marks=slow) for s in [(320, 448), (512, 512)])])
 def test_segmentation_is_the_authors(checkpoints: dict[str, Path], size: tuple[int, int]) -> None:
     model = create_model("lrformer_t", "segment", size, weights=checkpoints["segment"])
     for form in (model.double(), fold(model)):
@@ -212,9 +210,7 @@ MAPS = [((16, 16), 8), ((10, 14), 7), ((14, 9), 6), ((7, 7), 7), ((5, 7), 16), (
 @pytest.mark.parametrize(("size", "pooled"), MAPS, ids=str)
 @pytest.mark.parametrize(("stage", "heads"), [(0, 2), (1, 4), (2, 10), (3, 16)])
 def test_blocks_by_hand(stage: int, heads: int, size: tuple[int, int], pooled: int, word: str) -> None:
-    block = ready(
-        lrformer.encoder_block(replace(NARROW, pooled_size=pooled, pool_small=word), stage, 7, size, 0.0)
-    )
+    block = ready(lrformer.encoder_block(replace(NARROW, pooled_size=pooled, pool_small=word), stage, 7, size, 0.0))
     channels = NARROW.channels[stage]
     reading = Reading(pooled, heads, skip=word == "skip")
     check_block(block, random(2, channels, *size), reading, ready(KeyConvs(channels)))

@@ -102,6 +102,4 @@ def test_document_is_up_to_date(counts: list[Any]) -> None:
 
 def test_writing_keeps_the_rest() -> None:
     begin, end = paper_numbers.BEGIN, paper_numbers.END
-    assert (
-        paper_numbers.with_table(f"a\n{begin}\nold\n{end}\nb\n", "new") == f"a\n{begin}\n\nnew\n\n{end}\nb\n"
-    )
+    assert paper_numbers.with_table(f"a\n{begin}\nold\n{end}\nb\n", "new") == f"a\n{begin}\n\nnew\n\n{end}\nb\n"

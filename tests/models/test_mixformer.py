@@ -69,9 +69,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(("name", "size"), FIXTURES, ids=str)
-def test_classification_is_the_authors(
-    checkpoints: dict[str, Path], name: str, size: tuple[int, int]
-) -> None:
+def test_classification_is_the_authors(checkpoints: dict[str, Path], name: str, size: tuple[int, int]) -> None:
     """Logits and every stage's output, before and after folding."""
     expected, prefix = recorded(name), f"{size[0]}x{size[1]}"
     model = create_model(name, "classify", size, weights=checkpoints[name]).double()
@@ -236,9 +234,9 @@ def mixing_by_hand(mixing: nn.Module, x: Tensor, heads: int) -> Tensor:
     x = F.pad(x, (0, 0, 0, -size[1] % 7, 0, -size[0] % 7))
     attended = layer_norm("proj_attn_norm", linear("proj_attn", x))
     local = layer_norm("proj_cnn_norm", linear("proj_cnn", x)).permute(0, 3, 1, 2)
-    local = F.conv2d(
-        local, p["dwconv3x3.0.weight"], p["dwconv3x3.0.bias"], padding="same", groups=channels
-    ).permute(0, 2, 3, 1)
+    local = F.conv2d(local, p["dwconv3x3.0.weight"], p["dwconv3x3.0.bias"], padding="same", groups=channels).permute(
+        0, 2, 3, 1
+    )
     local = F.gelu(batch_norm("dwconv3x3.1", local))
     channel_gate = interaction("channel_interaction", local.mean(dim=(1, 2), keepdim=True))
     q, k, v = linear("qkv", attended).chunk(3, dim=3)

@@ -264,9 +264,7 @@ def test_the_reader_cannot_be_changed_by_a_file(tmp_path: Path) -> None:
     change = b"N}\x8c\x0b__setstate__K\x01s\x86b"  # (None, {"__setstate__": 1}), BUILD
     for module, name in ((b"numpy", b"ndarray"), (b"numpy", b"dtype"), (b"_codecs", b"encode")):
         path = tmp_path / "w.pdparams"
-        start = (
-            b"\x80\x04\x8c" + bytes([len(module)]) + module + b"\x8c" + bytes([len(name)]) + name + b"\x93"
-        )
+        start = b"\x80\x04\x8c" + bytes([len(module)]) + module + b"\x8c" + bytes([len(name)]) + name + b"\x93"
         path.write_bytes(start + change + b".")
         assert "damaged or no .pdparams" in refused(path)
     path = written(tmp_path, {"a.weight": np.ones(1, np.float32)}, 2)

@@ -48,9 +48,7 @@ def texts(page: ET.Element) -> list[str]:
 
 def values_drawn(page: ET.Element) -> list[str]:
     """The monospaced texts are a label and a value in turn."""
-    return [text.text or "" for text in page.iter(f"{SVG}text") if "mono" in text.get("font-family", "")][
-        1::2
-    ]
+    return [text.text or "" for text in page.iter(f"{SVG}text") if "mono" in text.get("font-family", "")][1::2]
 
 
 @given(st.lists(st.floats(-1e12, 1e12, allow_subnormal=False), min_size=1, max_size=60))
@@ -120,9 +118,7 @@ def test_a_long_chart_says_how_many_rows_it_leaves_out() -> None:
     assert not any("more" in text for text in texts(drawn(rows[:MOST_ROWS])))
 
 
-@pytest.mark.parametrize(
-    "label", ["a & b < c > \"d\" 'e'", "<script>alert(1)</script>", "]]>", "naïve 层 🚗"]
-)
+@pytest.mark.parametrize("label", ["a & b < c > \"d\" 'e'", "<script>alert(1)</script>", "]]>", "naïve 层 🚗"])
 def test_labels_are_text(label: str) -> None:
     page = ET.fromstring(bar_chart([(label, 1.0)], title=label, unit=label))
     assert texts(page).count(label) == 3  # title, label and unit

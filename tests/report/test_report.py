@@ -36,9 +36,7 @@ def rendered(table: Any) -> str:
 
 
 def test_parity_shows_each_measure_and_its_gate() -> None:
-    values = parity(
-        "classify", [[1.0, 0.0], [0.0, 1.0]], [[1.1, 0.0], [0.5, 0.4]], asdict(Gate(45, 0.9999, 0.99))
-    )
+    values = parity("classify", [[1.0, 0.0], [0.0, 1.0]], [[1.1, 0.0], [0.5, 0.4]], asdict(Gate(45, 0.9999, 0.99)))
     text = rendered(report.parity_table(values))
     assert text.startswith("parity with pytorch, the worst of 3 images")
     assert cells(text, "fp16") == ["fp16", "y", "6.00e-01", "0.8333333", "5.1", "50.000", "45, 0.9999, 99"]
@@ -159,18 +157,14 @@ def test_export_says_what_fp16_loses_and_what_simplify_did() -> None:
 
 def test_a_simplification_that_was_rolled_back_says_why() -> None:
     manifest = {"simplify": SimplifyReport(20, 20, "onnxsim was killed by SIGSEGV").to_json()}
-    assert report.export_report(manifest) == [
-        "simplify: left as it was, 20 nodes: onnxsim was killed by SIGSEGV"
-    ]
+    assert report.export_report(manifest) == ["simplify: left as it was, 20 nodes: onnxsim was killed by SIGSEGV"]
 
 
 def test_an_empty_manifest_gives_no_tables() -> None:
     assert report.export_report({"parity": None, "latency": None, "engines": {}, "notes": []}) == []
 
 
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (73_400_000, "73.4 MB")]
-)
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (73_400_000, "73.4 MB")])
 def test_size_text(count: int, text: str) -> None:
     assert tables.size_text(count) == text
 

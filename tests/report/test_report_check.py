@@ -27,9 +27,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 def test_findings_that_differ_in_whom_they_are_about_are_one() -> None:
     rows = [(name, False, [finding("form", f"TensorRT of {name} does not take it", "n")]) for name in "ab"]
     assert lines(document(*rows))[-1] == "illegal, every target (form): TensorRT does not take it [n]"
-    assert (
-        lines(document(*rows, ("c", True, [])))[-1] == "illegal, a, b (form): TensorRT does not take it [n]"
-    )
+    assert lines(document(*rows, ("c", True, [])))[-1] == "illegal, a, b (form): TensorRT does not take it [n]"
     assert lines(document(rows[0]))[-1] == "illegal, a (form): TensorRT of a does not take it [n]"
 
 

@@ -42,9 +42,7 @@ def file(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     path = tmp_path / f"a{backend.suffixes[0]}"
     if backend.name == "tensorrt":
         save_plan(path)
-        write_sidecar(
-            path, Sidecar("a.onnx", "0" * 64, describe(path, "tensorrt", "10.3.0.30"), (), {"who": "me"})
-        )
+        write_sidecar(path, Sidecar("a.onnx", "0" * 64, describe(path, "tensorrt", "10.3.0.30"), (), {"who": "me"}))
         cuda = FakeCuda(ORIN)
         trt = FakeTensorRT(cuda, replace(network(shape=(1, 2)), plan=path.read_bytes()))
         monkeypatch.setattr(tensorrt_runner, "open_cuda", lambda: cuda)
@@ -69,9 +67,7 @@ def test_the_same_graph_gives_the_same_answer(backend: Backend, file: Path) -> N
         assert (runner.warnings, dict(runner.metadata)) == ((), {"who": "me"})
         assert dict(runner.best_shapes) == {"x": (1, 2)}
         assert all((runner.about.backend, runner.about.version, runner.about.device))
-        assert (runner.last_times() is None) == (backend.name != "tensorrt"), (
-            "only a plan has a clock of its own"
-        )
+        assert (runner.last_times() is None) == (backend.name != "tensorrt"), "only a plan has a clock of its own"
 
 
 def test_strided_and_read_only_feeds_run_too(backend: Backend, file: Path) -> None:

@@ -107,9 +107,7 @@ def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
 
 
 def test_a_failure_at_run_time_is_one_quiet_line(tmp_path: Path) -> None:
-    shape = helper.make_node(
-        "Constant", [], ["s"], value=helper.make_tensor("s", TensorProto.INT64, [2], [7, 2])
-    )
+    shape = helper.make_node("Constant", [], ["s"], value=helper.make_tensor("s", TensorProto.INT64, [2], [7, 2]))
     path = save(tmp_path / "a.onnx", shape, helper.make_node("Reshape", ["x", "s"], ["y"]))
     script = (
         "import sys, numpy as np; from pathlib import Path; from hiresvit.errors import HiresvitError\n"
@@ -193,9 +191,7 @@ class TestProviders:
         with pytest.raises(UsageError) as caught:
             open_runner(double, runner=f"onnxruntime:{text}")
         said = str(caught.value)
-        assert (
-            f"no execution provider {text!r} here, only AzureExecutionProvider, CPUExecutionProvider" in said
-        )
+        assert f"no execution provider {text!r} here, only AzureExecutionProvider, CPUExecutionProvider" in said
         assert "onnxruntime-gpu (CUDA, TensorRT)" in said
 
     def test_one_that_is_listed_and_does_not_start(
@@ -207,15 +203,11 @@ class TestProviders:
         make = onnxruntime.InferenceSession
 
         def session(*args: Any, **options: Any) -> Any:
-            os.write(
-                2, b"[E:onnxruntime] libcublasLt.so.12: cannot open shared object file\nFailed to create\n"
-            )
+            os.write(2, b"[E:onnxruntime] libcublasLt.so.12: cannot open shared object file\nFailed to create\n")
             return make(*args, **{**options, "providers": ["CPUExecutionProvider"]})
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-        with pytest.raises(
-            MissingDependency, match=r"CUDAExecutionProvider does not start here \(.*libcublasLt"
-        ):
+        with pytest.raises(MissingDependency, match=r"CUDAExecutionProvider does not start here \(.*libcublasLt"):
             open_runner(double, runner="onnxruntime:CUDA")
         assert capfd.readouterr().err == ""
 
@@ -246,9 +238,7 @@ class TestProviders:
         if old:
             monkeypatch.delattr(onnxruntime.InferenceSession.__mro__[1], "get_provider_graph_assignment_info")
         else:
-            monkeypatch.setattr(
-                onnxruntime.InferenceSession, "get_provider_graph_assignment_info", lambda self: parts
-            )
+            monkeypatch.setattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info", lambda self: parts)
         with open_runner(double, runner="onnxruntime:Azure", threads=1) as runner:
             assert runner.warnings == (f"AzureExecutionProvider {said}",)
             assert runner.about.device == "AzureExecutionProvider"

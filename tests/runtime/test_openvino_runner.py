@@ -129,7 +129,5 @@ def test_a_plugin_that_does_not_start(tmp_path: Path, monkeypatch: pytest.Monkey
         raise RuntimeError('Exception from src/core.cpp:9:\nDevice with "CPU" name is not registered\n\n')
 
     monkeypatch.setattr(openvino, "Core", fails)
-    with pytest.raises(
-        MissingDependency, match=r'does not start here \(Device with "CPU" name is not registered\)'
-    ):
+    with pytest.raises(MissingDependency, match=r'does not start here \(Device with "CPU" name is not registered\)'):
         OpenVinoRunner(save(build(PRODUCT, {"w": WEIGHTS}), tmp_path))

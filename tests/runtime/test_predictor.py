@@ -29,20 +29,14 @@ class Returns(nn.Module):
         return self.logits
 
 
-def predictor(
-    module: nn.Module, task: Task, classes: int, imgsz: tuple[int, int] = (8, 8), **kwargs: Any
-) -> Predictor:
+def predictor(module: nn.Module, task: Task, classes: int, imgsz: tuple[int, int] = (8, 8), **kwargs: Any) -> Predictor:
     spec = ModelSpec("toy", "toy", task, imgsz, classes, PreprocessSpec())
-    runner = TorchRunner(
-        module, (TensorSpec("image", "float32", (1, 3, *imgsz)),), (TensorSpec("y", "float32", ()),)
-    )
+    runner = TorchRunner(module, (TensorSpec("image", "float32", (1, 3, *imgsz)),), (TensorSpec("y", "float32", ()),))
     return Predictor(runner, spec, **kwargs)
 
 
 def labels_of(logits: Any, height: int, width: int) -> NDArray[Any]:
-    result = predictor(Returns(logits), "segment", len(logits[0])).predict(
-        np.zeros((height, width, 3), np.uint8)
-    )
+    result = predictor(Returns(logits), "segment", len(logits[0])).predict(np.zeros((height, width, 3), np.uint8))
     assert isinstance(result, SegmentResult)
     return result.labels
 
@@ -76,15 +70,13 @@ def test_the_network_sees_the_preprocessed_image() -> None:
 
     result = predictor(Red(), "segment", 2, (20, 30)).predict(image)
     assert isinstance(result, SegmentResult)
-    np.testing.assert_array_equal(
-        result.labels == 0, preprocess(image, PreprocessSpec(), (20, 30))[0, 0] >= 0
-    )
+    np.testing.assert_array_equal(result.labels == 0, preprocess(image, PreprocessSpec(), (20, 30))[0, 0] >= 0)
 
 
 def test_classification_lists_the_best_classes() -> None:
-    result = predictor(
-        Returns([[math.log(1), math.log(6), math.log(1), math.log(2)]]), "classify", 4, top_k=3
-    ).predict(np.zeros((9, 9, 3), np.uint8))
+    result = predictor(Returns([[math.log(1), math.log(6), math.log(1), math.log(2)]]), "classify", 4, top_k=3).predict(
+        np.zeros((9, 9, 3), np.uint8)
+    )
     assert isinstance(result, ClassifyResult)
     assert [index for index, _ in result.top] == [1, 3, 0]  # of the two equals the lower index
     # The logits are float32, so the probabilities are good to about 1e-7.
@@ -104,9 +96,7 @@ def test_nan_is_an_error_and_no_label() -> None:
         labels_of(logits, 4, 4)
 
 
-@pytest.mark.parametrize(
-    ("shape", "task"), [((1, 3), "segment"), ((1, 4, 2, 2), "segment"), ((2, 3), "classify")]
-)
+@pytest.mark.parametrize(("shape", "task"), [((1, 3), "segment"), ((1, 4, 2, 2), "segment"), ((2, 3), "classify")])
 def test_a_network_that_is_not_the_spec_is_refused(shape: tuple[int, ...], task: Task) -> None:
     with pytest.raises(UsageError, match="its spec says"):
         predictor(Returns(np.zeros(shape)), task, 3).predict(np.zeros((9, 9, 3), np.uint8))

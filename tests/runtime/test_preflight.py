@@ -139,9 +139,7 @@ class TestPlatform:
         assert f"was built on Linux x86_64 and this is {here}; a plan of TensorRT runs only on" in line
         assert "the system and processor that it was built on: build it again here" in line
 
-    @pytest.mark.parametrize(
-        ("built", "here"), [("Linux x86_64", "Windows AMD64"), ("Windows AMD64", "Linux x86_64")]
-    )
+    @pytest.mark.parametrize(("built", "here"), [("Linux x86_64", "Windows AMD64"), ("Windows AMD64", "Linux x86_64")])
     def test_rtx_asks_for_the_same_processor_only(
         self, tmp_path: Path, on: Callable[[str], None], built: str, here: str
     ) -> None:
@@ -153,9 +151,7 @@ class TestPlatform:
         assert f"was built on {built} and this is Linux aarch64; a plan of TensorRT-RTX runs only on" in line
         assert "the processor that it was built on" in line
 
-    def test_a_plan_without_a_sidecar_says_nothing_of_it(
-        self, tmp_path: Path, on: Callable[[str], None]
-    ) -> None:
+    def test_a_plan_without_a_sidecar_says_nothing_of_it(self, tmp_path: Path, on: Callable[[str], None]) -> None:
         on("Plan9 mips")
         assert check(save(tmp_path / "a.plan")) is None
         assert "this is Plan9 mips" in said_of(save(tmp_path / "b.plan", platform="Linux x86_64"))
@@ -251,10 +247,7 @@ class TestDevice:
         beside: dict[str, Any] = {"compute_capability": "8.0 and later"} if described else {}
         path = save(tmp_path / "a.plan", "1.7.1.116", backend="tensorrt_rtx", **beside)
         line = said_of(path, device=gpu(have))
-        assert (
-            f"TensorRT-RTX's, which does not run on NVIDIA GeForce RTX 4090 (compute capability {have})"
-            in line
-        )
+        assert f"TensorRT-RTX's, which does not run on NVIDIA GeForce RTX 4090 (compute capability {have})" in line
 
     @pytest.mark.parametrize("have", ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"])
     def test_where_rtx_runs(self, tmp_path: Path, have: str) -> None:

@@ -176,9 +176,7 @@ class TestErrors:
             ("create_execution_context", HiresvitError, r"no memory or means to run it \(.*out of luck\)"),
         ],
     )
-    def test_tensorrt_fails_on_the_plan(
-        self, plan: Path, refuse: str, kind: type[HiresvitError], words: str
-    ) -> None:
+    def test_tensorrt_fails_on_the_plan(self, plan: Path, refuse: str, kind: type[HiresvitError], words: str) -> None:
         cuda = FakeCuda()
         trt = FakeTensorRT(cuda, refuse={refuse})
         with pytest.raises(kind, match=words) as caught:

@@ -223,9 +223,7 @@ def test_masks_and_numbers(tmp_path: Path) -> None:
     ],
     ids=["host", "layout", "int4", "fp4"],
 )
-def test_tensors_that_cannot_be_fed_are_refused(
-    tmp_path: Path, plan: Path, what: Network, words: str
-) -> None:
+def test_tensors_that_cannot_be_fed_are_refused(tmp_path: Path, plan: Path, what: Network, words: str) -> None:
     cuda = FakeCuda()
     trt = FakeTensorRT(cuda, what)
     with pytest.raises(UsageError, match=words):

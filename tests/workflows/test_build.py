@@ -79,9 +79,7 @@ def test_a_plan_that_somebody_else_makes_meanwhile_stays(tmp_path: Path, graph: 
 
 
 def test_the_name_of_a_model_is_no_graph() -> None:
-    with pytest.raises(
-        UsageError, match=r"^hrvit_b1 is a model and no graph; first: hiresvit export hrvit_b1"
-    ):
+    with pytest.raises(UsageError, match=r"^hrvit_b1 is a model and no graph; first: hiresvit export hrvit_b1"):
         find_graph(Path("hrvit_b1"))
     assert find_graph(Path("nothing")) == Path("nothing")
     with pytest.raises(HiresvitError, match="File name too long"):

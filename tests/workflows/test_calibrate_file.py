@@ -64,9 +64,7 @@ def test_the_ends_may_be_fp16(graph: Path, tmp_path: Path) -> None:
     assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
 
 
-def test_the_name_follows_from_the_model(
-    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_name_follows_from_the_model(graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert quantize_file(graph, None, SETTINGS).paths[0] == Path(f"{SPEC.slug}-int8.onnx")
 
@@ -80,9 +78,7 @@ def test_a_search_leaves_a_chart(graph: Path, tmp_path: Path, photos: str) -> No
 
 
 @pytest.mark.parametrize("name", ["q.onnx", "q.calibration.json", "q.sensitivity.svg"])
-def test_nothing_is_replaced_unasked(
-    graph: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_replaced_unasked(graph: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Int8Settings("scenes", images=4, max_drop=3)
     (tmp_path / name).write_text("mine")
     monkeypatch.setattr(calibrate, "make_int8", lambda *_, **__: pytest.fail("the work was begun"))

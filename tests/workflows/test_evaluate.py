@@ -77,10 +77,7 @@ def test_a_swapped_label_is_seen(nano: Source, written: Path, tmp_path: Path) ->
     one = target / "labels" / "drawn" / "0.png"
     labels = np.array(Image.open(one))
     Image.fromarray(np.where(labels == 0, 10, labels).astype(np.uint8)).save(one)
-    assert (
-        evaluate_source(nano, "folder", folder=target)["miou"]
-        < evaluate_source(nano, "scenes", limit=8)["miou"] - 1
-    )
+    assert evaluate_source(nano, "folder", folder=target)["miou"] < evaluate_source(nano, "scenes", limit=8)["miou"] - 1
 
 
 def test_classes_as_folders(tmp_path: Path) -> None:

@@ -38,9 +38,7 @@ from hiresvit.workflows.open import open_source
 SPEC = tiny_spec()
 COMMAND = ["hiresvit", "export", "hrvit_b1"]
 FAST = ExportSettings(latency=False, plan=False, images=2, threads=1)
-needs_rtx = pytest.mark.skipif(
-    not installed("tensorrt_rtx"), reason=f"TensorRT-RTX is not installed: {INSTALL_HINT}"
-)
+needs_rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason=f"TensorRT-RTX is not installed: {INSTALL_HINT}")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,9 +95,7 @@ class TestWhole:
         assert (manifest.weights.source, manifest.weights.sha256) == ("fresh, seed 0", None)
         assert manifest.command == COMMAND
         assert manifest.tools["hiresvit"] == __version__
-        assert {"python", "platform", "torch", "onnx", "onnxruntime", "onnxsim", "numpy"} <= set(
-            manifest.tools
-        )
+        assert {"python", "platform", "torch", "onnx", "onnxruntime", "onnxsim", "numpy"} <= set(manifest.tools)
         assert manifest.notes[0].startswith("fresh weights from seed 0")
         assert len(manifest.notes) == (1 if installed("tensorrt_rtx") else 2)
 
@@ -133,9 +129,7 @@ class TestWhole:
     def test_it_describes_its_graphs(self, whole: tuple[Bundle, Steps]) -> None:
         bundle, _ = whole
         graphs = bundle.manifest.graphs
-        assert graphs == {
-            role: graph_summary(bundle.path(role)) for role in ("fp32", "simplified", "cpu", "fp16")
-        }
+        assert graphs == {role: graph_summary(bundle.path(role)) for role in ("fp32", "simplified", "cpu", "fp16")}
         assert graphs["fp16"]["attentions"] == 10
 
     @needs_rtx
@@ -242,9 +236,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["onnx", "simplified", "cpu", "fp16"])
 def test_a_gate_that_is_missed_leaves_nothing(tmp_path: Path, stage: str) -> None:
-    gates = {
-        stage: Gate(min_sqnr_db=1000, min_cosine=0.9, min_agreement=0.9)
-    }  # the others have their defaults
+    gates = {stage: Gate(min_sqnr_db=1000, min_cosine=0.9, min_agreement=0.9)}  # the others have their defaults
     with pytest.raises(GateError, match=f"^{stage}: output 'logits' has sqnr_db") as caught:
         export(tmp_path / "new" / "bundle", replace(FAST, fp16=True, gates=gates))
     assert caught.value.exit_code == 4
@@ -335,9 +327,7 @@ class TestChoices:
         assert bundle.manifest.outputs[0].shape == ("batch", CLASSES, 64, 96)
         assert [s["stage"] for s in bundle.manifest.parity["stages"]] == ["onnx", "simplified", "fp16"]
         if installed("tensorrt_rtx"):
-            assert bundle.manifest.engines["fp16"]["profiles"] == {
-                "image": [[n, 3, 64, 96] for n in (1, 1, 8)]
-            }
+            assert bundle.manifest.engines["fp16"]["profiles"] == {"image": [[n, 3, 64, 96] for n in (1, 1, 8)]}
         source = open_source(str(bundle.folder), threads=1)
         with source.runner as runner:
             assert source.label == "bundle/simplified"

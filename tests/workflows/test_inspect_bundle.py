@@ -37,9 +37,7 @@ def said(found: dict[str, Any]) -> str:
     return console.file.getvalue()
 
 
-def test_a_bundle_that_describes_its_graphs_is_not_parsed(
-    schema_4: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_that_describes_its_graphs_is_not_parsed(schema_4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = {role: graph_summary(schema_4 / f"{role}.onnx") for role in GRAPHS}
     monkeypatch.setattr(inspecting, "graph_summary", None)
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -56,9 +54,7 @@ def test_schema_3_and_schema_4_look_the_same(schema_3: Path) -> None:
     write_manifest(schema_3, replace(bundle.manifest, graphs=graphs))
     assert said(inspect_source(str(schema_3))) == before
     assert "plans, built and not run" in before
-    places = [
-        before.index(f"\n{name} ", before.index("graphs")) for name in ("fp32", "simplified", "cpu", "fp16")
-    ]
+    places = [before.index(f"\n{name} ", before.index("graphs")) for name in ("fp32", "simplified", "cpu", "fp16")]
     assert places == sorted(places), "in the order of an export, which JSON does not keep"
     assert "4 Conv, 3 Relu, 2 Cast, 1 Resize" in before, "most first, which JSON does not keep either"
 

@@ -52,12 +52,8 @@ def settings(folder: Path, **values: Any) -> Int8Settings:
 
 
 # Of 20 pictures: what does not calibrate is a quarter, at least 8, and all that is not asked for.
-@pytest.mark.parametrize(
-    ("images", "parts"), [(6, (6, 7, 7)), (2, (2, 9, 9)), (12, (12, 4, 4)), (64, (12, 4, 4))]
-)
-def test_a_folder_is_split_into_three_by_the_seed(
-    labelled: Path, images: int, parts: tuple[int, int, int]
-) -> None:
+@pytest.mark.parametrize(("images", "parts"), [(6, (6, 7, 7)), (2, (2, 9, 9)), (12, (12, 4, 4)), (64, (12, 4, 4))])
+def test_a_folder_is_split_into_three_by_the_seed(labelled: Path, images: int, parts: tuple[int, int, int]) -> None:
     def split(seed: int) -> Any:
         return split_pictures("folder", labelled, SPEC, images=images, seed=seed, promised=True)
 
@@ -137,9 +133,7 @@ def test_a_proof_that_fails_names_the_folder(labelled: Path, monkeypatch: pytest
 @pytest.mark.parametrize("drop", [None, 3.0])
 def test_labels_in_another_order_prove_nothing(tmp_path: Path, drop: float | None) -> None:
     folder = write_labelled(tmp_path / "set", 12, shift=1)
-    words = (
-        r"hrvit_b1 has \d\.\d\d % mIoU in FP32, and one answer for everything may have 20\.00 %: .*order of"
-    )
+    words = r"hrvit_b1 has \d\.\d\d % mIoU in FP32, and one answer for everything may have 20\.00 %: .*order of"
     with pytest.raises(HiresvitError, match=words):
         make_int8(*seven_convolutions(), SPEC, settings(folder, max_drop=drop))
 

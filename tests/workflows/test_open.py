@@ -227,9 +227,7 @@ class TestBundles:
             ("golden", UsageError, "--graph golden: one of"),
         ],
     )
-    def test_a_graph_that_is_none(
-        self, made: Bundle, graph: str, error: type[HiresvitError], said: str
-    ) -> None:
+    def test_a_graph_that_is_none(self, made: Bundle, graph: str, error: type[HiresvitError], said: str) -> None:
         with pytest.raises(error, match=said):
             open_source(str(made.folder), graph=graph)
 
@@ -437,9 +435,7 @@ def test_the_pair_is_held_to_the_exports_own_gate(made: Bundle, folder: Path) ->
         ("noise.onnx", HiresvitError, r"noise\.onnx is not an ONNX graph"),
     ],
 )
-def test_there_is_nothing_to_describe(
-    tmp_path: Path, text: str, error: type[HiresvitError], said: str
-) -> None:
+def test_there_is_nothing_to_describe(tmp_path: Path, text: str, error: type[HiresvitError], said: str) -> None:
     (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / "noise.onnx").write_bytes(b"noise")
     (tmp_path / "empty").mkdir()

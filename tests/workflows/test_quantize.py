@@ -91,9 +91,7 @@ def test_a_table_is_taken_again(photos: str, plain: Int8Result, tmp_path: Path) 
 
 def test_a_stale_table_is_refused(photos: str, plain: Int8Result, tmp_path: Path) -> None:
     table = plain.table
-    wrong = PreprocessSpec(
-        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
-    )  # pictures from 0 to 1, a common mistake
+    wrong = PreprocessSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # pictures from 0 to 1, a common mistake
     for stale, what in (
         (replace(table, graph="0" * 64), f"graph {'0' * 12} and not {table.graph[:12]}"),
         (replace(table, data="0" * 64), f"data {'0' * 12} and not {table.data[:12]}"),
@@ -144,9 +142,7 @@ class TestMaxDrop:
         found = make(Int8Settings(photos, method="minmax", images=6, max_drop=100, threads=1))
         assert found.report["fallback"]["kept"] == []
 
-    def test_calibration_search_and_proof_share_no_picture(
-        self, photos: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_calibration_search_and_proof_share_no_picture(self, photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[tuple[str, ...]] = []
         original = answered
 

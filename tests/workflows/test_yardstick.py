@@ -47,9 +47,7 @@ class Answers(Runner):
         x = feeds["image"]
         logits = np.concatenate([x[:, :1], -x[:, :1]], 1).astype(np.float32)
         strength = self.noise.get(round(float(x[0, 0, 0, 0]), 3), 0.0)
-        return {
-            "y": logits + np.float32(strength) * np.resize(np.array([1, -1, -1], np.float32), logits.shape)
-        }
+        return {"y": logits + np.float32(strength) * np.resize(np.array([1, -1, -1], np.float32), logits.shape)}
 
     def close(self) -> None: ...
 

@@ -129,9 +129,7 @@ def open_cuda(binding: str | None = None) -> Cuda:
     here = installed()
     if binding is None:
         if not here:
-            raise MissingDependency(
-                f"no CUDA binding is installed: {install_hint()}" if has_driver() else NO_GPU
-            )
+            raise MissingDependency(f"no CUDA binding is installed: {install_hint()}" if has_driver() else NO_GPU)
         binding = here[0]
     if binding not in BINDINGS:
         raise UsageError(f"CUDA binding {binding!r}: one of {', '.join(BINDINGS)}")

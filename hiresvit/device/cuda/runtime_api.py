@@ -25,9 +25,7 @@ from hiresvit.device.cuda import (
 from hiresvit.device.platform import has_driver
 from hiresvit.errors import HiresvitError, MissingDependency
 
-_NO_LIBRARY = (
-    "the NVIDIA driver's libcuda does not load; a container must be started with the GPU (--gpus all)"
-)
+_NO_LIBRARY = "the NVIDIA driver's libcuda does not load; a container must be started with the GPU (--gpus all)"
 _SIZED = ("cudaMalloc", "cudaHostAlloc")  # their first argument is a number of bytes
 
 
@@ -47,9 +45,7 @@ def open_api() -> RuntimeApi:
             f"the NVIDIA driver is made for CUDA {version_text(known)}, cuda-bindings for"
             f" {version_text(needed)}: update the driver or take an older cuda-bindings, {install_hint()}"
         )
-    raise MissingDependency(
-        f"CUDA finds no GPU ({words}); check CUDA_VISIBLE_DEVICES, or run the .onnx graph"
-    )
+    raise MissingDependency(f"CUDA finds no GPU ({words}); check CUDA_VISIBLE_DEVICES, or run the .onnx graph")
 
 
 class RuntimeApi:

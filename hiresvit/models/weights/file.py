@@ -53,11 +53,7 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
         "argparse.Namespace",
         "mmengine.logging.history_buffer.HistoryBuffer",
         *("numpy.ndarray", "numpy.dtype", "numpy.dtypes.Float64DType", "numpy.dtypes.Int64DType"),
-        *(
-            f"numpy.{core}.multiarray.{name}"
-            for core in ("core", "_core")
-            for name in ("scalar", "_reconstruct")
-        ),
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
     )
 ]
 
@@ -189,9 +185,7 @@ def _pick_entry(path: Path, content: dict[Any, Any], ema: bool) -> Checkpoint:
     notes: tuple[str, ...] = ()
     if not ema and EMA_ENTRY in present:
         only = source == EMA_ENTRY
-        notes = (
-            "the file has only EMA weights" if only else "the file has EMA weights too: --ema loads them",
-        )
+        notes = ("the file has only EMA weights" if only else "the file has EMA weights too: --ema loads them",)
     return Checkpoint(_plain_tensors(path, content[source]), source, facts, notes)
 
 

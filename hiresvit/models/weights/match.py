@@ -97,9 +97,7 @@ def load_weights(
     if not _alike_backbones(body, wanted_parts.backbone) and siblings:
         _require_no_sibling(path, checkpoint, task, siblings())
     if checkpoint.source == "pdparams" and not layout.linears:
-        raise HiresvitError(
-            f"{path} is Paddle's, which this model has none of; give a PyTorch or safetensors file"
-        )
+        raise HiresvitError(f"{path} is Paddle's, which this model has none of; give a PyTorch or safetensors file")
     head = {key: tensor for key, tensor in parts.heads.get(task, {}).items() if key not in foreign}
     fresh = {} if head else wanted_parts.heads.get(task, {})
     tensors = {**_prefixed(body, task), **head}
@@ -150,9 +148,7 @@ def _foreign(parts: _Parts, wanted: _Parts, task: Task) -> dict[str, Tensor]:
     known = _groups(wanted.backbone)
     found = {key: tensor for key, tensor in parts.backbone.items() if _group(key) not in known}
     head = parts.heads.get("classify", {})
-    ours, theirs = (
-        {key for key in keys if not _optional(key)} for keys in (wanted.heads.get("classify", {}), head)
-    )
+    ours, theirs = ({key for key in keys if not _optional(key)} for keys in (wanted.heads.get("classify", {}), head))
     return found | head if task == "classify" and ours != theirs else found
 
 
@@ -261,9 +257,7 @@ def _conversions(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     bad = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise HiresvitError(
-            f"{path}: {len(bad)} tensors hold NaN or infinity ({some(bad)}); the training diverged?"
-        )
+        raise HiresvitError(f"{path}: {len(bad)} tensors hold NaN or infinity ({some(bad)}); the training diverged?")
 
 
 def _describe(tensor: Tensor) -> str:

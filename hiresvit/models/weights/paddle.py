@@ -158,9 +158,7 @@ def read_pdparams(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def as_pytorch(
-    tensors: Mapping[str, Tensor], linears: Collection[str], derived: Collection[str]
-) -> dict[str, Tensor]:
+def as_pytorch(tensors: Mapping[str, Tensor], linears: Collection[str], derived: Collection[str]) -> dict[str, Tensor]:
     """Paddle's tensors as PyTorch has them: the weights of the modules ``linears`` as (out, in), without ``derived``.
 
     Both are last names. A square weight does not say by its shape whether it is a Linear's; a convolution's has four
