@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from onnx import TensorProto, helper
 
 FLOAT, HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
@@ -19,6 +21,7 @@ _SHOWN = {"float": "FP32", "float16": "FP16", "bfloat16": "BF16", "float8e4m3fn"
 _BITS = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4e2m1": 4}
 
 
+@cache
 def type_name(code: int) -> str:
     """ONNX's name of a type in lower case, "" for no type."""
     try:

@@ -92,7 +92,7 @@ def file_digest(graph: Path, model: ModelProto) -> str:
 
 def _external(model: ModelProto) -> Iterator[TensorProto]:
     """The tensors that are in another file."""
-    from onnx import TensorProto
+    from onnx import AttributeProto, TensorProto
 
     pending: list[Any] = [model.graph, *model.functions]
     while pending:
@@ -100,8 +100,13 @@ def _external(model: ModelProto) -> Iterator[TensorProto]:
         tensors = [*getattr(part, "initializer", ())]
         for node in part.node:
             for attribute in node.attribute:
-                tensors += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
-                pending += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+                if attribute.HasField("t"):
+                    tensors.append(attribute.t)
+                elif attribute.HasField("g"):
+                    pending.append(attribute.g)
+                elif attribute.type in (AttributeProto.TENSORS, AttributeProto.GRAPHS):
+                    tensors += attribute.tensors
+                    pending += attribute.graphs
         yield from (tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL)
 
 

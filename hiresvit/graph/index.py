@@ -24,6 +24,7 @@ from onnx import (
     NodeProto,
     OperatorSetIdProto,
     TensorProto,
+    TensorShapeProto,
     ValueInfoProto,
     helper,
     numpy_helper,
@@ -120,8 +121,13 @@ def index_graph(model: ModelProto, shapes: Shapes | None = None, *, infer: bool 
         values, complaint = _inferred(model, nodes, shapes)
     else:
         values, complaint = _stated(graph, graph.input), ""
-    types = {name: type_name(value.type.tensor_type.elem_type) for name, value in values.items()}
-    known = {name: dims_of(value) for name, value in values.items() if value.type.tensor_type.HasField("shape")}
+    types: dict[str, str] = {}
+    known: dict[str, tuple[int | None, ...]] = {}
+    for name, value in values.items():
+        kind = value.type.tensor_type  # each look makes an object, and there are thousands
+        types[name] = type_name(kind.elem_type)
+        if kind.HasField("shape"):
+            known[name] = _sizes(kind.shape)
     for name, tensor in constants.items():
         types[name], known[name] = type_name(tensor.data_type), tuple(tensor.dims)
     readers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
@@ -165,10 +171,15 @@ def inline_functions(model: ModelProto) -> ModelProto:
 
 def dims_of(value: ValueInfoProto) -> tuple[int | None, ...]:
     """The stated shape of a value; None for a dynamic axis, which some write as -1."""
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
-        for dim in value.type.tensor_type.shape.dim
-    )
+    return _sizes(value.type.tensor_type.shape)
+
+
+def _sizes(shape: TensorShapeProto) -> tuple[int | None, ...]:
+    sizes: list[int | None] = []
+    for dim in shape.dim:
+        size = dim.dim_value  # 0 where there is none
+        sizes.append(size if size > 0 or (size == 0 and dim.HasField("dim_value")) else None)
+    return tuple(sizes)
 
 
 def quantized_type(node: NodeProto, types: Mapping[str, str]) -> str | None:
@@ -226,7 +237,10 @@ def module_of(node: str) -> str:
 def in_order(nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], list[NodeProto]]:
     """The nodes, each after those that it reads and otherwise as they were; and those that wait for each other."""
     makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
-    waits = [{makers[name] for name in names_read(node) if name in makers} for node in nodes]
+    reads = [names_read(node) for node in nodes]
+    if all(makers.get(name, -1) < number for number, names in enumerate(reads) for name in names):
+        return list(nodes), []  # as nearly every file has them
+    waits = [{makers[name] for name in names if name in makers} for names in reads]
     followers: dict[int, list[int]] = defaultdict(list)
     for number, makers_of_it in enumerate(waits):
         for maker in makers_of_it:
@@ -273,7 +287,10 @@ def _bodies(node: NodeProto) -> Iterator[NodeProto]:
 def graphs_of(node: NodeProto) -> Iterator[GraphProto]:
     """The bodies of an If, a Loop or a Scan."""
     for attribute in node.attribute:
-        yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
 
 
 def _constants(graph: GraphProto) -> dict[str, TensorProto]:
@@ -300,7 +317,8 @@ def _fixed(
     for node in nodes:
         sized = node.op_type in ("Shape", "Size") and len(node.input) > 0
         static = sized and None not in shapes.get(node.input[0], (None,))
-        if static or (node.input and fixed.issuperset(names_read(node))):
+        given = node.input and all(name in fixed for name in node.input if name)
+        if static or (given and fixed.issuperset(names_read(node))):
             fixed.update(node.output)
     return frozenset(fixed)
 
