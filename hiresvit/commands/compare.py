@@ -22,6 +22,16 @@ class PictureOptions:
     images: Annotated[int, typer.Option(min=0, help="How many drawn pictures to compare on.")] = 4
 
 
+@dataclass(frozen=True)
+class Running:
+    """What computes."""
+
+    runner: Annotated[
+        str | None, typer.Option("--runner", metavar="NAME", help=f"What opens the second: {opt.RUNNERS}.")
+    ] = None
+    threads: opt.Threads = None
+
+
 @opt.grouped
 def compare(
     reference: opt.Anything,
@@ -31,10 +41,7 @@ def compare(
     graph: opt.Graph = None,
     pictures: PictureOptions,
     limits: opt.LimitOptions,
-    runner: Annotated[
-        str | None, typer.Option("--runner", metavar="NAME", help=f"What opens the second: {opt.RUNNERS}.")
-    ] = None,
-    threads: opt.Threads = None,
+    running: Running,
     as_json: opt.Json = False,
 ) -> None:
     """Compare two networks' answers on pictures."""
@@ -46,7 +53,7 @@ def compare(
 
     images = [load_image(path) for path in pictures.image or ()]
     with ExitStack() as stack:
-        pair = [(reference, None), (test, runner)]
-        a, b = open_sources(stack, pair, model, graph, threads=threads)
+        pair = [(reference, None), (test, running.runner)]
+        a, b = open_sources(stack, pair, model, graph, threads=running.threads)
         found, missed = compare_sources(a, b, images, drawn=pictures.images, limits=asked)
     out.answer(as_json, {"parity": found}, [parity_table(found)], missed)
