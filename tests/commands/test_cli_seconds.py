@@ -1,0 +1,137 @@
+"""A second runner and a second data set, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Cli, Result, run_program
+from PIL import Image
+
+from hiresvit.data.scenes import Scenes
+
+Exported = tuple[Path, Result]
+STREET = Path(__file__).parents[2] / "examples" / "street.jpg"
+HIDDEN = "import sys\nsys.modules['openvino'] = None\n"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two scenes as a data set on a disk, with one class's name and colour of its own."""
+    scenes = Scenes(2, (64, 64))
+    for index in range(2):
+        sample = scenes[index]
+        for part, values in (("images", sample.image), ("labels", sample.labels)):
+            path = tmp_path / "photos" / part / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.asarray(values)).save(path)
+    classes = [{"index": index, "name": name} for index, name in scenes.classes.items()]
+    classes[0] |= {"name": "carriageway", "colour": "#010203"}
+    text = json.dumps({"task": "segment", "ignore": 255, "classes": classes})
+    (tmp_path / "photos" / "classes.json").write_text(text, encoding="utf-8")
+    return tmp_path / "photos"
+
+
+def test_bench_shows_each_runner_beside_the_others(cli: Cli, exported: Exported) -> None:
+    typed = ("--runner", "onnxruntime", "--runner", "openvino", "--min-s", "0", "--threads", "1", "--json")
+    result = cli("bench", exported[0], *typed)
+    assert result.code == 0, result.err
+    name = exported[0].name
+    sides = json.loads(result.out)["latency"]["sides"]
+    assert list(sides) == [f"{name}/cpu (onnxruntime)", f"{name}/cpu (openvino)"]
+
+
+def test_compare_opens_the_second_with_the_runner(cli: Cli, exported: Exported) -> None:
+    graph = exported[0] / "simplified.onnx"
+    result = cli("compare", graph, graph, "--runner", "openvino", "--images", "1", "--min-sqnr", "90", "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)["parity"]
+    assert (found["reference"], found["stages"][0]["stage"]) == ("simplified.onnx", "simplified.onnx (openvino)")
+    # Two libraries sum in their own order: not the same bits, which would mean the same library twice.
+    assert found["stages"][0]["report"]["outputs"][0]["max_abs"] > 0
+
+
+def test_run_and_eval_take_it_too(cli: Cli, exported: Exported, tmp_path: Path) -> None:
+    result = cli("run", exported[0], STREET, "--runner", "openvino", "-o", tmp_path / "o.png", "--json")
+    assert json.loads(result.out)["source"].endswith("/cpu (openvino)")
+    result = cli("eval", exported[0], "--runner", "openvino", "--dataset", "scenes", "--limit", "1", "--json")
+    assert json.loads(result.out)["source"].endswith("/cpu (openvino)")
+
+
+@pytest.mark.parametrize(
+    ("runner", "code", "says"),
+    [
+        ("onyx", 2, "runner 'onyx': one of onnxruntime[:PROVIDER], openvino, tensorrt"),
+        ("onnxruntime:cuda", 2, "no execution provider 'cuda' here, only"),
+        ("onnxruntime:cuda", 2, "onnxruntime-gpu"),
+        ("tensorrt", 2, "tensorrt opens .plan and .engine"),
+        ("openvino:GPU", 2, "'GPU' is nothing that this runner can be told"),
+    ],
+)
+def test_runners_that_cannot_be(cli: Cli, exported: Exported, runner: str, code: int, says: str) -> None:
+    result = cli("bench", exported[0], "--runner", runner)
+    assert result.code == code
+    assert says in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_a_model_name_is_computed_by_pytorch(cli: Cli) -> None:
+    result = cli("bench", "hrvit_b1", "--runner", "openvino")
+    assert (result.code, result.err) == (
+        2,
+        "error: --runner picks what opens a file; hrvit_b1 is computed by PyTorch\n",
+    )
+
+
+def test_openvino_that_is_not_installed(exported: Exported, tmp_path: Path) -> None:
+    result = run_program(tmp_path, "bench", exported[0], "--runner", "openvino", before=HIDDEN)
+    assert result.code == 6
+    assert "pip install 'hiresvit[openvino]'" in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_eval_of_a_folder(cli: Cli, exported: Exported, photos: Path) -> None:
+    result = cli("eval", exported[0], "--data", photos, "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert (found["dataset"], found["images"]) == (str(photos), 2)
+    assert "carriageway" in {row["name"] for row in found["classes"]}
+    assert cli("eval", exported[0], "--dataset", "folder", "--data", photos, "--json").out == result.out
+
+
+def test_run_has_the_names_and_colours_of_the_folder(
+    cli: Cli, exported: Exported, photos: Path, tmp_path: Path
+) -> None:
+    plain = json.loads(cli("run", exported[0], STREET, "-o", tmp_path / "a.png", "--json").out)
+    named = json.loads(cli("run", exported[0], STREET, "-o", tmp_path / "b.png", "--data", photos, "--json").out)
+    renamed = {row["class"]: row["name"] for row in named["shares"]}
+    for row in plain["shares"]:
+        assert renamed[row["class"]] == {"road": "carriageway"}.get(row["name"], renamed[row["class"]])
+    assert ("road" in {row["name"] for row in plain["shares"]}) == ("carriageway" in renamed.values())
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "says"),
+    [
+        (["--dataset", "folder"], 2, "the data set folder lies somewhere: give --data DIR"),
+        (["--dataset", "scenes", "--data", "."], 2, "the data set scenes is drawn and lies nowhere"),
+        (["--dataset", "cityscapes"], 2, "no data set is called cityscapes: there is scenes, folder"),
+        (["--data", "nowhere"], 1, "nowhere is no folder"),
+    ],
+)
+def test_data_that_cannot_be(cli: Cli, exported: Exported, typed: list[str], code: int, says: str) -> None:
+    for command in (["eval", exported[0]], ["run", exported[0], STREET]):
+        result = cli(*command, *typed)
+        assert result.code == code
+        assert says in result.err
+        assert result.err.count("\n") == 1
+
+
+def test_a_picture_without_labels(cli: Cli, exported: Exported, photos: Path) -> None:
+    (photos / "labels" / "1.png").unlink()
+    result = cli("eval", exported[0], "--data", photos)
+    assert result.code == 1
+    assert f"1 of 2 pictures have no labels, the first is {photos / 'images' / '1.png'}" in result.err
