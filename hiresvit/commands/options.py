@@ -46,7 +46,7 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 ForceFile = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Where the data set `folder` lies: see docs/data.md."),
+    typer.Option("--data", metavar="DIR", help="Your labelled pictures: images/, labels/ and classes.json in it."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
@@ -68,13 +68,13 @@ class Without:
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """The command with each parameter that is a group of options replaced by these options."""
-    hints = get_type_hints(command, include_extras=True)
     groups: dict[str, tuple[Any, list[str]]] = {}
     flat = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        kind, *extra = get_args(hints[name]) or (hints[name],)
+    # not by get_type_hints, which in Python 3.10 wraps what has None as its default, and typer finds no option in it
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        kind, *extra = get_args(parameter.annotation) or (parameter.annotation,)
         if not is_dataclass(kind):
-            flat.append(parameter.replace(annotation=hints[name]))
+            flat.append(parameter)
             continue
         left_out = {given for one in extra if isinstance(one, Without) for given in one.names}
         options = get_type_hints(kind, include_extras=True)

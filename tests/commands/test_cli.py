@@ -133,12 +133,18 @@ def test_doctor(cli: Cli) -> None:
     assert "ONNX Runtime, CPU" in cli("doctor").out
 
 
-def test_doctor_exits_6_without_torch() -> None:
-    code = "import sys\nsys.modules['torch'] = None\nfrom hiresvit.cli import main\nsys.exit(main(['doctor']))"
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 6
-    assert done.stderr.startswith("error: PyTorch, CPU does not work here")
+@pytest.mark.parametrize(
+    ("missing", "code", "error"),
+    [("torch", 0, ""), ("onnxruntime", 6, "error: ONNX Runtime, CPU does not work here: ")],
+)
+def test_doctor_fails_only_without_what_every_command_needs(missing: str, code: int, error: str) -> None:
+    program = f"import sys\nsys.modules[{missing!r}] = None\nfrom hiresvit.cli import main\nsys.exit(main(['doctor']))"
+    typed = [sys.executable, "-c", program]
+    done = subprocess.run(typed, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(error)
     assert "what works here" in done.stdout, "the tables are printed all the same"
+    assert "pip install" in done.stdout
 
 
 # What was typed, the exit code, and what the one line must say.
