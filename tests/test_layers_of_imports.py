@@ -172,3 +172,20 @@ def test_one_file_makes_sessions_of_onnxruntime() -> None:
     text = {path: path.read_text(encoding="utf-8") for path in MODULES}
     makers = {str(path.relative_to(PACKAGE)) for path, code in text.items() if "InferenceSession(" in code}
     assert makers == {"runtime/onnxruntime_runner.py"}
+
+
+def test_no_module_leads_back_to_itself() -> None:
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES}
+    leads: dict[str, set[str]] = {}
+    for path in MODULES:
+        own = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        reached: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hiresvit"):
+                modules = {f"{node.module}.{alias.name}" for alias in node.names} & names
+                reached |= modules or {str(node.module)}
+        leads[own] = (reached & names) - {own}
+    while free := [name for name, others in leads.items() if not others & leads.keys()]:
+        for name in free:
+            del leads[name]
+    assert leads == {}, "these, and what leads to them, go in circles"
