@@ -188,10 +188,7 @@ def _why_not_build(report: CheckReport, view: View, wanted: bool) -> str | None:
 
 
 def _compile(
-    graph: Path,
-    index: GraphIndex,
-    settings: BuildSettings,
-    on_progress: Callable[[str, float], None] | None,
+    graph: Path, index: GraphIndex, settings: BuildSettings, on_progress: Callable[[str, float], None] | None
 ) -> Compiled:
     with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
         plan = Path(folder, "checked.plan")

@@ -25,14 +25,7 @@ _MASK_MOVES = frozenset({"Concat", "Div", "Expand", "Gather", "Mul", "Slice", "T
 _MASK_SUMS = frozenset({"Add", "Sum"})
 _FIRST_ALONE = _LAYOUT | {"Div", "Expand", "Gather", "Slice", "Tile", "Trilu"}
 _MEANS = ("ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool")
-_FACTORS = {
-    "Conv": (1,),
-    "ConvTranspose": (1,),
-    "Div": (0, 1),
-    "Gemm": (0, 1),
-    "MatMul": (0, 1),
-    "Mul": (0, 1),
-}
+_FACTORS = {"Conv": (1,), "ConvTranspose": (1,), "Div": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1), "Mul": (0, 1)}
 _SIZE_INPUTS = (1, 2, 3)  # of a Resize: roi, scales, sizes
 _LINEARS = ("Gemm", "MatMul")  # whether the fusion also takes 1x1 convolutions is not known
 
@@ -93,8 +86,7 @@ def epsilon(view: View) -> Iterator[Spot]:
 
 
 @rule(
-    "hazard",
-    "FP16 keeps few of its bits, some or all of it may be 0: fold it into another factor, or keep it in FP32",
+    "hazard", "FP16 keeps few of its bits, some or all of it may be 0: fold it into another factor, or keep it in FP32"
 )
 def tiny_factor(view: View) -> Iterator[Spot]:
     """A factor of which FP16 keeps only some bits."""

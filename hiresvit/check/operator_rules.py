@@ -87,8 +87,7 @@ def rank(view: View) -> Iterator[Spot]:
 
 
 @rule(
-    "illegal",
-    "{target} builds no plan without the sizes to expect: give their range (--shapes), or export at one size",
+    "illegal", "{target} builds no plan without the sizes to expect: give their range (--shapes), or export at one size"
 )
 def dynamic(view: View) -> Iterator[Spot]:
     """Sizes that are not known when the plan is built."""
@@ -113,10 +112,7 @@ def fed_size(view: View) -> Iterator[Spot]:
     for node in view.nodes:
         for index in view.target.host_inputs.get(node.op_type, ()):
             for name in _fed(view, node.input[index]) if index < len(node.input) else ():
-                yield (
-                    node,
-                    f"the values of input {name!r} decide a size, a count or a place for {node.op_type}",
-                )
+                yield node, f"the values of input {name!r} decide a size, a count or a place for {node.op_type}"
 
 
 def _fed(view: View, name: str) -> list[str]:
@@ -218,15 +214,7 @@ _LEAST_AXES = {
     **dict.fromkeys(("ArgMax", "ArgMin", "Hardmax", "LogSoftmax", "Softmax"), 2),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"), 3),
 }
-_REDUCTIONS = {
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-}
+_REDUCTIONS = {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"}
 # Run on RTX 1.7; the restrictions are those of operators.md of 10.15.
 _FORMS: tuple[tuple[set[str], Callable[[View, NodeProto, _Attributes], str]], ...] = (
     ({"Resize"}, _resize),

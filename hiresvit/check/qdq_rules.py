@@ -68,10 +68,7 @@ def unsigned(view: View) -> Iterator[Spot]:
             yield node, "QuantizeLinear to UINT8"
 
 
-@rule(
-    "hazard",
-    "TensorRT quantizes to INT8, ONNX and ONNX Runtime to UINT8: give it a zero point of type INT8",
-)
+@rule("hazard", "TensorRT quantizes to INT8, ONNX and ONNX Runtime to UINT8: give it a zero point of type INT8")
 def no_zero_point(view: View) -> Iterator[Spot]:
     """A QuantizeLinear that does not say what it quantizes to."""
     for node in _quantizers(view):
@@ -87,10 +84,7 @@ def bias(view: View) -> Iterator[Spot]:
             yield node, "DequantizeLinear of INT32"
 
 
-@rule(
-    "illegal",
-    "{target} has quantized constants for a DequantizeLinear alone: do it to the values, or behind that",
-)
+@rule("illegal", "{target} has quantized constants for a DequantizeLinear alone: do it to the values, or behind that")
 def stored(view: View) -> Iterator[Spot]:
     """A quantized constant that something else than a DequantizeLinear reads."""
     for name in view.constants:

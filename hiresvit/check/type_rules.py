@@ -112,10 +112,7 @@ def double(view: View) -> Iterator[Spot]:
             yield node, "DOUBLE"
 
 
-@rule(
-    "hazard",
-    "legal, but GPUs compute it with 32-bit instructions: cast data to INT32 and leave INT64 to sizes",
-)
+@rule("hazard", "legal, but GPUs compute it with 32-bit instructions: cast data to INT32 and leave INT64 to sizes")
 def int64(view: View) -> Iterator[Spot]:
     """Arithmetic in INT64 on data, not on sizes."""
     data = set(view.inputs)

@@ -21,14 +21,7 @@ from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
 from hiresvit.device.platform import has_driver, this_platform
 from hiresvit.engine.config import load_timing_cache, make_config, read_config, runs_on, save_timing_cache
-from hiresvit.engine.kernels import (
-    Kernel,
-    count_kinds,
-    parse_inspector,
-    parse_layers,
-    parse_memory,
-    realised_precision,
-)
+from hiresvit.engine.kernels import Kernel, count_kinds, parse_inspector, parse_layers, parse_memory, realised_precision
 from hiresvit.errors import BuilderRefusal, BuildError, HiresvitError, IllegalGraphError, MissingDependency
 from hiresvit.process import peak_rss_bytes
 from hiresvit.spec import TensorSpec

@@ -51,24 +51,13 @@ _ATTENTION = re.compile(r"(__mye\d+)?_gem[mv]_mha")
 _GENERATED = re.compile(r"__myl_([A-Za-z]+)_myl\d+_\d+")
 _CONVOLUTIONS = {"Corr", "Cor", "Deco", "Dec"}
 # What computes nothing; Res is a reshape, and a resize, which has its own kernel, in 3 letters.
-_COPIES = {"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Tran"} | {
-    "Cas",
-    "Con",
-    "Mov",
-    "Rep",
-    "Res",
-    "Sli",
-    "Tra",
-}
+_COPIES = {"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Tran"} | {"Cas", "Con", "Mov", "Rep", "Res", "Sli", "Tra"}
 # The layer types of Myelin and, in capitals, of the full TensorRT's other kernels; the first that is found counts.
 _KINDS = (
     (re.compile(r"correlation|[Dd]econv|Conv"), "conv"),
     (re.compile(r"gemm|Gemm|MatrixMultiply|FullyConnected"), "gemm"),
     (re.compile(r"Reformat|Shuffle|Slice|Concat|Cast"), "copy"),
-    (
-        re.compile(r"PointWise|ElementWise|Activation|Scale|SoftMax|Normalization|Reduce|Unary|Select"),
-        "pointwise",
-    ),
+    (re.compile(r"PointWise|ElementWise|Activation|Scale|SoftMax|Normalization|Reduce|Unary|Select"), "pointwise"),
 )
 
 _FIELD = re.compile(r", (LayerType|Inputs|Constants|Outputs|TacticName|TacticValue|StreamId): ")

@@ -309,9 +309,7 @@ def _constants(graph: GraphProto) -> dict[str, TensorProto]:
 
 
 def _fixed(
-    nodes: Iterable[NodeProto],
-    constants: Mapping[str, TensorProto],
-    shapes: Mapping[str, tuple[int | None, ...]],
+    nodes: Iterable[NodeProto], constants: Mapping[str, TensorProto], shapes: Mapping[str, tuple[int | None, ...]]
 ) -> frozenset[str]:
     fixed = set(constants)
     for node in nodes:
@@ -359,12 +357,7 @@ def _inferred(
     for strict in (True, False):
         try:
             found = onnx.shape_inference.infer_shapes(light, strict_mode=strict, data_prop=True).graph
-        except (
-            onnx.shape_inference.InferenceError,
-            onnx.checker.ValidationError,
-            RuntimeError,
-            ValueError,
-        ) as error:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
             complaint = complaint or str(error)
         else:
             inferred = {value.name: value for value in found.value_info if value.type.WhichOneof("value")}
