@@ -6,7 +6,7 @@ kernels accumulate in FP32 was not run on a GPU here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,17 @@ from onnx import NodeProto, numpy_helper
 from hiresvit.check.rule import Spot, rule
 from hiresvit.check.view import View
 from hiresvit.export.fp16_typing import MAX_TERMS
-from hiresvit.graph.index import attributes
+from hiresvit.graph.index import attributes, operand, reached
+from hiresvit.graph.operators import LAYOUT, LINEARS, QUANTIZERS
 
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
-_LAYOUT = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 # What a mask goes through on its way to the scores: cut, repeated, times 0 or 1, as many masks are made.
 _MASK_MOVES = frozenset({"Concat", "Div", "Expand", "Gather", "Mul", "Slice", "Tile", "Trilu"})
 _MASK_SUMS = frozenset({"Add", "Sum"})
-_FIRST_ALONE = _LAYOUT | {"Div", "Expand", "Gather", "Slice", "Tile", "Trilu"}
+_FIRST_ALONE = LAYOUT | {"Div", "Expand", "Gather", "Slice", "Tile", "Trilu"}
 _MEANS = ("ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool")
 _FACTORS = {"Conv": (1,), "ConvTranspose": (1,), "Div": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1), "Mul": (0, 1)}
-_SIZE_INPUTS = (1, 2, 3)  # of a Resize: roi, scales, sizes
-_LINEARS = ("Gemm", "MatMul")  # whether the fusion also takes 1x1 convolutions is not known
 
 Array = NDArray[np.float32]
 
@@ -105,7 +103,7 @@ def infinite(view: View) -> Iterator[Spot]:
         values = _half(view, name)
         if values is not None and (lost := int(np.count_nonzero(~np.isfinite(values)))):
             for node, _ in view.reads(name):
-                if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):  # a scale: see qdq_rules
+                if node.op_type not in QUANTIZERS:  # a scale: see qdq_rules
                     yield node, f"{lost} of {values.size} values of {name!r} infinite or NaN"
 
 
@@ -128,7 +126,7 @@ def half_sizes(view: View) -> Iterator[Spot]:
         if node.op_type in ("Shape", "Size") or (fed and sizes.issuperset(fed)):
             sizes.update(node.output)
         if node.op_type == "Resize":
-            for k in _SIZE_INPUTS:
+            for k in (1, 2, 3):  # roi, scales, sizes
                 if view.type_of(node, k) == "float16" and 0 not in view.shapes.get(node.input[k], ()):
                     yield node, "scales of a Resize in FP16"
         to_integer = node.op_type == "Cast" and view.types.get(node.output[0]) in ("int32", "int64")
@@ -144,10 +142,8 @@ def half_sizes(view: View) -> Iterator[Spot]:
 def shared_norm(view: View) -> Iterator[Spot]:
     """Several linear layers that read one LayerNormalization."""
     for norm in view.nodes:
-        if norm.op_type == "LayerNormalization":
-            linears = [node for node in _readers_through(view, norm.output[0]) if _is_linear(view, node)]
-            if len(linears) > 1:
-                yield norm, "linear layers that share a LayerNormalization (say q, k and v)"
+        if norm.op_type == "LayerNormalization" and len(_linears(view, norm.output[0])) > 1:
+            yield norm, "linear layers that share a LayerNormalization (say q, k and v)"
 
 
 def _half(view: View, name: str) -> Array | None:
@@ -165,17 +161,13 @@ def _is_square(view: View, node: NodeProto) -> bool:
     return node.op_type == "Mul" and node.input[0] == node.input[1]
 
 
-def _meets(view: View, node: NodeProto, through: frozenset[str] | set[str], target: str) -> bool:
+def _meets(view: View, node: NodeProto, through: set[str], target: str) -> bool:
     """Whether a node's result comes to an operator of type ``target``, with only ``through`` in between."""
-    pending, seen = list(node.output), set(node.output)
-    while pending:
-        for reader, _ in view.reads(pending.pop()):
-            if reader.op_type == target:
-                return True
-            if reader.op_type in through and reader.output[0] not in seen:
-                seen.add(reader.output[0])
-                pending.append(reader.output[0])
-    return False
+
+    def onward(name: str) -> Iterator[str]:
+        return (reader.output[0] for reader, _ in view.reads(name) if reader.op_type in through)
+
+    return any(reader.op_type == target for name in reached(node.output, onward) for reader, _ in view.reads(name))
 
 
 def _half_fill(view: View, node: NodeProto) -> float:
@@ -192,43 +184,37 @@ def _half_fill(view: View, node: NodeProto) -> float:
 def _after_mask(view: View, node: NodeProto, index: int, infinite: bool) -> set[tuple[str, bool]]:
     """What a node makes of a mask that is its input, if that is still one, and whether it has become infinite."""
     op = node.op_type
-    through = op in _LAYOUT or op in _MASK_MOVES or (op == "Where" and index > 0) or op in _MASK_SUMS
+    through = op in LAYOUT or op in _MASK_MOVES or (op == "Where" and index > 0) or op in _MASK_SUMS
     if not through or (op in _FIRST_ALONE and index):
         return set()
     added = op in _MASK_SUMS and view.types.get(node.output[0]) == "float16"
     return {(name, infinite or added) for name in node.output if name}
 
 
-def _masks(view: View, starts: set[tuple[str, bool]]) -> bool:
+def _masks(view: View, starts: Iterable[tuple[str, bool]]) -> bool:
     """Whether a mask comes to a softmax, and infinite."""
-    pending, seen = list(starts), set(starts)
-    while pending:
-        name, infinite = pending.pop()
-        for reader, index in view.reads(name):
-            if reader.op_type == "Softmax" and infinite:
-                return True
-            new = _after_mask(view, reader, index, infinite) - seen
-            seen |= new
-            pending.extend(new)
-    return False
+
+    def onward(mask: tuple[str, bool]) -> Iterator[tuple[str, bool]]:
+        for reader, index in view.reads(mask[0]):
+            yield from _after_mask(view, reader, index, mask[1])
+
+    infinite = (name for name, is_infinite in reached(starts, onward) if is_infinite)
+    return any(reader.op_type == "Softmax" for name in infinite for reader, _ in view.reads(name))
 
 
-def _readers_through(view: View, name: str) -> list[NodeProto]:
-    """Who reads a tensor, or what layout changes, casts and Q/DQ make of it."""
-    found, pending, seen = [], [name], {name}
-    while pending:
-        for reader, _ in view.reads(pending.pop()):
-            if reader.op_type not in _LAYOUT and reader.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-                found.append(reader)
-            elif reader.output[0] not in seen:
-                seen.add(reader.output[0])
-                pending.append(reader.output[0])
-    return found
+def _linears(view: View, name: str) -> list[NodeProto]:
+    """The linear layers that read a tensor, or what layout changes, casts and Q/DQ make of it."""
+
+    def onward(made: str) -> Iterator[str]:
+        return (reader.output[0] for reader, _ in view.reads(made) if reader.op_type in LAYOUT | QUANTIZERS)
+
+    readers = (reader for made in reached([name], onward) for reader, _ in view.reads(made))
+    return [reader for reader in readers if _is_linear(view, reader)]
 
 
 def _is_linear(view: View, node: NodeProto) -> bool:
     """A product with a constant on the right, in floating point or dequantized."""
-    if node.op_type not in _LINEARS:
+    if node.op_type not in LINEARS:  # whether the fusion also takes 1x1 convolutions is not known
         return False
     maker = view.producer.get(node.input[1])
     weight = maker.input[0] if maker is not None and maker.op_type == "DequantizeLinear" else node.input[1]
@@ -244,7 +230,7 @@ def _terms(view: View, node: NodeProto) -> int | None:
         return None
     axes = list(range(2, len(shape)))
     if node.op_type != "GlobalAveragePool":
-        constant = view.array(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+        constant = view.array(operand(node, 1))
         axes = given.get("axes", []) if constant is None else constant.tolist()
         axes = axes or ([] if given.get("noop_with_empty_axes") else list(range(len(shape))))
     sizes = [shape[axis] for axis in axes]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -37,6 +37,7 @@ from hiresvit.graph.operators import OWN_DOMAINS
 Shapes = Mapping[str, Sequence[int]]
 """Of a graph's inputs, by name."""
 
+_Place = TypeVar("_Place", bound=Hashable)
 _SMALL = 4096  # bytes of a constant that shape inference may want to read
 
 
@@ -91,7 +92,7 @@ class GraphIndex:
 
     def type_of(self, node: NodeProto, index: int) -> str:
         """The type of a node's input; "" if it is absent or not known."""
-        return self.types.get(node.input[index], "") if index < len(node.input) else ""
+        return self.types.get(operand(node, index), "")
 
     def dtype(self, name: str) -> str:
         """numpy's name of a tensor's type, ``unknown`` if it is not known."""
@@ -184,10 +185,9 @@ def _sizes(shape: TensorShapeProto) -> tuple[int | None, ...]:
 
 def quantized_type(node: NodeProto, types: Mapping[str, str]) -> str | None:
     """What a QuantizeLinear quantizes to; None if it has neither zero point nor output_dtype."""
-    if len(node.input) > 2 and node.input[2]:
-        return types.get(node.input[2], "")
-    code = attributes(node).get("output_dtype", 0)
-    return type_name(code) or None
+    if zero_point := operand(node, 2):
+        return types.get(zero_point, "")
+    return type_name(attributes(node).get("output_dtype", 0)) or None
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
@@ -195,19 +195,30 @@ def attributes(node: NodeProto) -> dict[str, Any]:
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
+def operand(node: NodeProto, index: int) -> str:
+    """The name of a node's input; "" if it is absent."""
+    return node.input[index] if index < len(node.input) else ""
+
+
+def reached(starts: Iterable[_Place], onward: Callable[[_Place], Iterable[_Place]]) -> set[_Place]:
+    """The starts and all that ``onward`` leads to from there."""
+    found = set(starts)
+    pending = list(found)
+    while pending:
+        new = set(onward(pending.pop())) - found
+        found |= new
+        pending.extend(new)
+    return found
+
+
 def is_read_as_data(index: GraphIndex, name: str) -> bool:
     """Whether a result depends on a tensor's values."""
-    pending, seen = [name], {name}
-    while pending:
-        now = pending.pop()
-        if now in index.outputs:
-            return True
-        for reader, _ in index.reads(now):
-            if reader.op_type not in ("Shape", "Size"):
-                new = set(reader.output) - seen - {""}
-                seen |= new
-                pending.extend(new)
-    return False
+
+    def onward(read: str) -> Iterator[str]:
+        readers = (reader for reader, _ in index.reads(read) if reader.op_type not in ("Shape", "Size"))
+        return (made for reader in readers for made in reader.output if made)
+
+    return not index.outputs.keys().isdisjoint(reached([name], onward))
 
 
 def schema_of(node: NodeProto, opset: int | None) -> onnx.defs.OpSchema | None:
@@ -241,29 +252,27 @@ def in_order(nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], list[NodeProt
     if all(makers.get(name, -1) < number for number, names in enumerate(reads) for name in names):
         return list(nodes), []  # as nearly every file has them
     waits = [{makers[name] for name in names if name in makers} for names in reads]
-    followers: dict[int, list[int]] = defaultdict(list)
-    for number, makers_of_it in enumerate(waits):
-        for maker in makers_of_it:
-            followers[maker].append(number)
-    ready, order = [number for number, left in enumerate(waits) if not left], []
+    followers: list[set[int]] = [set() for _ in nodes]
+    for number, awaited in enumerate(waits):
+        for maker in awaited:
+            followers[maker].add(number)
+    order = _freed(waits, followers)
+    stuck = sorted(set(range(len(nodes))).difference(order))
+    circle = set(stuck).difference(_freed(followers, waits))  # without those that only wait for one
+    return [nodes[k] for k in (*order, *stuck)], [nodes[k] for k in stuck if k in circle]
+
+
+def _freed(waits: Sequence[set[int]], followers: Sequence[set[int]]) -> list[int]:
+    """The numbers, each after those that it waits for, without those that are in a circle or wait for one."""
+    left = [len(awaited) for awaited in waits]
+    ready, order = [number for number, count in enumerate(left) if not count], []
     while ready:  # a heap: the first of those that can come next
-        number = heapq.heappop(ready)
-        order.append(number)
+        order.append(number := heapq.heappop(ready))
         for follower in followers[number]:
-            waits[follower].discard(number)
-            if not waits[follower]:
+            left[follower] -= 1
+            if not left[follower]:
                 heapq.heappush(ready, follower)
-    waiting = set(range(len(nodes))).difference(order)
-    stuck = sorted(waiting)
-    needed = {number: len(waiting.intersection(followers[number])) for number in stuck}
-    idle = [number for number in stuck if not needed[number]]
-    while idle:  # it only waits for a circle and is not in it
-        number = idle.pop()
-        for maker in waits[number]:
-            needed[maker] -= 1
-            if not needed[maker]:
-                idle.append(maker)
-    return [nodes[k] for k in (*order, *stuck)], [nodes[k] for k in stuck if needed[k]]
+    return order
 
 
 def names_read(node: NodeProto) -> set[str]:
