@@ -7,6 +7,7 @@ no rule of ours can know all that a parser refuses.
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -151,17 +152,16 @@ def check_graph(
         return replace(report, skipped=f"not built: {skipped}", missed=unseen if required else None)
     try:
         compiled = _compile(graph, sized, replace(settings, backend=_RTX), on_progress)
+        report = replace(report, compiled=compiled)
+        if required is not None:
+            check_requirement(required, compiled.macs, compiled.leftovers, compiled.uncounted)
+    except GateError as error:
+        return replace(report, missed=str(error))
     except (IllegalGraphError, BuildError) as error:
         # The parser asks for no profile, so what it refuses no profile has done.
         ours = isinstance(error, IllegalGraphError)
         ours |= isinstance(error, BuilderRefusal) and not settings.shapes
         return replace(report, refused=str(error), inconclusive=not ours)
-    report = replace(report, compiled=compiled)
-    if required is not None:
-        try:
-            check_requirement(required, compiled.macs, compiled.leftovers, compiled.uncounted)
-        except GateError as error:
-            return replace(report, missed=str(error))
     return report
 
 
@@ -211,18 +211,12 @@ def slow_attentions(attentions: Iterable[Attention], target: Target) -> list[Fin
     For TensorRT 10 that is also what its guide does not promise, for the others what TensorRT-RTX was seen to refuse.
     """
     documented = any(version.startswith("10.") for version in target.tensorrt)
-    slow: dict[str, list[str]] = {}
+    slow: dict[str, list[str]] = defaultdict(list)
     for attention in attentions:
         if reason := why_not_fused(attention, documented=documented):
-            slow.setdefault(reason, []).append(attention.node)
+            slow[reason].append(attention.node)
+    said = "attentions that are not fused, or not for certain"
     return [
-        Finding(
-            "attention",
-            "advice",
-            tuple(nodes[:_NAMED]),
-            len(nodes),
-            "",
-            f"attentions that are not fused, or not for certain: {reason}",
-        )
+        Finding("attention", "advice", tuple(nodes[:_NAMED]), len(nodes), "", f"{said}: {reason}")
         for reason, nodes in slow.items()
     ]

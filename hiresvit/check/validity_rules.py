@@ -18,7 +18,7 @@ from onnx import NodeProto
 
 from hiresvit.check.rule import Spot, rule
 from hiresvit.check.view import View
-from hiresvit.graph.index import attributes, names_read, schema_of
+from hiresvit.graph.index import attributes, names_read, operand, schema_of
 from hiresvit.graph.operators import OWN_DOMAINS
 
 _BROADCAST = "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Where Xor"
@@ -97,19 +97,16 @@ def _given(view: View) -> set[str]:
 def _misfits(view: View) -> Iterator[Spot]:
     """What inference does not look at: the channels of a convolution, how many elements a Reshape has."""
     for node in view.nodes:
-        shapes = [view.shapes.get(name) for name in node.input]
-        data = shapes[0] if shapes else None
-        weight = shapes[1] if len(shapes) > 1 else None
+        data, weight, biases = (view.shapes.get(operand(node, k)) for k in range(3))
         if node.op_type == "Conv" and data and weight and min(len(data), len(weight)) > 2:
             fed, wanted = data[1], weight[1]
             group = attributes(node).get("group", 1)
             if fed is not None and wanted is not None and fed != wanted * group:
                 yield node, f"Conv of {fed} channels with a weight for {wanted * group}"
-            biases = shapes[2] if len(shapes) > 2 else None
             if biases and None not in (biases[0], weight[0]) and biases[0] != weight[0]:
                 yield node, f"Conv with {weight[0]} outputs and {biases[0]} biases"
         if node.op_type == "Reshape" and data is not None and None not in data:
-            sizes = view.array(node.input[1]) if len(node.input) > 1 else None
+            sizes = view.array(operand(node, 1))
             have = math.prod(size or 0 for size in data)
             if sizes is not None and (sizes > 0).all() and (want := math.prod(sizes.flat)) != have:
                 yield node, f"Reshape of {have} elements to {want}"

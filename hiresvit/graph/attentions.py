@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto
 
 from hiresvit.graph.index import GraphIndex, attributes, index_graph, module_of, parser_name
 from hiresvit.graph.operators import BARRIERS, CUTS, HARMLESS, LINEARS, PAIRED, QUANTIZERS, RESHAPES
-from hiresvit.graph.products import Product, matmul_sizes
+from hiresvit.graph.products import matmul_sizes
 
 POINTS = ("queries", "keys", "softmax", "values", "output")
 """What INT8 quantizes: both operands of the scores, both of the mix (the softmax's result first), and its result."""
@@ -141,7 +141,7 @@ def _describe(index: GraphIndex, node: NodeProto, way: list[NodeProto], dynamic:
         dtypes=dtypes,
         batch=None if first is None or dynamic else first.batch,
         width=first.inner if first else None,
-        value_width=_value_width(second, weights),
+        value_width=(second.rows if weights else second.columns) if second else None,
         queries=first.rows if first else None,
         keys=first.columns if first else None,
         points=tuple(point for point in POINTS if point in quantized),
@@ -156,12 +156,6 @@ def _computed_in(index: GraphIndex, product: NodeProto, stored: list[str | None]
     if stored[0] is not None and stored[0] == stored[1]:
         return stored[0]
     return index.dtype(product.input[0])
-
-
-def _value_width(mix: Product | None, weights: int) -> int | None:
-    if mix is None:
-        return None
-    return mix.columns if weights == 0 else mix.rows
 
 
 def _flaws(index: GraphIndex, node: NodeProto, way: list[NodeProto], *, int8: bool) -> Iterator[str]:
@@ -211,16 +205,12 @@ def _turned(index: GraphIndex, way: list[NodeProto], *, int8: bool) -> Iterator[
 def _is_turned(index: GraphIndex, name: str) -> bool:
     """Whether the length of an operand was the last axis, before a Transpose that is not behind a Linear."""
     node = index.producer.get(name)
-    while node is not None and _is_passed_on(index, node):
+    while node is not None and (node.op_type in QUANTIZERS | {"Cast", "Identity"} or _is_scale(index, node)):
         node = next((index.producer[above] for above in node.input if above in index.producer), None)
     if node is None or node.op_type != "Transpose" or attributes(node).get("perm", [])[-2:-1] != [2]:
         return False
     source = index.producer.get(node.input[0])
     return source is None or source.op_type not in LINEARS
-
-
-def _is_passed_on(index: GraphIndex, node: NodeProto) -> bool:
-    return node.op_type in QUANTIZERS | {"Cast", "Identity"} or _is_scale(index, node)
 
 
 def _broadcasts(queries: tuple[int, ...] | None, keys: tuple[int, ...] | None, values: tuple[int, ...] | None) -> bool:
