@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hiresvit.check.rule import Finding
+from hiresvit import errors
+from hiresvit.check.rule import Finding, View, look
 from hiresvit.check.rules import problems_of
 from hiresvit.check.targets import RTX, Target
-from hiresvit.check.view import View, look
 from hiresvit.device.plan import EngineReport, read_sidecar
 from hiresvit.device.tensorrt_api import INSTALL_HINT, Backend, installed
 from hiresvit.engine.build import DEFAULTS, BuildSettings, build_engine
@@ -24,22 +24,13 @@ from hiresvit.engine.fusion import Explained, explain_attentions, why_not_fused
 from hiresvit.engine.kernels import Kernel
 from hiresvit.engine.precision import Realised, check_requirement, parse_requirement, realise
 from hiresvit.engine.profiles import check_profiles
-from hiresvit.errors import (
-    BuilderRefusal,
-    BuildError,
-    GateError,
-    HiresvitError,
-    IllegalGraphError,
-    MissingDependency,
-    UsageError,
-)
+from hiresvit.errors import BuildError, GateError, HiresvitError, IllegalGraphError, UsageError
 from hiresvit.graph.attentions import Attention, find_attentions
 from hiresvit.graph.file import load_graph, load_weights
 from hiresvit.graph.index import GraphIndex, index_graph
 
 _RTX: Backend = "tensorrt_rtx"
 _DAMAGED = ("operands", "invalid")  # the rules that find what nothing else can be said of
-_NAMED = 5  # nodes that a finding names
 
 
 @dataclass(frozen=True)
@@ -143,12 +134,12 @@ def check_graph(
     view = look(model, RTX, bool(settings.shapes))
     # A dynamic graph has no sizes of its own, and to a plan's kernels a local function is one node.
     same = not model.functions and all(view.sizes(name) is not None for name in view.inputs)
-    sized = view if same else index_graph(model, best_shapes(settings))
+    sized = view if same else index_graph(model, {name: best for name, (_, best, _) in settings.shapes.items()})
     report = CheckReport(str(graph), _ask_rules(view, sized, targets))
     if skipped := _why_not_build(report, view, build):
         unseen = f"{require} can only be seen in a build, and there is none: {skipped}"
         if required is not None and report.failure is None and not installed(_RTX):
-            raise MissingDependency(unseen)
+            raise errors.MissingDependency(unseen)
         return replace(report, skipped=f"not built: {skipped}", missed=unseen if required else None)
     try:
         compiled = _compile(graph, sized, replace(settings, backend=_RTX), on_progress)
@@ -160,7 +151,7 @@ def check_graph(
     except (IllegalGraphError, BuildError) as error:
         # The parser asks for no profile, so what it refuses no profile has done.
         ours = isinstance(error, IllegalGraphError)
-        ours |= isinstance(error, BuilderRefusal) and not settings.shapes
+        ours |= isinstance(error, errors.BuilderRefusal) and not settings.shapes
         return replace(report, refused=str(error), inconclusive=not ours)
     return report
 
@@ -200,11 +191,6 @@ def _compile(
     return Compiled(**vars(realise(index, kernels)), engine=report, attentions=attentions)
 
 
-def best_shapes(settings: BuildSettings) -> dict[str, tuple[int, ...]]:
-    """The shape of each dynamic input that a plan is best at, and that products are counted for."""
-    return {name: profile[1] for name, profile in settings.shapes.items()}
-
-
 def slow_attentions(attentions: Iterable[Attention], target: Target) -> list[Finding]:
     """What is known against computing attentions in one kernel: not wrong, but slow, and their scores take memory.
 
@@ -217,6 +203,6 @@ def slow_attentions(attentions: Iterable[Attention], target: Target) -> list[Fin
             slow[reason].append(attention.node)
     said = "attentions that are not fused, or not for certain"
     return [
-        Finding("attention", "advice", tuple(nodes[:_NAMED]), len(nodes), "", f"{said}: {reason}")
+        Finding("attention", "advice", tuple(nodes), len(nodes), "", f"{said}: {reason}")
         for reason, nodes in slow.items()
     ]

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
-from hiresvit.check.rule import Spot, rule
-from hiresvit.check.view import View
+from hiresvit.check.rule import Spot, View, rule
 from hiresvit.export.fp16_typing import MAX_TERMS
 from hiresvit.graph.index import attributes, operand, reached
 from hiresvit.graph.operators import LAYOUT, LINEARS, QUANTIZERS
@@ -26,8 +25,6 @@ _MASK_SUMS = frozenset({"Add", "Sum"})
 _FIRST_ALONE = LAYOUT | {"Div", "Expand", "Gather", "Slice", "Tile", "Trilu"}
 _MEANS = ("ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool")
 _FACTORS = {"Conv": (1,), "ConvTranspose": (1,), "Div": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1), "Mul": (0, 1)}
-
-Array = NDArray[np.float32]
 
 
 @rule(
@@ -146,7 +143,7 @@ def shared_norm(view: View) -> Iterator[Spot]:
             yield norm, "linear layers that share a LayerNormalization (say q, k and v)"
 
 
-def _half(view: View, name: str) -> Array | None:
+def _half(view: View, name: str) -> NDArray[np.float32] | None:
     """The values of a constant in FP16; None for anything else."""
     if name not in view.constants or view.types[name] != "float16":
         return None

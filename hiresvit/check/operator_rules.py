@@ -8,8 +8,7 @@ import onnx
 from onnx import NodeProto
 
 from hiresvit.check.nvidia_parser import names
-from hiresvit.check.rule import Spot, rule
-from hiresvit.check.view import View
+from hiresvit.check.rule import Spot, View, rule
 from hiresvit.graph.index import attributes, operand, reached
 from hiresvit.graph.operators import OWN_DOMAINS
 

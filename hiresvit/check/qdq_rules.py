@@ -12,9 +12,8 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from hiresvit.check.rule import Level, Spot, rule
+from hiresvit.check.rule import Level, Spot, View, rule
 from hiresvit.check.targets import Target
-from hiresvit.check.view import View
 from hiresvit.graph.dtypes import shown
 from hiresvit.graph.index import attributes, is_read_as_data, operand, quantized_type
 from hiresvit.graph.operators import QUANTIZERS, WEIGHTED

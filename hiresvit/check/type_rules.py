@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from onnx import NodeProto
 from onnx.defs import OpSchema
 
-from hiresvit.check.rule import Spot, rule
-from hiresvit.check.view import View
+from hiresvit.check.rule import Spot, View, rule
 from hiresvit.graph.dtypes import shown
 from hiresvit.graph.index import schema_of
 from hiresvit.graph.operators import OWN_DOMAINS, QUANTIZERS

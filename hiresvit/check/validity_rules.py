@@ -16,8 +16,7 @@ from typing import Any
 import onnx
 from onnx import NodeProto
 
-from hiresvit.check.rule import Spot, rule
-from hiresvit.check.view import View
+from hiresvit.check.rule import Spot, View, rule
 from hiresvit.graph.index import attributes, names_read, operand, schema_of
 from hiresvit.graph.operators import OWN_DOMAINS
 
@@ -137,17 +136,13 @@ def _is_as_onnx_knows_it(view: View) -> bool:
         if schema is None:
             continue
         known: dict[str, Any] = {name: a.type for name, a in schema.attributes.items()}
-        if len(node.input) > schema.max_input or any(
-            a.name not in known or int(known[a.name]) != a.type for a in node.attribute
-        ):
+        strange = any(a.name not in known or int(known[a.name]) != a.type for a in node.attribute)
+        if strange or len(node.input) > schema.max_input:
             return False
     return True
 
 
 def _operands(view: View, node: NodeProto) -> str:
     shapes = [view.shapes.get(name) for name in node.input if name]
-    texts = [
-        "?" if shape is None else str(["?" if size is None else size for size in shape]).replace("'", "")
-        for shape in shapes
-    ]
-    return " and ".join(texts)
+    texts = ["?" if shape is None else str(["?" if size is None else size for size in shape]) for shape in shapes]
+    return " and ".join(texts).replace("'", "")

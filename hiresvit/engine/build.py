@@ -110,14 +110,8 @@ def build_engine(
 def _request(graph: Path, plan: Path, settings: BuildSettings, backend: Backend) -> dict[str, Any]:
     """What the child is told. It stops when this process is gone."""
     cache = settings.timing_cache
-    return {
-        **asdict(settings),
-        "backend": backend,
-        "graph": str(graph),
-        "plan": str(plan),
-        "timing_cache": str(cache) if cache else None,
-        "parent": os.getpid(),
-    }
+    paths = {"graph": str(graph), "plan": str(plan), "timing_cache": str(cache) if cache else None}
+    return {**asdict(settings), **paths, "backend": backend, "parent": os.getpid()}
 
 
 def check_settings(settings: BuildSettings, backend: Backend) -> None:

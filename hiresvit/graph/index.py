@@ -16,19 +16,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 from numpy.typing import NDArray
-from onnx import (
-    AttributeProto,
-    FunctionProto,
-    GraphProto,
-    ModelProto,
-    NodeProto,
-    OperatorSetIdProto,
-    TensorProto,
-    TensorShapeProto,
-    ValueInfoProto,
-    helper,
-    numpy_helper,
-)
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hiresvit.errors import HiresvitError
 from hiresvit.graph.dtypes import NUMBERS, numpy_name, type_name
@@ -55,7 +43,7 @@ class GraphIndex:
 
     graph: GraphProto
     opsets: Mapping[str, int]
-    functions: Mapping[tuple[str, str], FunctionProto]
+    functions: Mapping[tuple[str, str], onnx.FunctionProto]
     nodes: tuple[NodeProto, ...]
     inner: tuple[NodeProto, ...]
     circle: tuple[NodeProto, ...]
@@ -118,10 +106,7 @@ def index_graph(model: ModelProto, shapes: Shapes | None = None, *, infer: bool 
     graph = model.graph
     constants = _constants(graph)
     nodes, circle = in_order(graph.node)
-    if infer:
-        values, complaint = _inferred(model, nodes, shapes)
-    else:
-        values, complaint = _stated(graph, graph.input), ""
+    values, complaint = _inferred(model, nodes, shapes) if infer else (_stated(graph, graph.input), "")
     types: dict[str, str] = {}
     known: dict[str, tuple[int | None, ...]] = {}
     for name, value in values.items():
@@ -175,7 +160,7 @@ def dims_of(value: ValueInfoProto) -> tuple[int | None, ...]:
     return _sizes(value.type.tensor_type.shape)
 
 
-def _sizes(shape: TensorShapeProto) -> tuple[int | None, ...]:
+def _sizes(shape: onnx.TensorShapeProto) -> tuple[int | None, ...]:
     sizes: list[int | None] = []
     for dim in shape.dim:
         size = dim.dim_value  # 0 where there is none
@@ -296,9 +281,9 @@ def _bodies(node: NodeProto) -> Iterator[NodeProto]:
 def graphs_of(node: NodeProto) -> Iterator[GraphProto]:
     """The bodies of an If, a Loop or a Scan."""
     for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
+        if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
-        elif attribute.type == AttributeProto.GRAPHS:
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
             yield from attribute.graphs
 
 
@@ -340,9 +325,8 @@ def _inferred(
     """
     graph = model.graph
     light = ModelProto(ir_version=model.ir_version, functions=model.functions)
-    light.opset_import.extend(
-        OperatorSetIdProto(domain=plain_domain(opset.domain), version=opset.version) for opset in model.opset_import
-    )
+    for opset in model.opset_import:
+        light.opset_import.add(domain=plain_domain(opset.domain), version=opset.version)
     light.graph.name = graph.name or "graph"
     light.graph.node.extend(nodes)
     for number, node in enumerate(light.graph.node):
