@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -160,9 +160,7 @@ def _ask_rules(view: View, sized: GraphIndex, targets: Sequence[Target]) -> tupl
     found = {target: problems_of(replace(view, target=target)) for target in targets}
     damaged = any(finding.rule in _DAMAGED for findings in found.values() for finding in findings)
     attentions = [] if damaged else find_attentions(sized)
-    return tuple(
-        Verdict(target, (*findings, *slow_attentions(attentions, target))) for target, findings in found.items()
-    )
+    return tuple(Verdict(target, (*found[target], *_slow_attentions(attentions, target))) for target in found)
 
 
 def _why_not_build(report: CheckReport, view: View, wanted: bool) -> str | None:
@@ -191,7 +189,7 @@ def _compile(
     return Compiled(**vars(realise(index, kernels)), engine=report, attentions=attentions)
 
 
-def slow_attentions(attentions: Iterable[Attention], target: Target) -> list[Finding]:
+def _slow_attentions(attentions: Iterable[Attention], target: Target) -> Iterator[Finding]:
     """What is known against computing attentions in one kernel: not wrong, but slow, and their scores take memory.
 
     For TensorRT 10 that is also what its guide does not promise, for the others what TensorRT-RTX was seen to refuse.
@@ -201,8 +199,6 @@ def slow_attentions(attentions: Iterable[Attention], target: Target) -> list[Fin
     for attention in attentions:
         if reason := why_not_fused(attention, documented=documented):
             slow[reason].append(attention.node)
-    said = "attentions that are not fused, or not for certain"
-    return [
-        Finding("attention", "advice", tuple(nodes), len(nodes), "", f"{said}: {reason}")
-        for reason, nodes in slow.items()
-    ]
+    for reason, nodes in slow.items():
+        message = f"attentions that are not fused, or not for certain: {reason}"
+        yield Finding("attention", "advice", tuple(nodes), len(nodes), "", message)

@@ -6,7 +6,7 @@ kernels accumulate in FP32 was not run on a GPU here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,9 @@ def decomposed_norm(view: View) -> Iterator[Spot]:
         if node.op_type != "ReduceMean" or view.type_of(node, 0) != "float16":
             continue
         square = view.producer.get(node.input[0])
-        if square is not None and _is_square(view, square) and _meets(view, node, {"Add"}, "Sqrt"):
+        if square is None or not _is_square(view, square):
+            continue
+        if any(reader.op_type == "Sqrt" for reader in _behind(view, node.output, {"Add"})):
             yield node, "the mean of squares of a decomposed norm in FP16"
 
 
@@ -69,7 +71,7 @@ def mask(view: View) -> Iterator[Spot]:
 def epsilon(view: View) -> Iterator[Spot]:
     """What keeps a root from 0, and is itself 0 or nearly."""
     for node in view.nodes:
-        if node.op_type == "Add" and _meets(view, node, set(), "Sqrt"):
+        if node.op_type == "Add" and any(reader.op_type == "Sqrt" for reader, _ in view.reads(node.output[0])):
             for name in node.input:
                 values = _half(view, name)
                 if values is not None and values.size == 1 and abs(values.item()) < _SMALLEST_NORMAL:
@@ -139,15 +141,16 @@ def half_sizes(view: View) -> Iterator[Spot]:
 def shared_norm(view: View) -> Iterator[Spot]:
     """Several linear layers that read one LayerNormalization."""
     for norm in view.nodes:
-        if norm.op_type == "LayerNormalization" and len(_linears(view, norm.output[0])) > 1:
+        if norm.op_type != "LayerNormalization":
+            continue
+        readers = _behind(view, norm.output[:1], LAYOUT | QUANTIZERS)
+        if sum(_is_linear(view, node) for node in readers) > 1:
             yield norm, "linear layers that share a LayerNormalization (say q, k and v)"
 
 
 def _half(view: View, name: str) -> NDArray[np.float32] | None:
     """The values of a constant in FP16; None for anything else."""
-    if name not in view.constants or view.types[name] != "float16":
-        return None
-    values = view.array(name)
+    values = view.array(name) if view.types.get(name) == "float16" else None
     return None if values is None else values.astype(np.float32)
 
 
@@ -158,13 +161,13 @@ def _is_square(view: View, node: NodeProto) -> bool:
     return node.op_type == "Mul" and node.input[0] == node.input[1]
 
 
-def _meets(view: View, node: NodeProto, through: set[str], target: str) -> bool:
-    """Whether a node's result comes to an operator of type ``target``, with only ``through`` in between."""
+def _behind(view: View, names: Iterable[str], through: Set[str]) -> Iterator[NodeProto]:
+    """Who reads tensors, or what nodes of the operators ``through`` make of them."""
 
     def onward(name: str) -> Iterator[str]:
         return (reader.output[0] for reader, _ in view.reads(name) if reader.op_type in through)
 
-    return any(reader.op_type == target for name in reached(node.output, onward) for reader, _ in view.reads(name))
+    return (reader for name in reached(names, onward) for reader, _ in view.reads(name))
 
 
 def _half_fill(view: View, node: NodeProto) -> float:
@@ -197,16 +200,6 @@ def _masks(view: View, starts: Iterable[tuple[str, bool]]) -> bool:
 
     infinite = (name for name, is_infinite in reached(starts, onward) if is_infinite)
     return any(reader.op_type == "Softmax" for name in infinite for reader, _ in view.reads(name))
-
-
-def _linears(view: View, name: str) -> list[NodeProto]:
-    """The linear layers that read a tensor, or what layout changes, casts and Q/DQ make of it."""
-
-    def onward(made: str) -> Iterator[str]:
-        return (reader.output[0] for reader, _ in view.reads(made) if reader.op_type in LAYOUT | QUANTIZERS)
-
-    readers = (reader for made in reached([name], onward) for reader, _ in view.reads(made))
-    return [reader for reader in readers if _is_linear(view, reader)]
 
 
 def _is_linear(view: View, node: NodeProto) -> bool:

@@ -175,8 +175,10 @@ def _flaws(index: GraphIndex, node: NodeProto, way: list[NodeProto], *, int8: bo
             yield f"its {turned} transposed, in products of three axes: give them four, with the heads as second"
     if scores.op_type == mix.op_type == "MatMul":
         shapes = [index.sizes(name) for name in (*scores.input, mix.input[1])]
-        queries, keys, values = (None if shape is None else shape[:-2] for shape in shapes)
-        if None not in (queries, keys, values) and not _broadcasts(queries, keys, values):
+        queries, keys, values = ((shape or ())[:-2] for shape in shapes)
+        # leading axes of grouped or multi-query attention, or all equal
+        grouped = len(keys) == len(queries) and all(key in (1, query) for key, query in zip(keys, queries, strict=True))
+        if None not in shapes and not (grouped and keys == values):
             yield "its heads are broadcast otherwise than keys and values together over those of the queries"
 
 
@@ -213,23 +215,13 @@ def _is_turned(index: GraphIndex, name: str) -> bool:
     return source is None or source.op_type not in LINEARS
 
 
-def _broadcasts(queries: tuple[int, ...] | None, keys: tuple[int, ...] | None, values: tuple[int, ...] | None) -> bool:
-    """Whether leading axes are those of grouped or multi-query attention, or all equal."""
-    assert queries is not None
-    if keys is None or keys != values or len(keys) != len(queries):
-        return False
-    return all(key in (1, query) for key, query in zip(keys, queries, strict=True))
-
-
 def _is_followed_by_relu(index: GraphIndex, mix: NodeProto) -> bool:
     """Whether a Relu, and nothing else, reads a product's result; it then goes into the product."""
     node = mix
     while node.output[0] not in index.outputs and len(index.reads(node.output[0])) == 1:
         node, _ = index.reads(node.output[0])[0]
-        if node.op_type == "Relu":
-            return True
         if node.op_type not in RESHAPES:
-            return False
+            return node.op_type == "Relu"
     return False
 
 
@@ -250,14 +242,9 @@ def _is_quantized(index: GraphIndex, name: str) -> bool:
     readers = [reader for reader, _ in index.reads(name)]
     if name in index.outputs or not readers:
         return False
-    return all(
-        reader.op_type == "QuantizeLinear"
-        or (
-            (reader.op_type in CUTS | {"Pad"} or _is_scale(index, reader))
-            and all(_is_quantized(index, made) for made in reader.output)
-        )
-        for reader in readers
-    )
+    rest = [reader for reader in readers if reader.op_type != "QuantizeLinear"]
+    passed_on = all(reader.op_type in CUTS | {"Pad"} or _is_scale(index, reader) for reader in rest)
+    return passed_on and all(_is_quantized(index, made) for reader in rest for made in reader.output)
 
 
 def _is_scale(index: GraphIndex, node: NodeProto) -> bool:
