@@ -262,10 +262,9 @@ def channel_axis(view: View, node: NodeProto) -> int | None:
 
 def _scale_shape(view: View, node: NodeProto) -> list[int] | None:
     """The shape that scales by channel or block must have; None for one scale, and where it is not known."""
-    sizes, given = view.shapes.get(node.input[0], ()), attributes(node)
-    shape = [size for size in sizes if size is not None]
+    shape, given = [*(view.sizes(node.input[0]) or ())], attributes(node)
     block_size, axis = given.get("block_size", 0), given.get("axis", 1)
-    if not sizes or len(shape) < len(sizes) or not (block_size or channel_axis(view, node) is not None):
+    if not shape or not (block_size or channel_axis(view, node) is not None):
         return None
     if not -len(shape) <= axis < len(shape):
         return []

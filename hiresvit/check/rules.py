@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import takewhile
 
 from onnx import NodeProto
 
@@ -54,9 +55,5 @@ def _name(node: NodeProto) -> str:
 def _common_module(nodes: Iterable[str]) -> str:
     """The module that all nodes, named ``module.path/OpType``, are in; "" if they share none."""
     paths = [name.rpartition("/")[0].split(".") for name in nodes]
-    shared = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return ".".join(shared)
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return ".".join(parts[0] for parts in shared)

@@ -54,13 +54,13 @@ def operands(view: View) -> Iterator[Spot]:
 
 
 @rule("illegal", "this is not valid ONNX: export the graph again")
-def invalid(view: View) -> Iterator[Spot]:
+def invalid(view: View) -> list[Spot]:
     """What no ONNX graph has: operands that nobody makes, two makers, circles, sizes that do not fit together."""
-    spots = [*_unmade(view), *_made_twice(view)]
-    spots.extend((node, "nodes that wait for each other's results") for node in view.circle)
-    if not spots:  # what is said about sizes would only follow from these
-        spots = [*_misfits(view), *_complaints(view)] if _is_as_onnx_knows_it(view) else []
-    yield from spots
+    circle = ((node, "nodes that wait for each other's results") for node in view.circle)
+    spots = [*_unmade(view), *_made_twice(view), *circle]
+    if spots or not _is_as_onnx_knows_it(view):  # what is said about sizes would only follow from these
+        return spots
+    return [*_misfits(view), *_complaints(view)]
 
 
 def _unmade(view: View) -> Iterator[Spot]:

@@ -153,16 +153,14 @@ def _describe(index: GraphIndex, node: NodeProto, way: list[NodeProto], dynamic:
 
 def _computed_in(index: GraphIndex, product: NodeProto, stored: list[str | None]) -> str:
     """The type that a product is multiplied in: that of the quantized operands only if both are."""
-    if stored[0] is not None and stored[0] == stored[1]:
-        return stored[0]
-    return index.dtype(product.input[0])
+    return (stored[0] if stored[0] == stored[1] else None) or index.dtype(product.input[0])
 
 
 def _flaws(index: GraphIndex, node: NodeProto, way: list[NodeProto], *, int8: bool) -> Iterator[str]:
     scores, mix = way[0], way[-1]
     # before opset 13 a softmax was over all axes from number 1 on, where nothing is said
     axis = attributes(node).get("axis", -1 if (index.opset or 13) >= 13 else 1)
-    if node.op_type == "Softmax" and axis not in (-1, (_rank(index, node.input[0]) or 0) - 1):
+    if node.op_type == "Softmax" and axis not in (-1, len(index.shapes.get(node.input[0], ())) - 1):
         yield f"its softmax is over axis {axis}, not over the keys, the last one"
     if mix.op_type == "MatMul" and mix.input[0] not in way[-2].output:
         yield "its second product is v scores^T: the scores must come first"
@@ -170,7 +168,7 @@ def _flaws(index: GraphIndex, node: NodeProto, way: list[NodeProto], *, int8: bo
         yield f"its scores are read by {reader} too"
     if not int8 and _is_followed_by_relu(index, mix):
         yield "Relu stands right behind it"
-    if _rank(index, scores.output[0]) == 3:
+    if len(index.shapes.get(scores.output[0], ())) == 3:
         for turned in _turned(index, way, int8=int8):
             yield f"its {turned} transposed, in products of three axes: give them four, with the heads as second"
     if scores.op_type == mix.op_type == "MatMul":
@@ -180,10 +178,6 @@ def _flaws(index: GraphIndex, node: NodeProto, way: list[NodeProto], *, int8: bo
         grouped = len(keys) == len(queries) and all(key in (1, query) for key, query in zip(keys, queries, strict=True))
         if None not in shapes and not (grouped and keys == values):
             yield "its heads are broadcast otherwise than keys and values together over those of the queries"
-
-
-def _rank(index: GraphIndex, name: str) -> int | None:
-    return len(index.shapes[name]) if name in index.shapes else None
 
 
 def _turned(index: GraphIndex, way: list[NodeProto], *, int8: bool) -> Iterator[str]:

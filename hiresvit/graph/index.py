@@ -307,8 +307,7 @@ def _fixed(
 ) -> frozenset[str]:
     fixed = set(constants)
     for node in nodes:
-        sized = node.op_type in ("Shape", "Size") and len(node.input) > 0
-        static = sized and None not in shapes.get(node.input[0], (None,))
+        static = node.op_type in ("Shape", "Size") and None not in shapes.get(operand(node, 0), (None,))
         given = node.input and all(name in fixed for name in node.input if name)
         if static or (given and fixed.issuperset(names_read(node))):
             fixed.update(node.output)
