@@ -49,10 +49,8 @@ def run_child(argv: Sequence[str], *, on_line: Callable[[str], None] | None = No
 
     Raises HiresvitError when no process can be started. A child that fails is a result, not an exception.
     """
-    modules = {
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "PYTHONSAFEPATH": "1",  # a file onnx.py in the current folder must not shadow the library
-    }
+    modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    safe = {"PYTHONSAFEPATH": "1"}  # a file onnx.py in the current folder must not shadow the library
     with tempfile.TemporaryFile() as stderr:  # a file, not a pipe: nobody has to drain it
         try:
             process = subprocess.Popen(
@@ -60,7 +58,7 @@ def run_child(argv: Sequence[str], *, on_line: Callable[[str], None] | None = No
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, **modules},
+                env={**os.environ, "PYTHONPATH": modules, **safe},
                 encoding="utf-8",
                 errors="replace",
                 start_new_session=True,  # its own process group, so that one kill reaches all of it

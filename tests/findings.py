@@ -8,10 +8,9 @@ from types import ModuleType
 
 from onnx import ModelProto
 
-from hiresvit.check.rule import Finding, Rule
+from hiresvit.check.rule import Finding, Rule, View, look
 from hiresvit.check.rules import problems_of
 from hiresvit.check.targets import RTX, TARGETS, Target
-from hiresvit.check.view import View, look
 
 
 def view_of(model: ModelProto, target: Target = RTX, profiled: bool = False) -> View:

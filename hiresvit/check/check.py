@@ -7,15 +7,16 @@ no rule of ours can know all that a parser refuses.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hiresvit.check.rule import Finding
+from hiresvit import errors
+from hiresvit.check.rule import Finding, View, look
 from hiresvit.check.rules import problems_of
 from hiresvit.check.targets import RTX, Target
-from hiresvit.check.view import View, look
 from hiresvit.device.plan import EngineReport, read_sidecar
 from hiresvit.device.tensorrt_api import INSTALL_HINT, Backend, installed
 from hiresvit.engine.build import DEFAULTS, BuildSettings, build_engine
@@ -23,22 +24,13 @@ from hiresvit.engine.fusion import Explained, explain_attentions, why_not_fused
 from hiresvit.engine.kernels import Kernel
 from hiresvit.engine.precision import Realised, check_requirement, parse_requirement, realise
 from hiresvit.engine.profiles import check_profiles
-from hiresvit.errors import (
-    BuilderRefusal,
-    BuildError,
-    GateError,
-    HiresvitError,
-    IllegalGraphError,
-    MissingDependency,
-    UsageError,
-)
+from hiresvit.errors import BuildError, GateError, HiresvitError, IllegalGraphError, UsageError
 from hiresvit.graph.attentions import Attention, find_attentions
 from hiresvit.graph.file import load_graph, load_weights
 from hiresvit.graph.index import GraphIndex, index_graph
 
 _RTX: Backend = "tensorrt_rtx"
 _DAMAGED = ("operands", "invalid")  # the rules that find what nothing else can be said of
-_NAMED = 5  # nodes that a finding names
 
 
 @dataclass(frozen=True)
@@ -142,26 +134,25 @@ def check_graph(
     view = look(model, RTX, bool(settings.shapes))
     # A dynamic graph has no sizes of its own, and to a plan's kernels a local function is one node.
     same = not model.functions and all(view.sizes(name) is not None for name in view.inputs)
-    sized = view if same else index_graph(model, best_shapes(settings))
+    sized = view if same else index_graph(model, {name: best for name, (_, best, _) in settings.shapes.items()})
     report = CheckReport(str(graph), _ask_rules(view, sized, targets))
     if skipped := _why_not_build(report, view, build):
         unseen = f"{require} can only be seen in a build, and there is none: {skipped}"
         if required is not None and report.failure is None and not installed(_RTX):
-            raise MissingDependency(unseen)
+            raise errors.MissingDependency(unseen)
         return replace(report, skipped=f"not built: {skipped}", missed=unseen if required else None)
     try:
         compiled = _compile(graph, sized, replace(settings, backend=_RTX), on_progress)
+        report = replace(report, compiled=compiled)
+        if required is not None:
+            check_requirement(required, compiled.macs, compiled.leftovers, compiled.uncounted)
+    except GateError as error:
+        return replace(report, missed=str(error))
     except (IllegalGraphError, BuildError) as error:
         # The parser asks for no profile, so what it refuses no profile has done.
         ours = isinstance(error, IllegalGraphError)
-        ours |= isinstance(error, BuilderRefusal) and not settings.shapes
+        ours |= isinstance(error, errors.BuilderRefusal) and not settings.shapes
         return replace(report, refused=str(error), inconclusive=not ours)
-    report = replace(report, compiled=compiled)
-    if required is not None:
-        try:
-            check_requirement(required, compiled.macs, compiled.leftovers, compiled.uncounted)
-        except GateError as error:
-            return replace(report, missed=str(error))
     return report
 
 
@@ -169,9 +160,7 @@ def _ask_rules(view: View, sized: GraphIndex, targets: Sequence[Target]) -> tupl
     found = {target: problems_of(replace(view, target=target)) for target in targets}
     damaged = any(finding.rule in _DAMAGED for findings in found.values() for finding in findings)
     attentions = [] if damaged else find_attentions(sized)
-    return tuple(
-        Verdict(target, (*findings, *slow_attentions(attentions, target))) for target, findings in found.items()
-    )
+    return tuple(Verdict(target, (*found[target], *_slow_attentions(attentions, target))) for target in found)
 
 
 def _why_not_build(report: CheckReport, view: View, wanted: bool) -> str | None:
@@ -188,10 +177,7 @@ def _why_not_build(report: CheckReport, view: View, wanted: bool) -> str | None:
 
 
 def _compile(
-    graph: Path,
-    index: GraphIndex,
-    settings: BuildSettings,
-    on_progress: Callable[[str, float], None] | None,
+    graph: Path, index: GraphIndex, settings: BuildSettings, on_progress: Callable[[str, float], None] | None
 ) -> Compiled:
     with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
         plan = Path(folder, "checked.plan")
@@ -203,29 +189,16 @@ def _compile(
     return Compiled(**vars(realise(index, kernels)), engine=report, attentions=attentions)
 
 
-def best_shapes(settings: BuildSettings) -> dict[str, tuple[int, ...]]:
-    """The shape of each dynamic input that a plan is best at, and that products are counted for."""
-    return {name: profile[1] for name, profile in settings.shapes.items()}
-
-
-def slow_attentions(attentions: Iterable[Attention], target: Target) -> list[Finding]:
+def _slow_attentions(attentions: Iterable[Attention], target: Target) -> Iterator[Finding]:
     """What is known against computing attentions in one kernel: not wrong, but slow, and their scores take memory.
 
     For TensorRT 10 that is also what its guide does not promise, for the others what TensorRT-RTX was seen to refuse.
     """
     documented = any(version.startswith("10.") for version in target.tensorrt)
-    slow: dict[str, list[str]] = {}
+    slow: dict[str, list[str]] = defaultdict(list)
     for attention in attentions:
         if reason := why_not_fused(attention, documented=documented):
-            slow.setdefault(reason, []).append(attention.node)
-    return [
-        Finding(
-            "attention",
-            "advice",
-            tuple(nodes[:_NAMED]),
-            len(nodes),
-            "",
-            f"attentions that are not fused, or not for certain: {reason}",
-        )
-        for reason, nodes in slow.items()
-    ]
+            slow[reason].append(attention.node)
+    for reason, nodes in slow.items():
+        message = f"attentions that are not fused, or not for certain: {reason}"
+        yield Finding("attention", "advice", tuple(nodes), len(nodes), "", message)

@@ -6,37 +6,25 @@ kernels accumulate in FP32 was not run on a GPU here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
-from hiresvit.check.rule import Spot, rule
-from hiresvit.check.view import View
+from hiresvit.check.rule import Spot, View, rule
 from hiresvit.export.fp16_typing import MAX_TERMS
-from hiresvit.graph.index import attributes
+from hiresvit.graph.index import attributes, operand, reached
+from hiresvit.graph.operators import LAYOUT, LINEARS, QUANTIZERS
 
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
-_LAYOUT = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 # What a mask goes through on its way to the scores: cut, repeated, times 0 or 1, as many masks are made.
 _MASK_MOVES = frozenset({"Concat", "Div", "Expand", "Gather", "Mul", "Slice", "Tile", "Trilu"})
 _MASK_SUMS = frozenset({"Add", "Sum"})
-_FIRST_ALONE = _LAYOUT | {"Div", "Expand", "Gather", "Slice", "Tile", "Trilu"}
+_FIRST_ALONE = LAYOUT | {"Div", "Expand", "Gather", "Slice", "Tile", "Trilu"}
 _MEANS = ("ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool")
-_FACTORS = {
-    "Conv": (1,),
-    "ConvTranspose": (1,),
-    "Div": (0, 1),
-    "Gemm": (0, 1),
-    "MatMul": (0, 1),
-    "Mul": (0, 1),
-}
-_SIZE_INPUTS = (1, 2, 3)  # of a Resize: roi, scales, sizes
-_LINEARS = ("Gemm", "MatMul")  # whether the fusion also takes 1x1 convolutions is not known
-
-Array = NDArray[np.float32]
+_FACTORS = {"Conv": (1,), "ConvTranspose": (1,), "Div": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1), "Mul": (0, 1)}
 
 
 @rule(
@@ -50,7 +38,9 @@ def decomposed_norm(view: View) -> Iterator[Spot]:
         if node.op_type != "ReduceMean" or view.type_of(node, 0) != "float16":
             continue
         square = view.producer.get(node.input[0])
-        if square is not None and _is_square(view, square) and _meets(view, node, {"Add"}, "Sqrt"):
+        if square is None or not _is_square(view, square):
+            continue
+        if any(reader.op_type == "Sqrt" for reader in _behind(view, node.output, {"Add"})):
             yield node, "the mean of squares of a decomposed norm in FP16"
 
 
@@ -81,7 +71,7 @@ def mask(view: View) -> Iterator[Spot]:
 def epsilon(view: View) -> Iterator[Spot]:
     """What keeps a root from 0, and is itself 0 or nearly."""
     for node in view.nodes:
-        if node.op_type == "Add" and _meets(view, node, set(), "Sqrt"):
+        if node.op_type == "Add" and any(reader.op_type == "Sqrt" for reader, _ in view.reads(node.output[0])):
             for name in node.input:
                 values = _half(view, name)
                 if values is not None and values.size == 1 and abs(values.item()) < _SMALLEST_NORMAL:
@@ -93,8 +83,7 @@ def epsilon(view: View) -> Iterator[Spot]:
 
 
 @rule(
-    "hazard",
-    "FP16 keeps few of its bits, some or all of it may be 0: fold it into another factor, or keep it in FP32",
+    "hazard", "FP16 keeps few of its bits, some or all of it may be 0: fold it into another factor, or keep it in FP32"
 )
 def tiny_factor(view: View) -> Iterator[Spot]:
     """A factor of which FP16 keeps only some bits."""
@@ -113,7 +102,7 @@ def infinite(view: View) -> Iterator[Spot]:
         values = _half(view, name)
         if values is not None and (lost := int(np.count_nonzero(~np.isfinite(values)))):
             for node, _ in view.reads(name):
-                if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):  # a scale: see qdq_rules
+                if node.op_type not in QUANTIZERS:  # a scale: see qdq_rules
                     yield node, f"{lost} of {values.size} values of {name!r} infinite or NaN"
 
 
@@ -136,7 +125,7 @@ def half_sizes(view: View) -> Iterator[Spot]:
         if node.op_type in ("Shape", "Size") or (fed and sizes.issuperset(fed)):
             sizes.update(node.output)
         if node.op_type == "Resize":
-            for k in _SIZE_INPUTS:
+            for k in (1, 2, 3):  # roi, scales, sizes
                 if view.type_of(node, k) == "float16" and 0 not in view.shapes.get(node.input[k], ()):
                     yield node, "scales of a Resize in FP16"
         to_integer = node.op_type == "Cast" and view.types.get(node.output[0]) in ("int32", "int64")
@@ -152,17 +141,16 @@ def half_sizes(view: View) -> Iterator[Spot]:
 def shared_norm(view: View) -> Iterator[Spot]:
     """Several linear layers that read one LayerNormalization."""
     for norm in view.nodes:
-        if norm.op_type == "LayerNormalization":
-            linears = [node for node in _readers_through(view, norm.output[0]) if _is_linear(view, node)]
-            if len(linears) > 1:
-                yield norm, "linear layers that share a LayerNormalization (say q, k and v)"
+        if norm.op_type != "LayerNormalization":
+            continue
+        readers = _behind(view, norm.output[:1], LAYOUT | QUANTIZERS)
+        if sum(_is_linear(view, node) for node in readers) > 1:
+            yield norm, "linear layers that share a LayerNormalization (say q, k and v)"
 
 
-def _half(view: View, name: str) -> Array | None:
+def _half(view: View, name: str) -> NDArray[np.float32] | None:
     """The values of a constant in FP16; None for anything else."""
-    if name not in view.constants or view.types[name] != "float16":
-        return None
-    values = view.array(name)
+    values = view.array(name) if view.types.get(name) == "float16" else None
     return None if values is None else values.astype(np.float32)
 
 
@@ -173,17 +161,13 @@ def _is_square(view: View, node: NodeProto) -> bool:
     return node.op_type == "Mul" and node.input[0] == node.input[1]
 
 
-def _meets(view: View, node: NodeProto, through: frozenset[str] | set[str], target: str) -> bool:
-    """Whether a node's result comes to an operator of type ``target``, with only ``through`` in between."""
-    pending, seen = list(node.output), set(node.output)
-    while pending:
-        for reader, _ in view.reads(pending.pop()):
-            if reader.op_type == target:
-                return True
-            if reader.op_type in through and reader.output[0] not in seen:
-                seen.add(reader.output[0])
-                pending.append(reader.output[0])
-    return False
+def _behind(view: View, names: Iterable[str], through: Set[str]) -> Iterator[NodeProto]:
+    """Who reads tensors, or what nodes of the operators ``through`` make of them."""
+
+    def onward(name: str) -> Iterator[str]:
+        return (reader.output[0] for reader, _ in view.reads(name) if reader.op_type in through)
+
+    return (reader for name in reached(names, onward) for reader, _ in view.reads(name))
 
 
 def _half_fill(view: View, node: NodeProto) -> float:
@@ -200,43 +184,27 @@ def _half_fill(view: View, node: NodeProto) -> float:
 def _after_mask(view: View, node: NodeProto, index: int, infinite: bool) -> set[tuple[str, bool]]:
     """What a node makes of a mask that is its input, if that is still one, and whether it has become infinite."""
     op = node.op_type
-    through = op in _LAYOUT or op in _MASK_MOVES or (op == "Where" and index > 0) or op in _MASK_SUMS
+    through = op in LAYOUT or op in _MASK_MOVES or (op == "Where" and index > 0) or op in _MASK_SUMS
     if not through or (op in _FIRST_ALONE and index):
         return set()
     added = op in _MASK_SUMS and view.types.get(node.output[0]) == "float16"
     return {(name, infinite or added) for name in node.output if name}
 
 
-def _masks(view: View, starts: set[tuple[str, bool]]) -> bool:
+def _masks(view: View, starts: Iterable[tuple[str, bool]]) -> bool:
     """Whether a mask comes to a softmax, and infinite."""
-    pending, seen = list(starts), set(starts)
-    while pending:
-        name, infinite = pending.pop()
-        for reader, index in view.reads(name):
-            if reader.op_type == "Softmax" and infinite:
-                return True
-            new = _after_mask(view, reader, index, infinite) - seen
-            seen |= new
-            pending.extend(new)
-    return False
 
+    def onward(mask: tuple[str, bool]) -> Iterator[tuple[str, bool]]:
+        for reader, index in view.reads(mask[0]):
+            yield from _after_mask(view, reader, index, mask[1])
 
-def _readers_through(view: View, name: str) -> list[NodeProto]:
-    """Who reads a tensor, or what layout changes, casts and Q/DQ make of it."""
-    found, pending, seen = [], [name], {name}
-    while pending:
-        for reader, _ in view.reads(pending.pop()):
-            if reader.op_type not in _LAYOUT and reader.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-                found.append(reader)
-            elif reader.output[0] not in seen:
-                seen.add(reader.output[0])
-                pending.append(reader.output[0])
-    return found
+    infinite = (name for name, is_infinite in reached(starts, onward) if is_infinite)
+    return any(reader.op_type == "Softmax" for name in infinite for reader, _ in view.reads(name))
 
 
 def _is_linear(view: View, node: NodeProto) -> bool:
     """A product with a constant on the right, in floating point or dequantized."""
-    if node.op_type not in _LINEARS:
+    if node.op_type not in LINEARS:  # whether the fusion also takes 1x1 convolutions is not known
         return False
     maker = view.producer.get(node.input[1])
     weight = maker.input[0] if maker is not None and maker.op_type == "DequantizeLinear" else node.input[1]
@@ -252,7 +220,7 @@ def _terms(view: View, node: NodeProto) -> int | None:
         return None
     axes = list(range(2, len(shape)))
     if node.op_type != "GlobalAveragePool":
-        constant = view.array(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+        constant = view.array(operand(node, 1))
         axes = given.get("axes", []) if constant is None else constant.tolist()
         axes = axes or ([] if given.get("noop_with_empty_axes") else list(range(len(shape))))
     sizes = [shape[axis] for axis in axes]

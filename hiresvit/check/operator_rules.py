@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import onnx
 from onnx import NodeProto
 
-from hiresvit.check.rule import Spot, rule
-from hiresvit.check.view import View
-from hiresvit.graph.index import attributes
+from hiresvit.check.nvidia_parser import names
+from hiresvit.check.rule import Spot, View, rule
+from hiresvit.graph.index import attributes, operand, reached
 from hiresvit.graph.operators import OWN_DOMAINS
 
 # Names that the parser knows beside ONNX's: experimental operators of old.
 _OLD_OPS = frozenset({"ImageScaler", "ParametricSoftplus", "ScaledTanh"})
 _KNOWN_OPS = _OLD_OPS | {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
+_LEAST_AXES = {
+    **dict.fromkeys(("ArgMax", "ArgMin", "Hardmax", "LogSoftmax", "Softmax"), 2),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"), 3),
+}
+_AXES_AS_OPERAND = names(
+    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum",
+    "ReduceSumSquare Squeeze Unsqueeze",
+)
 
 
 @rule("illegal", "{target} builds no network without one: name the graph's outputs")
@@ -73,9 +80,8 @@ def domain(view: View) -> Iterator[Spot]:
 def form(view: View) -> Iterator[Spot]:
     """A form of an operator that the parser's importer refuses."""
     for node in view.nodes:
-        for ops, refused in _FORMS:
-            if node.op_type in ops and (what := refused(view, node, attributes(node))):
-                yield node, f"{node.op_type} with {what}"
+        if what := _refused_attributes(view, node) or _refused_operands(view, node):
+            yield node, f"{node.op_type} with {what}"
 
 
 @rule("illegal", "{target} has tensors of up to {target.max_rank} axes: merge some")
@@ -87,20 +93,15 @@ def rank(view: View) -> Iterator[Spot]:
 
 
 @rule(
-    "illegal",
-    "{target} builds no plan without the sizes to expect: give their range (--shapes), or export at one size",
+    "illegal", "{target} builds no plan without the sizes to expect: give their range (--shapes), or export at one size"
 )
 def dynamic(view: View) -> Iterator[Spot]:
     """Sizes that are not known when the plan is built."""
     if view.profiled:
         return
     for name in view.inputs:
-        axes = [k for k, size in enumerate(view.shapes.get(name, ())) if size is None]
-        if axes:
-            yield (
-                None,
-                f"input {name!r} is dynamic ({'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))})",
-            )
+        if axes := [str(k) for k, size in enumerate(view.shapes.get(name, ())) if size is None]:
+            yield None, f"input {name!r} is dynamic ({'axis' if len(axes) == 1 else 'axes'} {', '.join(axes)})"
 
 
 @rule(
@@ -112,133 +113,82 @@ def fed_size(view: View) -> Iterator[Spot]:
     """A size, count, place or axis that is fed, or computed of what is fed."""
     for node in view.nodes:
         for index in view.target.host_inputs.get(node.op_type, ()):
-            for name in _fed(view, node.input[index]) if index < len(node.input) else ():
-                yield (
-                    node,
-                    f"the values of input {name!r} decide a size, a count or a place for {node.op_type}",
-                )
+            for name in _fed(view, operand(node, index)):
+                yield node, f"the values of input {name!r} decide a size, a count or a place for {node.op_type}"
 
 
 def _fed(view: View, name: str) -> list[str]:
     """The inputs whose values decide a tensor, in the order of the graph."""
-    pending, seen = [name], {name}
-    while pending:
-        maker = view.producer.get(pending.pop())
-        if maker is not None and maker.op_type in view.target.host_ops:
-            new = set(maker.input) - seen
-            seen |= new
-            pending.extend(new)
-    return [fed for fed in view.inputs if fed in seen]
+
+    def above(made: str) -> Iterable[str]:
+        maker = view.producer.get(made)
+        return maker.input if maker is not None and maker.op_type in view.target.host_ops else ()
+
+    sources = reached([name], above)
+    return [fed for fed in view.inputs if fed in sources]
 
 
-_Attributes = dict[str, Any]
+def _refused_attributes(view: View, node: NodeProto) -> str:
+    """What is refused of an operator's form, or "". Run on RTX 1.7; the restrictions are operators.md's of 10.15."""
+    given = attributes(node)
+    match node.op_type:
+        case "Resize":
+            mode: str = given.get("coordinate_transformation_mode", b"half_pixel").decode()
+            policy: str = given.get("keep_aspect_ratio_policy", b"stretch").decode()
+            if given.get("antialias"):
+                return "antialias"
+            if mode in ("half_pixel_symmetric", "tf_crop_and_resize"):
+                return mode
+            return "" if policy == "stretch" else f"keep_aspect_ratio_policy={policy}"
+        case "AveragePool" | "LpPool" | "MaxPool":
+            if any(size != 1 for size in given.get("dilations", [])):
+                return "dilations"
+            return "Indices as output" if node.op_type == "MaxPool" and any(node.output[1:]) else ""
+        case "BatchNormalization" | "LayerNormalization":
+            return "training outputs" if given.get("training_mode") or any(node.output[1:]) else ""
+        case "ScatterElements" | "ScatterND":
+            reduction = given.get("reduction", b"none").decode()
+            return "" if reduction == "none" else f"reduction={reduction}"
+    return ""
 
 
-def _resize(view: View, node: NodeProto, given: _Attributes) -> str:
-    mode: str = given.get("coordinate_transformation_mode", b"half_pixel").decode()
-    policy: str = given.get("keep_aspect_ratio_policy", b"stretch").decode()
-    if given.get("antialias"):
-        return "antialias"
-    if mode in ("half_pixel_symmetric", "tf_crop_and_resize"):
-        return mode
-    return "" if policy == "stretch" else f"keep_aspect_ratio_policy={policy}"
+def _refused_operands(view: View, node: NodeProto) -> str:
+    op, shapes = node.op_type, [view.shapes.get(name) for name in node.input]
+    match op:
+        case "Conv" | "ConvTranspose":
+            axes = len(shapes[1] or ()) - 2
+            return f"{axes} spatial axes" if axes > 3 else ""
+        case "TopK":
+            return _refused_k(view, node)
+        case "Dropout":
+            training = view.array(operand(node, 2))
+            if training is None:
+                return "a training_mode that is no initializer" if operand(node, 2) else ""
+            return "training_mode" if training.any() else ""
+        case "STFT":
+            constant = all(name in view.constants for name in (operand(node, 1), operand(node, 3)) if name)
+            return "" if constant else "a step or length that is no initializer"
+        case "Slice":
+            data, starts = shapes[:2]
+            if operand(node, 3) or data is None or len(shapes) < 3 or not starts or starts[0] is None:
+                return ""
+            return f"{starts[0]} starts for {len(data)} axes and no axes" if starts[0] < len(data) else ""
+        case "Attention":
+            same = view.target.needs_separate_qkv and len(node.input) > 2 and len(set(node.input[:3])) == 1
+            return "q, k and v in one tensor" if same else ""
+    if op in _AXES_AS_OPERAND:
+        return "axes that are not constant" if operand(node, 1) and node.input[1] not in view.fixed else ""
+    few = op in _LEAST_AXES and shapes[0] is not None and len(shapes[0]) < _LEAST_AXES[op]
+    return f"an operand of less than {_LEAST_AXES[op]} axes" if few else ""
 
 
-def _pool(view: View, node: NodeProto, given: _Attributes) -> str:
-    if any(size != 1 for size in given.get("dilations", [])):
-        return "dilations"
-    return "Indices as output" if node.op_type == "MaxPool" and any(node.output[1:]) else ""
-
-
-def _norm(view: View, node: NodeProto, given: _Attributes) -> str:
-    return "training outputs" if given.get("training_mode") or any(node.output[1:]) else ""
-
-
-def _scatter(view: View, node: NodeProto, given: _Attributes) -> str:
-    reduction = given.get("reduction", b"none").decode()
-    return "" if reduction == "none" else f"reduction={reduction}"
-
-
-def _conv(view: View, node: NodeProto, given: _Attributes) -> str:
-    axes = len(view.shapes.get(node.input[1], ())) - 2
-    return f"{axes} spatial axes" if axes > 3 else ""
-
-
-def _axes(view: View, node: NodeProto, given: _Attributes) -> str:
-    absent = len(node.input) < 2 or not node.input[1]
-    return "" if absent or node.input[1] in view.fixed else "axes that are not constant"
-
-
-def _topk(view: View, node: NodeProto, given: _Attributes) -> str:
-    k = view.array(node.input[1]) if len(node.input) > 1 else None
+def _refused_k(view: View, node: NodeProto) -> str:
+    k = view.array(operand(node, 1))
     if k is None or k.size != 1:
         return ""
-    shape, axis = view.shapes.get(node.input[0], ()), given.get("axis", -1)
+    shape, axis = view.shapes.get(node.input[0], ()), attributes(node).get("axis", -1)
     size = shape[axis] if -len(shape) <= axis < len(shape) else None
     if size is not None and k.max() > size:
         return f"K = {k.max()} of {size} elements"
     most = view.target.max_topk
     return f"K above {most}" if k.max() > most else ""
-
-
-def _dropout(view: View, node: NodeProto, given: _Attributes) -> str:
-    if len(node.input) < 3 or not node.input[2]:
-        return ""
-    training = view.array(node.input[2])
-    if training is None:
-        return "a training_mode that is no initializer"
-    return "training_mode" if training.any() else ""
-
-
-def _stft(view: View, node: NodeProto, given: _Attributes) -> str:
-    named = [node.input[k] for k in (1, 3) if k < len(node.input) and node.input[k]]
-    return "" if all(name in view.constants for name in named) else "a step or length that is no initializer"
-
-
-def _slice(view: View, node: NodeProto, given: _Attributes) -> str:
-    shapes = [view.shapes.get(name) for name in node.input[:2]]
-    absent = len(node.input) < 4 or not node.input[3]
-    if not absent or shapes[0] is None or len(node.input) < 3 or not shapes[1] or shapes[1][0] is None:
-        return ""
-    return f"{shapes[1][0]} starts for {len(shapes[0])} axes and no axes" if shapes[1][0] < len(shapes[0]) else ""
-
-
-def _few_axes(view: View, node: NodeProto, given: _Attributes) -> str:
-    shape = view.shapes.get(node.input[0])
-    few = shape is not None and len(shape) < _LEAST_AXES[node.op_type]
-    return f"an operand of less than {_LEAST_AXES[node.op_type]} axes" if few else ""
-
-
-def _attention(view: View, node: NodeProto, given: _Attributes) -> str:
-    same = view.target.needs_separate_qkv and len(node.input) > 2 and len(set(node.input[:3])) == 1
-    return "q, k and v in one tensor" if same else ""
-
-
-_LEAST_AXES = {
-    **dict.fromkeys(("ArgMax", "ArgMin", "Hardmax", "LogSoftmax", "Softmax"), 2),
-    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"), 3),
-}
-_REDUCTIONS = {
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-}
-# Run on RTX 1.7; the restrictions are those of operators.md of 10.15.
-_FORMS: tuple[tuple[set[str], Callable[[View, NodeProto, _Attributes], str]], ...] = (
-    ({"Resize"}, _resize),
-    ({"AveragePool", "LpPool", "MaxPool"}, _pool),
-    ({"BatchNormalization", "LayerNormalization"}, _norm),
-    ({"ScatterElements", "ScatterND"}, _scatter),
-    ({"Conv", "ConvTranspose"}, _conv),
-    ({*_REDUCTIONS, "ReduceProd", "ReduceSum", "ReduceSumSquare", "Squeeze", "Unsqueeze"}, _axes),
-    ({"TopK"}, _topk),
-    ({"Dropout"}, _dropout),
-    ({"STFT"}, _stft),
-    ({"Slice"}, _slice),
-    ({"Attention"}, _attention),
-    (set(_LEAST_AXES), _few_axes),
-)

@@ -12,14 +12,12 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from hiresvit.check.rule import Level, Spot, rule
+from hiresvit.check.rule import Level, Spot, View, rule
 from hiresvit.check.targets import Target
-from hiresvit.check.view import View
 from hiresvit.graph.dtypes import shown
-from hiresvit.graph.index import attributes, is_read_as_data, quantized_type
+from hiresvit.graph.index import attributes, is_read_as_data, operand, quantized_type
+from hiresvit.graph.operators import QUANTIZERS, WEIGHTED
 
-_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _STORED = frozenset({"int8", "int4", "float8e4m3fn", "float4e2m1"})
 _WHOLE_BYTES = ("int8", "float8e4m3fn")  # run: in INT4 one element is too few, with an axis or without
 _INT8_READERS = frozenset({("Conv", 1), ("Clip", 1), ("Clip", 2)})  # run: they take a constant in INT8
@@ -36,9 +34,10 @@ def _unfused(target: Target) -> Level:
 def asymmetric(view: View) -> Iterator[Spot]:
     """A zero point other than 0."""
     for node in _quantizers(view):
-        if len(node.input) > 2 and node.input[2] and view.type_of(node, 2) not in view.target.asymmetric:
-            zero = view.array(node.input[2])
-            if node.input[2] not in view.fixed:
+        name = operand(node, 2)
+        if name and view.types.get(name, "") not in view.target.asymmetric:
+            zero = view.array(name)
+            if name not in view.fixed:
                 yield node, "a zero point that is not constant"
             elif zero is not None and zero.astype(float).any():
                 yield node, "a zero point that is not 0"
@@ -68,10 +67,7 @@ def unsigned(view: View) -> Iterator[Spot]:
             yield node, "QuantizeLinear to UINT8"
 
 
-@rule(
-    "hazard",
-    "TensorRT quantizes to INT8, ONNX and ONNX Runtime to UINT8: give it a zero point of type INT8",
-)
+@rule("hazard", "TensorRT quantizes to INT8, ONNX and ONNX Runtime to UINT8: give it a zero point of type INT8")
 def no_zero_point(view: View) -> Iterator[Spot]:
     """A QuantizeLinear that does not say what it quantizes to."""
     for node in _quantizers(view):
@@ -87,10 +83,7 @@ def bias(view: View) -> Iterator[Spot]:
             yield node, "DequantizeLinear of INT32"
 
 
-@rule(
-    "illegal",
-    "{target} has quantized constants for a DequantizeLinear alone: do it to the values, or behind that",
-)
+@rule("illegal", "{target} has quantized constants for a DequantizeLinear alone: do it to the values, or behind that")
 def stored(view: View) -> Iterator[Spot]:
     """A quantized constant that something else than a DequantizeLinear reads."""
     for name in view.constants:
@@ -101,8 +94,8 @@ def stored(view: View) -> Iterator[Spot]:
             yield None, f"a constant in {shown(kind)} as output"
         for node, index in view.reads(name):
             after = [(reader.op_type, k) for out in node.output for reader, k in view.reads(out)]
-            zero_point = bool(after) and all(op in _QUANTIZERS and k == 2 for op, k in after)
-            known = node.op_type in _QUANTIZERS or node.op_type in view.target.own_ops
+            zero_point = bool(after) and all(op in QUANTIZERS and k == 2 for op, k in after)
+            known = node.op_type in QUANTIZERS or node.op_type in view.target.own_ops
             if not (known or zero_point or (node.op_type, index) in _INT8_READERS):
                 yield node, f"{node.op_type} of a constant in {shown(kind)}"
 
@@ -160,7 +153,7 @@ def scale_count(view: View) -> Iterator[Spot]:
         wanted = _scale_shape(view, node)
         if wanted is not None and list(scale.shape) != wanted:
             yield node, f"scales of shape {list(scale.shape)}, not {wanted}"
-        zero = view.array(node.input[2]) if len(node.input) > 2 else None
+        zero = view.array(operand(node, 2))
         if zero is not None and zero.size != scale.size:
             yield node, f"{scale.size} scales and {zero.size} zero points"
 
@@ -184,9 +177,7 @@ def scale_type(view: View) -> Iterator[Spot]:
 )
 def widened(view: View) -> Iterator[Spot]:
     """What is dequantized in a narrow type and read in a wide one."""
-    for node, scale, read in _conversions(view):
-        if _WIDTH[read] > _WIDTH[scale]:
-            yield node, f"DequantizeLinear in {shown(scale)} for a product in {shown(read)}"
+    return _conversions(view, wider=True)
 
 
 @rule(
@@ -195,9 +186,7 @@ def widened(view: View) -> Iterator[Spot]:
 )
 def narrowed(view: View) -> Iterator[Spot]:
     """What is dequantized in one type and read in another that is no wider."""
-    for node, scale, read in _conversions(view):
-        if _WIDTH[read] <= _WIDTH[scale]:
-            yield node, f"DequantizeLinear in {shown(scale)} for a product in {shown(read)}"
+    return _conversions(view, wider=False)
 
 
 @rule(_unfused, f"one scale belongs to each output. {_FLOATING}quantize along the outputs")
@@ -247,8 +236,7 @@ def block_axis(view: View) -> Iterator[Spot]:
 )
 def orin_qdq(view: View) -> Iterator[Spot]:
     """Any Q/DQ."""
-    for node in _quantizers(view):
-        yield node, "QuantizeLinear and DequantizeLinear"
+    return ((node, "QuantizeLinear and DequantizeLinear") for node in _quantizers(view))
 
 
 @rule(
@@ -274,10 +262,9 @@ def channel_axis(view: View, node: NodeProto) -> int | None:
 
 def _scale_shape(view: View, node: NodeProto) -> list[int] | None:
     """The shape that scales by channel or block must have; None for one scale, and where it is not known."""
-    sizes, given = view.shapes.get(node.input[0], ()), attributes(node)
-    shape = [size for size in sizes if size is not None]
+    shape, given = [*(view.sizes(node.input[0]) or ())], attributes(node)
     block_size, axis = given.get("block_size", 0), given.get("axis", 1)
-    if not sizes or len(shape) < len(sizes) or not (block_size or channel_axis(view, node) is not None):
+    if not shape or not (block_size or channel_axis(view, node) is not None):
         return None
     if not -len(shape) <= axis < len(shape):
         return []
@@ -288,7 +275,7 @@ def _scale_shape(view: View, node: NodeProto) -> list[int] | None:
 
 
 def _quantizers(view: View) -> Iterator[NodeProto]:
-    return (node for node in view.nodes if node.op_type in _QUANTIZERS)
+    return (node for node in view.nodes if node.op_type in QUANTIZERS)
 
 
 def _scales(view: View) -> Iterator[tuple[NodeProto, NDArray[Any]]]:
@@ -310,8 +297,8 @@ def _is_weight(view: View, node: NodeProto) -> bool:
     return node.input[0] in view.constants
 
 
-def _conversions(view: View) -> Iterator[tuple[NodeProto, str, str]]:
-    """DequantizeLinear nodes before a product that change the type: the scale's, and what the product reads."""
+def _conversions(view: View, *, wider: bool) -> Iterator[Spot]:
+    """DequantizeLinear nodes whose product reads another type than their scale's, a wider one or one that is not."""
     for node in _quantizers(view):
         scale = view.type_of(node, 1)
         if node.op_type != "DequantizeLinear" or scale not in _WIDTH:
@@ -320,8 +307,10 @@ def _conversions(view: View) -> Iterator[tuple[NodeProto, str, str]]:
         casts = [reader for reader, _ in readers if reader.op_type == "Cast"]
         readers = [pair for cast in casts for pair in view.reads(cast.output[0])] or readers
         kind = view.types.get((casts[0] if casts else node).output[0], "")
-        if kind in _WIDTH and kind != scale and any(reader.op_type in _PRODUCTS for reader, _ in readers):
-            yield node, scale, kind
+        if kind not in _WIDTH or kind == scale or (_WIDTH[kind] > _WIDTH[scale]) != wider:
+            continue
+        if any(reader.op_type in WEIGHTED for reader, _ in readers):
+            yield node, f"DequantizeLinear in {shown(scale)} for a product in {shown(kind)}"
 
 
 def _output_axis(reader: NodeProto, index: int, axes: int) -> int | None:

@@ -1,4 +1,4 @@
-"""What a rule about a graph is, and what it finds."""
+"""What a rule about a graph is, what it sees of it, and what it finds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,33 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto
 
 from hiresvit.check.targets import Target
-from hiresvit.check.view import View, printable
+from hiresvit.graph.file import require_weights
+from hiresvit.graph.index import GraphIndex, index_graph, inline_functions
+
+_NAMED = 5  # nodes that a finding names
+
+
+@dataclass(frozen=True)
+class View(GraphIndex):
+    """A graph's index for a target. ``profiled`` says that the build gets the sizes of dynamic axes."""
+
+    target: Target
+    profiled: bool
+
+
+def look(model: ModelProto, target: Target, profiled: bool) -> View:
+    """The view of a graph; the views of other targets share its index (`dataclasses.replace`).
+
+    Raises UsageError for weights outside the proto, which the rules read, HiresvitError for local functions that
+    cannot be resolved.
+    """
+    require_weights(model)
+    index = index_graph(inline_functions(model))
+    return View(**vars(index), target=target, profiled=profiled)
+
 
 Level = Literal["illegal", "hazard", "advice"]
 LevelOf = Callable[[Target], Level | None]
@@ -46,7 +69,7 @@ def rule(level: Level | LevelOf, reason: str) -> Callable[[Find], Rule]:
 class Finding:
     """What a rule found: ``message`` is one line for the user.
 
-    ``nodes`` names the first of the ``count`` nodes; there are none where the graph as a whole is meant. ``module`` is
+    ``nodes`` keeps the first of the ``count`` nodes; there are none where the graph as a whole is meant. ``module`` is
     the PyTorch module that they all are in, or "". What cannot be printed in their names is spelled out.
     """
 
@@ -59,9 +82,14 @@ class Finding:
 
     def __post_init__(self) -> None:
         for name in ("module", "message"):
-            object.__setattr__(self, name, printable(getattr(self, name)))
-        object.__setattr__(self, "nodes", tuple(map(printable, self.nodes)))
+            object.__setattr__(self, name, _printable(getattr(self, name)))
+        object.__setattr__(self, "nodes", tuple(map(_printable, self.nodes[:_NAMED])))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+
+def _printable(text: str) -> str:
+    """A text with what is no sign of its own spelled out: a name may hold a newline or move a terminal's cursor."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -8,14 +8,14 @@ refuse, is illegal for that one alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import takewhile
+
+from onnx import NodeProto
 
 from hiresvit.check import fp16_rules, operator_rules, qdq_rules, type_rules, validity_rules
-from hiresvit.check.rule import Finding, Rule
+from hiresvit.check.rule import Finding, Rule, View
 from hiresvit.check.validity_rules import operands
-from hiresvit.check.view import View, common_module, name_of
-
-_NAMED = 5  # nodes that a finding names
 
 RULES: tuple[Rule, ...] = tuple(
     value
@@ -31,22 +31,29 @@ def problems_of(view: View) -> list[Finding]:
 
     Where a node lacks operands that is the only thing said. Raises HiresvitError for constants that are damaged.
     """
-    if any(True for _ in operands.find(view)):
-        return _findings(view, [operands])  # the other rules count on them
-    return _findings(view, RULES)
-
-
-def _findings(view: View, rules: Sequence[Rule]) -> list[Finding]:
+    lacking = any(True for _ in operands.find(view))  # the other rules count on them
     findings = []
-    for rule in rules:
+    for rule in [operands] if lacking else RULES:
         level = rule.level_on(view.target)
         if level is None:
             continue
         reason = rule.reason.format(target=view.target)
         spots: dict[str, list[str]] = defaultdict(list)
         for node, what in rule.find(view):
-            spots[what].extend([] if node is None else [name_of(node)])
+            spots[what].extend([] if node is None else [_name(node)])
         for what, nodes in spots.items():
-            named = tuple(nodes[:_NAMED])
-            findings.append(Finding(rule.name, level, named, len(nodes), common_module(nodes), f"{what}: {reason}"))
+            message = f"{what}: {reason}"
+            findings.append(Finding(rule.name, level, tuple(nodes), len(nodes), _common_module(nodes), message))
     return findings
+
+
+def _name(node: NodeProto) -> str:
+    """The node's name, or what it makes if it has none."""
+    return node.name or f"{node.op_type} of {', '.join(node.output)}"
+
+
+def _common_module(nodes: Iterable[str]) -> str:
+    """The module that all nodes, named ``module.path/OpType``, are in; "" if they share none."""
+    paths = [name.rpartition("/")[0].split(".") for name in nodes]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return ".".join(parts[0] for parts in shared)

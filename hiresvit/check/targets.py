@@ -9,18 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hiresvit.check.nvidia_parser import (
-    ARRIVED,
-    DOUBTFUL,
-    HOST_INPUTS,
-    HOST_OPS,
-    NEVER,
-    NVIDIA_OPS,
-    ONLY_RTX,
-    TOO_NEW,
-    TYPES,
-    names,
-)
+from hiresvit.check import nvidia_parser as nvidia
+from hiresvit.check.nvidia_parser import names
 from hiresvit.errors import UsageError
 from hiresvit.graph.dtypes import NUMBERS
 
@@ -49,11 +39,11 @@ class Target:
     """Operators that its parser imports, and that it fails to build all the same."""
     since: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Operators of ``unsupported`` that a later TensorRT has, with its version."""
-    own_ops: frozenset[str] = NVIDIA_OPS
+    own_ops: frozenset[str] = nvidia.NVIDIA_OPS
     """Operators that it has beside ONNX's."""
     tensors: frozenset[str] = NUMBERS
     """The types of tensor that there are."""
-    types: Mapping[str, frozenset[str]] = field(default_factory=lambda: TYPES, hash=False)
+    types: Mapping[str, frozenset[str]] = field(default_factory=lambda: nvidia.TYPES, hash=False)
     """The types that an operator computes in; one that is not here is not judged."""
     doubtful: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
     """Types that its documents promise for an operator, and that a relation of it was seen to refuse."""
@@ -61,9 +51,9 @@ class Target:
     """Axes that a tensor may have."""
     max_topk: int = 3840
     """The largest K of a TopK."""
-    host_inputs: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: HOST_INPUTS, hash=False)
+    host_inputs: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: nvidia.HOST_INPUTS, hash=False)
     """Inputs of operators whose values a build needs."""
-    host_ops: frozenset[str] = HOST_OPS
+    host_ops: frozenset[str] = nvidia.HOST_OPS
     """What it computes while it builds, on the way to these."""
 
     takes_any_opset: bool = False
@@ -96,7 +86,7 @@ class Target:
 
 def _after(minor: int) -> dict[str, str]:
     """What TensorRT 10.x does not have yet, and which version brings it."""
-    return {op: f"10.{later}" for op, later in ARRIVED.items() if later > minor}
+    return {op: f"10.{later}" for op, later in nvidia.ARRIVED.items() if later > minor}
 
 
 _INT = names("int8 int4")
@@ -111,10 +101,10 @@ JETPACK6 = Target(
     max_opset=20,
     # 10.15's list without what the changelog says came after 10.3. Gelu and Mish are in the checks of 10.6, and the
     # changelog does not say that they came between: not read for 10.3 itself.
-    unsupported=NEVER | TOO_NEW | ONLY_RTX | frozenset(_after(3)),
+    unsupported=nvidia.NEVER | nvidia.TOO_NEW | nvidia.ONLY_RTX | frozenset(_after(3)),
     since=_after(3),
     quantized=_INT,  # Orin's tensor cores know no FP8
-    doubtful=DOUBTFUL,
+    doubtful=nvidia.DOUBTFUL,
 )
 JETPACK7 = Target(
     name="jetpack7",
@@ -125,10 +115,10 @@ JETPACK7 = Target(
     min_opset=9,
     max_opset=22,
     # What 10.13 lacks, for one graph that serves all of JetPack 7. 10.16's own list was not read.
-    unsupported=NEVER | TOO_NEW | ONLY_RTX | frozenset(_after(13)),
+    unsupported=nvidia.NEVER | nvidia.TOO_NEW | nvidia.ONLY_RTX | frozenset(_after(13)),
     since=_after(13),
     quantized=_INT,  # one graph for Thor, which has FP8, and for Orin, which has not
-    doubtful=DOUBTFUL,
+    doubtful=nvidia.DOUBTFUL,
     boards_disagree_on_qdq=True,  # TensorRT#4832
     miscompiles_shared_norm=True,  # TensorRT-Edge-LLM#151
 )
@@ -140,9 +130,9 @@ TRT11 = Target(
     min_opset=9,
     max_opset=25,
     # 11's own list was not read: RTX 1.7 has its API and parser. DeformConv, which only 10.15 lists, needs a plugin.
-    unsupported=NEVER | TOO_NEW,
+    unsupported=nvidia.NEVER | nvidia.TOO_NEW,
     quantized=_INT_AND_FP,  # FP8 needs a GPU of 8.9 or later, FP4 one of 10.0
-    doubtful=DOUBTFUL,
+    doubtful=nvidia.DOUBTFUL,
 )
 RTX = Target(
     name="rtx",
@@ -153,7 +143,7 @@ RTX = Target(
     max_opset=25,
     takes_any_opset=True,
     # Run: OnnxParser.supports_operator over every operator of onnx 1.23 (tests/check/test_targets.py).
-    unsupported=NEVER | TOO_NEW | {"DeformConv"},
+    unsupported=nvidia.NEVER | nvidia.TOO_NEW | {"DeformConv"},
     # Run: their plugins are not in the wheel, or no kernel is found.
     unbuildable=names("NonMaxSuppression NonZero RoiAlign"),
     quantized=_INT_AND_FP,

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from onnx import NodeProto
 from onnx.defs import OpSchema
 
-from hiresvit.check.rule import Spot, rule
-from hiresvit.check.view import View
+from hiresvit.check.rule import Spot, View, rule
 from hiresvit.graph.dtypes import shown
 from hiresvit.graph.index import schema_of
-from hiresvit.graph.operators import OWN_DOMAINS
+from hiresvit.graph.operators import OWN_DOMAINS, QUANTIZERS
 
 _VARIADIC = OpSchema.FormalParameterOption.Variadic
 _UINT8_READERS = frozenset({"Cast", "Equal", "Shape", "Size"})
@@ -23,7 +22,7 @@ _DATA_INPUT = {"OneHot": 2, "Where": 1}
 _ONE_TYPE = {"Attention": (0, 1, 2, 3), "GridSample": (0, 1)}
 # Run: the parser converts bounds, places, the fill value and a BatchNormalization's parameters. Q/DQ have their own
 # rules.
-_CONVERTED = frozenset({"BatchNormalization", "Clip", "DequantizeLinear", "Pad", "QuantizeLinear", "Slice"})
+_CONVERTED = QUANTIZERS | {"BatchNormalization", "Clip", "Pad", "Slice"}
 
 
 @rule("illegal", "{target} has no such tensors: convert it before the graph")
@@ -35,10 +34,9 @@ def tensor_type(view: View) -> Iterator[Spot]:
             yield None, f"{value.name!r} is a {kind.removesuffix('_type')}, not a tensor"
     for name in view.sparse:
         yield None, f"{name!r} is a sparse constant"
-    quantizers = ("QuantizeLinear", "DequantizeLinear")
     for name, kind in view.types.items():
         readers = [node for node, _ in view.reads(name)]
-        theirs = bool(readers) and all(node.op_type in quantizers for node in readers)
+        theirs = bool(readers) and all(node.op_type in QUANTIZERS for node in readers)
         if not kind or kind in view.target.tensors or theirs:
             continue
         if name in view.inputs:
@@ -112,10 +110,7 @@ def double(view: View) -> Iterator[Spot]:
             yield node, "DOUBLE"
 
 
-@rule(
-    "hazard",
-    "legal, but GPUs compute it with 32-bit instructions: cast data to INT32 and leave INT64 to sizes",
-)
+@rule("hazard", "legal, but GPUs compute it with 32-bit instructions: cast data to INT32 and leave INT64 to sizes")
 def int64(view: View) -> Iterator[Spot]:
     """Arithmetic in INT64 on data, not on sizes."""
     data = set(view.inputs)

@@ -16,9 +16,8 @@ from typing import Any
 import onnx
 from onnx import NodeProto
 
-from hiresvit.check.rule import Spot, rule
-from hiresvit.check.view import View
-from hiresvit.graph.index import attributes, names_read, schema_of
+from hiresvit.check.rule import Spot, View, rule
+from hiresvit.graph.index import attributes, names_read, operand, schema_of
 from hiresvit.graph.operators import OWN_DOMAINS
 
 _BROADCAST = "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Where Xor"
@@ -55,13 +54,13 @@ def operands(view: View) -> Iterator[Spot]:
 
 
 @rule("illegal", "this is not valid ONNX: export the graph again")
-def invalid(view: View) -> Iterator[Spot]:
+def invalid(view: View) -> list[Spot]:
     """What no ONNX graph has: operands that nobody makes, two makers, circles, sizes that do not fit together."""
-    spots = [*_unmade(view), *_made_twice(view)]
-    spots.extend((node, "nodes that wait for each other's results") for node in view.circle)
-    if not spots:  # what is said about sizes would only follow from these
-        spots = [*_misfits(view), *_complaints(view)] if _is_as_onnx_knows_it(view) else []
-    yield from spots
+    circle = ((node, "nodes that wait for each other's results") for node in view.circle)
+    spots = [*_unmade(view), *_made_twice(view), *circle]
+    if spots or not _is_as_onnx_knows_it(view):  # what is said about sizes would only follow from these
+        return spots
+    return [*_misfits(view), *_complaints(view)]
 
 
 def _unmade(view: View) -> Iterator[Spot]:
@@ -97,19 +96,16 @@ def _given(view: View) -> set[str]:
 def _misfits(view: View) -> Iterator[Spot]:
     """What inference does not look at: the channels of a convolution, how many elements a Reshape has."""
     for node in view.nodes:
-        shapes = [view.shapes.get(name) for name in node.input]
-        data = shapes[0] if shapes else None
-        weight = shapes[1] if len(shapes) > 1 else None
+        data, weight, biases = (view.shapes.get(operand(node, k)) for k in range(3))
         if node.op_type == "Conv" and data and weight and min(len(data), len(weight)) > 2:
             fed, wanted = data[1], weight[1]
             group = attributes(node).get("group", 1)
             if fed is not None and wanted is not None and fed != wanted * group:
                 yield node, f"Conv of {fed} channels with a weight for {wanted * group}"
-            biases = shapes[2] if len(shapes) > 2 else None
             if biases and None not in (biases[0], weight[0]) and biases[0] != weight[0]:
                 yield node, f"Conv with {weight[0]} outputs and {biases[0]} biases"
         if node.op_type == "Reshape" and data is not None and None not in data:
-            sizes = view.array(node.input[1]) if len(node.input) > 1 else None
+            sizes = view.array(operand(node, 1))
             have = math.prod(size or 0 for size in data)
             if sizes is not None and (sizes > 0).all() and (want := math.prod(sizes.flat)) != have:
                 yield node, f"Reshape of {have} elements to {want}"
@@ -140,17 +136,13 @@ def _is_as_onnx_knows_it(view: View) -> bool:
         if schema is None:
             continue
         known: dict[str, Any] = {name: a.type for name, a in schema.attributes.items()}
-        if len(node.input) > schema.max_input or any(
-            a.name not in known or int(known[a.name]) != a.type for a in node.attribute
-        ):
+        strange = any(a.name not in known or int(known[a.name]) != a.type for a in node.attribute)
+        if strange or len(node.input) > schema.max_input:
             return False
     return True
 
 
 def _operands(view: View, node: NodeProto) -> str:
     shapes = [view.shapes.get(name) for name in node.input if name]
-    texts = [
-        "?" if shape is None else str(["?" if size is None else size for size in shape]).replace("'", "")
-        for shape in shapes
-    ]
-    return " and ".join(texts)
+    texts = ["?" if shape is None else str(["?" if size is None else size for size in shape]) for shape in shapes]
+    return " and ".join(texts).replace("'", "")

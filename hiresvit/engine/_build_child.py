@@ -21,14 +21,7 @@ from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
 from hiresvit.device.platform import has_driver, this_platform
 from hiresvit.engine.config import load_timing_cache, make_config, read_config, runs_on, save_timing_cache
-from hiresvit.engine.kernels import (
-    Kernel,
-    count_kinds,
-    parse_inspector,
-    parse_layers,
-    parse_memory,
-    realised_precision,
-)
+from hiresvit.engine.kernels import Kernel, count_kinds, parse_inspector, parse_layers, parse_memory, realised_precision
 from hiresvit.errors import BuilderRefusal, BuildError, HiresvitError, IllegalGraphError, MissingDependency
 from hiresvit.process import peak_rss_bytes
 from hiresvit.spec import TensorSpec
@@ -152,7 +145,8 @@ def compile_graph(
     except Exception as error:  # pybind's word for a null pointer: there is no driver, or one too old
         reason = " | ".join(said.errors) or str(error)
         raise MissingDependency(f"TensorRT {trt.__version__} does not start here: {reason}") from error
-    network = make_network(trt, builder)
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # its number differs; ignored from 11 on
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
     # Not before the network: TensorRT-RTX 1.7 crashes when it then frees that.
     builder.error_recorder = said.recorder
     parser = trt.OnnxParser(network, said.log)  # owns the network's weights: stays until it is built
@@ -267,12 +261,6 @@ def make_monitor(trt: Any, report: Report, wanted: Callable[[], bool]) -> Any:
                 report(_PHASES.get(phase, phase), self.fraction)
 
     return Monitor()
-
-
-def make_network(trt: Any, builder: Any) -> Any:
-    """An empty, strongly typed network; the flag's value differs between versions, from 11 on it is ignored."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return builder.create_network(0 if flag is None else 1 << int(flag))
 
 
 def parse(parser: Any, graph: str) -> None:

@@ -110,14 +110,8 @@ def build_engine(
 def _request(graph: Path, plan: Path, settings: BuildSettings, backend: Backend) -> dict[str, Any]:
     """What the child is told. It stops when this process is gone."""
     cache = settings.timing_cache
-    return {
-        **asdict(settings),
-        "backend": backend,
-        "graph": str(graph),
-        "plan": str(plan),
-        "timing_cache": str(cache) if cache else None,
-        "parent": os.getpid(),
-    }
+    paths = {"graph": str(graph), "plan": str(plan), "timing_cache": str(cache) if cache else None}
+    return {**asdict(settings), **paths, "backend": backend, "parent": os.getpid()}
 
 
 def check_settings(settings: BuildSettings, backend: Backend) -> None:
@@ -128,10 +122,7 @@ def check_settings(settings: BuildSettings, backend: Backend) -> None:
         raise UsageError(f"a workspace of {settings.workspace} bytes: give 1 or more")
     if settings.opt_level is not None and settings.opt_level not in OPT_LEVELS:
         raise UsageError(f"optimization level {settings.opt_level}: give {OPT_LEVELS[0]} to {OPT_LEVELS[-1]}")
-    only_tensorrt = {
-        "hardware compatibility": settings.hw_compat,
-        "version compatibility": settings.version_compatible,
-    }
+    only_tensorrt = {"hardware compatibility": settings.hw_compat, "version compatibility": settings.version_compatible}
     if backend == "tensorrt_rtx":
         for name, value in only_tensorrt.items():
             if value:

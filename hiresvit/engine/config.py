@@ -29,9 +29,18 @@ def make_config(trt: Any, builder: Any, network: Any, request: dict[str, Any]) -
     if request["version_compatible"]:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if request["hw_compat"]:
-        _set_hardware_level(trt, config, request["hw_compat"])
+        level = getattr(trt.HardwareCompatibilityLevel, _LEVELS[request["hw_compat"]], None)
+        if level is None:
+            raise UsageError(
+                f"hardware compatibility {request['hw_compat']!r}: TensorRT {trt.__version__} has only 'ampere+'"
+            )
+        config.hardware_compatibility_level = level
     if request["sm"]:
-        _set_compute_capabilities(trt, config, request["sm"])
+        members = find_capabilities(trt, request["sm"])
+        config.num_compute_capabilities = len(members)
+        for index, (number, member) in enumerate(zip(request["sm"], members, strict=True)):
+            if not config.set_compute_capability(member, index):
+                raise UsageError(f"--sm {number}: TensorRT-RTX {trt.__version__} refuses it; leave it out")
     if request["shapes"]:
         profile = builder.create_optimization_profile()
         for name, shapes in request["shapes"].items():
@@ -39,13 +48,6 @@ def make_config(trt: Any, builder: Any, network: Any, request: dict[str, Any]) -
         if config.add_optimization_profile(profile) < 0:
             raise UsageError(f"TensorRT {trt.__version__} refuses the profile {request['shapes']}")
     return config
-
-
-def _set_hardware_level(trt: Any, config: Any, level: str) -> None:
-    member = getattr(trt.HardwareCompatibilityLevel, _LEVELS[level], None)
-    if member is None:
-        raise UsageError(f"hardware compatibility {level!r}: TensorRT {trt.__version__} has only 'ampere+'")
-    config.hardware_compatibility_level = member
 
 
 def find_capabilities(trt: Any, wanted: Sequence[int]) -> list[Any]:
@@ -59,14 +61,6 @@ def find_capabilities(trt: Any, wanted: Sequence[int]) -> list[Any]:
                 " too, build their own plan with TensorRT"
             )
     return [known[f"SM{number}"] for number in wanted]
-
-
-def _set_compute_capabilities(trt: Any, config: Any, wanted: Sequence[int]) -> None:
-    members = find_capabilities(trt, wanted)
-    config.num_compute_capabilities = len(wanted)
-    for index, (number, member) in enumerate(zip(wanted, members, strict=True)):
-        if not config.set_compute_capability(member, index):
-            raise UsageError(f"--sm {number}: TensorRT-RTX {trt.__version__} refuses it; leave it out")
 
 
 def read_config(trt: Any, config: Any, request: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,28 +21,20 @@ from typing import Any
 from hiresvit.spec import TensorSpec
 
 # TensorRT's names for datatypes, as numpy (or ml_dtypes) calls them. TensorRT 10 describes the tensors of what is not
-# Myelin's in words, as "Channel major FP16 format where channel % 8 == 0", with the names of the second group in it.
+# Myelin's in words, as "Channel major FP16 format where channel % 8 == 0", with names such as the second row's in it.
 _DTYPES = {
-    "float": "float32",
-    "half": "float16",
-    "bfloat16": "bfloat16",
-    "fp8": "float8_e4m3fn",
-    "int8": "int8",
-    "uint8": "uint8",
-    "int32": "int32",
-    "int64": "int64",
-    "bool": "bool",
-    "fp32": "float32",
-    "fp16": "float16",
-    "bf16": "bfloat16",
+    **{"float": "float32", "half": "float16", "fp8": "float8_e4m3fn"},
+    **{"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"},
+    **{name: name for name in ("bfloat16", "int8", "uint8", "int32", "int64", "bool")},
 }
 _WORDS = re.compile(rf"\b({'|'.join(_DTYPES)})\b", re.IGNORECASE)
 # What a matrix product can be computed in, narrowest first.
 _COMPUTE = {"int8": "int8", "float8_e4m3fn": "fp8", "float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
-
 _STORED = {"int8", "float8_e4m3fn"}
+_SIDES = ("Inputs", "Constants", "Outputs")
+PRODUCT_KINDS = ("attention", "conv", "gemm")
+"""The kinds of kernel that multiply."""
 
-_PRODUCTS = ("attention", "conv", "gemm")
 # Synchronisation between streams, shape arithmetic on the host, constants: no kernel is launched.
 _NO_KERNEL = {"signal", "wait", "shape_call", "Constant", "NoOp", "ShapeHostToDevice", "TrainStation"}
 # A fused attention: `_gemm_mha_v2_myl0_8`, `__mye8037_gemm_mha_v2` (TensorRT 9), `_gemv_mha_v1` for one query.
@@ -51,24 +43,13 @@ _ATTENTION = re.compile(r"(__mye\d+)?_gem[mv]_mha")
 _GENERATED = re.compile(r"__myl_([A-Za-z]+)_myl\d+_\d+")
 _CONVOLUTIONS = {"Corr", "Cor", "Deco", "Dec"}
 # What computes nothing; Res is a reshape, and a resize, which has its own kernel, in 3 letters.
-_COPIES = {"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Tran"} | {
-    "Cas",
-    "Con",
-    "Mov",
-    "Rep",
-    "Res",
-    "Sli",
-    "Tra",
-}
+_COPIES = {"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Tran"} | {"Cas", "Con", "Mov", "Rep", "Res", "Sli", "Tra"}
 # The layer types of Myelin and, in capitals, of the full TensorRT's other kernels; the first that is found counts.
 _KINDS = (
     (re.compile(r"correlation|[Dd]econv|Conv"), "conv"),
     (re.compile(r"gemm|Gemm|MatrixMultiply|FullyConnected"), "gemm"),
     (re.compile(r"Reformat|Shuffle|Slice|Concat|Cast"), "copy"),
-    (
-        re.compile(r"PointWise|ElementWise|Activation|Scale|SoftMax|Normalization|Reduce|Unary|Select"),
-        "pointwise",
-    ),
+    (re.compile(r"PointWise|ElementWise|Activation|Scale|SoftMax|Normalization|Reduce|Unary|Select"), "pointwise"),
 )
 
 _FIELD = re.compile(r", (LayerType|Inputs|Constants|Outputs|TacticName|TacticValue|StreamId): ")
@@ -120,7 +101,7 @@ class Kernel:
 
         None for a kernel that is no attention, convolution or gemm.
         """
-        return self.computed_in if self.kind in _PRODUCTS else None
+        return self.computed_in if self.kind in PRODUCT_KINDS else None
 
     @property
     def computed_in(self) -> str:
@@ -142,7 +123,7 @@ class Kernel:
         """Whether it is ``__myl_CastMulFc``, whose product is of what Cast and Mul make, or no product at all."""
         generated = _GENERATED.fullmatch(self.name)
         ahead = re.split("Fc|Cor|Dec", generated[1])[0] if generated else ""
-        return self.kind not in _PRODUCTS or "Cast" in ahead
+        return self.kind not in PRODUCT_KINDS or "Cast" in ahead
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, with ``kind`` and ``precision``; `from_json` reads them back."""
@@ -213,21 +194,15 @@ def parse_memory(log: str) -> dict[str, int]:
 def _parse_row(row: str) -> Kernel:
     head, _, metadata = row.partition(", Metadata: ")  # the last field; what it names may look like another
     name, *rest = _FIELD.split(head)
-    fields = dict(zip(rest[::2], rest[1::2], strict=True))
-    return Kernel(
-        name=name.removeprefix("Name: "),
-        layer_type=fields.get("LayerType", ""),
-        inputs=_parse_tensors(fields.get("Inputs", "")),
-        constants=_parse_tensors(fields.get("Constants", "")),
-        outputs=_parse_tensors(fields.get("Outputs", "")),
-        tactic=fields.get("TacticName", ""),
-        nodes=_nodes(metadata),
-    )
+    fields = defaultdict(str, zip(rest[::2], rest[1::2], strict=True))
+    inputs, constants, outputs = (_parse_tensors(fields[side]) for side in _SIDES)
+    name, layer_type, tactic = name.removeprefix("Name: "), fields["LayerType"], fields["TacticName"]
+    return Kernel(name, layer_type, inputs, constants, outputs, tactic, _nodes(metadata))
 
 
 def _parse_tensors(field: str) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(name, _dtype(dtype), _shape([int(size) for size in dims.split(",") if size]))
+        _spec(name, dtype, [int(size) for size in dims.split(",") if size])
         for name, dims, dtype in _TENSOR.findall(field)
     )
 
@@ -237,10 +212,8 @@ def _parse_layer(layer: Any) -> Kernel:
         return Kernel(layer, "", (), (), (), "")
     if not isinstance(layer, dict) or not isinstance(layer.get("Name"), str):
         raise ValueError(f"the inspector's answer has a layer without a name: {str(layer)[:60]}")
-    sides = ("Inputs", "Constants", "Outputs")
-    inputs, constants, outputs = (tuple(map(_tensor, layer.get(side) or [])) for side in sides)
-    words = (str(layer.get(key) or "") for key in ("LayerType", "TacticName", "Metadata"))
-    layer_type, tactic, metadata = words
+    inputs, constants, outputs = (tuple(map(_tensor, layer.get(side) or [])) for side in _SIDES)
+    layer_type, tactic, metadata = (str(layer.get(key) or "") for key in ("LayerType", "TacticName", "Metadata"))
     return Kernel(layer["Name"], layer_type, inputs, constants, outputs, tactic, _nodes(metadata))
 
 
@@ -251,17 +224,14 @@ def _tensor(values: Any) -> TensorSpec:
     dims = values.get("Dimensions")
     keys = ("DataType", "Datatype", "Format/Datatype", "Format/DataType")
     dtype = next((values[key] for key in keys if key in values), "")
-    return TensorSpec(str(values.get("Name", "")), _dtype(str(dtype)), _shape(dims if isinstance(dims, list) else []))
+    return _spec(str(values.get("Name", "")), str(dtype), dims if isinstance(dims, list) else [])
 
 
 def _nodes(metadata: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_NODE.findall(metadata)))
 
 
-def _shape(dims: Iterable[int]) -> tuple[int | str, ...]:
-    return tuple("?" if size == -1 else size for size in dims)
-
-
-def _dtype(said: str) -> str:
+def _spec(name: str, said: str, dims: Iterable[int]) -> TensorSpec:
     found = _WORDS.search(said)
-    return _DTYPES[found[1].lower()] if found else said.strip().lower()
+    dtype = _DTYPES[found[1].lower()] if found else said.strip().lower()
+    return TensorSpec(name, dtype, tuple("?" if size == -1 else size for size in dims))

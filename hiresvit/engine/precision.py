@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hiresvit.engine.kernels import Kernel
+from hiresvit.engine.kernels import PRODUCT_KINDS, Kernel
 from hiresvit.errors import GateError, UsageError
 from hiresvit.graph.index import GraphIndex, module_of, parser_name
 from hiresvit.graph.operators import ISLANDS, MOVES, PRODUCTS, QUANTIZERS
@@ -22,7 +22,6 @@ _BITS = {"int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
 # FP32 by design, and what moves or converts data goes along with whatever it is fused to.
 _IDLE = ISLANDS | MOVES | QUANTIZERS | {"Expand"}
 _REQUIREMENT = re.compile(rf"({'|'.join(_BITS)}):(\d+(?:\.\d+)?)%")
-_PRODUCT_KINDS = ("attention", "conv", "gemm")
 _NAMED = 5  # modules in a message
 
 
@@ -54,12 +53,12 @@ def realise(index: GraphIndex, kernels: Sequence[Kernel]) -> Realised:
     """Find each product of a graph in the kernels of its plan."""
     products, makers = find_products(index), _makers(kernels)
     computed = {name: _computed_in(name, products, makers) for name in products.macs}
-    macs: dict[str, int] = defaultdict(int)
+    macs: Counter[str] = Counter()
     for name, number in products.macs.items():
         macs[computed[name]] += number
     wide = {name: products.macs[name] for name, word in computed.items() if word == "fp32"}
     return Realised(
-        macs=dict(sorted(macs.items(), key=lambda item: -item[1])),
+        macs=dict(macs.most_common()),
         leftovers=_leftovers(index, kernels, wide),
         unmatched=tuple(name for name in products.macs if name not in makers),
         uncounted=products.uncounted,
@@ -73,18 +72,19 @@ def _leftovers(index: GraphIndex, kernels: Sequence[Kernel], wide: Mapping[str, 
     """
     nodes = {parser_name(node): node for node in index.nodes}
     ops: dict[str, set[str]] = defaultdict(set)
-    macs: dict[str, int] = defaultdict(int)
-    count: dict[str, int] = defaultdict(int)
+    macs: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     for name, number in wide.items():
         macs[module_of(name)] += number
         ops[module_of(name)].add(nodes[name].op_type)
-    for kernel in filter(_is_wide, kernels):
-        named = [nodes[name] for name in kernel.nodes if name in nodes]
-        working = [node for node in named if node.op_type not in _IDLE | PRODUCTS]
-        for module in {module_of(parser_name(node)) for node in working}:
-            count[module] += 1
-        for node in working:
-            ops[module_of(parser_name(node))].add(node.op_type)
+    for kernel in kernels:
+        if kernel.kind != "pointwise" or {tensor.dtype for tensor in (*kernel.inputs, *kernel.outputs)} != {"float32"}:
+            continue
+        named = [name for name in kernel.nodes if name in nodes]
+        working = [name for name in named if nodes[name].op_type not in _IDLE | PRODUCTS]
+        count.update({module_of(name) for name in working})
+        for name in working:
+            ops[module_of(name)].add(nodes[name].op_type)
     left = [Leftover(module, tuple(sorted(ops[module])), macs[module], count[module]) for module in ops]
     return tuple(sorted(left, key=lambda item: (-item.macs, -item.kernels, item.module)))
 
@@ -119,7 +119,7 @@ def check_requirement(
     total = sum(macs.values())
     if total <= 0:
         raise GateError(f"{wanted}, and the graph has no products: leave the requirement out")
-    good = sum(count for name, count in macs.items() if name == precision or _is_narrower(name, precision))
+    good = sum(count for name, count in macs.items() if name == precision or _BITS.get(name, 64) < _BITS[precision])
     if good >= round(share * total, 6):  # 7 of 100 are 7 %, whatever 0.07 times 100 is
         return
     # Rounded down, so that a share that is missed by little does not read as met.
@@ -150,16 +150,7 @@ def _computed_in(name: str, products: Products, makers: Mapping[str, Kernel]) ->
 def _makers(kernels: Iterable[Kernel]) -> dict[str, Kernel]:
     """The kernel of each ONNX node; where several name it, the first that is a product."""
     makers: dict[str, Kernel] = {}
-    for kernel in sorted(kernels, key=lambda kernel: kernel.kind not in _PRODUCT_KINDS):  # stable: in launch order
+    for kernel in sorted(kernels, key=lambda kernel: kernel.kind not in PRODUCT_KINDS):  # stable: in launch order
         for name in kernel.nodes:
             makers.setdefault(name, kernel)
     return makers
-
-
-def _is_wide(kernel: Kernel) -> bool:
-    dtypes = [tensor.dtype for tensor in (*kernel.inputs, *kernel.outputs)]
-    return kernel.kind == "pointwise" and bool(dtypes) and set(dtypes) == {"float32"}
-
-
-def _is_narrower(name: str, precision: str) -> bool:
-    return name in _BITS and _BITS[name] < _BITS[precision]

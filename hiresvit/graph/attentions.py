@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto
 
 from hiresvit.graph.index import GraphIndex, attributes, index_graph, module_of, parser_name
 from hiresvit.graph.operators import BARRIERS, CUTS, HARMLESS, LINEARS, PAIRED, QUANTIZERS, RESHAPES
-from hiresvit.graph.products import Product, matmul_sizes
+from hiresvit.graph.products import matmul_sizes
 
 POINTS = ("queries", "keys", "softmax", "values", "output")
 """What INT8 quantizes: both operands of the scores, both of the mix (the softmax's result first), and its result."""
@@ -141,7 +141,7 @@ def _describe(index: GraphIndex, node: NodeProto, way: list[NodeProto], dynamic:
         dtypes=dtypes,
         batch=None if first is None or dynamic else first.batch,
         width=first.inner if first else None,
-        value_width=_value_width(second, weights),
+        value_width=(second.rows if weights else second.columns) if second else None,
         queries=first.rows if first else None,
         keys=first.columns if first else None,
         points=tuple(point for point in POINTS if point in quantized),
@@ -153,22 +153,14 @@ def _describe(index: GraphIndex, node: NodeProto, way: list[NodeProto], dynamic:
 
 def _computed_in(index: GraphIndex, product: NodeProto, stored: list[str | None]) -> str:
     """The type that a product is multiplied in: that of the quantized operands only if both are."""
-    if stored[0] is not None and stored[0] == stored[1]:
-        return stored[0]
-    return index.dtype(product.input[0])
-
-
-def _value_width(mix: Product | None, weights: int) -> int | None:
-    if mix is None:
-        return None
-    return mix.columns if weights == 0 else mix.rows
+    return (stored[0] if stored[0] == stored[1] else None) or index.dtype(product.input[0])
 
 
 def _flaws(index: GraphIndex, node: NodeProto, way: list[NodeProto], *, int8: bool) -> Iterator[str]:
     scores, mix = way[0], way[-1]
     # before opset 13 a softmax was over all axes from number 1 on, where nothing is said
     axis = attributes(node).get("axis", -1 if (index.opset or 13) >= 13 else 1)
-    if node.op_type == "Softmax" and axis not in (-1, (_rank(index, node.input[0]) or 0) - 1):
+    if node.op_type == "Softmax" and axis not in (-1, len(index.shapes.get(node.input[0], ())) - 1):
         yield f"its softmax is over axis {axis}, not over the keys, the last one"
     if mix.op_type == "MatMul" and mix.input[0] not in way[-2].output:
         yield "its second product is v scores^T: the scores must come first"
@@ -176,18 +168,16 @@ def _flaws(index: GraphIndex, node: NodeProto, way: list[NodeProto], *, int8: bo
         yield f"its scores are read by {reader} too"
     if not int8 and _is_followed_by_relu(index, mix):
         yield "Relu stands right behind it"
-    if _rank(index, scores.output[0]) == 3:
+    if len(index.shapes.get(scores.output[0], ())) == 3:
         for turned in _turned(index, way, int8=int8):
             yield f"its {turned} transposed, in products of three axes: give them four, with the heads as second"
     if scores.op_type == mix.op_type == "MatMul":
         shapes = [index.sizes(name) for name in (*scores.input, mix.input[1])]
-        queries, keys, values = (None if shape is None else shape[:-2] for shape in shapes)
-        if None not in (queries, keys, values) and not _broadcasts(queries, keys, values):
+        queries, keys, values = ((shape or ())[:-2] for shape in shapes)
+        # leading axes of grouped or multi-query attention, or all equal
+        grouped = len(keys) == len(queries) and all(key in (1, query) for key, query in zip(keys, queries, strict=True))
+        if None not in shapes and not (grouped and keys == values):
             yield "its heads are broadcast otherwise than keys and values together over those of the queries"
-
-
-def _rank(index: GraphIndex, name: str) -> int | None:
-    return len(index.shapes[name]) if name in index.shapes else None
 
 
 def _turned(index: GraphIndex, way: list[NodeProto], *, int8: bool) -> Iterator[str]:
@@ -211,7 +201,7 @@ def _turned(index: GraphIndex, way: list[NodeProto], *, int8: bool) -> Iterator[
 def _is_turned(index: GraphIndex, name: str) -> bool:
     """Whether the length of an operand was the last axis, before a Transpose that is not behind a Linear."""
     node = index.producer.get(name)
-    while node is not None and _is_passed_on(index, node):
+    while node is not None and (node.op_type in QUANTIZERS | {"Cast", "Identity"} or _is_scale(index, node)):
         node = next((index.producer[above] for above in node.input if above in index.producer), None)
     if node is None or node.op_type != "Transpose" or attributes(node).get("perm", [])[-2:-1] != [2]:
         return False
@@ -219,27 +209,13 @@ def _is_turned(index: GraphIndex, name: str) -> bool:
     return source is None or source.op_type not in LINEARS
 
 
-def _is_passed_on(index: GraphIndex, node: NodeProto) -> bool:
-    return node.op_type in QUANTIZERS | {"Cast", "Identity"} or _is_scale(index, node)
-
-
-def _broadcasts(queries: tuple[int, ...] | None, keys: tuple[int, ...] | None, values: tuple[int, ...] | None) -> bool:
-    """Whether leading axes are those of grouped or multi-query attention, or all equal."""
-    assert queries is not None
-    if keys is None or keys != values or len(keys) != len(queries):
-        return False
-    return all(key in (1, query) for key, query in zip(keys, queries, strict=True))
-
-
 def _is_followed_by_relu(index: GraphIndex, mix: NodeProto) -> bool:
     """Whether a Relu, and nothing else, reads a product's result; it then goes into the product."""
     node = mix
     while node.output[0] not in index.outputs and len(index.reads(node.output[0])) == 1:
         node, _ = index.reads(node.output[0])[0]
-        if node.op_type == "Relu":
-            return True
         if node.op_type not in RESHAPES:
-            return False
+            return node.op_type == "Relu"
     return False
 
 
@@ -260,14 +236,9 @@ def _is_quantized(index: GraphIndex, name: str) -> bool:
     readers = [reader for reader, _ in index.reads(name)]
     if name in index.outputs or not readers:
         return False
-    return all(
-        reader.op_type == "QuantizeLinear"
-        or (
-            (reader.op_type in CUTS | {"Pad"} or _is_scale(index, reader))
-            and all(_is_quantized(index, made) for made in reader.output)
-        )
-        for reader in readers
-    )
+    rest = [reader for reader in readers if reader.op_type != "QuantizeLinear"]
+    passed_on = all(reader.op_type in CUTS | {"Pad"} or _is_scale(index, reader) for reader in rest)
+    return passed_on and all(_is_quantized(index, made) for reader in rest for made in reader.output)
 
 
 def _is_scale(index: GraphIndex, node: NodeProto) -> bool:

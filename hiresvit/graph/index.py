@@ -7,28 +7,16 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 import onnx.inliner
 from numpy.typing import NDArray
-from onnx import (
-    AttributeProto,
-    FunctionProto,
-    GraphProto,
-    ModelProto,
-    NodeProto,
-    OperatorSetIdProto,
-    TensorProto,
-    TensorShapeProto,
-    ValueInfoProto,
-    helper,
-    numpy_helper,
-)
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hiresvit.errors import HiresvitError
 from hiresvit.graph.dtypes import NUMBERS, numpy_name, type_name
@@ -37,6 +25,7 @@ from hiresvit.graph.operators import OWN_DOMAINS
 Shapes = Mapping[str, Sequence[int]]
 """Of a graph's inputs, by name."""
 
+_Place = TypeVar("_Place", bound=Hashable)
 _SMALL = 4096  # bytes of a constant that shape inference may want to read
 
 
@@ -54,7 +43,7 @@ class GraphIndex:
 
     graph: GraphProto
     opsets: Mapping[str, int]
-    functions: Mapping[tuple[str, str], FunctionProto]
+    functions: Mapping[tuple[str, str], onnx.FunctionProto]
     nodes: tuple[NodeProto, ...]
     inner: tuple[NodeProto, ...]
     circle: tuple[NodeProto, ...]
@@ -91,7 +80,7 @@ class GraphIndex:
 
     def type_of(self, node: NodeProto, index: int) -> str:
         """The type of a node's input; "" if it is absent or not known."""
-        return self.types.get(node.input[index], "") if index < len(node.input) else ""
+        return self.types.get(operand(node, index), "")
 
     def dtype(self, name: str) -> str:
         """numpy's name of a tensor's type, ``unknown`` if it is not known."""
@@ -117,10 +106,7 @@ def index_graph(model: ModelProto, shapes: Shapes | None = None, *, infer: bool 
     graph = model.graph
     constants = _constants(graph)
     nodes, circle = in_order(graph.node)
-    if infer:
-        values, complaint = _inferred(model, nodes, shapes)
-    else:
-        values, complaint = _stated(graph, graph.input), ""
+    values, complaint = _inferred(model, nodes, shapes) if infer else (_stated(graph, graph.input), "")
     types: dict[str, str] = {}
     known: dict[str, tuple[int | None, ...]] = {}
     for name, value in values.items():
@@ -174,7 +160,7 @@ def dims_of(value: ValueInfoProto) -> tuple[int | None, ...]:
     return _sizes(value.type.tensor_type.shape)
 
 
-def _sizes(shape: TensorShapeProto) -> tuple[int | None, ...]:
+def _sizes(shape: onnx.TensorShapeProto) -> tuple[int | None, ...]:
     sizes: list[int | None] = []
     for dim in shape.dim:
         size = dim.dim_value  # 0 where there is none
@@ -184,10 +170,9 @@ def _sizes(shape: TensorShapeProto) -> tuple[int | None, ...]:
 
 def quantized_type(node: NodeProto, types: Mapping[str, str]) -> str | None:
     """What a QuantizeLinear quantizes to; None if it has neither zero point nor output_dtype."""
-    if len(node.input) > 2 and node.input[2]:
-        return types.get(node.input[2], "")
-    code = attributes(node).get("output_dtype", 0)
-    return type_name(code) or None
+    if zero_point := operand(node, 2):
+        return types.get(zero_point, "")
+    return type_name(attributes(node).get("output_dtype", 0)) or None
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
@@ -195,19 +180,30 @@ def attributes(node: NodeProto) -> dict[str, Any]:
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
+def operand(node: NodeProto, index: int) -> str:
+    """The name of a node's input; "" if it is absent."""
+    return node.input[index] if index < len(node.input) else ""
+
+
+def reached(starts: Iterable[_Place], onward: Callable[[_Place], Iterable[_Place]]) -> set[_Place]:
+    """The starts and all that ``onward`` leads to from there."""
+    found = set(starts)
+    pending = list(found)
+    while pending:
+        new = set(onward(pending.pop())) - found
+        found |= new
+        pending.extend(new)
+    return found
+
+
 def is_read_as_data(index: GraphIndex, name: str) -> bool:
     """Whether a result depends on a tensor's values."""
-    pending, seen = [name], {name}
-    while pending:
-        now = pending.pop()
-        if now in index.outputs:
-            return True
-        for reader, _ in index.reads(now):
-            if reader.op_type not in ("Shape", "Size"):
-                new = set(reader.output) - seen - {""}
-                seen |= new
-                pending.extend(new)
-    return False
+
+    def onward(read: str) -> Iterator[str]:
+        readers = (reader for reader, _ in index.reads(read) if reader.op_type not in ("Shape", "Size"))
+        return (made for reader in readers for made in reader.output if made)
+
+    return not index.outputs.keys().isdisjoint(reached([name], onward))
 
 
 def schema_of(node: NodeProto, opset: int | None) -> onnx.defs.OpSchema | None:
@@ -241,29 +237,27 @@ def in_order(nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], list[NodeProt
     if all(makers.get(name, -1) < number for number, names in enumerate(reads) for name in names):
         return list(nodes), []  # as nearly every file has them
     waits = [{makers[name] for name in names if name in makers} for names in reads]
-    followers: dict[int, list[int]] = defaultdict(list)
-    for number, makers_of_it in enumerate(waits):
-        for maker in makers_of_it:
-            followers[maker].append(number)
-    ready, order = [number for number, left in enumerate(waits) if not left], []
+    followers: list[set[int]] = [set() for _ in nodes]
+    for number, awaited in enumerate(waits):
+        for maker in awaited:
+            followers[maker].add(number)
+    order = _freed(waits, followers)
+    stuck = sorted(set(range(len(nodes))).difference(order))
+    circle = set(stuck).difference(_freed(followers, waits))  # without those that only wait for one
+    return [nodes[k] for k in (*order, *stuck)], [nodes[k] for k in stuck if k in circle]
+
+
+def _freed(waits: Sequence[set[int]], followers: Sequence[set[int]]) -> list[int]:
+    """The numbers, each after those that it waits for, without those that are in a circle or wait for one."""
+    left = [len(awaited) for awaited in waits]
+    ready, order = [number for number, count in enumerate(left) if not count], []
     while ready:  # a heap: the first of those that can come next
-        number = heapq.heappop(ready)
-        order.append(number)
+        order.append(number := heapq.heappop(ready))
         for follower in followers[number]:
-            waits[follower].discard(number)
-            if not waits[follower]:
+            left[follower] -= 1
+            if not left[follower]:
                 heapq.heappush(ready, follower)
-    waiting = set(range(len(nodes))).difference(order)
-    stuck = sorted(waiting)
-    needed = {number: len(waiting.intersection(followers[number])) for number in stuck}
-    idle = [number for number in stuck if not needed[number]]
-    while idle:  # it only waits for a circle and is not in it
-        number = idle.pop()
-        for maker in waits[number]:
-            needed[maker] -= 1
-            if not needed[maker]:
-                idle.append(maker)
-    return [nodes[k] for k in (*order, *stuck)], [nodes[k] for k in stuck if needed[k]]
+    return order
 
 
 def names_read(node: NodeProto) -> set[str]:
@@ -287,9 +281,9 @@ def _bodies(node: NodeProto) -> Iterator[NodeProto]:
 def graphs_of(node: NodeProto) -> Iterator[GraphProto]:
     """The bodies of an If, a Loop or a Scan."""
     for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
+        if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
-        elif attribute.type == AttributeProto.GRAPHS:
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
             yield from attribute.graphs
 
 
@@ -309,14 +303,11 @@ def _constants(graph: GraphProto) -> dict[str, TensorProto]:
 
 
 def _fixed(
-    nodes: Iterable[NodeProto],
-    constants: Mapping[str, TensorProto],
-    shapes: Mapping[str, tuple[int | None, ...]],
+    nodes: Iterable[NodeProto], constants: Mapping[str, TensorProto], shapes: Mapping[str, tuple[int | None, ...]]
 ) -> frozenset[str]:
     fixed = set(constants)
     for node in nodes:
-        sized = node.op_type in ("Shape", "Size") and len(node.input) > 0
-        static = sized and None not in shapes.get(node.input[0], (None,))
+        static = node.op_type in ("Shape", "Size") and None not in shapes.get(operand(node, 0), (None,))
         given = node.input and all(name in fixed for name in node.input if name)
         if static or (given and fixed.issuperset(names_read(node))):
             fixed.update(node.output)
@@ -333,9 +324,8 @@ def _inferred(
     """
     graph = model.graph
     light = ModelProto(ir_version=model.ir_version, functions=model.functions)
-    light.opset_import.extend(
-        OperatorSetIdProto(domain=plain_domain(opset.domain), version=opset.version) for opset in model.opset_import
-    )
+    for opset in model.opset_import:
+        light.opset_import.add(domain=plain_domain(opset.domain), version=opset.version)
     light.graph.name = graph.name or "graph"
     light.graph.node.extend(nodes)
     for number, node in enumerate(light.graph.node):
@@ -359,12 +349,7 @@ def _inferred(
     for strict in (True, False):
         try:
             found = onnx.shape_inference.infer_shapes(light, strict_mode=strict, data_prop=True).graph
-        except (
-            onnx.shape_inference.InferenceError,
-            onnx.checker.ValidationError,
-            RuntimeError,
-            ValueError,
-        ) as error:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
             complaint = complaint or str(error)
         else:
             inferred = {value.name: value for value in found.value_info if value.type.WhichOneof("value")}

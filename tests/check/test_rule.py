@@ -14,8 +14,8 @@ from onnx import ModelProto, helper
 
 from hiresvit.check import check
 from hiresvit.check.check import check_graph
+from hiresvit.check.rule import look
 from hiresvit.check.targets import TARGETS
-from hiresvit.check.view import look
 from hiresvit.engine.build import BuildSettings
 from hiresvit.engine.profiles import parse_shapes
 from hiresvit.errors import UsageError
