@@ -9,14 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import (
-    bn_scale_shift,
-    conv_like,
-    double_bias,
-    fold_norm_linear,
-    fold_pairs_,
-    linear_from,
-)
+from hiresvit.models.fold import bn_scale_shift, conv_like, double_bias, fold_norm_linear, fold_pairs_, linear_from
 from hiresvit.models.layers import DropPath, to_tokens, upsample
 
 HEAD_DIM = 64

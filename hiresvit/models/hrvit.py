@@ -81,11 +81,7 @@ VARIANTS: dict[str, HRViTConfig] = {
     ),
     # Not from the paper: ours, small enough to be trained on a CPU and kept in the repository (examples/).
     "hrvit_nano": HRViTConfig(
-        channels=(32, 64, 96, 128),
-        blocks=((1, 1, 1), (1, 1, 2, 2)),
-        ratios=(2, 2, 2, 2),
-        head_dim=16,
-        decoder=64,
+        channels=(32, 64, 96, 128), blocks=((1, 1, 1), (1, 1, 2, 2)), ratios=(2, 2, 2, 2), head_dim=16, decoder=64
     ),
 }
 

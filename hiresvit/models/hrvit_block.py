@@ -21,14 +21,7 @@ class Block(nn.Module):
     """One HRViT block (paper, Figure 3) on tokens (B*N, C)."""
 
     def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        head_dim: int,
-        window: int,
-        ratio: int,
-        drop_path: float,
+        self, channels: int, size: tuple[int, int], *, head_dim: int, window: int, ratio: int, drop_path: float
     ) -> None:
         super().__init__()
         self.attn_norm = nn.LayerNorm(channels)

@@ -9,13 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import (
-    FoldableSequential,
-    bn_scale_shift,
-    double_bias,
-    fold_norm_linear,
-    linear_from,
-)
+from hiresvit.models.fold import FoldableSequential, bn_scale_shift, double_bias, fold_norm_linear, linear_from
 from hiresvit.models.layers import DropPath, to_map, to_tokens
 
 WINDOW = 7

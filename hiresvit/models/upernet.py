@@ -168,13 +168,7 @@ class FusedPyramid(nn.Module):
         self.lines, rows = nn.ModuleList(), []
         for level, weight in enumerate(rest, start=1):
             line = nn.Conv2d(
-                channels,
-                3 * channels,
-                (1, 3),
-                padding=(0, 1),
-                bias=False,
-                dtype=like.dtype,
-                device=like.device,
+                channels, 3 * channels, (1, 3), padding=(0, 1), bias=False, dtype=like.dtype, device=like.device
             )
             line.weight.data.copy_(weight.transpose(1, 2).reshape(line.weight.shape))  # channels (D, row)
             self.lines.append(line)

@@ -84,11 +84,7 @@ def _hrvit(classify: Numbers, segment: Numbers, features: Numbers) -> ModelEntry
 
 
 def _lrformer(weights: str, numbers: Mapping[Task, Numbers]) -> ModelEntry:
-    sizes: dict[Task, tuple[int, int]] = {
-        "segment": (512, 512),
-        "classify": (224, 224),
-        "features": (512, 512),
-    }
+    sizes: dict[Task, tuple[int, int]] = {"segment": (512, 512), "classify": (224, 224), "features": (512, 512)}
     return ModelEntry(
         family="lrformer",
         build=_of("lrformer", "build"),
@@ -245,19 +241,13 @@ MODELS: dict[str, ModelEntry] = {
         features=Numbers(117.238, 70.942),
     ),
     "hiri_vit_s": _hiri_vit(
-        classify=Numbers(34.718, 5.036, 34.8, 5.0),
-        segment=Numbers(60.484, 58.973),
-        features=Numbers(30.840, 6.583),
+        classify=Numbers(34.718, 5.036, 34.8, 5.0), segment=Numbers(60.484, 58.973), features=Numbers(30.840, 6.583)
     ),
     "hiri_vit_b": _hiri_vit(
-        classify=Numbers(54.354, 9.926, 54.4, 9.9),
-        segment=Numbers(79.642, 65.533),
-        features=Numbers(49.097, 13.001),
+        classify=Numbers(54.354, 9.926, 54.4, 9.9), segment=Numbers(79.642, 65.533), features=Numbers(49.097, 13.001)
     ),
     "hiri_vit_l": _hiri_vit(
-        classify=Numbers(94.191, 19.824, 94.4, 19.9),
-        segment=Numbers(119.594, 78.807),
-        features=Numbers(88.934, 26.108),
+        classify=Numbers(94.191, 19.824, 94.4, 19.9), segment=Numbers(119.594, 78.807), features=Numbers(88.934, 26.108)
     ),
 }
 

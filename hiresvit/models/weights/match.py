@@ -200,10 +200,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _explain(
-    misfit: Mapping[str, list[str]],
-    head: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    layout: Layout,
+    misfit: Mapping[str, list[str]], head: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout: Layout
 ) -> str:
     classes = (layout.classifier, SEGMENTER_CLASSES)
     shapes = [key.partition(" ")[0] for key in misfit.get("of another shape", ())]
