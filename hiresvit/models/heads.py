@@ -13,6 +13,18 @@ from hiresvit.models.fold import FoldableSequential, conv_like, double_bias, fol
 from hiresvit.models.layers import upsample
 
 
+class Segmentor(nn.Module):
+    """A backbone and its head: (B, 3, H, W) -> logits (B, classes, H/s, W/s) at the head's stride s."""
+
+    def __init__(self, backbone: nn.Module, decode_head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.decode_head = backbone, decode_head
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.decode_head(self.backbone(image))
+        return logits
+
+
 class ConvModule(nn.Module):
     """mmcv's naming for a convolution with an optional BatchNorm and ReLU behind it: keys ``conv``, ``bn``."""
 

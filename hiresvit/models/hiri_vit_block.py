@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.models.fold import bn_scale_shift, conv_like, double_bias, fold_norm_linear, fold_pairs_, linear_from
-from hiresvit.models.layers import DropPath, to_tokens, upsample
+from hiresvit.models.layers import DropPath, Size, to_tokens, upsample
 
 HEAD_DIM = 64
 
@@ -78,7 +78,7 @@ class CFFN(nn.Module):
 class Transformer(nn.Module):
     """``x + MHA(LN(x))``, then CFFN: (B, C, H, W) -> the same. Attention is over all tokens of the map."""
 
-    def __init__(self, channels: int, ratio: int, drop_path: float, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, ratio: int, drop_path: float, size: Size) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.attn = Attention(channels, size)
@@ -103,7 +103,7 @@ class Attention(nn.Module):
     The output projection is a 1x1 convolution of the map: runtimes add the residual, a map, in the same pass.
     """
 
-    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, size: Size) -> None:
         super().__init__()
         self.heads = channels // HEAD_DIM
         self.size = size

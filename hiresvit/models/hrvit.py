@@ -16,17 +16,17 @@ d channels of a head, s the window, n stripes of L = s*W tokens. Tokens are rows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
-from hiresvit.models.checks import require_laid_out, require_multiples, require_rate
+from hiresvit.models.family import build_task, configured, require_laid_out, require_multiples, require_rate
 from hiresvit.models.fold import FoldableSequential, fold_pairs_
-from hiresvit.models.heads import HRNetHead, SegFormerHead
+from hiresvit.models.heads import HRNetHead, SegFormerHead, Segmentor
 from hiresvit.models.hrvit_block import Block
-from hiresvit.models.layers import drop_rates, to_map, to_tokens, upsample
+from hiresvit.models.layers import Size, drop_rates, size_at, to_map, to_tokens, upsample
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import STRIDES, ModelSpec
 
@@ -58,55 +58,25 @@ class HRViTConfig:
 
 EARLY = ((1,), (1, 1), (1, 1, 6), (1, 1, 6))
 VARIANTS: dict[str, HRViTConfig] = {
-    "hrvit_b1": HRViTConfig(
-        channels=(32, 64, 128, 256),
-        blocks=(*EARLY, (1, 1, 6, 2), (1, 1, 2, 2)),
-        ratios=(4, 4, 4, 4),
-        head_dim=32,
-        decoder=256,
-    ),
-    "hrvit_b2": HRViTConfig(
-        channels=(48, 96, 240, 384),
-        blocks=(*EARLY, (1, 1, 6, 2), (1, 1, 6, 2)),
-        ratios=(2, 3, 3, 3),
-        head_dim=24,
-        decoder=256,
-    ),
-    "hrvit_b3": HRViTConfig(
-        channels=(64, 128, 256, 512),
-        blocks=(*EARLY, (1, 1, 6, 3), (1, 1, 6, 3)),
-        ratios=(2, 2, 2, 2),
-        head_dim=32,
-        decoder=768,
-    ),
+    "hrvit_b1": HRViTConfig((32, 64, 128, 256), (*EARLY, (1, 1, 6, 2), (1, 1, 2, 2)), (4, 4, 4, 4), 32, 256),
+    "hrvit_b2": HRViTConfig((48, 96, 240, 384), (*EARLY, (1, 1, 6, 2), (1, 1, 6, 2)), (2, 3, 3, 3), 24, 256),
+    "hrvit_b3": HRViTConfig((64, 128, 256, 512), (*EARLY, (1, 1, 6, 3), (1, 1, 6, 3)), (2, 2, 2, 2), 32, 768),
     # Not from the paper: ours, small enough to be trained on a CPU and kept in the repository (examples/).
-    "hrvit_nano": HRViTConfig(
-        channels=(32, 64, 96, 128), blocks=((1, 1, 1), (1, 1, 2, 2)), ratios=(2, 2, 2, 2), head_dim=16, decoder=64
-    ),
+    "hrvit_nano": HRViTConfig((32, 64, 96, 128), ((1, 1, 1), (1, 1, 2, 2)), (2, 2, 2, 2), 16, 64),
 }
 
 
 def check(spec: ModelSpec) -> None:
     """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
     require_multiples(spec.imgsz, STRIDES[-1], "HRViT")
-    head = configure(spec).head
+    head = configured(VARIANTS, spec).head
     if spec.task != "segment" and "head" in dict(spec.overrides):
         raise UsageError(f"head={head!r} serves segment; the task is {spec.task}: leave it out")
 
 
-def configure(spec: ModelSpec) -> HRViTConfig:
-    """The variant's configuration with the spec's overrides. Raises UsageError on values that make no sense."""
-    return replace(VARIANTS[spec.name], **dict(spec.overrides))
-
-
 def build(spec: ModelSpec) -> nn.Module:
     """The model of a spec, with fresh weights."""
-    config = configure(spec)
-    if spec.task == "classify":
-        return HRViTClassifier(config, spec.imgsz, spec.num_classes)
-    if spec.task == "segment":
-        return HRViTSegmentor(config, spec.imgsz, spec.num_classes)
-    return HRViT(config, spec.imgsz)
+    return build_task(spec, configured(VARIANTS, spec), HRViT, HRViTClassifier, HRViTSegmentor)
 
 
 class HRViT(nn.Module):
@@ -115,10 +85,10 @@ class HRViT(nn.Module):
     Static in H and W, which must be multiples of 32: stripes, padding and masks are laid out at construction.
     """
 
-    def __init__(self, config: HRViTConfig, imgsz: tuple[int, int]) -> None:
+    def __init__(self, config: HRViTConfig, imgsz: Size) -> None:
         super().__init__()
         self.imgsz = imgsz
-        sizes = [(imgsz[0] // stride, imgsz[1] // stride) for stride in STRIDES]
+        sizes = [size_at(imgsz, stride) for stride in STRIDES]
         self.stem = Stem()
         depths = [max(blocks) for blocks in config.blocks]
         rates = drop_rates(config.drop_path, depths)
@@ -143,7 +113,7 @@ class HRViT(nn.Module):
 class HRViTClassifier(HRViT):
     """Backbone and HRNetV2 head: (B, 3, H, W) -> logits (B, classes)."""
 
-    def __init__(self, config: HRViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
+    def __init__(self, config: HRViTConfig, imgsz: Size, num_classes: int) -> None:
         super().__init__(config, imgsz)
         self.head = HRNetHead(config.channels, num_classes)
 
@@ -152,22 +122,16 @@ class HRViTClassifier(HRViT):
         return logits
 
 
-class HRViTSegmentor(nn.Module):
+class HRViTSegmentor(Segmentor):
     """Backbone and SegFormer's head or UPerNet: (B, 3, H, W) -> logits (B, classes, H/4, W/4)."""
 
-    def __init__(self, config: HRViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
-        super().__init__()
-        self.backbone = HRViT(config, imgsz)
-        coarsest = (imgsz[0] // STRIDES[-1], imgsz[1] // STRIDES[-1])
-        self.decode_head: nn.Module = (
-            SegFormerHead(config.channels, config.decoder, num_classes)
-            if config.head == "segformer"
-            else UPerNetHead(config.channels, CHANNELS, num_classes, size=coarsest)
-        )
-
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.decode_head(self.backbone(image))
-        return logits
+    def __init__(self, config: HRViTConfig, imgsz: Size, num_classes: int) -> None:
+        backbone = HRViT(config, imgsz)
+        if config.head == "segformer":
+            super().__init__(backbone, SegFormerHead(config.channels, config.decoder, num_classes))
+        else:
+            coarsest = size_at(imgsz, STRIDES[-1])
+            super().__init__(backbone, UPerNetHead(config.channels, CHANNELS, num_classes, size=coarsest))
 
 
 class Stem(nn.Module):
@@ -239,7 +203,7 @@ class Stage(nn.Module):
         self,
         config: HRViTConfig,
         incoming: Sequence[int],
-        sizes: Sequence[tuple[int, int]],
+        sizes: Sequence[Size],
         blocks: Sequence[int],
         drop: Sequence[float],
     ) -> None:
@@ -278,7 +242,7 @@ class PatchEmbed(nn.Module):
         return tokens
 
 
-def block_of(config: HRViTConfig, branch: int, size: tuple[int, int], drop_path: float) -> Block:
+def block_of(config: HRViTConfig, branch: int, size: Size, drop_path: float) -> Block:
     """The block that ``config`` puts on a branch."""
     channels, window, ratio = config.channels[branch], config.windows[branch], config.ratios[branch]
     return Block(channels, size, head_dim=config.head_dim, window=window, ratio=ratio, drop_path=drop_path)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.models.fold import conv_like, double_bias, fold_linear_bn, fold_norm_linear, linear_from
-from hiresvit.models.layers import DropPath, pointwise, to_map, to_tokens
+from hiresvit.models.layers import DropPath, Size, pointwise, to_map, to_tokens
 
 # The authors add -100; exp(-100) is a subnormal number, slow on every CPU, while exp(-1e4) is 0. Both vanish beside 1
 # in float32 and float64, and -1e4 fits float16.
@@ -20,9 +20,7 @@ MASKED = -1e4
 class Block(nn.Module):
     """One HRViT block (paper, Figure 3) on tokens (B*N, C)."""
 
-    def __init__(
-        self, channels: int, size: tuple[int, int], *, head_dim: int, window: int, ratio: int, drop_path: float
-    ) -> None:
+    def __init__(self, channels: int, size: Size, *, head_dim: int, window: int, ratio: int, drop_path: float) -> None:
         super().__init__()
         self.attn_norm = nn.LayerNorm(channels)
         self.attn = Attention(channels, head_dim, window, size)
@@ -67,7 +65,7 @@ class Attention(nn.Module):
     Tokens (B*N, C) -> activated sum (B*N, C), still to be projected by `to_out` (see `Block.mix`).
     """
 
-    def __init__(self, channels: int, head_dim: int, window: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, head_dim: int, window: int, size: Size) -> None:
         super().__init__()
         self.size = size
         self.width = channels // 2
@@ -249,7 +247,7 @@ class MixCFN(nn.Module):
     Half of the widened channels pass a depthwise 3x3, half a 5x5; folded, the 3x3 is a 5x5 with a border of zeros.
     """
 
-    def __init__(self, channels: int, ratio: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, ratio: int, size: Size) -> None:
         super().__init__()
         self.size = size
         self.fc1 = nn.Linear(channels, ratio * channels)

@@ -9,13 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Size = tuple[int, int]
+
+
+def size_at(imgsz: Size, stride: int) -> Size:
+    """Height and width of the map with this stride."""
+    return imgsz[0] // stride, imgsz[1] // stride
+
 
 def to_tokens(x: Tensor) -> Tensor:
     """Rows of one token each, so that a Linear is one Gemm with its bias inside: (B, C, H, W) -> (B*H*W, C)."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
-def to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+def to_map(x: Tensor, size: Size) -> Tensor:
     """The inverse of `to_tokens`: (B*H*W, C) -> (B, C, H, W)."""
     return x.reshape(-1, *size, x.shape[-1]).permute(0, 3, 1, 2)
 

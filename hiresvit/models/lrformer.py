@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
-from hiresvit.models.checks import require_laid_out, require_multiples, require_rate
+from hiresvit.models.family import build_task, configured, require_laid_out, require_multiples, require_rate
 from hiresvit.models.fold import FoldableSequential, conv_like, double_bias
-from hiresvit.models.layers import conv_bn_gelu, drop_rates
+from hiresvit.models.heads import Segmentor
+from hiresvit.models.layers import Size, conv_bn_gelu, drop_rates, size_at
 from hiresvit.models.lrformer_block import (
     EPS,
     KEY_SIXTEENTHS,
@@ -32,7 +33,6 @@ from hiresvit.models.lrformer_block import (
     ChannelNorm,
     LowResolutionAttention,
     ResidualConv,
-    Size,
 )
 from hiresvit.models.lrformer_head import Classifier, LRHead
 from hiresvit.spec import STRIDES, ModelSpec
@@ -83,7 +83,7 @@ VARIANTS: dict[str, LRFormerConfig] = {
 def check(spec: ModelSpec) -> None:
     """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
     require_multiples(spec.imgsz, STRIDES[-1], "LRFormer")
-    config = configure(spec)
+    config = configured(VARIANTS, spec)
     short = min(spec.imgsz) // STRIDES[0]
     if config.pooled_size is not None and config.pooled_size > short:
         raise UsageError(
@@ -92,26 +92,16 @@ def check(spec: ModelSpec) -> None:
         )
 
 
-def configure(spec: ModelSpec) -> LRFormerConfig:
-    """The variant's configuration with the spec's overrides. Raises UsageError on values that make no sense."""
-    return replace(VARIANTS[spec.name], **dict(spec.overrides))
-
-
-def default_pooled_size(spec: ModelSpec) -> int:
-    """16 for dense tasks; for ImageNet the size of the last map, which is 7 at 224 and 12 at 384 as in the paper."""
-    return max(2, min(spec.imgsz) // STRIDES[-1]) if spec.task == "classify" else 16
-
-
 def build(spec: ModelSpec) -> nn.Module:
-    """The model of a spec, with fresh weights."""
-    config = configure(spec)
+    """The model of a spec, with fresh weights.
+
+    Queries are pooled to 16 by default; for ImageNet to the size of the last map, 7 at 224 and 12 at 384 in the paper.
+    """
+    config = configured(VARIANTS, spec)
     if config.pooled_size is None:
-        config = replace(config, pooled_size=default_pooled_size(spec))
-    if spec.task == "classify":
-        return LRFormerClassifier(config, spec.imgsz, spec.num_classes)
-    if spec.task == "segment":
-        return LRFormerSegmentor(config, spec.imgsz, spec.num_classes)
-    return LRFormer(config, spec.imgsz)
+        last = max(2, min(spec.imgsz) // STRIDES[-1])
+        config = replace(config, pooled_size=last if spec.task == "classify" else 16)
+    return build_task(spec, config, LRFormer, LRFormerClassifier, LRFormerSegmentor)
 
 
 class LRFormer(nn.Module):
@@ -125,7 +115,7 @@ class LRFormer(nn.Module):
         self.imgsz = imgsz
         rates = drop_rates(config.drop_path, config.depths)
         for stage, (channels, drop) in enumerate(zip(config.channels, rates, strict=True)):
-            size = (imgsz[0] // STRIDES[stage], imgsz[1] // STRIDES[stage])
+            size = size_at(imgsz, STRIDES[stage])
             embed = PatchEmbed(config.channels[stage - 1], channels) if stage else StemEmbed(channels)
             blocks = nn.ModuleList(encoder_block(config, stage, i, size, rate) for i, rate in enumerate(drop))
             self.add_module(f"patch_embed{stage + 1}", embed)
@@ -163,19 +153,13 @@ class LRFormerClassifier(LRFormer):
         return logits
 
 
-class LRFormerSegmentor(nn.Module):
+class LRFormerSegmentor(Segmentor):
     """Backbone and LRHead: (B, 3, H, W) -> logits (B, classes, H/8, W/8)."""
 
     def __init__(self, config: LRFormerConfig, imgsz: Size, num_classes: int) -> None:
-        super().__init__()
         assert config.decoder is not None
-        self.backbone = LRFormer(config, imgsz)
-        size = (imgsz[0] // STRIDES[1], imgsz[1] // STRIDES[1])
-        self.decode_head = LRHead(config.channels, config.decoder, size, num_classes, skip=config.skip)
-
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.decode_head(self.backbone(image))
-        return logits
+        backbone, size = LRFormer(config, imgsz), size_at(imgsz, STRIDES[1])
+        super().__init__(backbone, LRHead(config.channels, config.decoder, size, num_classes, skip=config.skip))
 
 
 class KeyConvs(nn.ModuleList):

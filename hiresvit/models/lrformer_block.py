@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.models.fold import bn_scale_shift, conv_like, double_bias, fold_norm_linear, linear_from
-from hiresvit.models.layers import DropPath, to_map, to_tokens, upsample
-
-Size = tuple[int, int]
+from hiresvit.models.layers import DropPath, Size, to_map, to_tokens, upsample
 
 # Sizes of the four poolings for keys and values, in sixteenths of the size for queries (the authors' code).
 KEY_SIXTEENTHS = (11, 8, 6, 4)

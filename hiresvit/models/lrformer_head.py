@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from hiresvit.models.fold import conv_like, double_bias, fold_conv_bn, fold_pairs_
 from hiresvit.models.heads import ConvModule
-from hiresvit.models.layers import upsample
-from hiresvit.models.lrformer_block import Block, ConstantPooling, LowResolutionAttention, Size
+from hiresvit.models.layers import Size, upsample
+from hiresvit.models.lrformer_block import Block, ConstantPooling, LowResolutionAttention
 
 HEADS = 8
 RATIO = 4

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.models.fold import FoldableSequential, bn_scale_shift, double_bias, fold_norm_linear, linear_from
-from hiresvit.models.layers import DropPath, to_map, to_tokens
+from hiresvit.models.layers import DropPath, Size, to_map, to_tokens
 
 WINDOW = 7
 CELLS = WINDOW * WINDOW
@@ -24,7 +24,7 @@ ALIGNED = 8
 class Block(nn.Module):
     """One MixFormer block on tokens (B*N, C)."""
 
-    def __init__(self, channels: int, heads: int, size: tuple[int, int], drop_path: float) -> None:
+    def __init__(self, channels: int, heads: int, size: Size, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
         self.attn: nn.Module = Mixing(channels, heads, size)
@@ -65,7 +65,7 @@ class WindowAttention(nn.Module):
     authors' code has no mask.
     """
 
-    def __init__(self, width: int, heads: int, size: tuple[int, int]) -> None:
+    def __init__(self, width: int, heads: int, size: Size) -> None:
         super().__init__()
         self.width, self.heads, self.head_dim = width, heads, width // heads
         self.size = size
@@ -113,7 +113,7 @@ class Mixing(WindowAttention):
 
     index: Tensor
 
-    def __init__(self, channels: int, heads: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, heads: int, size: Size) -> None:
         width = channels // 2
         super().__init__(width, heads, size)
         self.proj_attn = nn.Linear(channels, width)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.models.fold import conv_like, double_bias, fold_pairs_
-from hiresvit.models.layers import upsample
+from hiresvit.models.layers import Size, upsample
 
 CHANNELS = 512  # of the heads in the papers that use it
 SCALES = (1, 2, 3, 6)
@@ -29,7 +29,7 @@ class UPerNetHead(nn.Module):
     ``size`` is (h, w) of the coarsest map.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, num_classes: int, *, size: tuple[int, int]) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int, num_classes: int, *, size: Size) -> None:
         super().__init__()
         *finer, coarsest = in_channels
         self.psp_modules: nn.Module = PyramidPooling(coarsest, channels, size)
@@ -82,7 +82,7 @@ class PyramidPooling(nn.ModuleList):
     Grids need not divide the map, and may be finer than it: cells then overlap, as PyTorch defines it.
     """
 
-    def __init__(self, in_channels: int, channels: int, size: tuple[int, int]) -> None:
+    def __init__(self, in_channels: int, channels: int, size: Size) -> None:
         super().__init__(
             nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvBlock(in_channels, channels, 1)) for scale in SCALES
         )
@@ -108,7 +108,7 @@ class PooledTokens(nn.Module):
     pool: Tensor
     spread: Tensor
 
-    def __init__(self, convs: Sequence[nn.Conv2d], size: tuple[int, int]) -> None:
+    def __init__(self, convs: Sequence[nn.Conv2d], size: Size) -> None:
         super().__init__()
         self.size = size
         like = convs[0].weight
@@ -134,7 +134,7 @@ class PooledTokens(nn.Module):
 class PyramidFusion(ConvBlock):
     """All maps at the finest size, concatenated and convolved: four (B, D, H_i, W_i) -> (B, D, H, W)."""
 
-    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, size: Size) -> None:
         super().__init__(LEVELS * channels, channels, 3)
         self.size = size
 
@@ -159,7 +159,7 @@ class FusedPyramid(nn.Module):
 
     rows: Tensor
 
-    def __init__(self, conv: nn.Conv2d, size: tuple[int, int]) -> None:
+    def __init__(self, conv: nn.Conv2d, size: Size) -> None:
         super().__init__()
         like, channels = conv.weight, conv.out_channels
         first, *rest = conv.weight.double().chunk(LEVELS, dim=1)  # each (D, D, 3, 3)
@@ -199,7 +199,7 @@ def resize_matrix(length: int, to: int) -> Tensor:
     return F.interpolate(eye[:, None], size=to, mode="linear")[:, 0]
 
 
-def grid_matrices(scale: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def grid_matrices(scale: int, size: Size) -> tuple[Tensor, Tensor]:
     """Of a map h x w: pooling to scale x scale (h*w, s*s) and the bilinear resize back (s*s, h*w), in float64."""
     pools, spreads = [], []
     for length in size:
