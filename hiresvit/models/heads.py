@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import FoldableSequential, conv_like, double_bias, fold_conv_bn, fold_pairs_
+from hiresvit.models.fold import FoldableSequential, conv_like, double_bias, fold_bn, fold_pairs_
 from hiresvit.models.layers import upsample
 
 
@@ -70,7 +70,7 @@ class SegFormerHead(nn.Module):
     def fold_(self) -> None:
         """Compose every projection with its slice of the fusing convolution (exact: see the class)."""
         assert self.fusion_conv.bn is not None
-        fusing = fold_conv_bn(self.fusion_conv.conv, self.fusion_conv.bn)
+        fusing = fold_bn(self.fusion_conv.conv, self.fusion_conv.bn)
         slices = fusing.weight.double().flatten(1).chunk(len(self.convs), dim=1)
         bias = double_bias(fusing)
         for conv, fuse in zip(self.convs, slices, strict=True):

@@ -34,12 +34,13 @@ from hiresvit.models.fold import (
     bn_scale_shift,
     conv_like,
     double_bias,
-    fold_conv_bn,
+    fold_bn,
     fold_pairs_,
-    linear_from,
+    scale_after,
+    scale_before,
 )
 from hiresvit.models.heads import Segmentor
-from hiresvit.models.hiri_vit_block import CFFN, HRBlock, Transformer, depthwise, fold_bn_pointwise
+from hiresvit.models.hiri_vit_block import CFFN, HRBlock, Transformer, depthwise
 from hiresvit.models.layers import Size, drop_rates, size_at
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import ModelSpec
@@ -157,7 +158,6 @@ class HiriViTClassifier(HiriViT):
 
     def fold_(self) -> None:
         """The last BatchNorm into the classifier."""
-        assert isinstance(self.norm, nn.BatchNorm2d)
         self.head.absorb_(self.norm)
         self.norm = nn.Identity()
 
@@ -200,7 +200,6 @@ class Stem(nn.Module):
     def fold_(self) -> None:
         """The norms into their convolutions; that of the sum into both that are added."""
         fold_pairs_(self, {"conv": "bn"})
-        assert isinstance(self.norm, nn.BatchNorm2d)
         self.high[-1], self.low[-1] = fold_sum_bn(self.high[-1], self.low[-1], self.norm)
         self.norm = nn.Identity()
 
@@ -266,7 +265,6 @@ class Downsample(nn.Module):
         That convolution then reads four pixels: a few more multiplications, but one kernel less, and no average
         that is written and read again.
         """
-        assert isinstance(self.norm, nn.BatchNorm2d)
         self.body[-1], plain = fold_sum_bn(self.body[-1], self.shortcut, self.norm)
         self.norm = nn.Identity()
         self.shortcut = fold_pool_pointwise(self.stride, plain)
@@ -291,9 +289,9 @@ class MLPHead(nn.Module):
         """The BatchNorm into its convolution."""
         fold_pairs_(self, {"conv": "bn"})
 
-    def absorb_(self, norm: nn.BatchNorm2d) -> None:
+    def absorb_(self, norm: nn.Module) -> None:
         """Take a BatchNorm before the head into the convolution."""
-        self.conv = fold_bn_pointwise(norm, self.conv)
+        self.conv = scale_before(self.conv, *bn_scale_shift(norm))
 
 
 class LinearHead(nn.Module):
@@ -307,20 +305,16 @@ class LinearHead(nn.Module):
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logits
 
-    def absorb_(self, norm: nn.BatchNorm2d) -> None:
+    def absorb_(self, norm: nn.Module) -> None:
         """Take a BatchNorm before the head, which the average does not disturb, into the Linear."""
-        scale, shift = bn_scale_shift(norm)
-        weight = self.fc.weight.double()
-        self.fc = linear_from(weight * scale, double_bias(self.fc) + weight @ shift, self.fc.weight)
+        self.fc = scale_before(self.fc, *bn_scale_shift(norm))
 
 
-def fold_sum_bn(one: nn.Module, other: nn.Module, bn: nn.BatchNorm2d) -> tuple[nn.Conv2d, nn.Conv2d]:
+def fold_sum_bn(one: nn.Module, other: nn.Module, bn: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d]:
     """Two convolutions whose sum is ``bn(one(x) + other(y))``; the shift goes into the first."""
     assert isinstance(one, nn.Conv2d)
     assert isinstance(other, nn.Conv2d)
-    scale, _ = bn_scale_shift(bn)
-    weight = other.weight.double() * scale[:, None, None, None]
-    return fold_conv_bn(one, bn), conv_like(other, weight, double_bias(other) * scale)
+    return fold_bn(one, bn), scale_after(other, bn_scale_shift(bn)[0])
 
 
 def fold_pool_pointwise(size: int, conv: nn.Conv2d) -> nn.Conv2d:

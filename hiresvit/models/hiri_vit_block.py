@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import bn_scale_shift, conv_like, double_bias, fold_norm_linear, fold_pairs_, linear_from
+from hiresvit.models.fold import (
+    affine_into_,
+    bn_scale_shift,
+    conv_like,
+    double_bias,
+    fold_pairs_,
+    scale_after,
+    scale_before,
+)
 from hiresvit.models.layers import DropPath, Size, to_tokens, upsample
 
 HEAD_DIM = 64
@@ -66,8 +74,7 @@ class CFFN(nn.Module):
 
     def fold_(self) -> None:
         """The BatchNorm into the 1x1 behind it, the identity into the depthwise kernel."""
-        assert isinstance(self.norm, nn.BatchNorm2d)
-        self.fc1 = fold_bn_pointwise(self.norm, self.fc1)
+        self.fc1 = scale_before(self.fc1, *bn_scale_shift(self.norm))
         self.norm = nn.Identity()
         weight = self.dwconv.weight.double().clone()
         weight[:, 0, 1, 1] += 1
@@ -92,9 +99,7 @@ class Transformer(nn.Module):
 
     def fold_(self) -> None:
         """The norm's affine into the projection behind it."""
-        qkv = self.attn.qkv
-        weight, bias, self.norm = fold_norm_linear(self.norm, qkv.weight.double(), double_bias(qkv))
-        self.attn.qkv = linear_from(weight, bias, qkv.weight)
+        self.norm = affine_into_(self.norm, self.attn.qkv)
 
 
 class Attention(nn.Module):
@@ -122,21 +127,12 @@ class Attention(nn.Module):
 
     def fold_(self) -> None:
         """The scale into the rows of q."""
-        scale = torch.ones_like(self.qkv.weight[:, :1], dtype=torch.float64)
+        scale = torch.ones_like(self.qkv.weight[:, 0], dtype=torch.float64)
         scale[: self.heads * HEAD_DIM] = self.scale
-        weight, bias = self.qkv.weight.double() * scale, double_bias(self.qkv) * scale[:, 0]
-        self.qkv = linear_from(weight, bias, self.qkv.weight)
+        self.qkv = scale_after(self.qkv, scale)
         self.scale = 1.0
 
 
 def depthwise(channels: int, stride: int = 1, *, bias: bool = True) -> nn.Conv2d:
     """A 3x3 depthwise convolution."""
     return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=bias)
-
-
-def fold_bn_pointwise(bn: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
-    """One 1x1 convolution for ``conv(bn(x))``: exact because nothing is padded."""
-    scale, shift = bn_scale_shift(bn)
-    weight = conv.weight.double()
-    bias = double_bias(conv) + weight.flatten(1) @ shift
-    return conv_like(conv, weight * scale[:, None, None], bias)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import conv_like, double_bias, fold_linear_bn, fold_norm_linear, linear_from
+from hiresvit.models.fold import affine_into_, conv_like, double_bias, fold_bn, linear_from
 from hiresvit.models.layers import DropPath, Size, pointwise, to_map, to_tokens
 
 # The authors add -100; exp(-100) is a subnormal number, slow on every CPU, while exp(-1e4) is 0. Both vanish beside 1
@@ -44,13 +44,8 @@ class Block(nn.Module):
 
     def fold_(self) -> None:
         """Norm affines into the projections behind them; the two output projections into one."""
-        project = self.attn.to_qkv
-        weight, bias, self.attn_norm = fold_norm_linear(self.attn_norm, project.weight.double(), double_bias(project))
-        self.attn.to_qkv = linear_from(weight, bias, project.weight)  # type: ignore[assignment]
-        fc1 = self.ffn.fc1
-        weight, bias, self.ffn_norm = fold_norm_linear(self.ffn_norm, fc1.weight.double(), double_bias(fc1))
-        self.ffn.fc1.weight.data.copy_(weight)
-        self.ffn.fc1.bias.data.copy_(bias)
+        self.attn_norm = affine_into_(self.attn_norm, self.attn.to_qkv)
+        self.ffn_norm = affine_into_(self.ffn_norm, self.ffn.fc1)
         out, left = self.attn.to_out[0], self.des.proj_left
         assert isinstance(out, nn.Linear)
         assert isinstance(left, nn.Linear)
@@ -137,7 +132,7 @@ class Attention(nn.Module):
         self.to_qkv = self.to_qkv.deployed()  # type: ignore[assignment]
         out = self.to_out[0]
         assert isinstance(out, nn.Linear)
-        self.to_out[0] = fold_linear_bn(out, self.attn_bn)
+        self.to_out[0] = fold_bn(out, self.attn_bn)
         self.attn_bn = nn.Identity()  # type: ignore[assignment]
 
 

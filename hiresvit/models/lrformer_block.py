@@ -11,7 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import bn_scale_shift, conv_like, double_bias, fold_norm_linear, linear_from
+from hiresvit.models.fold import (
+    affine_into_,
+    bn_scale_shift,
+    conv_like,
+    double_bias,
+    linear_from,
+    scale_after,
+    scale_before,
+)
 from hiresvit.models.layers import DropPath, Size, to_map, to_tokens, upsample
 
 # Sizes of the four poolings for keys and values, in sixteenths of the size for queries (the authors' code).
@@ -57,30 +65,20 @@ class Block(nn.Module):
     def fold_(self) -> None:
         """Layer scales into the projections before them, norms' affines into what follows, `pre_norm` into `cpe`."""
         if self.layer_scale_1 is not None and self.layer_scale_2 is not None:
-            first, second = self.layer_scale_1.double(), self.layer_scale_2.double()
-            proj, fc2 = self.attn.proj, self.mlp.fc2
-            weight = proj.weight.double() * first[:, None]
-            self.attn.proj = linear_from(weight, double_bias(proj) * first, proj.weight)
-            weight = fc2.weight.double() * second[:, None, None, None]
-            self.mlp.fc2 = conv_like(fc2, weight, double_bias(fc2) * second)
+            self.attn.proj = scale_after(self.attn.proj, self.layer_scale_1.double())
+            self.mlp.fc2 = scale_after(self.mlp.fc2, self.layer_scale_2.double())
             self.layer_scale_1 = self.layer_scale_2 = None
         if isinstance(self.norm1, nn.BatchNorm2d):
             self.attn.absorb_(self.norm1)
             self.norm1 = nn.Identity()
-        fc1 = self.mlp.fc1
-        weight, bias = fc1.weight.double().flatten(1), double_bias(fc1)
         if isinstance(self.norm2, nn.BatchNorm2d):
-            scale, shift = bn_scale_shift(self.norm2)
-            weight, bias = weight * scale, bias + weight @ shift
+            self.mlp.fc1 = scale_before(self.mlp.fc1, *bn_scale_shift(self.norm2))
             self.norm2 = nn.Identity()
         else:
             assert isinstance(self.norm2, ChannelNorm)
-            weight, bias, _ = fold_norm_linear(self.norm2, weight, bias)
-            self.norm2 = ChannelNorm(len(fc1.weight[0]), eps=self.norm2.eps, elementwise_affine=False)
-        self.mlp.fc1 = conv_like(fc1, weight[:, :, None, None], bias)
+            self.norm2 = affine_into_(self.norm2, self.mlp.fc1)
         assert isinstance(self.cpe, ResidualConv)
-        conv = self.cpe.deployed()
-        self.cpe = conv
+        self.cpe = conv = self.cpe.deployed()
         if isinstance(self.pre_norm, nn.BatchNorm2d):
             self.cpe = conv_after_norm(conv, self.pre_norm, self.size)
             self.pre_norm = nn.Identity()
@@ -183,21 +181,20 @@ class LowResolutionAttention(nn.Module):
         assert isinstance(self.pooling, Pooling)
         assert isinstance(self.resize, Resize)
         like = self.proj.weight
-        q, kv = only_layer(self.q), only_layer(self.kv)
+        q, self.kv = only_layer(self.q), only_layer(self.kv)
         self.q = linear_from(q.weight.double().flatten(1) * self.scale, double_bias(q) * self.scale, like)
         self.scale = None
-        weight, bias, self.norm = fold_norm_linear(self.norm, kv.weight.double(), double_bias(kv))
-        self.kv = linear_from(weight, bias, like)
+        self.norm = affine_into_(self.norm, self.kv)
         self.pooling = self.deployed_pooling(self.pooling, like)
         self.resize = self.resize.deployed(like)
 
     def absorb_(self, norm: nn.BatchNorm2d) -> None:
         """Take in the BatchNorm before a folded attention. An average of an affine is the affine of the average."""
         scale, shift = bn_scale_shift(norm)
-        q = only_layer(self.q)
-        weight = q.weight.double()
-        self.q = linear_from(weight * scale, double_bias(q) + weight @ shift, q.weight)
-        self.norm = nn.Sequential(Affine(scale.to(q.weight.dtype), shift.to(q.weight.dtype)), self.norm)
+        assert isinstance(self.q, nn.Linear)
+        self.q = scale_before(self.q, scale, shift)
+        dtype = self.q.weight.dtype
+        self.norm = nn.Sequential(Affine(scale.to(dtype), shift.to(dtype)), self.norm)
 
 
 def only_layer(projection: nn.Module) -> nn.Linear | nn.Conv2d:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import conv_like, double_bias, fold_conv_bn, fold_pairs_
+from hiresvit.models.fold import conv_like, double_bias, fold_bn, fold_pairs_
 from hiresvit.models.heads import ConvModule
 from hiresvit.models.layers import Size, upsample
 from hiresvit.models.lrformer_block import Block, ConstantPooling, LowResolutionAttention
@@ -61,7 +61,7 @@ class Squeeze(ConvModule):
     def deployed(self) -> nn.Module:
         """A 1x1 convolution commutes with a bilinear resize: one for every map, then the sum."""
         assert self.bn is not None
-        conv = fold_conv_bn(self.conv, self.bn)
+        conv = fold_bn(self.conv, self.bn)
         bias = double_bias(conv)
         parts = []
         for weight in torch.split(conv.weight.double(), self.in_channels, dim=1):

@@ -17,15 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.models.family import build_task, configured, require_laid_out, require_multiples, require_rate
-from hiresvit.models.fold import FoldableSequential, bn_scale_shift, conv_like, double_bias
+from hiresvit.models.fold import FoldableSequential, affine_into_, bn_scale_shift, scale_before
 from hiresvit.models.heads import Segmentor
 from hiresvit.models.layers import Size, conv_bn_gelu, drop_rates, size_at, to_map, to_tokens
-from hiresvit.models.mixformer_block import Block, affine_into_
+from hiresvit.models.mixformer_block import Block
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import STRIDES, ModelSpec
 
@@ -186,9 +185,5 @@ class Downsample(nn.Module):
 
     def fold_(self) -> None:
         """The BatchNorm into the convolution behind it; exact, because nothing is padded."""
-        assert isinstance(self.norm, nn.BatchNorm2d)
-        scale, shift = bn_scale_shift(self.norm)
-        weight = self.reduction.weight.double()
-        bias = double_bias(self.reduction) + torch.einsum("oiyx,i->o", weight, shift)
-        self.reduction = conv_like(self.reduction, weight * scale[:, None, None], bias)
+        self.reduction = scale_before(self.reduction, *bn_scale_shift(self.norm))
         self.norm = nn.Identity()

@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import FoldableSequential, bn_scale_shift, double_bias, fold_norm_linear, linear_from
+from hiresvit.models.fold import (
+    FoldableSequential,
+    affine_into_,
+    bn_scale_shift,
+    double_bias,
+    fold_norm_linear,
+    linear_from,
+)
 from hiresvit.models.layers import DropPath, Size, to_map, to_tokens
 
 WINDOW = 7
@@ -263,14 +270,6 @@ def on_tokens(layers: nn.Sequential) -> nn.Sequential:
         return linear_from(layer.weight.double().flatten(1), double_bias(layer), layer.weight)
 
     return nn.Sequential(*map(row_wise, layers))
-
-
-def affine_into_(norm: nn.LayerNorm, linear: nn.Linear) -> nn.LayerNorm:
-    """Move a norm's affine into the only Linear that reads it; returns the norm without it."""
-    weight, bias, plain = fold_norm_linear(norm, linear.weight.double(), double_bias(linear))
-    linear.weight.data.copy_(weight)
-    linear.bias.data.copy_(bias)
-    return plain
 
 
 def relative_positions() -> list[list[int]]:
