@@ -1,8 +1,9 @@
 """From the form that is trained to the form that is deployed: exact algebra on the weights, nothing else.
 
-A module that can be simplified has a method ``fold_()``. `fold` copies the model and calls it on every module,
-children first. All products are computed in float64 and stored in the model's own dtype, so a float64 model
-folds to within rounding of float64.
+`fold` copies the model and simplifies every module, children first, by what the module has: ``pairs`` are the names of
+convolutions and of the BatchNorms right behind them, ``deployed()`` makes the module that takes its place, ``fold_()``
+is anything else. All products are computed in float64 and stored in the model's own dtype, so a float64 model folds to
+within rounding of float64.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ def fold(model: ModelT) -> ModelT:
     if getattr(deployed, "is_folded", False):
         return deployed
     for module in reversed(list(deployed.modules())):
+        fold_pairs_(module, dict(getattr(module, "pairs", ())))
+        for name, child in list(module.named_children()):
+            if callable(simpler := getattr(child, "deployed", None)):
+                setattr(module, name, simpler())
         if callable(fold_ := getattr(module, "fold_", None)):
             fold_()
     deployed.is_folded = True  # type: ignore[assignment]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import FoldableSequential, conv_like, double_bias, fold_bn, fold_pairs_
+from hiresvit.models.fold import FoldableSequential, conv_like, double_bias, fold_bn
 from hiresvit.models.layers import upsample
 
 
@@ -21,8 +21,7 @@ class Segmentor(nn.Module):
         self.backbone, self.decode_head = backbone, decode_head
 
     def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.decode_head(self.backbone(image))
-        return logits
+        return self.decode_head(self.backbone(image))
 
 
 class ConvModule(nn.Module):
@@ -64,8 +63,7 @@ class SegFormerHead(nn.Module):
             fused = F.relu(resized[0] + coarse)
         else:
             fused = self.dropout(self.fusion_conv(torch.cat(resized, dim=1)))
-        logits: Tensor = self.conv_seg(fused)
-        return logits
+        return self.conv_seg(fused)
 
     def fold_(self) -> None:
         """Compose every projection with its slice of the fusing convolution (exact: see the class)."""
@@ -108,14 +106,14 @@ class HRNetHead(nn.Module):
         for x, widen, down in zip(maps[1:], self.incre_modules[1:], self.downsamp_modules, strict=True):
             y = widen(x) + down(y)
         pooled = self.final_layer(y).mean(dim=(2, 3))
-        logits: Tensor = self.classifier(self.dropout(pooled))
-        return logits
+        return self.classifier(self.dropout(pooled))
 
 
 class Bottleneck(nn.Module):
     """ResNet's bottleneck with a projected shortcut: (B, C, H, W) -> (B, 4 * planes, H, W)."""
 
     expansion = 4
+    pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(self, in_channels: int, planes: int) -> None:
         super().__init__()
@@ -132,7 +130,3 @@ class Bottleneck(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
-
-    def fold_(self) -> None:
-        """Every BatchNorm into its convolution."""
-        fold_pairs_(self, {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"})

@@ -35,7 +35,6 @@ from hiresvit.models.fold import (
     conv_like,
     double_bias,
     fold_bn,
-    fold_pairs_,
     scale_after,
     scale_before,
 )
@@ -153,8 +152,7 @@ class HiriViTClassifier(HiriViT):
         self.head = (LinearHead if config.head == "linear" else MLPHead)(channels, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        logits: Tensor = self.head(self.norm(super().forward(image)[-1]))
-        return logits
+        return self.head(self.norm(super().forward(image)[-1]))
 
     def fold_(self) -> None:
         """The last BatchNorm into the classifier."""
@@ -176,6 +174,8 @@ class Stem(nn.Module):
     (B, 3, H, W) -> (B, C1, H/4, W/4). The high branch works at H/2, the low one at H/4.
     """
 
+    pairs = (("conv", "bn"),)
+
     def __init__(self, inner: int, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, inner, 3, stride=2, padding=1, bias=False)
@@ -194,12 +194,10 @@ class Stem(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = F.gelu(self.bn(self.conv(image)))
-        out: Tensor = self.norm(self.high(x) + self.low(x))
-        return out
+        return self.norm(self.high(x) + self.low(x))
 
     def fold_(self) -> None:
-        """The norms into their convolutions; that of the sum into both that are added."""
-        fold_pairs_(self, {"conv": "bn"})
+        """The norm of the sum into both convolutions that are added."""
         self.high[-1], self.low[-1] = fold_sum_bn(self.high[-1], self.low[-1], self.norm)
         self.norm = nn.Identity()
 
@@ -256,8 +254,7 @@ class Downsample(nn.Module):
         self.norm: nn.Module = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.body(x) + self.shortcut(self.pool(x)))
-        return out
+        return self.norm(self.body(x) + self.shortcut(self.pool(x)))
 
     def fold_(self) -> None:
         """The BatchNorm of the sum into both convolutions that are added; the average into its 1x1.
@@ -274,6 +271,8 @@ class Downsample(nn.Module):
 class MLPHead(nn.Module):
     """The classifier with a wide layer before the average: (B, C5, H, W) -> logits (B, classes)."""
 
+    pairs = (("conv", "bn"),)
+
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
         wide = 5 * channels
@@ -282,12 +281,7 @@ class MLPHead(nn.Module):
         self.fc = nn.Linear(wide, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(F.gelu(self.bn(self.conv(x))).mean(dim=(2, 3)))
-        return logits
-
-    def fold_(self) -> None:
-        """The BatchNorm into its convolution."""
-        fold_pairs_(self, {"conv": "bn"})
+        return self.fc(F.gelu(self.bn(self.conv(x))).mean(dim=(2, 3)))
 
     def absorb_(self, norm: nn.Module) -> None:
         """Take a BatchNorm before the head into the convolution."""
@@ -302,8 +296,7 @@ class LinearHead(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return logits
+        return self.fc(x.mean(dim=(2, 3)))
 
     def absorb_(self, norm: nn.Module) -> None:
         """Take a BatchNorm before the head, which the average does not disturb, into the Linear."""

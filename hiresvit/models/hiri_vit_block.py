@@ -14,7 +14,6 @@ from hiresvit.models.fold import (
     bn_scale_shift,
     conv_like,
     double_bias,
-    fold_pairs_,
     scale_after,
     scale_before,
 )
@@ -30,6 +29,8 @@ class HRBlock(nn.Module):
     enlarged by repetition. Pre-norm, no norm or activation on the light branch: ours.
     """
 
+    pairs = (("low", "low_norm"),)  # not the first norm, for its shift meets zero padding
+
     def __init__(self, channels: int, ratio: int, drop_path: float) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
@@ -43,12 +44,7 @@ class HRBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n = self.norm(x)
         low = self.fc2(F.gelu(self.fc1(self.low_norm(self.low(n)))))  # (B, C, H/2, W/2)
-        out: Tensor = x + self.drop_path(self.high(n) + upsample(low, 2, "nearest"))
-        return out
-
-    def fold_(self) -> None:
-        """The inner BatchNorm into its convolution; the first one stays, for its shift meets zero padding."""
-        fold_pairs_(self, {"low": "low_norm"})
+        return x + self.drop_path(self.high(n) + upsample(low, 2, "nearest"))
 
 
 class CFFN(nn.Module):
@@ -69,8 +65,7 @@ class CFFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z = F.gelu(self.fc1(self.norm(x)))
         mixed = self.dwconv(z) if self.folded else z + self.dwconv(z)
-        out: Tensor = x + self.drop_path(self.fc2(mixed))
-        return out
+        return x + self.drop_path(self.fc2(mixed))
 
     def fold_(self) -> None:
         """The BatchNorm into the 1x1 behind it, the identity into the depthwise kernel."""
@@ -94,8 +89,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm(to_tokens(x))))
-        out: Tensor = self.ffn(x)
-        return out
+        return self.ffn(x)
 
     def fold_(self) -> None:
         """The norm's affine into the projection behind it."""
@@ -122,8 +116,7 @@ class Attention(nn.Module):
         q, k, v = torch.split(qkv, self.heads, dim=1)  # (B, heads, N, d)
         scores = (q * self.scale if self.scale != 1 else q) @ k.transpose(2, 3)  # (B, heads, N, N)
         out = (scores.softmax(dim=3) @ v).transpose(2, 3)  # (B, heads, d, N)
-        projected: Tensor = self.proj(out.reshape(-1, self.heads * HEAD_DIM, *self.size))
-        return projected
+        return self.proj(out.reshape(-1, self.heads * HEAD_DIM, *self.size))
 
     def fold_(self) -> None:
         """The scale into the rows of q."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
 from hiresvit.models.family import build_task, configured, require_laid_out, require_multiples, require_rate
-from hiresvit.models.fold import FoldableSequential, fold_pairs_
+from hiresvit.models.fold import FoldableSequential
 from hiresvit.models.heads import HRNetHead, SegFormerHead, Segmentor
 from hiresvit.models.hrvit_block import Block
 from hiresvit.models.layers import Size, drop_rates, size_at, to_map, to_tokens, upsample
@@ -118,8 +118,7 @@ class HRViTClassifier(HRViT):
         self.head = HRNetHead(config.channels, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        logits: Tensor = self.head(super().forward(image))
-        return logits
+        return self.head(super().forward(image))
 
 
 class HRViTSegmentor(Segmentor):
@@ -137,6 +136,8 @@ class HRViTSegmentor(Segmentor):
 class Stem(nn.Module):
     """Two 3x3 convolutions of stride 2 (paper, Figure 2): (B, 3, H, W) -> (B, 64, H/4, W/4)."""
 
+    pairs = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS // 2, 3, stride=2, padding=1)
@@ -147,10 +148,6 @@ class Stem(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(image)))
         return F.relu(self.bn2(self.conv2(x)))
-
-    def fold_(self) -> None:
-        """Both BatchNorms into their convolutions."""
-        fold_pairs_(self, {"conv1": "bn1", "conv2": "bn2"})
 
 
 class Fusion(nn.Module):
@@ -238,8 +235,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.norm(to_tokens(self.proj(x)))
-        return tokens
+        return self.norm(to_tokens(self.proj(x)))
 
 
 def block_of(config: HRViTConfig, branch: int, size: Size, drop_path: float) -> Block:

@@ -37,10 +37,8 @@ class Block(nn.Module):
     def mix(self, attended: Tensor, shortcut: Tensor) -> Tensor:
         """Project both and add; folded, the two projections are one over the concatenated channels."""
         if isinstance(self.des.proj_left, nn.Identity):
-            joint: Tensor = self.attn.to_out(torch.cat([attended, shortcut], dim=1))
-            return joint
-        projected: Tensor = self.attn.attn_bn(self.attn.to_out(attended)) + self.des.proj_left(shortcut)
-        return projected
+            return self.attn.to_out(torch.cat([attended, shortcut], dim=1))
+        return self.attn.attn_bn(self.attn.to_out(attended)) + self.des.proj_left(shortcut)
 
     def fold_(self) -> None:
         """Norm affines into the projections behind them; the two output projections into one."""
@@ -128,8 +126,7 @@ class Attention(nn.Module):
         return torch.split(out, stripes.parts, dim=1)[:: 2 if stripes.padding else 1]
 
     def fold_(self) -> None:
-        """The projection in its deployed order with the scale inside; the BatchNorm into the output projection."""
-        self.to_qkv = self.to_qkv.deployed()  # type: ignore[assignment]
+        """The BatchNorm into the output projection."""
         out = self.to_out[0]
         assert isinstance(out, nn.Linear)
         self.to_out[0] = fold_bn(out, self.attn_bn)
@@ -246,17 +243,12 @@ class MixCFN(nn.Module):
         super().__init__()
         self.size = size
         self.fc1 = nn.Linear(channels, ratio * channels)
-        self.conv: nn.Module = MixConv(ratio * channels)
+        self.conv = MixConv(ratio * channels)
         self.fc2 = nn.Linear(ratio * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         wide = pointwise(self.fc1, to_map(x, self.size))  # (B, rC, H, W)
         return to_tokens(pointwise(self.fc2, F.gelu(self.conv(wide))))
-
-    def fold_(self) -> None:
-        """One depthwise 5x5 convolution."""
-        assert isinstance(self.conv, MixConv)
-        self.conv = self.conv.merged()
 
 
 class MixConv(nn.Module):
@@ -272,7 +264,7 @@ class MixConv(nn.Module):
         small, large = x.chunk(2, dim=1)
         return torch.cat([self.conv_3(small), self.conv_5(large)], dim=1)
 
-    def merged(self) -> nn.Conv2d:
+    def deployed(self) -> nn.Conv2d:
         """The same map as one depthwise 5x5 convolution."""
         small = F.pad(self.conv_3.weight.double(), (1, 1, 1, 1))
         weight = torch.cat([small, self.conv_5.weight.double()])

@@ -133,13 +133,6 @@ class LRFormer(nn.Module):
             maps.append(x)
         return tuple(maps)
 
-    def fold_(self) -> None:
-        """The four convolutions that the blocks of a stage share become one."""
-        for stage in range(1, len(STRIDES) + 1):
-            local = self.get_submodule(f"d_convs{stage}")
-            assert isinstance(local, KeyConvs)
-            self.add_module(f"d_convs{stage}", local.deployed())
-
 
 class LRFormerClassifier(LRFormer):
     """Backbone and classifier: (B, 3, H, W) -> logits (B, classes)."""
@@ -149,8 +142,7 @@ class LRFormerClassifier(LRFormer):
         self.head = Classifier(config.channels[-1], num_classes)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        logits: Tensor = self.head(super().forward(image)[-1])
-        return logits
+        return self.head(super().forward(image)[-1])
 
 
 class LRFormerSegmentor(Segmentor):
@@ -173,7 +165,7 @@ class KeyConvs(nn.ModuleList):
 
     def deployed(self) -> nn.Conv2d:
         """One depthwise convolution (B, 4C, ..) for the maps side by side, see `ConvolvedPooling`."""
-        convs = [conv.deployed() for conv in self if isinstance(conv, ResidualConv)]
+        convs = [conv for conv in self if isinstance(conv, nn.Conv2d)]  # deployed themselves
         weight = torch.cat([conv.weight for conv in convs]).double()
         joint = nn.Conv2d(len(weight), len(weight), 3, padding=1, groups=len(weight))
         bias = torch.cat([double_bias(conv) for conv in convs])
@@ -195,8 +187,7 @@ class StemEmbed(nn.Module):
         self.norm = ChannelNorm(channels, eps=EPS)
 
     def forward(self, image: Tensor) -> Tensor:
-        x: Tensor = self.norm(self.conv1(image))
-        return x
+        return self.norm(self.conv1(image))
 
 
 class PatchEmbed(nn.Module):

@@ -59,8 +59,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, local: nn.Module | None = None) -> Tensor:
         x = self.cpe(self.pre_norm(x))
         x = x + self.drop_path(scaled(self.attn(self.norm1(x), local), self.layer_scale_1))
-        out: Tensor = x + self.drop_path(scaled(self.mlp(self.norm2(x)), self.layer_scale_2))
-        return out
+        return x + self.drop_path(scaled(self.mlp(self.norm2(x)), self.layer_scale_2))
 
     def fold_(self) -> None:
         """Layer scales into the projections before them, norms' affines into what follows, `pre_norm` into `cpe`."""
@@ -77,10 +76,8 @@ class Block(nn.Module):
         else:
             assert isinstance(self.norm2, ChannelNorm)
             self.norm2 = affine_into_(self.norm2, self.mlp.fc1)
-        assert isinstance(self.cpe, ResidualConv)
-        self.cpe = conv = self.cpe.deployed()
         if isinstance(self.pre_norm, nn.BatchNorm2d):
-            self.cpe = conv_after_norm(conv, self.pre_norm, self.size)
+            self.cpe = conv_after_norm(self.cpe, self.pre_norm, self.size)
             self.pre_norm = nn.Identity()
 
 
@@ -113,11 +110,12 @@ class ResidualConv(nn.Conv2d):
         return conv_like(self, weight + centre, double_bias(self))
 
 
-def conv_after_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, size: Size) -> nn.Module:
+def conv_after_norm(conv: nn.Module, norm: nn.BatchNorm2d, size: Size) -> nn.Module:
     """``conv(norm(x))`` for a depthwise ``conv`` with zero padding, which the norm's shift does not reach.
 
     The scale goes into the kernel. What the kernel makes of the shift differs at the border: a constant map.
     """
+    assert isinstance(conv, nn.Conv2d)
     scale, shift = bn_scale_shift(norm)
     weight = conv.weight.double()
     ones = torch.ones(1, len(shift), *size, dtype=torch.float64, device=shift.device)
@@ -131,8 +129,7 @@ class Offset(nn.Module):
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
-        self.value: Tensor
-        self.register_buffer("value", value, persistent=False)
+        self.value = nn.Buffer(value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.value
@@ -171,8 +168,7 @@ class LowResolutionAttention(nn.Module):
         k, v = torch.split(kv, self.heads, dim=1)  # (B, h, T, d)
         out = (q @ k.transpose(2, 3)).softmax(dim=3) @ v  # (B, h, Q, d)
         out = self.proj(out.transpose(1, 2).reshape(-1, self.channels))  # (B*Q, C)
-        resized: Tensor = self.resize(out)
-        return resized
+        return self.resize(out)
 
     def fold_(self) -> None:
         """The scale into the queries, the keys' norm into their projection, poolings into constants."""
@@ -186,7 +182,7 @@ class LowResolutionAttention(nn.Module):
         self.scale = None
         self.norm = affine_into_(self.norm, self.kv)
         self.pooling = self.deployed_pooling(self.pooling, like)
-        self.resize = self.resize.deployed(like)
+        self.resize = self.resize.constant(like)
 
     def absorb_(self, norm: nn.BatchNorm2d) -> None:
         """Take in the BatchNorm before a folded attention. An average of an affine is the affine of the average."""
@@ -222,17 +218,11 @@ class FeedForward(nn.Module):
         super().__init__()
         wide = ratio * channels
         self.fc1 = nn.Conv2d(channels, wide, 1)
-        self.conv: nn.Module = ResidualConv(wide)
+        self.conv = ResidualConv(wide)
         self.fc2 = nn.Conv2d(wide, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(self.conv(F.gelu(self.fc1(x))))  # wide: (B, rC, H, W)
-        return out
-
-    def fold_(self) -> None:
-        """The residual into its convolution."""
-        assert isinstance(self.conv, ResidualConv)
-        self.conv = self.conv.deployed()
+        return self.fc2(self.conv(F.gelu(self.fc1(x))))  # wide: (B, rC, H, W)
 
 
 # --- poolings and resizes, as functions and as constants ---
@@ -284,10 +274,8 @@ class ConstantPooling(nn.Module):
         rows = [filled(averages(self.size[0], shape[0]), height) for shape, height in groups]
         columns = [filled(averages(self.size[1], shape[1]), self.width) for shape in shapes]
         columns = [group.expand(height, -1, -1) for group, height in zip(columns, heights, strict=True)]
-        self.rows: Tensor
-        self.columns: Tensor
-        self.register_buffer("rows", torch.cat(rows).to(like), persistent=False)
-        self.register_buffer("columns", torch.cat(columns).to(like), persistent=False)
+        self.rows = nn.Buffer(torch.cat(rows).to(like), persistent=False)
+        self.columns = nn.Buffer(torch.cat(columns).to(like), persistent=False)
 
     def key_heights(self) -> list[int]:
         """No more than there are."""
@@ -347,7 +335,7 @@ class Resize(nn.Module):
             return F.interpolate(x, size=self.target, mode="bilinear")
         return x if self.factor == 1 else upsample(x, self.factor, "bilinear")
 
-    def deployed(self, like: Tensor) -> nn.Module:
+    def constant(self, like: Tensor) -> nn.Module:
         """Itself where both sides grow by the same whole factor, else two products with constants."""
         return self if self.factor is not None else ConstantResize(self, like)
 
@@ -358,10 +346,8 @@ class ConstantResize(nn.Module):
     def __init__(self, resize: Resize, like: Tensor) -> None:
         super().__init__()
         self.source, self.target = resize.source, resize.target
-        self.rows: Tensor
-        self.columns: Tensor
-        self.register_buffer("rows", blends(self.source[0], self.target[0]).to(like), persistent=False)
-        self.register_buffer("columns", blends(self.source[1], self.target[1]).to(like), persistent=False)
+        self.rows = nn.Buffer(blends(self.source[0], self.target[0]).to(like), persistent=False)
+        self.columns = nn.Buffer(blends(self.source[1], self.target[1]).to(like), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         channels, width = rows.shape[1], self.source[1]

@@ -124,8 +124,7 @@ class MixFormerClassifier(MixFormer):
         x = self.stages(image)[-1]
         x = F.gelu(self.last_proj(self.norm(x)))
         height, width = self.sizes[-1]
-        logits: Tensor = self.head(x.reshape(-1, height * width, LAST_CHANNELS).mean(dim=1))
-        return logits
+        return self.head(x.reshape(-1, height * width, LAST_CHANNELS).mean(dim=1))
 
     def fold_(self) -> None:
         """The norm's affine into the projection."""
@@ -153,8 +152,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        tokens: Tensor = self.norm(to_tokens(self.proj(self.stem(image))))
-        return tokens
+        return self.norm(to_tokens(self.proj(self.stem(image))))
 
 
 class Stage(nn.Module):
@@ -167,8 +165,7 @@ class Stage(nn.Module):
         self.downsample: nn.Module = nn.Identity() if last else Downsample(channels, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.blocks(x)
-        return tokens
+        return self.blocks(x)
 
 
 class Downsample(nn.Module):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import conv_like, double_bias, fold_pairs_
+from hiresvit.models.fold import conv_like, double_bias
 from hiresvit.models.layers import Size, upsample
 
 CHANNELS = 512  # of the heads in the papers that use it
@@ -32,11 +32,11 @@ class UPerNetHead(nn.Module):
     def __init__(self, in_channels: Sequence[int], channels: int, num_classes: int, *, size: Size) -> None:
         super().__init__()
         *finer, coarsest = in_channels
-        self.psp_modules: nn.Module = PyramidPooling(coarsest, channels, size)
+        self.psp_modules = PyramidPooling(coarsest, channels, size)
         self.bottleneck = ConvBlock(coarsest + len(SCALES) * channels, channels, 3)
         self.lateral_convs = nn.ModuleList(ConvBlock(c, channels, 1) for c in finer)
         self.fpn_convs = nn.ModuleList(ConvBlock(channels, channels, 3) for _ in finer)
-        self.fpn_bottleneck: nn.Module = PyramidFusion(channels, size)
+        self.fpn_bottleneck = PyramidFusion(channels, size)
         self.dropout = nn.Dropout2d(0.1)
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
 
@@ -49,19 +49,13 @@ class UPerNetHead(nn.Module):
         ):
             top = lateral(x) + upsample(top, 2, "bilinear")
             outs.insert(0, smooth(top))
-        logits: Tensor = self.conv_seg(self.dropout(self.fpn_bottleneck(outs)))
-        return logits
-
-    def fold_(self) -> None:
-        """Pools as products with constants; the last 3x3 convolution with fewer products."""
-        assert isinstance(self.psp_modules, PyramidPooling)
-        assert isinstance(self.fpn_bottleneck, PyramidFusion)
-        self.psp_modules = self.psp_modules.deployed()
-        self.fpn_bottleneck = self.fpn_bottleneck.deployed()
+        return self.conv_seg(self.dropout(self.fpn_bottleneck(outs)))
 
 
 class ConvBlock(nn.Module):
     """A convolution without bias, BatchNorm and ReLU under mmcv's names: keys ``conv``, ``bn``."""
+
+    pairs = (("conv", "bn"),)
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__()
@@ -70,10 +64,6 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn(self.conv(x)))
-
-    def fold_(self) -> None:
-        """The BatchNorm into the convolution."""
-        fold_pairs_(self, {"conv": "bn"})
 
 
 class PyramidPooling(nn.ModuleList):
@@ -105,9 +95,6 @@ class PooledTokens(nn.Module):
     every grid, and one batched product keeps each grid's own and spreads it over the map.
     """
 
-    pool: Tensor
-    spread: Tensor
-
     def __init__(self, convs: Sequence[nn.Conv2d], size: Size) -> None:
         super().__init__()
         self.size = size
@@ -121,8 +108,8 @@ class PooledTokens(nn.Module):
         for index, matrix in enumerate(spreads):
             spread[index, start : start + len(matrix)] = matrix
             start += len(matrix)
-        self.register_buffer("pool", pool.to(like), persistent=False)
-        self.register_buffer("spread", spread.to(like), persistent=False)
+        self.pool = nn.Buffer(pool.to(like), persistent=False)
+        self.spread = nn.Buffer(spread.to(like), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         cells = x.reshape(-1, x.shape[1], 1, x.shape[2] * x.shape[3]) @ self.pool  # (B, C, 1, T)
@@ -157,8 +144,6 @@ class FusedPyramid(nn.Module):
     both directions leaves 13 G, but takes more kernels and a transposed copy of nine times the map.
     """
 
-    rows: Tensor
-
     def __init__(self, conv: nn.Conv2d, size: Size) -> None:
         super().__init__()
         like, channels = conv.weight, conv.out_channels
@@ -173,7 +158,7 @@ class FusedPyramid(nn.Module):
             line.weight.data.copy_(weight.transpose(1, 2).reshape(line.weight.shape))  # channels (D, row)
             self.lines.append(line)
             rows.append(shifted_resize(size[0] * 2 ** (LEVELS - 1 - level), 2**level))
-        self.register_buffer("rows", torch.cat(rows, dim=1).to(like), persistent=False)
+        self.rows = nn.Buffer(torch.cat(rows, dim=1).to(like), persistent=False)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         finest, *coarse = maps

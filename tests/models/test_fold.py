@@ -182,7 +182,7 @@ def test_stripe_projection() -> None:
 
 def test_mix_conv() -> None:
     conv = ready(MixConv(8))
-    merged = conv.merged()
+    merged = conv.deployed()
     assert (merged.kernel_size, merged.groups) == ((5, 5), 8)
     check_same(conv, merged, random(2, 8, 3, 4))  # smaller than the kernel: the border counts
 
