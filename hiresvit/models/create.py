@@ -161,8 +161,7 @@ def backbones() -> dict[str, tuple[Layout, Shapes]]:
     for name, entry in MODELS.items():
         with torch.device("meta"):
             built = entry.build(model_spec(name, "features"))
-        shapes = {key: tuple(value.shape) for key, value in built.state_dict().items()}
-        found[name] = (entry.layout, shapes)
+        found[name] = entry.layout, {key: tuple(value.shape) for key, value in built.state_dict().items()}
     return found
 
 

@@ -56,7 +56,7 @@ class SegFormerHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         projected = [conv(x) for conv, x in zip(self.convs, maps, strict=True)]
-        resized = projected[:1] + [upsample(x, 2**i, "bilinear") for i, x in enumerate(projected[1:], start=1)]
+        resized = [upsample(x, 2**i, "bilinear") for i, x in enumerate(projected)]
         if self.folded:
             # The full-size convolution comes last: runtimes add and activate in the same pass.
             coarse = sum(resized[2:], start=resized[1])

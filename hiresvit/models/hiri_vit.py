@@ -147,16 +147,19 @@ class HiriViTClassifier(HiriViT):
 
     def __init__(self, config: HiriViTConfig, imgsz: Size, num_classes: int) -> None:
         super().__init__(config, imgsz)
-        channels = config.channels[-1]
-        self.norm: nn.Module = nn.BatchNorm2d(channels)
-        self.head = (LinearHead if config.head == "linear" else MLPHead)(channels, num_classes)
+        self.norm: nn.Module = nn.BatchNorm2d(config.channels[-1])
+        self.head = (LinearHead if config.head == "linear" else MLPHead)(config.channels[-1], num_classes)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
         return self.head(self.norm(super().forward(image)[-1]))
 
     def fold_(self) -> None:
-        """The last BatchNorm into the classifier."""
-        self.head.absorb_(self.norm)
+        """The last BatchNorm into the classifier's first layer; an average does not disturb it."""
+        scale_shift = bn_scale_shift(self.norm)
+        if isinstance(self.head, MLPHead):
+            self.head.conv = scale_before(self.head.conv, *scale_shift)
+        else:
+            self.head.fc = scale_before(self.head.fc, *scale_shift)
         self.norm = nn.Identity()
 
 
@@ -213,22 +216,17 @@ class Stage(nn.Module):
             stride = config.stride_plan[index - 1]
             self.downsample = Downsample(config.channels[index - 1], channels, stride, light=index > 2)
         size = size_at(imgsz, config.strides[index])
-        self.blocks = nn.ModuleList(block_of(index, channels, ratio, rate, size) for rate in rates)
+        self.blocks = nn.Sequential(*(block_of(index, channels, ratio, rate, size) for rate in rates))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
+        return self.blocks(self.downsample(x))
 
 
 def block_of(index: int, channels: int, ratio: int, drop_path: float, size: Size) -> nn.Module:
     """A block of stage ``index``, counted from 0."""
-    if index < 2:
-        return HRBlock(channels, ratio, drop_path)
-    if index == 2:
-        return CFFN(channels, ratio, drop_path)
-    return Transformer(channels, ratio, drop_path, size)
+    if index > 2:
+        return Transformer(channels, ratio, drop_path, size)
+    return (HRBlock if index < 2 else CFFN)(channels, ratio, drop_path)
 
 
 class Downsample(nn.Module):
@@ -283,10 +281,6 @@ class MLPHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(F.gelu(self.bn(self.conv(x))).mean(dim=(2, 3)))
 
-    def absorb_(self, norm: nn.Module) -> None:
-        """Take a BatchNorm before the head into the convolution."""
-        self.conv = scale_before(self.conv, *bn_scale_shift(norm))
-
 
 class LinearHead(nn.Module):
     """The classifier that the paper's text describes, an average and a Linear: (B, C5, H, W) -> logits (B, classes)."""
@@ -297,10 +291,6 @@ class LinearHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.mean(dim=(2, 3)))
-
-    def absorb_(self, norm: nn.Module) -> None:
-        """Take a BatchNorm before the head, which the average does not disturb, into the Linear."""
-        self.fc = scale_before(self.fc, *bn_scale_shift(norm))
 
 
 def fold_sum_bn(one: nn.Module, other: nn.Module, bn: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d]:

@@ -9,14 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import (
-    affine_into_,
-    bn_scale_shift,
-    conv_like,
-    double_bias,
-    scale_after,
-    scale_before,
-)
+from hiresvit.models.fold import affine_into_, bn_scale_shift, conv_like, double_bias, scale_after, scale_before
 from hiresvit.models.layers import DropPath, Size, to_tokens, upsample
 
 HEAD_DIM = 64

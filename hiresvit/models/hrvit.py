@@ -90,24 +90,20 @@ class HRViT(nn.Module):
         self.imgsz = imgsz
         sizes = [size_at(imgsz, stride) for stride in STRIDES]
         self.stem = Stem()
-        depths = [max(blocks) for blocks in config.blocks]
-        rates = drop_rates(config.drop_path, depths)
+        rates = drop_rates(config.drop_path, [max(blocks) for blocks in config.blocks])
         layers: list[nn.Module] = []
         incoming: tuple[int, ...] = (STEM_CHANNELS,)
-        for module, blocks in enumerate(config.blocks):
+        for blocks, drop in zip(config.blocks, rates, strict=True):
             opened = len(blocks)
             # A new branch is opened with the channels of its variant; the others keep what the last module gave.
             outgoing = (*incoming, *config.channels[len(incoming) : opened])
-            layers += [Fusion(incoming, outgoing), Stage(config, outgoing, sizes, blocks, rates[module])]
+            layers += [Fusion(incoming, outgoing), Stage(config, outgoing, sizes, blocks, drop)]
             incoming = config.channels[:opened]
         self.features = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         require_laid_out(image, self.imgsz)
-        maps: tuple[Tensor, ...] = (self.stem(image),)
-        for layer in self.features:
-            maps = layer(maps)
-        return maps
+        return self.features((self.stem(image),))
 
 
 class HRViTClassifier(HRViT):
@@ -208,20 +204,14 @@ class Stage(nn.Module):
         channels = config.channels[: len(blocks)]
         self.patch_embed = nn.ModuleList(map(PatchEmbed, incoming, channels))
         self.branches = nn.ModuleList(
-            nn.ModuleList(block_of(config, branch, sizes[branch], drop[b]) for b in range(depth))
+            nn.Sequential(*(block_of(config, branch, sizes[branch], drop[b]) for b in range(depth)))
             for branch, depth in enumerate(blocks)
         )
         self.norm = nn.ModuleList(nn.LayerNorm(c) for c in channels)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        out = []
-        for x, embed, blocks, norm in zip(maps, self.patch_embed, self.branches, self.norm, strict=True):
-            size = (x.shape[2], x.shape[3])
-            tokens = embed(x)
-            for block in blocks:  # type: ignore[attr-defined]
-                tokens = block(tokens)
-            out.append(to_map(norm(tokens), size))
-        return tuple(out)
+        parts = zip(maps, self.patch_embed, self.branches, self.norm, strict=True)
+        return tuple(to_map(norm(blocks(embed(x))), (x.shape[2], x.shape[3])) for x, embed, blocks, norm in parts)
 
 
 class PatchEmbed(nn.Module):

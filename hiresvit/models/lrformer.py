@@ -15,6 +15,7 @@ the keys, h heads of d channels. Tokens are rows (B*N, C): a Linear is one Gemm.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,14 +27,7 @@ from hiresvit.models.family import build_task, configured, require_laid_out, req
 from hiresvit.models.fold import FoldableSequential, conv_like, double_bias
 from hiresvit.models.heads import Segmentor
 from hiresvit.models.layers import Size, conv_bn_gelu, drop_rates, size_at
-from hiresvit.models.lrformer_block import (
-    EPS,
-    KEY_SIXTEENTHS,
-    Block,
-    ChannelNorm,
-    LowResolutionAttention,
-    ResidualConv,
-)
+from hiresvit.models.lrformer_block import EPS, KEY_SIXTEENTHS, Block, ChannelNorm, LowResolutionAttention, ResidualConv
 from hiresvit.models.lrformer_head import Classifier, LRHead
 from hiresvit.spec import STRIDES, ModelSpec
 
@@ -116,7 +110,7 @@ class LRFormer(nn.Module):
         rates = drop_rates(config.drop_path, config.depths)
         for stage, (channels, drop) in enumerate(zip(config.channels, rates, strict=True)):
             size = size_at(imgsz, STRIDES[stage])
-            embed = PatchEmbed(config.channels[stage - 1], channels) if stage else StemEmbed(channels)
+            embed = patch_embed(config.channels[stage - 1], channels) if stage else stem_embed(channels)
             blocks = nn.ModuleList(encoder_block(config, stage, i, size, rate) for i, rate in enumerate(drop))
             self.add_module(f"patch_embed{stage + 1}", embed)
             self.add_module(f"block{stage + 1}", blocks)
@@ -172,35 +166,22 @@ class KeyConvs(nn.ModuleList):
         return conv_like(joint, weight, bias, like=convs[0].weight)
 
 
-class StemEmbed(nn.Module):
+def stem_embed(channels: int) -> nn.Sequential:
     """Four 3x3 convolutions and LayerNorm: (B, 3, H, W) -> (B, C, H/4, W/4)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        half = channels // 2
-        self.conv1 = FoldableSequential(
-            *conv_bn_gelu(3, half, stride=2),
-            *conv_bn_gelu(half, half),
-            *conv_bn_gelu(half, channels, stride=2),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-        self.norm = ChannelNorm(channels, eps=EPS)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.norm(self.conv1(image))
+    half = channels // 2
+    conv1 = FoldableSequential(
+        *conv_bn_gelu(3, half, stride=2),
+        *conv_bn_gelu(half, half),
+        *conv_bn_gelu(half, channels, stride=2),
+        nn.Conv2d(channels, channels, 3, padding=1),
+    )
+    return nn.Sequential(OrderedDict(conv1=conv1, norm=ChannelNorm(channels, eps=EPS)))
 
 
-class PatchEmbed(nn.Module):
+def patch_embed(in_channels: int, channels: int) -> nn.Sequential:
     """3x3 convolution of stride 2 and LayerNorm: (B, C_in, 2H, 2W) -> (B, C, H, W)."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
-        self.norm = ChannelNorm(channels, eps=EPS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.proj(x))
-        return x
+    proj = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
+    return nn.Sequential(OrderedDict(proj=proj, norm=ChannelNorm(channels, eps=EPS)))
 
 
 def encoder_block(config: LRFormerConfig, stage: int, index: int, size: Size, drop_path: float) -> Block:

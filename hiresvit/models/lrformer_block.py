@@ -20,7 +20,7 @@ from hiresvit.models.fold import (
     scale_after,
     scale_before,
 )
-from hiresvit.models.layers import DropPath, Size, to_map, to_tokens, upsample
+from hiresvit.models.layers import DropPath, Size, averages, blends, to_map, to_tokens, upsample
 
 # Sizes of the four poolings for keys and values, in sixteenths of the size for queries (the authors' code).
 KEY_SIXTEENTHS = (11, 8, 6, 4)
@@ -49,11 +49,8 @@ class Block(nn.Module):
         self.norm1, self.norm2 = norms
         self.attn = attn
         self.mlp = FeedForward(channels, ratio)
-        self.layer_scale_1: Tensor | None = None
-        self.layer_scale_2: Tensor | None = None
-        if layer_scale:
-            self.layer_scale_1 = nn.Parameter(torch.full((channels,), 1e-6))
-            self.layer_scale_2 = nn.Parameter(torch.full((channels,), 1e-6))
+        self.layer_scale_1 = nn.Parameter(torch.full((channels,), 1e-6)) if layer_scale else None
+        self.layer_scale_2 = nn.Parameter(torch.full((channels,), 1e-6)) if layer_scale else None
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, local: nn.Module | None = None) -> Tensor:
@@ -333,7 +330,7 @@ class Resize(nn.Module):
         x = to_map(rows, self.source)
         if self.factor is None:
             return F.interpolate(x, size=self.target, mode="bilinear")
-        return x if self.factor == 1 else upsample(x, self.factor, "bilinear")
+        return upsample(x, self.factor, "bilinear")
 
     def constant(self, like: Tensor) -> nn.Module:
         """Itself where both sides grow by the same whole factor, else two products with constants."""
@@ -354,21 +351,6 @@ class ConstantResize(nn.Module):
         x = self.rows @ rows.reshape(-1, self.source[0], width * channels)  # (B, H, w*C)
         x = self.columns @ x.reshape(-1, self.target[0], width, channels)  # (B, H, W, C)
         return x.permute(0, 3, 1, 2)
-
-
-def averages(length: int, count: int) -> Tensor:
-    """(count, length), float64: the weights of PyTorch's adaptive average pooling along one side."""
-    index = torch.arange(count, device="cpu")[:, None]
-    start, end = index * length // count, -(-(index + 1) * length // count)
-    position = torch.arange(length, device="cpu")
-    return ((position >= start) & (position < end)).double() / (end - start)
-
-
-def blends(source: int, target: int) -> Tensor:
-    """(target, source), float64: the weights of a bilinear resize along one side, corners not aligned."""
-    centre = (torch.arange(target, dtype=torch.float64, device="cpu")[:, None] + 0.5) * source / target - 0.5
-    distance = (centre.clamp(0, source - 1) - torch.arange(source, device="cpu")).abs()
-    return (1 - distance).clamp(min=0)
 
 
 def filled(rows: Tensor, height: int) -> Tensor:

@@ -79,7 +79,7 @@ class SummedSqueeze(nn.Module):
 
 def resized(maps: Sequence[Tensor], factors: Sequence[int]) -> list[Tensor]:
     """Every map enlarged bilinearly by its factor."""
-    return [x if f == 1 else upsample(x, f, "bilinear") for x, f in zip(maps, factors, strict=True)]
+    return [upsample(x, f, "bilinear") for x, f in zip(maps, factors, strict=True)]
 
 
 class DecoderAttention(LowResolutionAttention):

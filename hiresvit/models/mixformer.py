@@ -160,7 +160,6 @@ class Stage(nn.Module):
 
     def __init__(self, channels: int, heads: int, size: Size, drop: list[float], *, last: bool) -> None:
         super().__init__()
-        self.size = size
         self.blocks = nn.Sequential(*(Block(channels, heads, size, rate) for rate in drop))
         self.downsample: nn.Module = nn.Identity() if last else Downsample(channels, size)
 

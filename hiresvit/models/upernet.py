@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.models.fold import conv_like, double_bias
-from hiresvit.models.layers import Size, upsample
+from hiresvit.models.layers import Size, averages, blends, upsample
 
 CHANNELS = 512  # of the heads in the papers that use it
 SCALES = (1, 2, 3, 6)
@@ -102,14 +102,10 @@ class PooledTokens(nn.Module):
         weight = torch.cat([conv.weight.double() for conv in convs])
         self.project = conv_like(convs[0], weight, torch.cat([double_bias(conv) for conv in convs]))
         pools, spreads = zip(*[grid_matrices(scale, size) for scale in SCALES], strict=True)
-        pool = torch.cat(pools, dim=1)  # (h*w, T)
-        spread = torch.zeros(len(SCALES), pool.shape[1], pool.shape[0], dtype=torch.float64, device="cpu")
-        start = 0
-        for index, matrix in enumerate(spreads):
-            spread[index, start : start + len(matrix)] = matrix
-            start += len(matrix)
-        self.pool = nn.Buffer(pool.to(like), persistent=False)
-        self.spread = nn.Buffer(spread.to(like), persistent=False)
+        spread = torch.block_diag(*spreads)  # type: ignore[no-untyped-call]
+        spread = spread.unflatten(1, (len(SCALES), -1)).transpose(0, 1)  # (4, T, h*w)
+        self.pool = nn.Buffer(torch.cat(pools, dim=1).to(like), persistent=False)  # (h*w, T)
+        self.spread = nn.Buffer(spread.contiguous().to(like), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         cells = x.reshape(-1, x.shape[1], 1, x.shape[2] * x.shape[3]) @ self.pool  # (B, C, 1, T)
@@ -126,7 +122,7 @@ class PyramidFusion(ConvBlock):
         self.size = size
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
-        resized = [upsample(x, 2**i, "bilinear") if i else x for i, x in enumerate(maps)]
+        resized = [upsample(x, 2**i, "bilinear") for i, x in enumerate(maps)]
         return super().forward(torch.cat(resized, dim=1))
 
     def deployed(self) -> FusedPyramid:
@@ -174,21 +170,12 @@ def shifted_resize(length: int, factor: int) -> Tensor:
 
     (factor * length, 3 * length): column ``k * length + i`` is what pixel i gives to tap k of each output.
     """
-    padded = F.pad(resize_matrix(length, length * factor).T, (0, 0, 1, 1))
+    padded = F.pad(blends(length, length * factor), (0, 0, 1, 1))
     return torch.cat([padded[k : k + length * factor] for k in range(3)], dim=1)
-
-
-def resize_matrix(length: int, to: int) -> Tensor:
-    """The bilinear resize of a line as a matrix (length, to) in float64: it is what the operator makes of identity."""
-    eye = torch.eye(length, dtype=torch.float64, device="cpu")
-    return F.interpolate(eye[:, None], size=to, mode="linear")[:, 0]
 
 
 def grid_matrices(scale: int, size: Size) -> tuple[Tensor, Tensor]:
     """Of a map h x w: pooling to scale x scale (h*w, s*s) and the bilinear resize back (s*s, h*w), in float64."""
-    pools, spreads = [], []
-    for length in size:
-        eye = torch.eye(length, dtype=torch.float64, device="cpu")
-        pools.append(F.adaptive_avg_pool1d(eye, scale))  # an operator applied to identity is its matrix
-        spreads.append(resize_matrix(scale, length))
-    return torch.kron(*pools), torch.kron(*spreads)
+    pools = [averages(length, scale) for length in size]
+    spreads = [blends(scale, length) for length in size]
+    return torch.kron(*pools).T, torch.kron(*spreads).T
