@@ -32,7 +32,7 @@ from hiresvit.evaluation.latency import LatencyStats, measure_latency
 from hiresvit.export.contract import INPUT
 from hiresvit.export.cpu import for_cpu
 from hiresvit.models import hrvit_block
-from hiresvit.models.fold import fold_conv_bn
+from hiresvit.models.fold import fold_bn
 from hiresvit.models.heads import SegFormerHead
 from hiresvit.models.macs import count_macs
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -121,7 +121,7 @@ def plain_head(model: nn.Module) -> None:
 
     def fold_(head: SegFormerHead) -> None:
         assert head.fusion_conv.bn is not None
-        head.fusion_conv.conv = fold_conv_bn(head.fusion_conv.conv, head.fusion_conv.bn)
+        head.fusion_conv.conv = fold_bn(head.fusion_conv.conv, head.fusion_conv.bn)
         head.fusion_conv.bn = nn.Identity()  # type: ignore[assignment]
 
     for module in model.modules():

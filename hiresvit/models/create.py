@@ -122,14 +122,9 @@ def load_model_weights(
 
     With ``allow_missing_head`` the task's head may be absent; the model then keeps its own (`LoadReport.fresh`).
     """
+    layout = MODELS[spec.name].layout
     report = load_weights(
-        model,
-        path,
-        task=spec.task,
-        layout=MODELS[spec.name].layout,
-        ema=ema,
-        allow_missing_head=allow_missing_head,
-        siblings=backbones,
+        model, path, task=spec.task, layout=layout, ema=ema, allow_missing_head=allow_missing_head, siblings=backbones
     )
     if report.fresh and spec.task == "segment":
         standardise_logits(model, _example(spec))
@@ -166,8 +161,7 @@ def backbones() -> dict[str, tuple[Layout, Shapes]]:
     for name, entry in MODELS.items():
         with torch.device("meta"):
             built = entry.build(model_spec(name, "features"))
-        shapes = {key: tuple(value.shape) for key, value in built.state_dict().items()}
-        found[name] = (entry.layout, shapes)
+        found[name] = entry.layout, {key: tuple(value.shape) for key, value in built.state_dict().items()}
     return found
 
 

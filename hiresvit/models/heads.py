@@ -9,8 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import FoldableSequential, conv_like, double_bias, fold_conv_bn, fold_pairs_
+from hiresvit.models.fold import FoldableSequential, conv_like, double_bias, fold_bn
 from hiresvit.models.layers import upsample
+
+
+class Segmentor(nn.Module):
+    """A backbone and its head: (B, 3, H, W) -> logits (B, classes, H/s, W/s) at the head's stride s."""
+
+    def __init__(self, backbone: nn.Module, decode_head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.decode_head = backbone, decode_head
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.decode_head(self.backbone(image))
 
 
 class ConvModule(nn.Module):
@@ -45,20 +56,19 @@ class SegFormerHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         projected = [conv(x) for conv, x in zip(self.convs, maps, strict=True)]
-        resized = projected[:1] + [upsample(x, 2**i, "bilinear") for i, x in enumerate(projected[1:], start=1)]
+        resized = [upsample(x, 2**i, "bilinear") for i, x in enumerate(projected)]
         if self.folded:
             # The full-size convolution comes last: runtimes add and activate in the same pass.
             coarse = sum(resized[2:], start=resized[1])
             fused = F.relu(resized[0] + coarse)
         else:
             fused = self.dropout(self.fusion_conv(torch.cat(resized, dim=1)))
-        logits: Tensor = self.conv_seg(fused)
-        return logits
+        return self.conv_seg(fused)
 
     def fold_(self) -> None:
         """Compose every projection with its slice of the fusing convolution (exact: see the class)."""
         assert self.fusion_conv.bn is not None
-        fusing = fold_conv_bn(self.fusion_conv.conv, self.fusion_conv.bn)
+        fusing = fold_bn(self.fusion_conv.conv, self.fusion_conv.bn)
         slices = fusing.weight.double().flatten(1).chunk(len(self.convs), dim=1)
         bias = double_bias(fusing)
         for conv, fuse in zip(self.convs, slices, strict=True):
@@ -96,14 +106,14 @@ class HRNetHead(nn.Module):
         for x, widen, down in zip(maps[1:], self.incre_modules[1:], self.downsamp_modules, strict=True):
             y = widen(x) + down(y)
         pooled = self.final_layer(y).mean(dim=(2, 3))
-        logits: Tensor = self.classifier(self.dropout(pooled))
-        return logits
+        return self.classifier(self.dropout(pooled))
 
 
 class Bottleneck(nn.Module):
     """ResNet's bottleneck with a projected shortcut: (B, C, H, W) -> (B, 4 * planes, H, W)."""
 
     expansion = 4
+    pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(self, in_channels: int, planes: int) -> None:
         super().__init__()
@@ -120,7 +130,3 @@ class Bottleneck(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
-
-    def fold_(self) -> None:
-        """Every BatchNorm into its convolution."""
-        fold_pairs_(self, {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"})

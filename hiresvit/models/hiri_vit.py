@@ -19,7 +19,7 @@ B batch, C channels of a stage, E its expansion, H W its map, N = H*W tokens, d 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from operator import mul
@@ -28,18 +28,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
-from hiresvit.models.checks import require_laid_out, require_multiples, require_rate
+from hiresvit.models.family import build_task, configured, require_laid_out, require_multiples, require_rate
 from hiresvit.models.fold import (
     FoldableSequential,
     bn_scale_shift,
     conv_like,
     double_bias,
-    fold_conv_bn,
-    fold_pairs_,
-    linear_from,
+    fold_bn,
+    scale_after,
+    scale_before,
 )
-from hiresvit.models.hiri_vit_block import CFFN, HRBlock, Transformer, depthwise, fold_bn_pointwise
-from hiresvit.models.layers import drop_rates
+from hiresvit.models.heads import Segmentor
+from hiresvit.models.hiri_vit_block import CFFN, HRBlock, Transformer, depthwise
+from hiresvit.models.layers import Size, drop_rates, size_at
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import ModelSpec
 
@@ -87,31 +88,25 @@ VARIANTS: dict[str, HiriViTConfig] = {
 
 
 def check(spec: ModelSpec) -> None:
-    """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
+    """Raise UsageError on a size or an override that the family cannot take; builds nothing.
+
+    Both sides must be multiples of the last stage's stride, 64 by default.
+    """
     config = configure(spec)
     if spec.task != "classify" and config.stride_plan != PLAN:
         raise UsageError(
             f"stride_plan={config.stride_plan}: only for classify; {spec.task} needs maps that halve from "
             f"stage to stage, {PLAN}"
         )
-    check_size(spec.imgsz, config, other_plan=spec.task == "classify")
-
-
-def check_size(imgsz: tuple[int, int], config: HiriViTConfig, *, other_plan: bool) -> None:
-    """Both sides must be multiples of the last stage's stride, 64 by default. UsageError, with the nearest sizes.
-
-    ``other_plan`` says that the task may run the network for 224x224, which takes multiples of 32.
-    """
-    unit = config.strides[-1]
-    smaller = STEM_STRIDE * prod(PLAN_224)
-    fits = other_plan and unit > smaller and all(side >= smaller and side % smaller == 0 for side in imgsz)
+    unit, smaller = config.strides[-1], STEM_STRIDE * prod(PLAN_224)
+    fits = spec.task == "classify" and unit > smaller and all(side > 0 and side % smaller == 0 for side in spec.imgsz)
     hint = f"; or stride_plan={PLAN_224}, the paper's network for 224x224" if fits else ""
-    require_multiples(imgsz, unit, f"HIRI-ViT with stride_plan={config.stride_plan}", hint)
+    require_multiples(spec.imgsz, unit, f"HIRI-ViT with stride_plan={config.stride_plan}", hint)
 
 
 def configure(spec: ModelSpec) -> HiriViTConfig:
     """The variant's configuration with the spec's overrides. Raises UsageError on values that make no sense."""
-    config = replace(VARIANTS[spec.name], **dict(spec.overrides))
+    config = configured(VARIANTS, spec)
     heads = HEADS[spec.task]
     if "head" in dict(spec.overrides) and config.head not in heads:
         allowed = f"takes {' or '.join(heads)}" if heads else "has no head, leave it out"
@@ -121,12 +116,7 @@ def configure(spec: ModelSpec) -> HiriViTConfig:
 
 def build(spec: ModelSpec) -> nn.Module:
     """The model of a spec, with fresh weights."""
-    config = configure(spec)
-    if spec.task == "classify":
-        return HiriViTClassifier(config, spec.imgsz, spec.num_classes)
-    if spec.task == "segment":
-        return HiriViTSegmentor(config, spec.imgsz, spec.num_classes)
-    return HiriViT(config, spec.imgsz)
+    return build_task(spec, configure(spec), HiriViT, HiriViTClassifier, HiriViTSegmentor)
 
 
 class HiriViT(nn.Module):
@@ -135,7 +125,7 @@ class HiriViT(nn.Module):
     Those four are what the paper's detectors read; S has the channels of PVTv2-B2 there. Static in H and W.
     """
 
-    def __init__(self, config: HiriViTConfig, imgsz: tuple[int, int]) -> None:
+    def __init__(self, config: HiriViTConfig, imgsz: Size) -> None:
         super().__init__()
         self.imgsz = imgsz
         self.stem = Stem(config.stem, config.channels[0])
@@ -155,35 +145,30 @@ class HiriViT(nn.Module):
 class HiriViTClassifier(HiriViT):
     """Backbone, BatchNorm and classifier: (B, 3, H, W) -> logits (B, classes)."""
 
-    def __init__(self, config: HiriViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
+    def __init__(self, config: HiriViTConfig, imgsz: Size, num_classes: int) -> None:
         super().__init__(config, imgsz)
-        channels = config.channels[-1]
-        self.norm: nn.Module = nn.BatchNorm2d(channels)
-        self.head = (LinearHead if config.head == "linear" else MLPHead)(channels, num_classes)
+        self.norm: nn.Module = nn.BatchNorm2d(config.channels[-1])
+        self.head = (LinearHead if config.head == "linear" else MLPHead)(config.channels[-1], num_classes)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        logits: Tensor = self.head(self.norm(super().forward(image)[-1]))
-        return logits
+        return self.head(self.norm(super().forward(image)[-1]))
 
     def fold_(self) -> None:
-        """The last BatchNorm into the classifier."""
-        assert isinstance(self.norm, nn.BatchNorm2d)
-        self.head.absorb_(self.norm)
+        """The last BatchNorm into the classifier's first layer; an average does not disturb it."""
+        scale_shift = bn_scale_shift(self.norm)
+        if isinstance(self.head, MLPHead):
+            self.head.conv = scale_before(self.head.conv, *scale_shift)
+        else:
+            self.head.fc = scale_before(self.head.fc, *scale_shift)
         self.norm = nn.Identity()
 
 
-class HiriViTSegmentor(nn.Module):
+class HiriViTSegmentor(Segmentor):
     """Backbone and UPerNet: (B, 3, H, W) -> logits (B, classes, H/8, W/8)."""
 
-    def __init__(self, config: HiriViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
-        super().__init__()
-        self.backbone = HiriViT(config, imgsz)
-        size = (imgsz[0] // config.strides[-1], imgsz[1] // config.strides[-1])
-        self.decode_head = UPerNetHead(config.channels[1:], CHANNELS, num_classes, size=size)
-
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.decode_head(self.backbone(image))
-        return logits
+    def __init__(self, config: HiriViTConfig, imgsz: Size, num_classes: int) -> None:
+        backbone, coarsest = HiriViT(config, imgsz), size_at(imgsz, config.strides[-1])
+        super().__init__(backbone, UPerNetHead(config.channels[1:], CHANNELS, num_classes, size=coarsest))
 
 
 class Stem(nn.Module):
@@ -191,6 +176,8 @@ class Stem(nn.Module):
 
     (B, 3, H, W) -> (B, C1, H/4, W/4). The high branch works at H/2, the low one at H/4.
     """
+
+    pairs = (("conv", "bn"),)
 
     def __init__(self, inner: int, channels: int) -> None:
         super().__init__()
@@ -210,13 +197,10 @@ class Stem(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = F.gelu(self.bn(self.conv(image)))
-        out: Tensor = self.norm(self.high(x) + self.low(x))
-        return out
+        return self.norm(self.high(x) + self.low(x))
 
     def fold_(self) -> None:
-        """The norms into their convolutions; that of the sum into both that are added."""
-        fold_pairs_(self, {"conv": "bn"})
-        assert isinstance(self.norm, nn.BatchNorm2d)
+        """The norm of the sum into both convolutions that are added."""
         self.high[-1], self.low[-1] = fold_sum_bn(self.high[-1], self.low[-1], self.norm)
         self.norm = nn.Identity()
 
@@ -224,30 +208,25 @@ class Stem(nn.Module):
 class Stage(nn.Module):
     """One stage: downsampling (all but the first), then its blocks: (B, C_in, H, W) -> (B, C, H/stride, W/stride)."""
 
-    def __init__(self, config: HiriViTConfig, index: int, imgsz: tuple[int, int], rates: Sequence[float]) -> None:
+    def __init__(self, config: HiriViTConfig, index: int, imgsz: Size, rates: Sequence[float]) -> None:
         super().__init__()
         channels, ratio = config.channels[index], config.ratios[index]
         self.downsample: nn.Module = nn.Identity()
         if index > 0:
             stride = config.stride_plan[index - 1]
             self.downsample = Downsample(config.channels[index - 1], channels, stride, light=index > 2)
-        size = (imgsz[0] // config.strides[index], imgsz[1] // config.strides[index])
-        self.blocks = nn.ModuleList(block_of(index, channels, ratio, rate, size) for rate in rates)
+        size = size_at(imgsz, config.strides[index])
+        self.blocks = nn.Sequential(*(block_of(index, channels, ratio, rate, size) for rate in rates))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
+        return self.blocks(self.downsample(x))
 
 
-def block_of(index: int, channels: int, ratio: int, drop_path: float, size: tuple[int, int]) -> nn.Module:
+def block_of(index: int, channels: int, ratio: int, drop_path: float, size: Size) -> nn.Module:
     """A block of stage ``index``, counted from 0."""
-    if index < 2:
-        return HRBlock(channels, ratio, drop_path)
-    if index == 2:
-        return CFFN(channels, ratio, drop_path)
-    return Transformer(channels, ratio, drop_path, size)
+    if index > 2:
+        return Transformer(channels, ratio, drop_path, size)
+    return (HRBlock if index < 2 else CFFN)(channels, ratio, drop_path)
 
 
 class Downsample(nn.Module):
@@ -273,8 +252,7 @@ class Downsample(nn.Module):
         self.norm: nn.Module = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.body(x) + self.shortcut(self.pool(x)))
-        return out
+        return self.norm(self.body(x) + self.shortcut(self.pool(x)))
 
     def fold_(self) -> None:
         """The BatchNorm of the sum into both convolutions that are added; the average into its 1x1.
@@ -282,7 +260,6 @@ class Downsample(nn.Module):
         That convolution then reads four pixels: a few more multiplications, but one kernel less, and no average
         that is written and read again.
         """
-        assert isinstance(self.norm, nn.BatchNorm2d)
         self.body[-1], plain = fold_sum_bn(self.body[-1], self.shortcut, self.norm)
         self.norm = nn.Identity()
         self.shortcut = fold_pool_pointwise(self.stride, plain)
@@ -292,6 +269,8 @@ class Downsample(nn.Module):
 class MLPHead(nn.Module):
     """The classifier with a wide layer before the average: (B, C5, H, W) -> logits (B, classes)."""
 
+    pairs = (("conv", "bn"),)
+
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
         wide = 5 * channels
@@ -300,16 +279,7 @@ class MLPHead(nn.Module):
         self.fc = nn.Linear(wide, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(F.gelu(self.bn(self.conv(x))).mean(dim=(2, 3)))
-        return logits
-
-    def fold_(self) -> None:
-        """The BatchNorm into its convolution."""
-        fold_pairs_(self, {"conv": "bn"})
-
-    def absorb_(self, norm: nn.BatchNorm2d) -> None:
-        """Take a BatchNorm before the head into the convolution."""
-        self.conv = fold_bn_pointwise(norm, self.conv)
+        return self.fc(F.gelu(self.bn(self.conv(x))).mean(dim=(2, 3)))
 
 
 class LinearHead(nn.Module):
@@ -320,23 +290,14 @@ class LinearHead(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return logits
-
-    def absorb_(self, norm: nn.BatchNorm2d) -> None:
-        """Take a BatchNorm before the head, which the average does not disturb, into the Linear."""
-        scale, shift = bn_scale_shift(norm)
-        weight = self.fc.weight.double()
-        self.fc = linear_from(weight * scale, double_bias(self.fc) + weight @ shift, self.fc.weight)
+        return self.fc(x.mean(dim=(2, 3)))
 
 
-def fold_sum_bn(one: nn.Module, other: nn.Module, bn: nn.BatchNorm2d) -> tuple[nn.Conv2d, nn.Conv2d]:
+def fold_sum_bn(one: nn.Module, other: nn.Module, bn: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d]:
     """Two convolutions whose sum is ``bn(one(x) + other(y))``; the shift goes into the first."""
     assert isinstance(one, nn.Conv2d)
     assert isinstance(other, nn.Conv2d)
-    scale, _ = bn_scale_shift(bn)
-    weight = other.weight.double() * scale[:, None, None, None]
-    return fold_conv_bn(one, bn), conv_like(other, weight, double_bias(other) * scale)
+    return fold_bn(one, bn), scale_after(other, bn_scale_shift(bn)[0])
 
 
 def fold_pool_pointwise(size: int, conv: nn.Conv2d) -> nn.Conv2d:

@@ -9,15 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import (
-    bn_scale_shift,
-    conv_like,
-    double_bias,
-    fold_norm_linear,
-    fold_pairs_,
-    linear_from,
-)
-from hiresvit.models.layers import DropPath, to_tokens, upsample
+from hiresvit.models.fold import affine_into_, bn_scale_shift, conv_like, double_bias, scale_after, scale_before
+from hiresvit.models.layers import DropPath, Size, to_tokens, upsample
 
 HEAD_DIM = 64
 
@@ -28,6 +21,8 @@ class HRBlock(nn.Module):
     A light branch at full size, a 3x3 depthwise convolution, beside a heavy one at half the size, which is
     enlarged by repetition. Pre-norm, no norm or activation on the light branch: ours.
     """
+
+    pairs = (("low", "low_norm"),)  # not the first norm, for its shift meets zero padding
 
     def __init__(self, channels: int, ratio: int, drop_path: float) -> None:
         super().__init__()
@@ -42,12 +37,7 @@ class HRBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n = self.norm(x)
         low = self.fc2(F.gelu(self.fc1(self.low_norm(self.low(n)))))  # (B, C, H/2, W/2)
-        out: Tensor = x + self.drop_path(self.high(n) + upsample(low, 2, "nearest"))
-        return out
-
-    def fold_(self) -> None:
-        """The inner BatchNorm into its convolution; the first one stays, for its shift meets zero padding."""
-        fold_pairs_(self, {"low": "low_norm"})
+        return x + self.drop_path(self.high(n) + upsample(low, 2, "nearest"))
 
 
 class CFFN(nn.Module):
@@ -68,13 +58,11 @@ class CFFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z = F.gelu(self.fc1(self.norm(x)))
         mixed = self.dwconv(z) if self.folded else z + self.dwconv(z)
-        out: Tensor = x + self.drop_path(self.fc2(mixed))
-        return out
+        return x + self.drop_path(self.fc2(mixed))
 
     def fold_(self) -> None:
         """The BatchNorm into the 1x1 behind it, the identity into the depthwise kernel."""
-        assert isinstance(self.norm, nn.BatchNorm2d)
-        self.fc1 = fold_bn_pointwise(self.norm, self.fc1)
+        self.fc1 = scale_before(self.fc1, *bn_scale_shift(self.norm))
         self.norm = nn.Identity()
         weight = self.dwconv.weight.double().clone()
         weight[:, 0, 1, 1] += 1
@@ -85,7 +73,7 @@ class CFFN(nn.Module):
 class Transformer(nn.Module):
     """``x + MHA(LN(x))``, then CFFN: (B, C, H, W) -> the same. Attention is over all tokens of the map."""
 
-    def __init__(self, channels: int, ratio: int, drop_path: float, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, ratio: int, drop_path: float, size: Size) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.attn = Attention(channels, size)
@@ -94,14 +82,11 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm(to_tokens(x))))
-        out: Tensor = self.ffn(x)
-        return out
+        return self.ffn(x)
 
     def fold_(self) -> None:
         """The norm's affine into the projection behind it."""
-        qkv = self.attn.qkv
-        weight, bias, self.norm = fold_norm_linear(self.norm, qkv.weight.double(), double_bias(qkv))
-        self.attn.qkv = linear_from(weight, bias, qkv.weight)
+        self.norm = affine_into_(self.norm, self.attn.qkv)
 
 
 class Attention(nn.Module):
@@ -110,7 +95,7 @@ class Attention(nn.Module):
     The output projection is a 1x1 convolution of the map: runtimes add the residual, a map, in the same pass.
     """
 
-    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, size: Size) -> None:
         super().__init__()
         self.heads = channels // HEAD_DIM
         self.size = size
@@ -124,26 +109,16 @@ class Attention(nn.Module):
         q, k, v = torch.split(qkv, self.heads, dim=1)  # (B, heads, N, d)
         scores = (q * self.scale if self.scale != 1 else q) @ k.transpose(2, 3)  # (B, heads, N, N)
         out = (scores.softmax(dim=3) @ v).transpose(2, 3)  # (B, heads, d, N)
-        projected: Tensor = self.proj(out.reshape(-1, self.heads * HEAD_DIM, *self.size))
-        return projected
+        return self.proj(out.reshape(-1, self.heads * HEAD_DIM, *self.size))
 
     def fold_(self) -> None:
         """The scale into the rows of q."""
-        scale = torch.ones_like(self.qkv.weight[:, :1], dtype=torch.float64)
+        scale = torch.ones_like(self.qkv.weight[:, 0], dtype=torch.float64)
         scale[: self.heads * HEAD_DIM] = self.scale
-        weight, bias = self.qkv.weight.double() * scale, double_bias(self.qkv) * scale[:, 0]
-        self.qkv = linear_from(weight, bias, self.qkv.weight)
+        self.qkv = scale_after(self.qkv, scale)
         self.scale = 1.0
 
 
 def depthwise(channels: int, stride: int = 1, *, bias: bool = True) -> nn.Conv2d:
     """A 3x3 depthwise convolution."""
     return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=bias)
-
-
-def fold_bn_pointwise(bn: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
-    """One 1x1 convolution for ``conv(bn(x))``: exact because nothing is padded."""
-    scale, shift = bn_scale_shift(bn)
-    weight = conv.weight.double()
-    bias = double_bias(conv) + weight.flatten(1) @ shift
-    return conv_like(conv, weight * scale[:, None, None], bias)

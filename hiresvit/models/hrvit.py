@@ -16,17 +16,17 @@ d channels of a head, s the window, n stripes of L = s*W tokens. Tokens are rows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
-from hiresvit.models.checks import require_laid_out, require_multiples, require_rate
-from hiresvit.models.fold import FoldableSequential, fold_pairs_
-from hiresvit.models.heads import HRNetHead, SegFormerHead
+from hiresvit.models.family import build_task, configured, require_laid_out, require_multiples, require_rate
+from hiresvit.models.fold import FoldableSequential
+from hiresvit.models.heads import HRNetHead, SegFormerHead, Segmentor
 from hiresvit.models.hrvit_block import Block
-from hiresvit.models.layers import drop_rates, to_map, to_tokens, upsample
+from hiresvit.models.layers import Size, drop_rates, size_at, to_map, to_tokens, upsample
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import STRIDES, ModelSpec
 
@@ -58,59 +58,25 @@ class HRViTConfig:
 
 EARLY = ((1,), (1, 1), (1, 1, 6), (1, 1, 6))
 VARIANTS: dict[str, HRViTConfig] = {
-    "hrvit_b1": HRViTConfig(
-        channels=(32, 64, 128, 256),
-        blocks=(*EARLY, (1, 1, 6, 2), (1, 1, 2, 2)),
-        ratios=(4, 4, 4, 4),
-        head_dim=32,
-        decoder=256,
-    ),
-    "hrvit_b2": HRViTConfig(
-        channels=(48, 96, 240, 384),
-        blocks=(*EARLY, (1, 1, 6, 2), (1, 1, 6, 2)),
-        ratios=(2, 3, 3, 3),
-        head_dim=24,
-        decoder=256,
-    ),
-    "hrvit_b3": HRViTConfig(
-        channels=(64, 128, 256, 512),
-        blocks=(*EARLY, (1, 1, 6, 3), (1, 1, 6, 3)),
-        ratios=(2, 2, 2, 2),
-        head_dim=32,
-        decoder=768,
-    ),
+    "hrvit_b1": HRViTConfig((32, 64, 128, 256), (*EARLY, (1, 1, 6, 2), (1, 1, 2, 2)), (4, 4, 4, 4), 32, 256),
+    "hrvit_b2": HRViTConfig((48, 96, 240, 384), (*EARLY, (1, 1, 6, 2), (1, 1, 6, 2)), (2, 3, 3, 3), 24, 256),
+    "hrvit_b3": HRViTConfig((64, 128, 256, 512), (*EARLY, (1, 1, 6, 3), (1, 1, 6, 3)), (2, 2, 2, 2), 32, 768),
     # Not from the paper: ours, small enough to be trained on a CPU and kept in the repository (examples/).
-    "hrvit_nano": HRViTConfig(
-        channels=(32, 64, 96, 128),
-        blocks=((1, 1, 1), (1, 1, 2, 2)),
-        ratios=(2, 2, 2, 2),
-        head_dim=16,
-        decoder=64,
-    ),
+    "hrvit_nano": HRViTConfig((32, 64, 96, 128), ((1, 1, 1), (1, 1, 2, 2)), (2, 2, 2, 2), 16, 64),
 }
 
 
 def check(spec: ModelSpec) -> None:
     """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
     require_multiples(spec.imgsz, STRIDES[-1], "HRViT")
-    head = configure(spec).head
+    head = configured(VARIANTS, spec).head
     if spec.task != "segment" and "head" in dict(spec.overrides):
         raise UsageError(f"head={head!r} serves segment; the task is {spec.task}: leave it out")
 
 
-def configure(spec: ModelSpec) -> HRViTConfig:
-    """The variant's configuration with the spec's overrides. Raises UsageError on values that make no sense."""
-    return replace(VARIANTS[spec.name], **dict(spec.overrides))
-
-
 def build(spec: ModelSpec) -> nn.Module:
     """The model of a spec, with fresh weights."""
-    config = configure(spec)
-    if spec.task == "classify":
-        return HRViTClassifier(config, spec.imgsz, spec.num_classes)
-    if spec.task == "segment":
-        return HRViTSegmentor(config, spec.imgsz, spec.num_classes)
-    return HRViT(config, spec.imgsz)
+    return build_task(spec, configured(VARIANTS, spec), HRViT, HRViTClassifier, HRViTSegmentor)
 
 
 class HRViT(nn.Module):
@@ -119,63 +85,54 @@ class HRViT(nn.Module):
     Static in H and W, which must be multiples of 32: stripes, padding and masks are laid out at construction.
     """
 
-    def __init__(self, config: HRViTConfig, imgsz: tuple[int, int]) -> None:
+    def __init__(self, config: HRViTConfig, imgsz: Size) -> None:
         super().__init__()
         self.imgsz = imgsz
-        sizes = [(imgsz[0] // stride, imgsz[1] // stride) for stride in STRIDES]
+        sizes = [size_at(imgsz, stride) for stride in STRIDES]
         self.stem = Stem()
-        depths = [max(blocks) for blocks in config.blocks]
-        rates = drop_rates(config.drop_path, depths)
+        rates = drop_rates(config.drop_path, [max(blocks) for blocks in config.blocks])
         layers: list[nn.Module] = []
         incoming: tuple[int, ...] = (STEM_CHANNELS,)
-        for module, blocks in enumerate(config.blocks):
+        for blocks, drop in zip(config.blocks, rates, strict=True):
             opened = len(blocks)
             # A new branch is opened with the channels of its variant; the others keep what the last module gave.
             outgoing = (*incoming, *config.channels[len(incoming) : opened])
-            layers += [Fusion(incoming, outgoing), Stage(config, outgoing, sizes, blocks, rates[module])]
+            layers += [Fusion(incoming, outgoing), Stage(config, outgoing, sizes, blocks, drop)]
             incoming = config.channels[:opened]
         self.features = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         require_laid_out(image, self.imgsz)
-        maps: tuple[Tensor, ...] = (self.stem(image),)
-        for layer in self.features:
-            maps = layer(maps)
-        return maps
+        return self.features((self.stem(image),))
 
 
 class HRViTClassifier(HRViT):
     """Backbone and HRNetV2 head: (B, 3, H, W) -> logits (B, classes)."""
 
-    def __init__(self, config: HRViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
+    def __init__(self, config: HRViTConfig, imgsz: Size, num_classes: int) -> None:
         super().__init__(config, imgsz)
         self.head = HRNetHead(config.channels, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        logits: Tensor = self.head(super().forward(image))
-        return logits
+        return self.head(super().forward(image))
 
 
-class HRViTSegmentor(nn.Module):
+class HRViTSegmentor(Segmentor):
     """Backbone and SegFormer's head or UPerNet: (B, 3, H, W) -> logits (B, classes, H/4, W/4)."""
 
-    def __init__(self, config: HRViTConfig, imgsz: tuple[int, int], num_classes: int) -> None:
-        super().__init__()
-        self.backbone = HRViT(config, imgsz)
-        coarsest = (imgsz[0] // STRIDES[-1], imgsz[1] // STRIDES[-1])
-        self.decode_head: nn.Module = (
-            SegFormerHead(config.channels, config.decoder, num_classes)
-            if config.head == "segformer"
-            else UPerNetHead(config.channels, CHANNELS, num_classes, size=coarsest)
-        )
-
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.decode_head(self.backbone(image))
-        return logits
+    def __init__(self, config: HRViTConfig, imgsz: Size, num_classes: int) -> None:
+        backbone = HRViT(config, imgsz)
+        if config.head == "segformer":
+            super().__init__(backbone, SegFormerHead(config.channels, config.decoder, num_classes))
+        else:
+            coarsest = size_at(imgsz, STRIDES[-1])
+            super().__init__(backbone, UPerNetHead(config.channels, CHANNELS, num_classes, size=coarsest))
 
 
 class Stem(nn.Module):
     """Two 3x3 convolutions of stride 2 (paper, Figure 2): (B, 3, H, W) -> (B, 64, H/4, W/4)."""
+
+    pairs = (("conv1", "bn1"), ("conv2", "bn2"))
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,10 +144,6 @@ class Stem(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(image)))
         return F.relu(self.bn2(self.conv2(x)))
-
-    def fold_(self) -> None:
-        """Both BatchNorms into their convolutions."""
-        fold_pairs_(self, {"conv1": "bn1", "conv2": "bn2"})
 
 
 class Fusion(nn.Module):
@@ -243,7 +196,7 @@ class Stage(nn.Module):
         self,
         config: HRViTConfig,
         incoming: Sequence[int],
-        sizes: Sequence[tuple[int, int]],
+        sizes: Sequence[Size],
         blocks: Sequence[int],
         drop: Sequence[float],
     ) -> None:
@@ -251,20 +204,14 @@ class Stage(nn.Module):
         channels = config.channels[: len(blocks)]
         self.patch_embed = nn.ModuleList(map(PatchEmbed, incoming, channels))
         self.branches = nn.ModuleList(
-            nn.ModuleList(block_of(config, branch, sizes[branch], drop[b]) for b in range(depth))
+            nn.Sequential(*(block_of(config, branch, sizes[branch], drop[b]) for b in range(depth)))
             for branch, depth in enumerate(blocks)
         )
         self.norm = nn.ModuleList(nn.LayerNorm(c) for c in channels)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        out = []
-        for x, embed, blocks, norm in zip(maps, self.patch_embed, self.branches, self.norm, strict=True):
-            size = (x.shape[2], x.shape[3])
-            tokens = embed(x)
-            for block in blocks:  # type: ignore[attr-defined]
-                tokens = block(tokens)
-            out.append(to_map(norm(tokens), size))
-        return tuple(out)
+        parts = zip(maps, self.patch_embed, self.branches, self.norm, strict=True)
+        return tuple(to_map(norm(blocks(embed(x))), (x.shape[2], x.shape[3])) for x, embed, blocks, norm in parts)
 
 
 class PatchEmbed(nn.Module):
@@ -278,11 +225,10 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.norm(to_tokens(self.proj(x)))
-        return tokens
+        return self.norm(to_tokens(self.proj(x)))
 
 
-def block_of(config: HRViTConfig, branch: int, size: tuple[int, int], drop_path: float) -> Block:
+def block_of(config: HRViTConfig, branch: int, size: Size, drop_path: float) -> Block:
     """The block that ``config`` puts on a branch."""
     channels, window, ratio = config.channels[branch], config.windows[branch], config.ratios[branch]
     return Block(channels, size, head_dim=config.head_dim, window=window, ratio=ratio, drop_path=drop_path)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import conv_like, double_bias, fold_linear_bn, fold_norm_linear, linear_from
-from hiresvit.models.layers import DropPath, pointwise, to_map, to_tokens
+from hiresvit.models.fold import affine_into_, conv_like, double_bias, fold_bn, linear_from
+from hiresvit.models.layers import DropPath, Size, pointwise, to_map, to_tokens
 
 # The authors add -100; exp(-100) is a subnormal number, slow on every CPU, while exp(-1e4) is 0. Both vanish beside 1
 # in float32 and float64, and -1e4 fits float16.
@@ -20,16 +20,7 @@ MASKED = -1e4
 class Block(nn.Module):
     """One HRViT block (paper, Figure 3) on tokens (B*N, C)."""
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        head_dim: int,
-        window: int,
-        ratio: int,
-        drop_path: float,
-    ) -> None:
+    def __init__(self, channels: int, size: Size, *, head_dim: int, window: int, ratio: int, drop_path: float) -> None:
         super().__init__()
         self.attn_norm = nn.LayerNorm(channels)
         self.attn = Attention(channels, head_dim, window, size)
@@ -46,20 +37,13 @@ class Block(nn.Module):
     def mix(self, attended: Tensor, shortcut: Tensor) -> Tensor:
         """Project both and add; folded, the two projections are one over the concatenated channels."""
         if isinstance(self.des.proj_left, nn.Identity):
-            joint: Tensor = self.attn.to_out(torch.cat([attended, shortcut], dim=1))
-            return joint
-        projected: Tensor = self.attn.attn_bn(self.attn.to_out(attended)) + self.des.proj_left(shortcut)
-        return projected
+            return self.attn.to_out(torch.cat([attended, shortcut], dim=1))
+        return self.attn.attn_bn(self.attn.to_out(attended)) + self.des.proj_left(shortcut)
 
     def fold_(self) -> None:
         """Norm affines into the projections behind them; the two output projections into one."""
-        project = self.attn.to_qkv
-        weight, bias, self.attn_norm = fold_norm_linear(self.attn_norm, project.weight.double(), double_bias(project))
-        self.attn.to_qkv = linear_from(weight, bias, project.weight)  # type: ignore[assignment]
-        fc1 = self.ffn.fc1
-        weight, bias, self.ffn_norm = fold_norm_linear(self.ffn_norm, fc1.weight.double(), double_bias(fc1))
-        self.ffn.fc1.weight.data.copy_(weight)
-        self.ffn.fc1.bias.data.copy_(bias)
+        self.attn_norm = affine_into_(self.attn_norm, self.attn.to_qkv)
+        self.ffn_norm = affine_into_(self.ffn_norm, self.ffn.fc1)
         out, left = self.attn.to_out[0], self.des.proj_left
         assert isinstance(out, nn.Linear)
         assert isinstance(left, nn.Linear)
@@ -74,7 +58,7 @@ class Attention(nn.Module):
     Tokens (B*N, C) -> activated sum (B*N, C), still to be projected by `to_out` (see `Block.mix`).
     """
 
-    def __init__(self, channels: int, head_dim: int, window: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, head_dim: int, window: int, size: Size) -> None:
         super().__init__()
         self.size = size
         self.width = channels // 2
@@ -142,11 +126,10 @@ class Attention(nn.Module):
         return torch.split(out, stripes.parts, dim=1)[:: 2 if stripes.padding else 1]
 
     def fold_(self) -> None:
-        """The projection in its deployed order with the scale inside; the BatchNorm into the output projection."""
-        self.to_qkv = self.to_qkv.deployed()  # type: ignore[assignment]
+        """The BatchNorm into the output projection."""
         out = self.to_out[0]
         assert isinstance(out, nn.Linear)
-        self.to_out[0] = fold_linear_bn(out, self.attn_bn)
+        self.to_out[0] = fold_bn(out, self.attn_bn)
         self.attn_bn = nn.Identity()  # type: ignore[assignment]
 
 
@@ -256,21 +239,16 @@ class MixCFN(nn.Module):
     Half of the widened channels pass a depthwise 3x3, half a 5x5; folded, the 3x3 is a 5x5 with a border of zeros.
     """
 
-    def __init__(self, channels: int, ratio: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, ratio: int, size: Size) -> None:
         super().__init__()
         self.size = size
         self.fc1 = nn.Linear(channels, ratio * channels)
-        self.conv: nn.Module = MixConv(ratio * channels)
+        self.conv = MixConv(ratio * channels)
         self.fc2 = nn.Linear(ratio * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         wide = pointwise(self.fc1, to_map(x, self.size))  # (B, rC, H, W)
         return to_tokens(pointwise(self.fc2, F.gelu(self.conv(wide))))
-
-    def fold_(self) -> None:
-        """One depthwise 5x5 convolution."""
-        assert isinstance(self.conv, MixConv)
-        self.conv = self.conv.merged()
 
 
 class MixConv(nn.Module):
@@ -286,7 +264,7 @@ class MixConv(nn.Module):
         small, large = x.chunk(2, dim=1)
         return torch.cat([self.conv_3(small), self.conv_5(large)], dim=1)
 
-    def merged(self) -> nn.Conv2d:
+    def deployed(self) -> nn.Conv2d:
         """The same map as one depthwise 5x5 convolution."""
         small = F.pad(self.conv_3.weight.double(), (1, 1, 1, 1))
         weight = torch.cat([small, self.conv_5.weight.double()])

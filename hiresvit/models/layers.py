@@ -9,13 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Size = tuple[int, int]
+
+
+def size_at(imgsz: Size, stride: int) -> Size:
+    """Height and width of the map with this stride."""
+    return imgsz[0] // stride, imgsz[1] // stride
+
 
 def to_tokens(x: Tensor) -> Tensor:
     """Rows of one token each, so that a Linear is one Gemm with its bias inside: (B, C, H, W) -> (B*H*W, C)."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
-def to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+def to_map(x: Tensor, size: Size) -> Tensor:
     """The inverse of `to_tokens`: (B*H*W, C) -> (B, C, H, W)."""
     return x.reshape(-1, *size, x.shape[-1]).permute(0, 3, 1, 2)
 
@@ -25,7 +32,22 @@ def upsample(x: Tensor, factor: int, mode: str) -> Tensor:
 
     A factor, not a size: the graph then holds two constants and no shape arithmetic, whatever the batch is.
     """
-    return F.interpolate(x, scale_factor=float(factor), mode=mode)
+    return x if factor == 1 else F.interpolate(x, scale_factor=float(factor), mode=mode)
+
+
+def averages(length: int, count: int) -> Tensor:
+    """(count, length), float64: the weights of PyTorch's adaptive average pooling along one side."""
+    index = torch.arange(count, device="cpu")[:, None]
+    start, end = index * length // count, -(-(index + 1) * length // count)
+    position = torch.arange(length, device="cpu")
+    return ((position >= start) & (position < end)).double() / (end - start)
+
+
+def blends(source: int, target: int) -> Tensor:
+    """(target, source), float64: the weights of a bilinear resize along one side, corners not aligned."""
+    centre = (torch.arange(target, dtype=torch.float64, device="cpu")[:, None] + 0.5) * source / target - 0.5
+    distance = (centre.clamp(0, source - 1) - torch.arange(source, device="cpu")).abs()
+    return (1 - distance).clamp(min=0)
 
 
 def conv_bn_gelu(in_channels: int, channels: int, stride: int = 1) -> tuple[nn.Module, ...]:

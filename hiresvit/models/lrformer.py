@@ -15,6 +15,7 @@ the keys, h heads of d channels. Tokens are rows (B*N, C): a Linear is one Gemm.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,18 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
-from hiresvit.models.checks import require_laid_out, require_multiples, require_rate
+from hiresvit.models.family import build_task, configured, require_laid_out, require_multiples, require_rate
 from hiresvit.models.fold import FoldableSequential, conv_like, double_bias
-from hiresvit.models.layers import conv_bn_gelu, drop_rates
-from hiresvit.models.lrformer_block import (
-    EPS,
-    KEY_SIXTEENTHS,
-    Block,
-    ChannelNorm,
-    LowResolutionAttention,
-    ResidualConv,
-    Size,
-)
+from hiresvit.models.heads import Segmentor
+from hiresvit.models.layers import Size, conv_bn_gelu, drop_rates, size_at
+from hiresvit.models.lrformer_block import EPS, KEY_SIXTEENTHS, Block, ChannelNorm, LowResolutionAttention, ResidualConv
 from hiresvit.models.lrformer_head import Classifier, LRHead
 from hiresvit.spec import STRIDES, ModelSpec
 
@@ -83,7 +77,7 @@ VARIANTS: dict[str, LRFormerConfig] = {
 def check(spec: ModelSpec) -> None:
     """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
     require_multiples(spec.imgsz, STRIDES[-1], "LRFormer")
-    config = configure(spec)
+    config = configured(VARIANTS, spec)
     short = min(spec.imgsz) // STRIDES[0]
     if config.pooled_size is not None and config.pooled_size > short:
         raise UsageError(
@@ -92,26 +86,16 @@ def check(spec: ModelSpec) -> None:
         )
 
 
-def configure(spec: ModelSpec) -> LRFormerConfig:
-    """The variant's configuration with the spec's overrides. Raises UsageError on values that make no sense."""
-    return replace(VARIANTS[spec.name], **dict(spec.overrides))
-
-
-def default_pooled_size(spec: ModelSpec) -> int:
-    """16 for dense tasks; for ImageNet the size of the last map, which is 7 at 224 and 12 at 384 as in the paper."""
-    return max(2, min(spec.imgsz) // STRIDES[-1]) if spec.task == "classify" else 16
-
-
 def build(spec: ModelSpec) -> nn.Module:
-    """The model of a spec, with fresh weights."""
-    config = configure(spec)
+    """The model of a spec, with fresh weights.
+
+    Queries are pooled to 16 by default; for ImageNet to the size of the last map, 7 at 224 and 12 at 384 in the paper.
+    """
+    config = configured(VARIANTS, spec)
     if config.pooled_size is None:
-        config = replace(config, pooled_size=default_pooled_size(spec))
-    if spec.task == "classify":
-        return LRFormerClassifier(config, spec.imgsz, spec.num_classes)
-    if spec.task == "segment":
-        return LRFormerSegmentor(config, spec.imgsz, spec.num_classes)
-    return LRFormer(config, spec.imgsz)
+        last = max(2, min(spec.imgsz) // STRIDES[-1])
+        config = replace(config, pooled_size=last if spec.task == "classify" else 16)
+    return build_task(spec, config, LRFormer, LRFormerClassifier, LRFormerSegmentor)
 
 
 class LRFormer(nn.Module):
@@ -125,8 +109,8 @@ class LRFormer(nn.Module):
         self.imgsz = imgsz
         rates = drop_rates(config.drop_path, config.depths)
         for stage, (channels, drop) in enumerate(zip(config.channels, rates, strict=True)):
-            size = (imgsz[0] // STRIDES[stage], imgsz[1] // STRIDES[stage])
-            embed = PatchEmbed(config.channels[stage - 1], channels) if stage else StemEmbed(channels)
+            size = size_at(imgsz, STRIDES[stage])
+            embed = patch_embed(config.channels[stage - 1], channels) if stage else stem_embed(channels)
             blocks = nn.ModuleList(encoder_block(config, stage, i, size, rate) for i, rate in enumerate(drop))
             self.add_module(f"patch_embed{stage + 1}", embed)
             self.add_module(f"block{stage + 1}", blocks)
@@ -143,13 +127,6 @@ class LRFormer(nn.Module):
             maps.append(x)
         return tuple(maps)
 
-    def fold_(self) -> None:
-        """The four convolutions that the blocks of a stage share become one."""
-        for stage in range(1, len(STRIDES) + 1):
-            local = self.get_submodule(f"d_convs{stage}")
-            assert isinstance(local, KeyConvs)
-            self.add_module(f"d_convs{stage}", local.deployed())
-
 
 class LRFormerClassifier(LRFormer):
     """Backbone and classifier: (B, 3, H, W) -> logits (B, classes)."""
@@ -159,23 +136,16 @@ class LRFormerClassifier(LRFormer):
         self.head = Classifier(config.channels[-1], num_classes)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        logits: Tensor = self.head(super().forward(image)[-1])
-        return logits
+        return self.head(super().forward(image)[-1])
 
 
-class LRFormerSegmentor(nn.Module):
+class LRFormerSegmentor(Segmentor):
     """Backbone and LRHead: (B, 3, H, W) -> logits (B, classes, H/8, W/8)."""
 
     def __init__(self, config: LRFormerConfig, imgsz: Size, num_classes: int) -> None:
-        super().__init__()
         assert config.decoder is not None
-        self.backbone = LRFormer(config, imgsz)
-        size = (imgsz[0] // STRIDES[1], imgsz[1] // STRIDES[1])
-        self.decode_head = LRHead(config.channels, config.decoder, size, num_classes, skip=config.skip)
-
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.decode_head(self.backbone(image))
-        return logits
+        backbone, size = LRFormer(config, imgsz), size_at(imgsz, STRIDES[1])
+        super().__init__(backbone, LRHead(config.channels, config.decoder, size, num_classes, skip=config.skip))
 
 
 class KeyConvs(nn.ModuleList):
@@ -189,43 +159,29 @@ class KeyConvs(nn.ModuleList):
 
     def deployed(self) -> nn.Conv2d:
         """One depthwise convolution (B, 4C, ..) for the maps side by side, see `ConvolvedPooling`."""
-        convs = [conv.deployed() for conv in self if isinstance(conv, ResidualConv)]
+        convs = [conv for conv in self if isinstance(conv, nn.Conv2d)]  # deployed themselves
         weight = torch.cat([conv.weight for conv in convs]).double()
         joint = nn.Conv2d(len(weight), len(weight), 3, padding=1, groups=len(weight))
         bias = torch.cat([double_bias(conv) for conv in convs])
         return conv_like(joint, weight, bias, like=convs[0].weight)
 
 
-class StemEmbed(nn.Module):
+def stem_embed(channels: int) -> nn.Sequential:
     """Four 3x3 convolutions and LayerNorm: (B, 3, H, W) -> (B, C, H/4, W/4)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        half = channels // 2
-        self.conv1 = FoldableSequential(
-            *conv_bn_gelu(3, half, stride=2),
-            *conv_bn_gelu(half, half),
-            *conv_bn_gelu(half, channels, stride=2),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-        self.norm = ChannelNorm(channels, eps=EPS)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x: Tensor = self.norm(self.conv1(image))
-        return x
+    half = channels // 2
+    conv1 = FoldableSequential(
+        *conv_bn_gelu(3, half, stride=2),
+        *conv_bn_gelu(half, half),
+        *conv_bn_gelu(half, channels, stride=2),
+        nn.Conv2d(channels, channels, 3, padding=1),
+    )
+    return nn.Sequential(OrderedDict(conv1=conv1, norm=ChannelNorm(channels, eps=EPS)))
 
 
-class PatchEmbed(nn.Module):
+def patch_embed(in_channels: int, channels: int) -> nn.Sequential:
     """3x3 convolution of stride 2 and LayerNorm: (B, C_in, 2H, 2W) -> (B, C, H, W)."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
-        self.norm = ChannelNorm(channels, eps=EPS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.proj(x))
-        return x
+    proj = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
+    return nn.Sequential(OrderedDict(proj=proj, norm=ChannelNorm(channels, eps=EPS)))
 
 
 def encoder_block(config: LRFormerConfig, stage: int, index: int, size: Size, drop_path: float) -> Block:

@@ -11,10 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import bn_scale_shift, conv_like, double_bias, fold_norm_linear, linear_from
-from hiresvit.models.layers import DropPath, to_map, to_tokens, upsample
-
-Size = tuple[int, int]
+from hiresvit.models.fold import (
+    affine_into_,
+    bn_scale_shift,
+    conv_like,
+    double_bias,
+    linear_from,
+    scale_after,
+    scale_before,
+)
+from hiresvit.models.layers import DropPath, Size, averages, blends, to_map, to_tokens, upsample
 
 # Sizes of the four poolings for keys and values, in sixteenths of the size for queries (the authors' code).
 KEY_SIXTEENTHS = (11, 8, 6, 4)
@@ -43,48 +49,32 @@ class Block(nn.Module):
         self.norm1, self.norm2 = norms
         self.attn = attn
         self.mlp = FeedForward(channels, ratio)
-        self.layer_scale_1: Tensor | None = None
-        self.layer_scale_2: Tensor | None = None
-        if layer_scale:
-            self.layer_scale_1 = nn.Parameter(torch.full((channels,), 1e-6))
-            self.layer_scale_2 = nn.Parameter(torch.full((channels,), 1e-6))
+        self.layer_scale_1 = nn.Parameter(torch.full((channels,), 1e-6)) if layer_scale else None
+        self.layer_scale_2 = nn.Parameter(torch.full((channels,), 1e-6)) if layer_scale else None
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, local: nn.Module | None = None) -> Tensor:
         x = self.cpe(self.pre_norm(x))
         x = x + self.drop_path(scaled(self.attn(self.norm1(x), local), self.layer_scale_1))
-        out: Tensor = x + self.drop_path(scaled(self.mlp(self.norm2(x)), self.layer_scale_2))
-        return out
+        return x + self.drop_path(scaled(self.mlp(self.norm2(x)), self.layer_scale_2))
 
     def fold_(self) -> None:
         """Layer scales into the projections before them, norms' affines into what follows, `pre_norm` into `cpe`."""
         if self.layer_scale_1 is not None and self.layer_scale_2 is not None:
-            first, second = self.layer_scale_1.double(), self.layer_scale_2.double()
-            proj, fc2 = self.attn.proj, self.mlp.fc2
-            weight = proj.weight.double() * first[:, None]
-            self.attn.proj = linear_from(weight, double_bias(proj) * first, proj.weight)
-            weight = fc2.weight.double() * second[:, None, None, None]
-            self.mlp.fc2 = conv_like(fc2, weight, double_bias(fc2) * second)
+            self.attn.proj = scale_after(self.attn.proj, self.layer_scale_1.double())
+            self.mlp.fc2 = scale_after(self.mlp.fc2, self.layer_scale_2.double())
             self.layer_scale_1 = self.layer_scale_2 = None
         if isinstance(self.norm1, nn.BatchNorm2d):
             self.attn.absorb_(self.norm1)
             self.norm1 = nn.Identity()
-        fc1 = self.mlp.fc1
-        weight, bias = fc1.weight.double().flatten(1), double_bias(fc1)
         if isinstance(self.norm2, nn.BatchNorm2d):
-            scale, shift = bn_scale_shift(self.norm2)
-            weight, bias = weight * scale, bias + weight @ shift
+            self.mlp.fc1 = scale_before(self.mlp.fc1, *bn_scale_shift(self.norm2))
             self.norm2 = nn.Identity()
         else:
             assert isinstance(self.norm2, ChannelNorm)
-            weight, bias, _ = fold_norm_linear(self.norm2, weight, bias)
-            self.norm2 = ChannelNorm(len(fc1.weight[0]), eps=self.norm2.eps, elementwise_affine=False)
-        self.mlp.fc1 = conv_like(fc1, weight[:, :, None, None], bias)
-        assert isinstance(self.cpe, ResidualConv)
-        conv = self.cpe.deployed()
-        self.cpe = conv
+            self.norm2 = affine_into_(self.norm2, self.mlp.fc1)
         if isinstance(self.pre_norm, nn.BatchNorm2d):
-            self.cpe = conv_after_norm(conv, self.pre_norm, self.size)
+            self.cpe = conv_after_norm(self.cpe, self.pre_norm, self.size)
             self.pre_norm = nn.Identity()
 
 
@@ -117,11 +107,12 @@ class ResidualConv(nn.Conv2d):
         return conv_like(self, weight + centre, double_bias(self))
 
 
-def conv_after_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, size: Size) -> nn.Module:
+def conv_after_norm(conv: nn.Module, norm: nn.BatchNorm2d, size: Size) -> nn.Module:
     """``conv(norm(x))`` for a depthwise ``conv`` with zero padding, which the norm's shift does not reach.
 
     The scale goes into the kernel. What the kernel makes of the shift differs at the border: a constant map.
     """
+    assert isinstance(conv, nn.Conv2d)
     scale, shift = bn_scale_shift(norm)
     weight = conv.weight.double()
     ones = torch.ones(1, len(shift), *size, dtype=torch.float64, device=shift.device)
@@ -135,8 +126,7 @@ class Offset(nn.Module):
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
-        self.value: Tensor
-        self.register_buffer("value", value, persistent=False)
+        self.value = nn.Buffer(value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.value
@@ -175,8 +165,7 @@ class LowResolutionAttention(nn.Module):
         k, v = torch.split(kv, self.heads, dim=1)  # (B, h, T, d)
         out = (q @ k.transpose(2, 3)).softmax(dim=3) @ v  # (B, h, Q, d)
         out = self.proj(out.transpose(1, 2).reshape(-1, self.channels))  # (B*Q, C)
-        resized: Tensor = self.resize(out)
-        return resized
+        return self.resize(out)
 
     def fold_(self) -> None:
         """The scale into the queries, the keys' norm into their projection, poolings into constants."""
@@ -185,21 +174,20 @@ class LowResolutionAttention(nn.Module):
         assert isinstance(self.pooling, Pooling)
         assert isinstance(self.resize, Resize)
         like = self.proj.weight
-        q, kv = only_layer(self.q), only_layer(self.kv)
+        q, self.kv = only_layer(self.q), only_layer(self.kv)
         self.q = linear_from(q.weight.double().flatten(1) * self.scale, double_bias(q) * self.scale, like)
         self.scale = None
-        weight, bias, self.norm = fold_norm_linear(self.norm, kv.weight.double(), double_bias(kv))
-        self.kv = linear_from(weight, bias, like)
+        self.norm = affine_into_(self.norm, self.kv)
         self.pooling = self.deployed_pooling(self.pooling, like)
-        self.resize = self.resize.deployed(like)
+        self.resize = self.resize.constant(like)
 
     def absorb_(self, norm: nn.BatchNorm2d) -> None:
         """Take in the BatchNorm before a folded attention. An average of an affine is the affine of the average."""
         scale, shift = bn_scale_shift(norm)
-        q = only_layer(self.q)
-        weight = q.weight.double()
-        self.q = linear_from(weight * scale, double_bias(q) + weight @ shift, q.weight)
-        self.norm = nn.Sequential(Affine(scale.to(q.weight.dtype), shift.to(q.weight.dtype)), self.norm)
+        assert isinstance(self.q, nn.Linear)
+        self.q = scale_before(self.q, scale, shift)
+        dtype = self.q.weight.dtype
+        self.norm = nn.Sequential(Affine(scale.to(dtype), shift.to(dtype)), self.norm)
 
 
 def only_layer(projection: nn.Module) -> nn.Linear | nn.Conv2d:
@@ -227,17 +215,11 @@ class FeedForward(nn.Module):
         super().__init__()
         wide = ratio * channels
         self.fc1 = nn.Conv2d(channels, wide, 1)
-        self.conv: nn.Module = ResidualConv(wide)
+        self.conv = ResidualConv(wide)
         self.fc2 = nn.Conv2d(wide, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(self.conv(F.gelu(self.fc1(x))))  # wide: (B, rC, H, W)
-        return out
-
-    def fold_(self) -> None:
-        """The residual into its convolution."""
-        assert isinstance(self.conv, ResidualConv)
-        self.conv = self.conv.deployed()
+        return self.fc2(self.conv(F.gelu(self.fc1(x))))  # wide: (B, rC, H, W)
 
 
 # --- poolings and resizes, as functions and as constants ---
@@ -289,10 +271,8 @@ class ConstantPooling(nn.Module):
         rows = [filled(averages(self.size[0], shape[0]), height) for shape, height in groups]
         columns = [filled(averages(self.size[1], shape[1]), self.width) for shape in shapes]
         columns = [group.expand(height, -1, -1) for group, height in zip(columns, heights, strict=True)]
-        self.rows: Tensor
-        self.columns: Tensor
-        self.register_buffer("rows", torch.cat(rows).to(like), persistent=False)
-        self.register_buffer("columns", torch.cat(columns).to(like), persistent=False)
+        self.rows = nn.Buffer(torch.cat(rows).to(like), persistent=False)
+        self.columns = nn.Buffer(torch.cat(columns).to(like), persistent=False)
 
     def key_heights(self) -> list[int]:
         """No more than there are."""
@@ -350,9 +330,9 @@ class Resize(nn.Module):
         x = to_map(rows, self.source)
         if self.factor is None:
             return F.interpolate(x, size=self.target, mode="bilinear")
-        return x if self.factor == 1 else upsample(x, self.factor, "bilinear")
+        return upsample(x, self.factor, "bilinear")
 
-    def deployed(self, like: Tensor) -> nn.Module:
+    def constant(self, like: Tensor) -> nn.Module:
         """Itself where both sides grow by the same whole factor, else two products with constants."""
         return self if self.factor is not None else ConstantResize(self, like)
 
@@ -363,31 +343,14 @@ class ConstantResize(nn.Module):
     def __init__(self, resize: Resize, like: Tensor) -> None:
         super().__init__()
         self.source, self.target = resize.source, resize.target
-        self.rows: Tensor
-        self.columns: Tensor
-        self.register_buffer("rows", blends(self.source[0], self.target[0]).to(like), persistent=False)
-        self.register_buffer("columns", blends(self.source[1], self.target[1]).to(like), persistent=False)
+        self.rows = nn.Buffer(blends(self.source[0], self.target[0]).to(like), persistent=False)
+        self.columns = nn.Buffer(blends(self.source[1], self.target[1]).to(like), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         channels, width = rows.shape[1], self.source[1]
         x = self.rows @ rows.reshape(-1, self.source[0], width * channels)  # (B, H, w*C)
         x = self.columns @ x.reshape(-1, self.target[0], width, channels)  # (B, H, W, C)
         return x.permute(0, 3, 1, 2)
-
-
-def averages(length: int, count: int) -> Tensor:
-    """(count, length), float64: the weights of PyTorch's adaptive average pooling along one side."""
-    index = torch.arange(count, device="cpu")[:, None]
-    start, end = index * length // count, -(-(index + 1) * length // count)
-    position = torch.arange(length, device="cpu")
-    return ((position >= start) & (position < end)).double() / (end - start)
-
-
-def blends(source: int, target: int) -> Tensor:
-    """(target, source), float64: the weights of a bilinear resize along one side, corners not aligned."""
-    centre = (torch.arange(target, dtype=torch.float64, device="cpu")[:, None] + 0.5) * source / target - 0.5
-    distance = (centre.clamp(0, source - 1) - torch.arange(source, device="cpu")).abs()
-    return (1 - distance).clamp(min=0)
 
 
 def filled(rows: Tensor, height: int) -> Tensor:

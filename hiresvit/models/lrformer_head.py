@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import conv_like, double_bias, fold_conv_bn, fold_pairs_
+from hiresvit.models.fold import conv_like, double_bias, fold_bn
 from hiresvit.models.heads import ConvModule
-from hiresvit.models.layers import upsample
-from hiresvit.models.lrformer_block import Block, ConstantPooling, LowResolutionAttention, Size
+from hiresvit.models.layers import Size, upsample
+from hiresvit.models.lrformer_block import Block, ConstantPooling, LowResolutionAttention
 
 HEADS = 8
 RATIO = 4
@@ -28,9 +28,9 @@ class LRHead(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], channels: int, size: Size, num_classes: int, *, skip: bool) -> None:
         super().__init__()
-        self.squeeze1: nn.Module = Squeeze(in_channels[1:], (1, 2, 4), channels)
+        self.squeeze1 = Squeeze(in_channels[1:], (1, 2, 4), channels)
         self.fuse_block1 = decoder_block(channels, size, skip=skip)
-        self.squeeze2: nn.Module = Squeeze((channels, in_channels[3]), (1, 4), channels)
+        self.squeeze2 = Squeeze((channels, in_channels[3]), (1, 4), channels)
         self.fuse_block2 = decoder_block(channels, size, skip=skip)
         self.dropout = nn.Dropout2d(0.1)
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
@@ -38,14 +38,7 @@ class LRHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         x = self.fuse_block1(self.squeeze1(maps[1:]))
         x = self.fuse_block2(self.squeeze2([x, maps[3]]))
-        logits: Tensor = self.conv_seg(self.dropout(x))
-        return logits
-
-    def fold_(self) -> None:
-        """Every map takes its part of a squeezing convolution at its own size."""
-        assert isinstance(self.squeeze1, Squeeze)
-        assert isinstance(self.squeeze2, Squeeze)
-        self.squeeze1, self.squeeze2 = self.squeeze1.deployed(), self.squeeze2.deployed()
+        return self.conv_seg(self.dropout(x))
 
 
 class Squeeze(ConvModule):
@@ -61,7 +54,7 @@ class Squeeze(ConvModule):
     def deployed(self) -> nn.Module:
         """A 1x1 convolution commutes with a bilinear resize: one for every map, then the sum."""
         assert self.bn is not None
-        conv = fold_conv_bn(self.conv, self.bn)
+        conv = fold_bn(self.conv, self.bn)
         bias = double_bias(conv)
         parts = []
         for weight in torch.split(conv.weight.double(), self.in_channels, dim=1):
@@ -86,7 +79,7 @@ class SummedSqueeze(nn.Module):
 
 def resized(maps: Sequence[Tensor], factors: Sequence[int]) -> list[Tensor]:
     """Every map enlarged bilinearly by its factor."""
-    return [x if f == 1 else upsample(x, f, "bilinear") for x, f in zip(maps, factors, strict=True)]
+    return [upsample(x, f, "bilinear") for x, f in zip(maps, factors, strict=True)]
 
 
 class DecoderAttention(LowResolutionAttention):
@@ -120,6 +113,8 @@ class Classifier(nn.Module):
     before the pooling. Map (B, C, H, W) of stride 32 -> logits (B, classes).
     """
 
+    pairs = (("proj", "bn"),)
+
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, CLASSIFIER_CHANNELS, 1)
@@ -128,9 +123,4 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.bn(self.proj(x)))
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return logits
-
-    def fold_(self) -> None:
-        """The BatchNorm into its convolution."""
-        fold_pairs_(self, {"proj": "bn"})
+        return self.fc(x.mean(dim=(2, 3)))

@@ -15,22 +15,20 @@ h heads of d channels, a = h*d = C/2. Tokens are rows (B*N, C): a Linear is one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.errors import UsageError
-from hiresvit.models.checks import require_laid_out, require_rate
-from hiresvit.models.fold import FoldableSequential, bn_scale_shift, conv_like, double_bias
-from hiresvit.models.layers import conv_bn_gelu, drop_rates, to_map, to_tokens
-from hiresvit.models.mixformer_block import Block, affine_into_
+from hiresvit.models.family import build_task, configured, require_laid_out, require_multiples, require_rate
+from hiresvit.models.fold import FoldableSequential, affine_into_, bn_scale_shift, scale_before
+from hiresvit.models.heads import Segmentor
+from hiresvit.models.layers import Size, conv_bn_gelu, drop_rates, size_at, to_map, to_tokens
+from hiresvit.models.mixformer_block import Block
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import STRIDES, ModelSpec
 
 STEM_STRIDE = 4
-SMALLEST = 29  # 32 after padding
 LAST_CHANNELS = 1280
 
 
@@ -68,38 +66,13 @@ def check(spec: ModelSpec) -> None:
 
     Sides are padded to a multiple of 4 and must then be multiples of 32: every stage halves its map.
     """
-    imgsz = spec.imgsz
-    if any(side < SMALLEST or -side % 32 >= STEM_STRIDE for side in imgsz):
-        below = "x".join(str(nearest(side, up=False)) for side in imgsz)
-        above = "x".join(str(nearest(side, up=True)) for side in imgsz)
-        options = above if above == below else f"{below} or {above}"
-        raise UsageError(
-            f"{imgsz[0]}x{imgsz[1]}: MixFormer takes multiples of 32 on both sides, or up to 3 pixels less, which it"
-            f" fills with zeros; nearest: {options}"
-        )
-    configure(spec)
-
-
-def nearest(side: int, *, up: bool) -> int:
-    """The nearest side that the family takes, from ``side`` on upwards or downwards, but at least 29."""
-    if side < SMALLEST or -side % 32 < STEM_STRIDE:
-        return max(side, SMALLEST)
-    return side // 32 * 32 + (SMALLEST if up else 0)
-
-
-def configure(spec: ModelSpec) -> MixFormerConfig:
-    """The variant's configuration with the spec's overrides. Raises UsageError on values that make no sense."""
-    return replace(VARIANTS[spec.name], **dict(spec.overrides))
+    require_multiples(spec.imgsz, STRIDES[-1], "MixFormer", fill=STEM_STRIDE - 1)
+    configured(VARIANTS, spec)
 
 
 def build(spec: ModelSpec) -> nn.Module:
     """The model of a spec, with fresh weights."""
-    config = configure(spec)
-    if spec.task == "classify":
-        return MixFormerClassifier(config, spec.imgsz, spec.num_classes)
-    if spec.task == "segment":
-        return MixFormerSegmentor(config, spec.imgsz, spec.num_classes)
-    return MixFormer(config, spec.imgsz)
+    return build_task(spec, configured(VARIANTS, spec), MixFormer, MixFormerClassifier, MixFormerSegmentor)
 
 
 class MixFormer(nn.Module):
@@ -108,12 +81,12 @@ class MixFormer(nn.Module):
     A map is its stage's output before the downsampling, without a norm. Static in H and W.
     """
 
-    def __init__(self, config: MixFormerConfig, imgsz: tuple[int, int]) -> None:
+    def __init__(self, config: MixFormerConfig, imgsz: Size) -> None:
         super().__init__()
         self.imgsz = imgsz
         self.padding = (-imgsz[0] % STEM_STRIDE, -imgsz[1] % STEM_STRIDE)
-        height, width = imgsz[0] + self.padding[0], imgsz[1] + self.padding[1]
-        self.sizes = [(height // stride, width // stride) for stride in STRIDES]
+        padded = imgsz[0] + self.padding[0], imgsz[1] + self.padding[1]
+        self.sizes = [size_at(padded, stride) for stride in STRIDES]
         self.patch_embed = PatchEmbed(config.channels)
         rates = drop_rates(config.drop_path, config.depths)
         self.layers = nn.ModuleList(
@@ -141,7 +114,7 @@ class MixFormer(nn.Module):
 class MixFormerClassifier(MixFormer):
     """Backbone, norm and a projection to 1280 channels, averaged: (B, 3, H, W) -> logits (B, classes)."""
 
-    def __init__(self, config: MixFormerConfig, imgsz: tuple[int, int], num_classes: int) -> None:
+    def __init__(self, config: MixFormerConfig, imgsz: Size, num_classes: int) -> None:
         super().__init__(config, imgsz)
         self.norm = nn.LayerNorm(config.widths[-1])
         self.last_proj = nn.Linear(config.widths[-1], LAST_CHANNELS)
@@ -151,26 +124,19 @@ class MixFormerClassifier(MixFormer):
         x = self.stages(image)[-1]
         x = F.gelu(self.last_proj(self.norm(x)))
         height, width = self.sizes[-1]
-        logits: Tensor = self.head(x.reshape(-1, height * width, LAST_CHANNELS).mean(dim=1))
-        return logits
+        return self.head(x.reshape(-1, height * width, LAST_CHANNELS).mean(dim=1))
 
     def fold_(self) -> None:
         """The norm's affine into the projection."""
         self.norm = affine_into_(self.norm, self.last_proj)
 
 
-class MixFormerSegmentor(nn.Module):
+class MixFormerSegmentor(Segmentor):
     """Backbone and UPerNet head: (B, 3, H, W) -> logits (B, classes, H/4, W/4) of the padded image."""
 
-    def __init__(self, config: MixFormerConfig, imgsz: tuple[int, int], num_classes: int) -> None:
-        super().__init__()
-        self.backbone = MixFormer(config, imgsz)
-        coarsest = self.backbone.sizes[-1]
-        self.decode_head = UPerNetHead(config.widths, CHANNELS, num_classes, size=coarsest)
-
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.decode_head(self.backbone(image))
-        return logits
+    def __init__(self, config: MixFormerConfig, imgsz: Size, num_classes: int) -> None:
+        backbone = MixFormer(config, imgsz)
+        super().__init__(backbone, UPerNetHead(config.widths, CHANNELS, num_classes, size=backbone.sizes[-1]))
 
 
 class PatchEmbed(nn.Module):
@@ -186,28 +152,25 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        tokens: Tensor = self.norm(to_tokens(self.proj(self.stem(image))))
-        return tokens
+        return self.norm(to_tokens(self.proj(self.stem(image))))
 
 
 class Stage(nn.Module):
     """The blocks of one stage on tokens (B*N, C), and the way down to the next, which the caller takes."""
 
-    def __init__(self, channels: int, heads: int, size: tuple[int, int], drop: list[float], *, last: bool) -> None:
+    def __init__(self, channels: int, heads: int, size: Size, drop: list[float], *, last: bool) -> None:
         super().__init__()
-        self.size = size
         self.blocks = nn.Sequential(*(Block(channels, heads, size, rate) for rate in drop))
         self.downsample: nn.Module = nn.Identity() if last else Downsample(channels, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.blocks(x)
-        return tokens
+        return self.blocks(x)
 
 
 class Downsample(nn.Module):
     """BatchNorm and a 2x2 convolution of stride 2: tokens (B*N, C) -> (B*N/4, 2C)."""
 
-    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, size: Size) -> None:
         super().__init__()
         self.size = size
         self.norm: nn.Module = nn.BatchNorm2d(channels)
@@ -218,9 +181,5 @@ class Downsample(nn.Module):
 
     def fold_(self) -> None:
         """The BatchNorm into the convolution behind it; exact, because nothing is padded."""
-        assert isinstance(self.norm, nn.BatchNorm2d)
-        scale, shift = bn_scale_shift(self.norm)
-        weight = self.reduction.weight.double()
-        bias = double_bias(self.reduction) + torch.einsum("oiyx,i->o", weight, shift)
-        self.reduction = conv_like(self.reduction, weight * scale[:, None, None], bias)
+        self.reduction = scale_before(self.reduction, *bn_scale_shift(self.norm))
         self.norm = nn.Identity()

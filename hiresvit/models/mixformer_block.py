@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from hiresvit.models.fold import (
     FoldableSequential,
+    affine_into_,
     bn_scale_shift,
     double_bias,
     fold_norm_linear,
     linear_from,
 )
-from hiresvit.models.layers import DropPath, to_map, to_tokens
+from hiresvit.models.layers import DropPath, Size, to_map, to_tokens
 
 WINDOW = 7
 CELLS = WINDOW * WINDOW
@@ -30,7 +31,7 @@ ALIGNED = 8
 class Block(nn.Module):
     """One MixFormer block on tokens (B*N, C)."""
 
-    def __init__(self, channels: int, heads: int, size: tuple[int, int], drop_path: float) -> None:
+    def __init__(self, channels: int, heads: int, size: Size, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
         self.attn: nn.Module = Mixing(channels, heads, size)
@@ -60,8 +61,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(MLP_RATIO * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return y
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class WindowAttention(nn.Module):
@@ -71,7 +71,7 @@ class WindowAttention(nn.Module):
     authors' code has no mask.
     """
 
-    def __init__(self, width: int, heads: int, size: tuple[int, int]) -> None:
+    def __init__(self, width: int, heads: int, size: Size) -> None:
         super().__init__()
         self.width, self.heads, self.head_dim = width, heads, width // heads
         self.size = size
@@ -117,9 +117,7 @@ class Mixing(WindowAttention):
     All of it sees the padding, also the statistics that its BatchNorms gather in training.
     """
 
-    index: Tensor
-
-    def __init__(self, channels: int, heads: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, heads: int, size: Size) -> None:
         width = channels // 2
         super().__init__(width, heads, size)
         self.proj_attn = nn.Linear(channels, width)
@@ -135,7 +133,7 @@ class Mixing(WindowAttention):
         self.qkv = HeadProjection(width, heads)
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * WINDOW - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_buffer("index", torch.tensor(relative_positions()), persistent=False)
+        self.index = nn.Buffer(torch.tensor(relative_positions()), persistent=False)
         self.spatial_interaction = interaction(width, channels // 16, 1)
         self.attn_norm = nn.LayerNorm(width)
         self.proj = nn.Linear(channels, channels)
@@ -151,8 +149,7 @@ class Mixing(WindowAttention):
         spatial_gate = self.spatial_interaction(attended.permute(0, 3, 1, 2)).sigmoid()  # (B, 1, Hp, Wp)
         local = self.conv_norm(self.projection(local) * spatial_gate)  # (B, a, Hp, Wp)
         joint = torch.cat([self.attn_norm(attended), local.permute(0, 2, 3, 1)], dim=3)  # (B, Hp, Wp, C)
-        out: Tensor = self.proj(self.crop(joint, 1).flatten(0, 2))
-        return out
+        return self.proj(self.crop(joint, 1).flatten(0, 2))
 
     def position_bias(self) -> Tensor:
         """The bias of every pair of cells in a window (1, h, 49, 49)."""
@@ -175,9 +172,6 @@ class DeployedMixing(WindowAttention):
     both branches and the mean for the channel gate every token is for itself, so the padding is cropped there.
     """
 
-    position_bias: Tensor
-    padded_bias: Tensor | None
-
     def __init__(self, trained: Mixing) -> None:
         super().__init__(trained.width, trained.heads, trained.size)
         like = trained.proj.weight
@@ -186,10 +180,11 @@ class DeployedMixing(WindowAttention):
         padded_bias = None
         if any(self.padding):
             padded_bias, bias = bias.to(like.dtype), torch.zeros_like(bias)
+        self.padded_bias: Tensor | None
         self.register_buffer("padded_bias", padded_bias, persistent=False)
         self.proj_in = linear_from(weight, bias, like)
-        self.qkv, self.proj_attn_norm = trained.qkv.deployed(trained.proj_attn_norm)
-        self.register_buffer("position_bias", trained.position_bias().detach().contiguous(), persistent=False)
+        self.qkv, self.proj_attn_norm = trained.qkv.deployed_behind(trained.proj_attn_norm)
+        self.position_bias = nn.Buffer(trained.position_bias().detach().contiguous(), persistent=False)
         self.proj_cnn_norm = trained.proj_cnn_norm  # stays whole: the convolution behind it pads with zeros
         self.dwconv3x3 = trained.dwconv3x3
         self.channel_interaction = trained.channel_interaction
@@ -222,8 +217,7 @@ class DeployedMixing(WindowAttention):
         # Cropped before it is transposed: TensorRT then needs a kernel less.
         local = to_tokens(self.crop(local, 2)) * spatial_gate  # (B*N, C)
         joint = torch.cat([self.attn_norm(attended), local, *[spatial_gate] * self.copies], dim=1)
-        out: Tensor = self.proj(joint)
-        return out
+        return self.proj(joint)
 
 
 class HeadProjection(nn.Linear):
@@ -244,7 +238,7 @@ class HeadProjection(nn.Linear):
         q, kv = torch.split(rows, [self.in_features, 2 * self.in_features])
         return torch.cat([q * self.head_dim**-0.5, kv])
 
-    def deployed(self, norm: nn.LayerNorm) -> tuple[nn.Linear, nn.LayerNorm]:
+    def deployed_behind(self, norm: nn.LayerNorm) -> tuple[nn.Linear, nn.LayerNorm]:
         """A plain Linear with the affine of the norm before it and heads wide enough to be fused; the plain norm."""
         weight, bias, plain = fold_norm_linear(norm, self.weight.double(), double_bias(self))
         rows = self.scaled(torch.cat([weight, bias[:, None]], dim=1))  # (3*h*d, a + 1)
@@ -269,14 +263,6 @@ def on_tokens(layers: nn.Sequential) -> nn.Sequential:
         return linear_from(layer.weight.double().flatten(1), double_bias(layer), layer.weight)
 
     return nn.Sequential(*map(row_wise, layers))
-
-
-def affine_into_(norm: nn.LayerNorm, linear: nn.Linear) -> nn.LayerNorm:
-    """Move a norm's affine into the only Linear that reads it; returns the norm without it."""
-    weight, bias, plain = fold_norm_linear(norm, linear.weight.double(), double_bias(linear))
-    linear.weight.data.copy_(weight)
-    linear.bias.data.copy_(bias)
-    return plain
 
 
 def relative_positions() -> list[list[int]]:

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiresvit.models.fold import conv_like, double_bias, fold_pairs_
-from hiresvit.models.layers import upsample
+from hiresvit.models.fold import conv_like, double_bias
+from hiresvit.models.layers import Size, averages, blends, upsample
 
 CHANNELS = 512  # of the heads in the papers that use it
 SCALES = (1, 2, 3, 6)
@@ -29,14 +29,14 @@ class UPerNetHead(nn.Module):
     ``size`` is (h, w) of the coarsest map.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, num_classes: int, *, size: tuple[int, int]) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int, num_classes: int, *, size: Size) -> None:
         super().__init__()
         *finer, coarsest = in_channels
-        self.psp_modules: nn.Module = PyramidPooling(coarsest, channels, size)
+        self.psp_modules = PyramidPooling(coarsest, channels, size)
         self.bottleneck = ConvBlock(coarsest + len(SCALES) * channels, channels, 3)
         self.lateral_convs = nn.ModuleList(ConvBlock(c, channels, 1) for c in finer)
         self.fpn_convs = nn.ModuleList(ConvBlock(channels, channels, 3) for _ in finer)
-        self.fpn_bottleneck: nn.Module = PyramidFusion(channels, size)
+        self.fpn_bottleneck = PyramidFusion(channels, size)
         self.dropout = nn.Dropout2d(0.1)
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
 
@@ -49,19 +49,13 @@ class UPerNetHead(nn.Module):
         ):
             top = lateral(x) + upsample(top, 2, "bilinear")
             outs.insert(0, smooth(top))
-        logits: Tensor = self.conv_seg(self.dropout(self.fpn_bottleneck(outs)))
-        return logits
-
-    def fold_(self) -> None:
-        """Pools as products with constants; the last 3x3 convolution with fewer products."""
-        assert isinstance(self.psp_modules, PyramidPooling)
-        assert isinstance(self.fpn_bottleneck, PyramidFusion)
-        self.psp_modules = self.psp_modules.deployed()
-        self.fpn_bottleneck = self.fpn_bottleneck.deployed()
+        return self.conv_seg(self.dropout(self.fpn_bottleneck(outs)))
 
 
 class ConvBlock(nn.Module):
     """A convolution without bias, BatchNorm and ReLU under mmcv's names: keys ``conv``, ``bn``."""
+
+    pairs = (("conv", "bn"),)
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__()
@@ -71,10 +65,6 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn(self.conv(x)))
 
-    def fold_(self) -> None:
-        """The BatchNorm into the convolution."""
-        fold_pairs_(self, {"conv": "bn"})
-
 
 class PyramidPooling(nn.ModuleList):
     """Averages over an s x s grid, projected, back at the map's size: (B, C, h, w) -> (B, 4D, h, w).
@@ -82,7 +72,7 @@ class PyramidPooling(nn.ModuleList):
     Grids need not divide the map, and may be finer than it: cells then overlap, as PyTorch defines it.
     """
 
-    def __init__(self, in_channels: int, channels: int, size: tuple[int, int]) -> None:
+    def __init__(self, in_channels: int, channels: int, size: Size) -> None:
         super().__init__(
             nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvBlock(in_channels, channels, 1)) for scale in SCALES
         )
@@ -105,24 +95,17 @@ class PooledTokens(nn.Module):
     every grid, and one batched product keeps each grid's own and spreads it over the map.
     """
 
-    pool: Tensor
-    spread: Tensor
-
-    def __init__(self, convs: Sequence[nn.Conv2d], size: tuple[int, int]) -> None:
+    def __init__(self, convs: Sequence[nn.Conv2d], size: Size) -> None:
         super().__init__()
         self.size = size
         like = convs[0].weight
         weight = torch.cat([conv.weight.double() for conv in convs])
         self.project = conv_like(convs[0], weight, torch.cat([double_bias(conv) for conv in convs]))
         pools, spreads = zip(*[grid_matrices(scale, size) for scale in SCALES], strict=True)
-        pool = torch.cat(pools, dim=1)  # (h*w, T)
-        spread = torch.zeros(len(SCALES), pool.shape[1], pool.shape[0], dtype=torch.float64, device="cpu")
-        start = 0
-        for index, matrix in enumerate(spreads):
-            spread[index, start : start + len(matrix)] = matrix
-            start += len(matrix)
-        self.register_buffer("pool", pool.to(like), persistent=False)
-        self.register_buffer("spread", spread.to(like), persistent=False)
+        spread = torch.block_diag(*spreads)  # type: ignore[no-untyped-call]
+        spread = spread.unflatten(1, (len(SCALES), -1)).transpose(0, 1)  # (4, T, h*w)
+        self.pool = nn.Buffer(torch.cat(pools, dim=1).to(like), persistent=False)  # (h*w, T)
+        self.spread = nn.Buffer(spread.contiguous().to(like), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         cells = x.reshape(-1, x.shape[1], 1, x.shape[2] * x.shape[3]) @ self.pool  # (B, C, 1, T)
@@ -134,12 +117,12 @@ class PooledTokens(nn.Module):
 class PyramidFusion(ConvBlock):
     """All maps at the finest size, concatenated and convolved: four (B, D, H_i, W_i) -> (B, D, H, W)."""
 
-    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+    def __init__(self, channels: int, size: Size) -> None:
         super().__init__(LEVELS * channels, channels, 3)
         self.size = size
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
-        resized = [upsample(x, 2**i, "bilinear") if i else x for i, x in enumerate(maps)]
+        resized = [upsample(x, 2**i, "bilinear") for i, x in enumerate(maps)]
         return super().forward(torch.cat(resized, dim=1))
 
     def deployed(self) -> FusedPyramid:
@@ -157,9 +140,7 @@ class FusedPyramid(nn.Module):
     both directions leaves 13 G, but takes more kernels and a transposed copy of nine times the map.
     """
 
-    rows: Tensor
-
-    def __init__(self, conv: nn.Conv2d, size: tuple[int, int]) -> None:
+    def __init__(self, conv: nn.Conv2d, size: Size) -> None:
         super().__init__()
         like, channels = conv.weight, conv.out_channels
         first, *rest = conv.weight.double().chunk(LEVELS, dim=1)  # each (D, D, 3, 3)
@@ -168,18 +149,12 @@ class FusedPyramid(nn.Module):
         self.lines, rows = nn.ModuleList(), []
         for level, weight in enumerate(rest, start=1):
             line = nn.Conv2d(
-                channels,
-                3 * channels,
-                (1, 3),
-                padding=(0, 1),
-                bias=False,
-                dtype=like.dtype,
-                device=like.device,
+                channels, 3 * channels, (1, 3), padding=(0, 1), bias=False, dtype=like.dtype, device=like.device
             )
             line.weight.data.copy_(weight.transpose(1, 2).reshape(line.weight.shape))  # channels (D, row)
             self.lines.append(line)
             rows.append(shifted_resize(size[0] * 2 ** (LEVELS - 1 - level), 2**level))
-        self.register_buffer("rows", torch.cat(rows, dim=1).to(like), persistent=False)
+        self.rows = nn.Buffer(torch.cat(rows, dim=1).to(like), persistent=False)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         finest, *coarse = maps
@@ -195,21 +170,12 @@ def shifted_resize(length: int, factor: int) -> Tensor:
 
     (factor * length, 3 * length): column ``k * length + i`` is what pixel i gives to tap k of each output.
     """
-    padded = F.pad(resize_matrix(length, length * factor).T, (0, 0, 1, 1))
+    padded = F.pad(blends(length, length * factor), (0, 0, 1, 1))
     return torch.cat([padded[k : k + length * factor] for k in range(3)], dim=1)
 
 
-def resize_matrix(length: int, to: int) -> Tensor:
-    """The bilinear resize of a line as a matrix (length, to) in float64: it is what the operator makes of identity."""
-    eye = torch.eye(length, dtype=torch.float64, device="cpu")
-    return F.interpolate(eye[:, None], size=to, mode="linear")[:, 0]
-
-
-def grid_matrices(scale: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def grid_matrices(scale: int, size: Size) -> tuple[Tensor, Tensor]:
     """Of a map h x w: pooling to scale x scale (h*w, s*s) and the bilinear resize back (s*s, h*w), in float64."""
-    pools, spreads = [], []
-    for length in size:
-        eye = torch.eye(length, dtype=torch.float64, device="cpu")
-        pools.append(F.adaptive_avg_pool1d(eye, scale))  # an operator applied to identity is its matrix
-        spreads.append(resize_matrix(scale, length))
-    return torch.kron(*pools), torch.kron(*spreads)
+    pools = [averages(length, scale) for length in size]
+    spreads = [blends(scale, length) for length in size]
+    return torch.kron(*pools).T, torch.kron(*spreads).T

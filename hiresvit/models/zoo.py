@@ -77,188 +77,99 @@ _HRVIT = ModelEntry(
     weights="none released; the authors' code is mostly CC-BY-NC 4.0",
     layout=Layout(classifier="head.classifier."),
 )
+_LRFORMER = ModelEntry(
+    family="lrformer",
+    build=_of("lrformer", "build"),
+    check=_of("lrformer", "check"),
+    overrides=("pooled_size", "pool_small", "drop_path"),
+    task="segment",
+    imgsz={"segment": (512, 512), "classify": (224, 224), "features": (512, 512)},
+    numbers={},
+    convention="all products, norms, pooling and resizing; segmentation with 150 classes",
+    weights="the authors' {}, Apache-2.0",
+    layout=Layout(classifier="head.fc.", foreign_head=True),
+)
+_MIXFORMER = ModelEntry(
+    family="mixformer",
+    build=_of("mixformer", "build"),
+    check=_of("mixformer", "check"),
+    overrides=("drop_path",),
+    task="classify",
+    imgsz={"classify": (224, 224), "segment": (512, 512), "features": (512, 512)},
+    numbers={},
+    convention="all products and norms, rounded; B0, B5 and B6 from PaddleClas",
+    weights="PaddleClas (MixFormer_B?_pretrained.pdparams), Apache-2.0",
+    layout=Layout(
+        head=("norm", "last_proj", "head"),
+        linears=("proj_attn", "proj_cnn", "qkv", "proj", "fc1", "fc2", "last_proj", "head"),
+        derived=("relative_position_index",),
+    ),
+)
+_HIRI_VIT = ModelEntry(
+    family="hiri_vit",
+    build=_of("hiri_vit", "build"),
+    check=_of("hiri_vit", "check"),
+    overrides=("head", "stride_plan", "drop_path"),
+    task="classify",
+    imgsz={"classify": (448, 448), "segment": (512, 512), "features": (512, 512)},
+    numbers={},
+    convention="all products",
+    weights="none released, nor any code of the authors",
+    layout=Layout(head=("norm", "head"), classifier="head.fc."),
+    strides=(8, 16, 32, 64),
+)
+Row = tuple[float, float] | tuple[float, float, float | None, float] | tuple[float, float, float | None, float, int]
 
 
-def _hrvit(classify: Numbers, segment: Numbers, features: Numbers) -> ModelEntry:
-    return replace(_HRVIT, numbers={"segment": segment, "classify": classify, "features": features})
+def _variant(family: ModelEntry, *rows: Row | None) -> ModelEntry:
+    """A family's entry with `Numbers` for each of its tasks, or None; the first task that is served is the default."""
+    numbers = {task: Numbers(*row) for task, row in zip(family.imgsz, rows, strict=True) if row}
+    imgsz = {task: family.imgsz[task] for task in numbers}
+    return replace(family, task=next(iter(numbers)), imgsz=imgsz, numbers=numbers)
 
 
-def _lrformer(weights: str, numbers: Mapping[Task, Numbers]) -> ModelEntry:
-    sizes: dict[Task, tuple[int, int]] = {
-        "segment": (512, 512),
-        "classify": (224, 224),
-        "features": (512, 512),
-    }
-    return ModelEntry(
-        family="lrformer",
-        build=_of("lrformer", "build"),
-        check=_of("lrformer", "check"),
-        overrides=("pooled_size", "pool_small", "drop_path"),
-        task="segment" if "segment" in numbers else "classify",
-        imgsz={task: size for task, size in sizes.items() if task in numbers},
-        numbers=numbers,
-        convention="all products, norms, pooling and resizing; segmentation with 150 classes",
-        weights=f"the authors' {weights}, Apache-2.0",
-        layout=Layout(classifier="head.fc.", foreign_head=True),
-    )
+def _lrformer(file: str, *rows: Row | None) -> ModelEntry:
+    return _variant(replace(_LRFORMER, weights=_LRFORMER.weights.format(file)), *rows)
 
 
-def _mixformer(weights: str, classify: Numbers, segment: Numbers, features: Numbers) -> ModelEntry:
-    return ModelEntry(
-        family="mixformer",
-        build=_of("mixformer", "build"),
-        check=_of("mixformer", "check"),
-        overrides=("drop_path",),
-        task="classify",
-        imgsz={"classify": (224, 224), "segment": (512, 512), "features": (512, 512)},
-        numbers={"classify": classify, "segment": segment, "features": features},
-        convention="all products and norms, rounded; B0, B5 and B6 from PaddleClas",
-        weights=weights,
-        layout=Layout(
-            head=("norm", "last_proj", "head"),
-            linears=("proj_attn", "proj_cnn", "qkv", "proj", "fc1", "fc2", "last_proj", "head"),
-            derived=("relative_position_index",),
-        ),
-    )
+_NO_PADDLE = replace(_MIXFORMER, weights="none released; the code of PaddleClas is Apache-2.0")
+_NANO = replace(
+    _HRVIT,
+    imgsz={"segment": (256, 256), "features": (256, 256)},
+    weights="examples/hrvit_nano.safetensors, ours, trained on drawn scenes; the variant is not the paper's",
+)
 
-
-def _hiri_vit(classify: Numbers, segment: Numbers, features: Numbers) -> ModelEntry:
-    return ModelEntry(
-        family="hiri_vit",
-        build=_of("hiri_vit", "build"),
-        check=_of("hiri_vit", "check"),
-        overrides=("head", "stride_plan", "drop_path"),
-        task="classify",
-        imgsz={"classify": (448, 448), "segment": (512, 512), "features": (512, 512)},
-        numbers={"classify": classify, "segment": segment, "features": features},
-        convention="all products",
-        weights="none released, nor any code of the authors",
-        layout=Layout(head=("norm", "head"), classifier="head.fc."),
-        strides=(8, 16, 32, 64),
-    )
-
-
-PADDLE = "PaddleClas (MixFormer_B?_pretrained.pdparams), Apache-2.0"
-NO_PADDLE = "none released; the code of PaddleClas is Apache-2.0"
-
-# Ours are checked by tests/models/test_macs.py. The papers' rows: HRViT Tables 1, 3 and 7 (Cityscapes' 19 classes);
-# LRFormer's ImageNet table, Cityscapes' parameters and ADE20K's MACs at 512x512; MixFormer's ImageNet table;
-# HIRI-ViT's rows at 448x448.
+# Rows in the order of the family's tasks. Ours are checked by tests/models/test_macs.py. The papers': HRViT Tables 1, 3
+# and 7 (Cityscapes' 19 classes); LRFormer's ImageNet table, Cityscapes' parameters and ADE20K's MACs at 512x512;
+# MixFormer's ImageNet table; HIRI-ViT's rows at 448x448.
 MODELS: dict[str, ModelEntry] = {
-    "hrvit_b1": _hrvit(
-        segment=Numbers(8.149, 15.212, 8.1, 14.1),
-        classify=Numbers(19.685, 2.776, 19.7, 2.7),
-        features=Numbers(7.758, 10.585),
-    ),
-    "hrvit_b2": _hrvit(
-        segment=Numbers(20.776, 29.588, 20.8, 27.4),
-        classify=Numbers(32.486, 5.288, 32.5, 5.1),
-        features=Numbers(20.311, 24.824),
-    ),
-    "hrvit_b3": _hrvit(
-        segment=Numbers(28.624, 68.800, 28.6, 66.28),
-        classify=Numbers(37.870, 5.900, 37.9, 5.7),
-        features=Numbers(25.508, 28.397),
-    ),
-    "hrvit_nano": replace(
-        _HRVIT,
-        imgsz={"segment": (256, 256), "features": (256, 256)},
-        numbers={"segment": Numbers(0.721, 0.510), "features": Numbers(0.682, 0.423)},
-        weights="examples/hrvit_nano.safetensors, ours, trained on drawn scenes; the variant is not the paper's",
-    ),
+    "hrvit_b1": _variant(_HRVIT, (8.149, 15.212, 8.1, 14.1), (19.685, 2.776, 19.7, 2.7), (7.758, 10.585)),
+    "hrvit_b2": _variant(_HRVIT, (20.776, 29.588, 20.8, 27.4), (32.486, 5.288, 32.5, 5.1), (20.311, 24.824)),
+    "hrvit_b3": _variant(_HRVIT, (28.624, 68.800, 28.6, 66.28), (37.870, 5.900, 37.9, 5.7), (25.508, 28.397)),
+    "hrvit_nano": _variant(_NANO, (0.721, 0.510), (0.682, 0.423)),
     "lrformer_t": _lrformer(
-        "lrformer_tiny.pth",
-        {
-            "segment": Numbers(13.231, 16.412, 13, 17, digits=0),
-            "classify": Numbers(13.046, 1.723, 13, 1.8, digits=0),
-            "features": Numbers(11.270, 9.065),
-        },
+        "lrformer_tiny.pth", (13.231, 16.412, 13, 17, 0), (13.046, 1.723, 13, 1.8, 0), (11.270, 9.065)
     ),
     "lrformer_s": _lrformer(
-        "LRFormer_small.pth",
-        {
-            "segment": Numbers(32.173, 39.511, 32, 40, digits=0),
-            "classify": Numbers(29.801, 4.576, 30, 4.7, digits=0),
-            "features": Numbers(27.861, 24.102),
-        },
+        "LRFormer_small.pth", (32.173, 39.511, 32, 40, 0), (29.801, 4.576, 30, 4.7, 0), (27.861, 24.102)
     ),
     "lrformer_b": _lrformer(
-        "lrformer_base.pth",
-        {
-            "segment": Numbers(67.438, 74.087, 67, 75, digits=0),
-            "classify": Numbers(61.933, 9.147, 62, 9.3, digits=0),
-            "features": Numbers(59.993, 48.227),
-        },
+        "lrformer_base.pth", (67.438, 74.087, 67, 75, 0), (61.933, 9.147, 62, 9.3, 0), (59.993, 48.227)
     ),
     "lrformer_l": _lrformer(
-        "lrformer_large.pth",
-        {
-            "segment": Numbers(110.896, 121.015, 111, 122, digits=0),
-            "classify": Numbers(101.410, 15.477, 101, 15.7, digits=0),
-            "features": Numbers(99.306, 81.375),
-        },
+        "lrformer_large.pth", (110.896, 121.015, 111, 122, 0), (101.410, 15.477, 101, 15.7, 0), (99.306, 81.375)
     ),
-    "lrformer_xl": _lrformer(
-        "lrformer_xl_in22k_1k_89e.pth",
-        {"classify": Numbers(186.989, 31.288, 187, 31.6, digits=0), "features": Numbers(184.721, 164.037)},
-    ),
-    "mixformer_b0": _mixformer(
-        NO_PADDLE,
-        classify=Numbers(5.099, 0.402, None, 0.4),
-        segment=Numbers(30.909, 210.726),
-        features=Numbers(3.570, 2.214),
-    ),
-    "mixformer_b1": _mixformer(
-        PADDLE,
-        classify=Numbers(7.888, 0.699, 8, 0.7, digits=0),
-        segment=Numbers(34.070, 212.579),
-        features=Numbers(6.277, 3.872),
-    ),
-    "mixformer_b2": _mixformer(
-        PADDLE,
-        classify=Numbers(9.895, 0.898, 10, 0.9, digits=0),
-        segment=Numbers(36.077, 213.721),
-        features=Numbers(8.284, 5.014),
-    ),
-    "mixformer_b3": _mixformer(
-        PADDLE,
-        classify=Numbers(16.748, 1.804, 17, 1.9, digits=0),
-        segment=Numbers(43.675, 219.125),
-        features=Numbers(14.973, 10.029),
-    ),
-    "mixformer_b4": _mixformer(
-        PADDLE,
-        classify=Numbers(34.798, 3.475, 35, 3.6, digits=0),
-        segment=Numbers(62.470, 229.030),
-        features=Numbers(32.859, 19.544),
-    ),
-    "mixformer_b5": _mixformer(
-        NO_PADDLE,
-        classify=Numbers(61.692, 6.689, None, 6.8),
-        segment=Numbers(90.856, 247.740),
-        features=Numbers(59.426, 37.476),
-    ),
-    "mixformer_b6": _mixformer(
-        PADDLE,
-        classify=Numbers(119.505, 12.562, None, 12.7),
-        segment=Numbers(148.668, 281.205),
-        features=Numbers(117.238, 70.942),
-    ),
-    "hiri_vit_s": _hiri_vit(
-        classify=Numbers(34.718, 5.036, 34.8, 5.0),
-        segment=Numbers(60.484, 58.973),
-        features=Numbers(30.840, 6.583),
-    ),
-    "hiri_vit_b": _hiri_vit(
-        classify=Numbers(54.354, 9.926, 54.4, 9.9),
-        segment=Numbers(79.642, 65.533),
-        features=Numbers(49.097, 13.001),
-    ),
-    "hiri_vit_l": _hiri_vit(
-        classify=Numbers(94.191, 19.824, 94.4, 19.9),
-        segment=Numbers(119.594, 78.807),
-        features=Numbers(88.934, 26.108),
-    ),
+    "lrformer_xl": _lrformer("lrformer_xl_in22k_1k_89e.pth", None, (186.989, 31.288, 187, 31.6, 0), (184.721, 164.037)),
+    "mixformer_b0": _variant(_NO_PADDLE, (5.099, 0.402, None, 0.4), (30.909, 210.726), (3.570, 2.214)),
+    "mixformer_b1": _variant(_MIXFORMER, (7.888, 0.699, 8, 0.7, 0), (34.070, 212.579), (6.277, 3.872)),
+    "mixformer_b2": _variant(_MIXFORMER, (9.895, 0.898, 10, 0.9, 0), (36.077, 213.721), (8.284, 5.014)),
+    "mixformer_b3": _variant(_MIXFORMER, (16.748, 1.804, 17, 1.9, 0), (43.675, 219.125), (14.973, 10.029)),
+    "mixformer_b4": _variant(_MIXFORMER, (34.798, 3.475, 35, 3.6, 0), (62.470, 229.030), (32.859, 19.544)),
+    "mixformer_b5": _variant(_NO_PADDLE, (61.692, 6.689, None, 6.8), (90.856, 247.740), (59.426, 37.476)),
+    "mixformer_b6": _variant(_MIXFORMER, (119.505, 12.562, None, 12.7), (148.668, 281.205), (117.238, 70.942)),
+    "hiri_vit_s": _variant(_HIRI_VIT, (34.718, 5.036, 34.8, 5.0), (60.484, 58.973), (30.840, 6.583)),
+    "hiri_vit_b": _variant(_HIRI_VIT, (54.354, 9.926, 54.4, 9.9), (79.642, 65.533), (49.097, 13.001)),
+    "hiri_vit_l": _variant(_HIRI_VIT, (94.191, 19.824, 94.4, 19.9), (119.594, 78.807), (88.934, 26.108)),
 }
 
 

@@ -19,8 +19,7 @@ from hiresvit.models.fold import (
     conv_like,
     double_bias,
     fold,
-    fold_conv_bn,
-    fold_linear_bn,
+    fold_bn,
     fold_norm_linear,
     fold_pairs_,
     linear_from,
@@ -75,13 +74,13 @@ def test_bn_scale_shift() -> None:
 def test_fold_conv_bn(stride: int, padding: int, groups: int, bias: bool) -> None:
     conv = nn.Conv2d(4, 8, 3, stride, padding, groups=groups, bias=bias)
     pair = ready(nn.Sequential(conv, nn.BatchNorm2d(8)))
-    check_same(pair, fold_conv_bn(*pair), random(2, 4, 9, 11))
+    check_same(pair, fold_bn(*pair), random(2, 4, 9, 11))
 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_fold_linear_bn(bias: bool) -> None:
     pair = ready(nn.Sequential(nn.Linear(4, 6, bias=bias), nn.BatchNorm1d(6)))
-    check_same(pair, fold_linear_bn(*pair), random(10, 4))
+    check_same(pair, fold_bn(*pair), random(10, 4))
 
 
 def test_fold_norm_linear() -> None:
@@ -183,7 +182,7 @@ def test_stripe_projection() -> None:
 
 def test_mix_conv() -> None:
     conv = ready(MixConv(8))
-    merged = conv.merged()
+    merged = conv.deployed()
     assert (merged.kernel_size, merged.groups) == ((5, 5), 8)
     check_same(conv, merged, random(2, 8, 3, 4))  # smaller than the kernel: the border counts
 

@@ -89,8 +89,7 @@ def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
         _require_no_ema(path, ema, ".pdparams")
         return Checkpoint(_plain_tensors(path, read_pdparams(path)), "pdparams", {})
     elif magic != LEGACY:
-        kinds = "a PyTorch checkpoint, a .pdparams nor a safetensors file"
-        raise HiresvitError(f"{path} is neither {kinds}")
+        raise HiresvitError(f"{path} is neither a PyTorch checkpoint, a .pdparams nor a safetensors file")
     content = _unpickle(path)
     if not isinstance(content, dict):
         raise HiresvitError(f"{path} holds a {type(content).__name__}, not a dict of tensors")

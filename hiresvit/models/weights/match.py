@@ -94,15 +94,15 @@ def load_weights(
     parts = _sort(path, _laid_out(checkpoint, layout), layout)
     foreign = _foreign(parts, wanted_parts, task) if layout.foreign_head else {}
     body = {key: tensor for key, tensor in parts.backbone.items() if key not in foreign}
-    if not _alike_backbones(body, wanted_parts.backbone) and siblings:
+    if _shapes(body) != _shapes(wanted_parts.backbone) and siblings:
         _require_no_sibling(path, checkpoint, task, siblings())
     if checkpoint.source == "pdparams" and not layout.linears:
         raise HiresvitError(f"{path} is Paddle's, which this model has none of; give a PyTorch or safetensors file")
     head = {key: tensor for key, tensor in parts.heads.get(task, {}).items() if key not in foreign}
     fresh = {} if head else wanted_parts.heads.get(task, {})
-    tensors = {**_prefixed(body, task), **head}
-    misfit = _misfit(tensors, {key: value for key, value in wanted.items() if key not in fresh})
-    if misfit:
+    prefix = BACKBONE if task == "segment" else ""
+    tensors = {**{prefix + key: tensor for key, tensor in body.items()}, **head}
+    if misfit := _misfit(tensors, {key: value for key, value in wanted.items() if key not in fresh}):
         raise HiresvitError(f"{path}: {_explain(misfit, head, wanted, layout)}")
     if fresh and not allow_missing_head:
         raise HiresvitError(f"{path} {_no_head(task, layout, list(foreign))}")
@@ -124,8 +124,7 @@ def _laid_out(checkpoint: Checkpoint, layout: Layout) -> dict[str, Tensor]:
 def _sort(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> _Parts:
     backbone: dict[str, Tensor] = {}
     heads: dict[Task, dict[str, Tensor]] = {}
-    rest = set()
-    seen = set()
+    rest, seen = set(), set()
     for key, tensor in tensors.items():
         name = key.removeprefix(BACKBONE)
         if name in seen:
@@ -147,14 +146,8 @@ def _foreign(parts: _Parts, wanted: _Parts, task: Task) -> dict[str, Tensor]:
     """A classifier of unknown names: what belongs to no part of the backbone, and a head of other keys than ours."""
     known = _groups(wanted.backbone)
     found = {key: tensor for key, tensor in parts.backbone.items() if _group(key) not in known}
-    head = parts.heads.get("classify", {})
-    ours, theirs = ({key for key in keys if not _optional(key)} for keys in (wanted.heads.get("classify", {}), head))
-    return found | head if task == "classify" and ours != theirs else found
-
-
-def _prefixed(backbone: Mapping[str, Tensor], task: Task) -> dict[str, Tensor]:
-    prefix = BACKBONE if task == "segment" else ""
-    return {prefix + key: tensor for key, tensor in backbone.items()}
+    head, ours = (side.heads.get("classify", {}) for side in (parts, wanted))
+    return found | head if task == "classify" and _shapes(head).keys() != _shapes(ours).keys() else found
 
 
 def _group(key: str) -> str:
@@ -168,8 +161,8 @@ def _groups(keys: Mapping[str, object]) -> set[str]:
 def _no_head(task: Task, layout: Layout, foreign: list[str]) -> str:
     """What to do about a file whose backbone fits and that lacks the head."""
     if task == "segment":
-        lacks, instead = f"segmentation head (no {SEGMENTER}.* keys)", "--task features"
-        instead += ", or weights trained for segmentation with mmseg"
+        lacks = f"segmentation head (no {SEGMENTER}.* keys)"
+        instead = "--task features, or weights trained for segmentation with mmseg"
     else:
         keys = " ".join(f"{group}.*" for group in layout.head)
         lacks, instead = f"classification head (no {keys} keys)", "--task segment or --task features"
@@ -200,10 +193,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _explain(
-    misfit: Mapping[str, list[str]],
-    head: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    layout: Layout,
+    misfit: Mapping[str, list[str]], head: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout: Layout
 ) -> str:
     classes = (layout.classifier, SEGMENTER_CLASSES)
     shapes = [key.partition(" ")[0] for key in misfit.get("of another shape", ())]
@@ -218,26 +208,22 @@ def _require_no_sibling(
     path: Path, checkpoint: Checkpoint, task: Task, siblings: Mapping[str, tuple[Layout, Shapes]]
 ) -> None:
     """Raise HiresvitError if the file's backbone is another variant's."""
-    alike = []
-    hint = ""
+    alike, hint = [], ""
     for name, (layout, shapes) in siblings.items():
         parts = _sort(path, _laid_out(checkpoint, layout), layout)
-        groups = {_group(key) for key in shapes}
-        own = {k: t for k, t in parts.backbone.items() if not layout.foreign_head or _group(k) in groups}
-        if {k: tuple(t.shape) for k, t in own.items() if not _optional(k)} == {
-            key: shape for key, shape in shapes.items() if not _optional(key)
-        }:
+        groups = _groups(shapes)
+        own = {key: t for key, t in parts.backbone.items() if not layout.foreign_head or _group(key) in groups}
+        if _shapes(own) == {key: shape for key, shape in shapes.items() if not _optional(key)}:
             alike.append(name)
             have = _classes(parts.heads.get(task, {}), layout)
             hint = f" with --num-classes {have}" if have else ""
     if alike:
-        message = f"not the model asked for: this looks like {' or '.join(alike)}; ask for that{hint}"
-        raise HiresvitError(f"{path}: {message}")
+        names = " or ".join(alike)
+        raise HiresvitError(f"{path}: not the model asked for: this looks like {names}; ask for that{hint}")
 
 
-def _alike_backbones(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    shapes = [{key: t.shape for key, t in side.items() if not _optional(key)} for side in (one, other)]
-    return shapes[0] == shapes[1]
+def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items() if not _optional(key)}
 
 
 def _classes(head: Mapping[str, Tensor], layout: Layout) -> int | None:
@@ -246,19 +232,18 @@ def _classes(head: Mapping[str, Tensor], layout: Layout) -> int | None:
 
 
 def _conversions(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    kinds = Counter(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-    return tuple(
-        f"{count} tensors converted from {str(dtype).removeprefix('torch.')} to float32"
-        for dtype, count in kinds.items()
-        if dtype != torch.float32
-    )
+    dtypes = [t.dtype for t in tensors.values() if t.is_floating_point() and t.dtype != torch.float32]
+    return tuple(f"{count} tensors converted from {_name(d)} to float32" for d, count in Counter(dtypes).items())
 
 
 def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    bad = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if bad:
+    if bad := [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise HiresvitError(f"{path}: {len(bad)} tensors hold NaN or infinity ({some(bad)}); the training diverged?")
 
 
 def _describe(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+    return f"{_name(tensor.dtype)}{list(tensor.shape)}"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
