@@ -122,13 +122,7 @@ class _Progress:
 
 
 def collect(
-    graph: ModelProto,
-    tensors: Sequence[str],
-    feeds: Feeds,
-    *,
-    look: Look,
-    digest: str = "",
-    run: RunOptions = DEFAULTS,
+    graph: ModelProto, tensors: Sequence[str], feeds: Feeds, *, look: Look, digest: str = "", run: RunOptions = DEFAULTS
 ) -> dict[str, Statistics]:
     """Run a graph on ONNX Runtime's CPU over all of ``feeds``: {tensor: its statistics}, in the order of ``tensors``.
 

@@ -7,13 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hiresvit.calibration.sensitivity import (
-    Judge,
-    Judgement,
-    Quantizer,
-    Sensitivity,
-    finite,
-)
+from hiresvit.calibration.sensitivity import Judge, Judgement, Quantizer, Sensitivity, finite
 from hiresvit.errors import GateError, UsageError
 from hiresvit.progress import OnStep, silent
 

@@ -277,10 +277,7 @@ def _pair(edit: _Edit, base: str, source: str, target: str, scales: Array) -> li
     node = base.rpartition("/")[0]
     return [
         helper.make_node(op, [read, scale, edit.zero], [made], edit.name(f"{node}/{op}"))
-        for op, read, made in (
-            ("QuantizeLinear", source, levels),
-            ("DequantizeLinear", levels, target),
-        )
+        for op, read, made in (("QuantizeLinear", source, levels), ("DequantizeLinear", levels, target))
     ]
 
 

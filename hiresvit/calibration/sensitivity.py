@@ -82,18 +82,11 @@ class Sensitivity:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: ``baseline``, and ``modules`` with one row each; an infinite SQNR is null."""
-        return {
-            "baseline": finite(asdict(self.baseline)),
-            "modules": [finite(asdict(row)) for row in self.modules],
-        }
+        return {"baseline": finite(asdict(self.baseline)), "modules": [finite(asdict(row)) for row in self.modules]}
 
 
 def measure_sensitivity(
-    groups: Sequence[Group],
-    quantizer: Quantizer,
-    judge: Judge,
-    baseline: Judgement,
-    on_step: OnStep = silent,
+    groups: Sequence[Group], quantizer: Quantizer, judge: Judge, baseline: Judgement, on_step: OnStep = silent
 ) -> Sensitivity:
     """Quantize one group at a time and judge each graph: as many judgements as groups.
 
