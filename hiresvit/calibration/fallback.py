@@ -124,9 +124,8 @@ class _Search:
             middle = (low + high) // 2
             low, high = (low, middle) if self.passes(order[:middle]) else (middle, high)
         if not self.passes(order[:high]):
-            found = self.judged[frozenset(order)]
-            what = f"the graph with all {high} modules in FP16"
-            check_drop(found.metric, self.baseline.metric, self.max_drop, what)
+            metric = self.judged[frozenset(order)].metric
+            check_drop(metric, self.baseline.metric, self.max_drop, f"the graph with all {high} modules in FP16")
         return order[:high]
 
     def pruned(self, kept: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:

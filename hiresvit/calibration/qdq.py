@@ -23,6 +23,7 @@ from hiresvit.calibration.sites import Site, Skip
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.fp16 import inferred
 from hiresvit.export.fp16_typing import fresh
+from hiresvit.export.rewrites import replace_all
 from hiresvit.graph.index import GraphIndex, index_graph
 
 LEVELS = 127
@@ -135,12 +136,12 @@ def quantize(
     for node in index.nodes:
         for place in range(len(node.input)):
             if (node.name, place) in wanted:
-                nodes += _input_pair(edit, node, place, amax[wanted[node.name, place]])
+                nodes += _pair(edit, node, place, amax[wanted[node.name, place]])
         if node.name in weighted:
             nodes.append(_weight_dequantized(edit, node))
         nodes.append(node)
         if (node.name, OUTPUT) in wanted:
-            nodes += _output_pair(edit, node, amax[wanted[node.name, OUTPUT]])
+            nodes += _pair(edit, node, OUTPUT, amax[wanted[node.name, OUTPUT]])
     _rewrite(edit, nodes)
     floored = [tensor for tensor in wanted.values() if amax[tensor] < LEVELS * SMALLEST_SCALE]
     report = _report(sites, edit, tuple(dict.fromkeys(floored)), skips, attentions)
@@ -252,31 +253,25 @@ class _Edit:
         return self.added[-1].name
 
 
-def _input_pair(edit: _Edit, node: NodeProto, place: int, amax: float) -> list[NodeProto]:
-    """A pair for one input of one node, which reads the result from now on."""
-    source, base = node.input[place], f"{node.name}/input_{place}"
-    node.input[place] = edit.name(f"{base}_dequantized")
-    scales = scales_of(np.asarray(amax), np.dtype(edit.index.dtype(source)))
-    return _pair(edit, base, source, node.input[place], scales)
+def _pair(edit: _Edit, node: NodeProto, place: int, amax: float) -> list[NodeProto]:
+    """QuantizeLinear and DequantizeLinear for one input of a node, which reads their result from now on, or behind it.
 
-
-def _output_pair(edit: _Edit, node: NodeProto, amax: float) -> list[NodeProto]:
-    """A pair behind a node. The result keeps its name behind the pair, so that every reader gets that."""
-    target, base = node.output[0], f"{node.name}/output"
-    node.output[0] = edit.name(f"{base}_exact")
-    scales = scales_of(np.asarray(amax), np.dtype(edit.index.dtype(target)))
-    return _pair(edit, base, node.output[0], target, scales)
-
-
-def _pair(edit: _Edit, base: str, source: str, target: str, scales: Array) -> list[NodeProto]:
-    """QuantizeLinear and DequantizeLinear from ``source`` to ``target``."""
-    scale = edit.constant(f"{base}_scale", scales)
+    There the result keeps its name behind the pair, so that every reader gets that.
+    """
+    if place == OUTPUT:
+        base, target = f"{node.name}/output", node.output[0]
+        kind, source = edit.index.dtype(target), edit.name(f"{base}_exact")
+        node.output[0] = source
+    else:
+        base, source = f"{node.name}/input_{place}", node.input[place]
+        kind, target = edit.index.dtype(source), edit.name(f"{base}_dequantized")
+        node.input[place] = target
+    scale = edit.constant(f"{base}_scale", scales_of(np.asarray(amax), np.dtype(kind)))
     levels = edit.name(f"{base}_int8")
     # Without a zero point QuantizeLinear would make uint8.
     edit.zero = edit.zero or edit.constant("int8_zero", np.zeros((), np.int8))
-    node = base.rpartition("/")[0]
     return [
-        helper.make_node(op, [read, scale, edit.zero], [made], edit.name(f"{node}/{op}"))
+        helper.make_node(op, [read, scale, edit.zero], [made], edit.name(f"{node.name}/{op}"))
         for op, read, made in (("QuantizeLinear", source, levels), ("DequantizeLinear", levels, target))
     ]
 
@@ -307,14 +302,12 @@ def _channel_axis(node: NodeProto) -> int:
 
 def _rewrite(edit: _Edit, nodes: Sequence[NodeProto]) -> None:
     """The new nodes and constants, without the FP16 weights that nothing reads any more."""
-    graph, copies = edit.index.graph, list(nodes)
-    del graph.node[:]
-    graph.node.extend(copies)
+    graph = edit.index.graph
+    replace_all(graph.node, nodes)
     read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     replaced = {source for source, _ in edit.weights} - read
     kept = [tensor for tensor in graph.initializer if tensor.name not in replaced]
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *edit.added])
+    replace_all(graph.initializer, [*kept, *edit.added])
 
 
 def _report(

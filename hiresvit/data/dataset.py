@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -62,12 +63,10 @@ class Kept(Part):
 
     def __init__(self, dataset: Dataset) -> None:
         super().__init__(dataset, range(len(dataset)))
-        self.samples: dict[int, Sample] = {}
+        self.draw = cache(super().__getitem__)
 
     def __getitem__(self, index: int) -> Sample:
-        if index not in self.samples:
-            self.samples[index] = super().__getitem__(index)
-        return self.samples[index]
+        return self.draw(index)
 
 
 def check_fit(spec: ModelSpec, dataset: Dataset) -> None:

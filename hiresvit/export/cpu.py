@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from hiresvit.export.rewrites import share_constants
+from hiresvit.export.rewrites import replace_all, share_constants
 from hiresvit.graph.index import GraphIndex, index_graph
 
 
@@ -38,8 +38,7 @@ def for_cpu(model: ModelProto) -> ModelProto:
             nodes += _instance_norm(index, node, rows, constant)
         else:
             nodes.append(node)
-    del out.graph.node[:]
-    out.graph.node.extend(nodes)
+    replace_all(out.graph.node, nodes)
     del out.graph.value_info[:]
     out.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in added.items())
     share_constants(out.graph)  # drops the affines of ones and zeros

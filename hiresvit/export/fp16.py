@@ -18,6 +18,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from hiresvit.errors import IllegalGraphError, UsageError
 from hiresvit.export.fp16_typing import Op, Versions, decide, float_tensors, fresh
+from hiresvit.export.rewrites import replace_all
 from hiresvit.graph.dtypes import FLOAT, HALF
 from hiresvit.graph.file import require_weights
 from hiresvit.graph.index import index_graph
@@ -128,7 +129,7 @@ def _simplify_constants(graph: GraphProto, floats: Collection[str]) -> None:
         if node.op_type == "Cast" and node.input[0] in floats and node.output[0] in floats:
             node.op_type = "Identity"
             del node.attribute[:]
-    _replace(graph.node, kept)
+    replace_all(graph.node, kept)
 
 
 def _float_constant(node: NodeProto) -> TensorProto | None:
@@ -136,13 +137,6 @@ def _float_constant(node: NodeProto) -> TensorProto | None:
     if attribute.name in ("value_float", "value_floats"):
         return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
     return attribute.t if attribute.name == "value" and attribute.t.data_type == FLOAT else None
-
-
-def _replace(field: Any, values: list[Any]) -> None:
-    """The new content of a repeated protobuf field."""
-    copies = list(values)
-    del field[:]
-    field.extend(copies)
 
 
 def _convert_initializers(graph: GraphProto, versions: Versions) -> tuple[list[ValueLoss], list[ValueLoss], int]:
@@ -166,7 +160,7 @@ def _convert_initializers(graph: GraphProto, versions: Versions) -> tuple[list[V
                 copy.doc_string = tensor.doc_string
             copy.name = name
             tensors.append(copy)
-    _replace(graph.initializer, tensors)
+    replace_all(graph.initializer, tensors)
     return overflow, flushed, subnormal
 
 
@@ -210,7 +204,7 @@ def _rewrite_nodes(graph: GraphProto, ops: list[Op], versions: Versions) -> int:
                 add_casts(op.node.output[k], node.input[0] if op.makes_float else None)
         if op.makes_float:
             next(a for a in node.attribute if a.name == "to").i = op.writes[0] or FLOAT
-    _replace(graph.node, nodes)
+    replace_all(graph.node, nodes)
     return len(nodes) - len(ops)
 
 
@@ -229,4 +223,4 @@ def _retype_values(graph: GraphProto, versions: Versions, io_type: int) -> None:
     for value in (*graph.input, *graph.output):
         if value.name in versions:
             value.type.tensor_type.elem_type = io_type
-    _replace(graph.value_info, values)
+    replace_all(graph.value_info, values)
