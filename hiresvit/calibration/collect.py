@@ -27,6 +27,7 @@ from hiresvit.calibration.observers import BINS, histogram
 from hiresvit.calibration.probes import range_graph, tensor_graph
 from hiresvit.calibration.table import graph_digest
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.export.fp16_typing import LARGEST, SMALLEST_NORMAL
 from hiresvit.files import atomic_path, naming_target
 from hiresvit.graph.index import index_graph
 from hiresvit.process import trim_memory
@@ -39,8 +40,6 @@ MEMORY_BYTES = 512 * 2**20
 SAVE_SECONDS = 5.0
 SMALLEST = float(np.finfo(np.float32).tiny)
 """A tensor whose magnitudes are all below this, FP32's smallest normal number, is dead: it has no range."""
-_FP16_MAX = float(np.finfo(np.float16).max)
-_FP16_SMALLEST = float(np.finfo(np.float16).smallest_normal)
 
 Look = Literal["ranges", "histograms", "fp16"]
 
@@ -74,9 +73,9 @@ class Statistics:
         """What FP16 does to it: NaN or inf in FP32 already, some beyond 65504, or all of it below 2**-14."""
         if self.non_finite:
             return "non-finite"
-        if self.amax > _FP16_MAX:
+        if self.amax > LARGEST:
             return "overflow"
-        return "underflow" if 0 < self.amax < _FP16_SMALLEST else None
+        return "underflow" if 0 < self.amax < SMALLEST_NORMAL else None
 
 
 @dataclass(frozen=True)
@@ -332,7 +331,7 @@ def _looked_at(work: _Work, ranges: NDArray[np.float32]) -> NDArray[np.bool_]:
     amax = np.abs(ranges).max(1)
     if work.look == "histograms":
         return np.asarray(amax >= SMALLEST)
-    held = (amax == 0) | ((amax >= _FP16_SMALLEST) & (amax <= _FP16_MAX)) | (work.look == "ranges")
+    held = (amax == 0) | ((amax >= SMALLEST_NORMAL) & (amax <= LARGEST)) | (work.look == "ranges")
     return np.asarray(~held)
 
 

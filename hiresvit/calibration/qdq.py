@@ -22,9 +22,9 @@ from hiresvit.calibration.attention import Attention
 from hiresvit.calibration.sites import Site, Skip
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.fp16 import inferred
-from hiresvit.export.fp16_typing import fresh
+from hiresvit.export.fp16_typing import LARGEST, fresh
 from hiresvit.export.rewrites import replace_all
-from hiresvit.graph.index import GraphIndex, index_graph
+from hiresvit.graph.index import GraphIndex, attributes, index_graph
 
 LEVELS = 127
 """The number that a tensor's range is stored as."""
@@ -38,7 +38,6 @@ Point = tuple[str, int]
 """A node and the number of its input, or `OUTPUT`."""
 
 OUTPUT = -1
-_MAX_SCALE = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,10 @@ class LayerReport:
 class Int8Report:
     """What `quantize` did.
 
-    ``sites_fp16`` and ``macs_fp16`` go by the rule that excludes; ``macs_share`` is the part of ``macs_total``
-    that is in INT8, from 0 to 1. ``channels`` are the output channels of the INT8 weights, ``channels_zero`` those
-    that are all 0, ``channels_floored`` others that are so small that they got `SMALLEST_SCALE`; likewise the
-    tensors ``activations_floored``. ``attentions_fp16`` goes by what keeps an attention in FP16 where the policy
-    asks for INT8.
+    ``sites_fp16`` and ``macs_fp16`` go by the rule that excludes; ``macs_share`` is the part of ``macs_total`` that is
+    in INT8, from 0 to 1. ``channels`` are the output channels of the INT8 weights, ``channels_zero`` those that are all
+    0, ``channels_floored`` others that are so small that they got `SMALLEST_SCALE`; likewise the tensors
+    ``activations_floored``. ``attentions_fp16`` goes by what keeps an attention in FP16 where the policy asks for INT8.
     """
 
     layers: tuple[LayerReport, ...]
@@ -219,10 +217,10 @@ def _check_ranges(wanted: Mapping[Point, str], amax: Mapping[str, float]) -> Non
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise ArtefactError(f"no range for tensor {tensor!r} of {node!r}{more}: calibrate this graph again")
     for (node, _), tensor in wanted.items():
-        if not 0 <= amax[tensor] <= LEVELS * _MAX_SCALE:
+        if not 0 <= amax[tensor] <= LEVELS * LARGEST:
             raise ArtefactError(
                 f"the range of tensor {tensor!r} of {node!r} is {amax[tensor]}:"
-                f" allowed is 0 to {LEVELS * _MAX_SCALE:g}, calibrate this graph again"
+                f" allowed is 0 to {LEVELS * LARGEST:g}, calibrate this graph again"
             )
 
 
@@ -295,9 +293,7 @@ def _weight_dequantized(edit: _Edit, node: NodeProto) -> NodeProto:
 
 def _channel_axis(node: NodeProto) -> int:
     """The axis of a weight that counts output channels."""
-    if node.op_type == "Conv":
-        return 0
-    return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+    return int(node.op_type != "Conv" and not attributes(node).get("transB", 0))
 
 
 def _rewrite(edit: _Edit, nodes: Sequence[NodeProto]) -> None:

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hiresvit.data.dataset import Colour
 from hiresvit.data.labels import CITYSCAPES
 
 CLASSES = ("road", "sidewalk", "building", "pole", "vegetation", "terrain", "sky", "person", "car")
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY, PERSON, CAR = map(list(CITYSCAPES).index, CLASSES)
 GROUND = 999.0  # how far away things are said to be that everything else stands on
 
-Colour = tuple[int, int, int]
 Point = tuple[float, float, float]  # metres: right of the camera, above the ground, ahead
 
 _SKY, _HAZE, _GLASS, _DARK = (92, 144, 202), (212, 220, 228), (58, 72, 88), (32, 33, 36)

@@ -36,10 +36,9 @@ def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...
     if spec.task == "segment":
         return (TensorSpec("logits", "float32", (batch, spec.num_classes, *spec.imgsz)),)
     # Rounded up: a family that takes sizes between its strides pads its input.
-    maps = [(-(-spec.imgsz[0] // stride), -(-spec.imgsz[1] // stride)) for stride in spec.strides]
     return tuple(
-        TensorSpec(name, "float32", (batch, "channels", *size))
-        for name, size in zip(output_names(spec), maps, strict=True)
+        TensorSpec(name, "float32", (batch, "channels", *(-(-side // stride) for side in spec.imgsz)))
+        for name, stride in zip(output_names(spec), spec.strides, strict=True)
     )
 
 

@@ -14,18 +14,15 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hiresvit.errors import IllegalGraphError, UsageError
-from hiresvit.export.fp16_typing import Op, Versions, decide, float_tensors, fresh
+from hiresvit.export.fp16_typing import LARGEST, SMALLEST_NORMAL, Op, Versions, decide, float_tensors, fresh
 from hiresvit.export.rewrites import replace_all
 from hiresvit.graph.dtypes import FLOAT, HALF
 from hiresvit.graph.file import require_weights
-from hiresvit.graph.index import index_graph
+from hiresvit.graph.index import graphs_of, index_graph
 from hiresvit.graph.operators import ISLANDS
-
-_MAX = float(np.finfo(np.float16).max)
-_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
 
 
 @dataclass(frozen=True)
@@ -100,11 +97,10 @@ def _reject_unsupported(model: ModelProto) -> None:
     if graph.sparse_initializer:
         raise UsageError("the graph has sparse initializers: write them as dense ones first")
     for node in graph.node:
-        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
+        if any(True for _ in graphs_of(node)):
             raise UsageError(f"{node.op_type} node {node.name!r} has a subgraph: export without control flow")
     require_weights(model)
-    defaults = {t.name for t in graph.initializer} & {i.name for i in graph.input}
-    if defaults:
+    if defaults := {t.name for t in graph.initializer} & {i.name for i in graph.input}:
         raise UsageError(f"input {min(defaults)!r} has a default value: remove it from inputs or initializers")
 
 
@@ -153,9 +149,9 @@ def _convert_initializers(graph: GraphProto, versions: Versions) -> tuple[list[V
             else:
                 values = numpy_helper.to_array(tensor)
                 half = _saturated(values)
-                overflow += _loss(tensor.name, values, np.isfinite(values) & (np.abs(values) > _MAX))
+                overflow += _loss(tensor.name, values, np.isfinite(values) & (np.abs(values) > LARGEST))
                 flushed += _loss(tensor.name, values, (half == 0) & (values != 0))
-                subnormal += int(np.count_nonzero((half != 0) & (np.abs(half) < _SMALLEST_NORMAL)))
+                subnormal += int(np.count_nonzero((half != 0) & (np.abs(half) < SMALLEST_NORMAL)))
                 copy.CopyFrom(numpy_helper.from_array(half))
                 copy.doc_string = tensor.doc_string
             copy.name = name
@@ -166,15 +162,13 @@ def _convert_initializers(graph: GraphProto, versions: Versions) -> tuple[list[V
 
 def _saturated(values: NDArray[Any]) -> NDArray[np.float16]:
     """In float16: ±inf and NaN stay what they are, and everything else stays finite."""
-    clamped = np.where(np.isinf(values), values, np.clip(values, -_MAX, _MAX))
+    clamped = np.where(np.isinf(values), values, np.clip(values, -LARGEST, LARGEST))
     return np.asarray(clamped, np.float16)
 
 
 def _loss(name: str, values: NDArray[Any], lost: NDArray[np.bool_]) -> list[ValueLoss]:
     gone = values[lost]
-    if not gone.size:
-        return []
-    return [ValueLoss(name, gone.size, values.size, float(gone[np.abs(gone).argmax()]))]
+    return [ValueLoss(name, gone.size, values.size, float(gone[np.abs(gone).argmax()]))] if gone.size else []
 
 
 def _rewrite_nodes(graph: GraphProto, ops: list[Op], versions: Versions) -> int:
