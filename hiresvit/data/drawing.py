@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hiresvit.data.dataset import Colour
-from hiresvit.data.labels import CITYSCAPES
+from hiresvit.data.dataset import CITYSCAPES, Colour
 
 CLASSES = ("road", "sidewalk", "building", "pole", "vegetation", "terrain", "sky", "person", "car")
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY, PERSON, CAR = map(list(CITYSCAPES).index, CLASSES)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hiresvit.data import drawing as street
-from hiresvit.data.dataset import IGNORE, Colour, Sample
-from hiresvit.data.labels import CITYSCAPES
+from hiresvit.data.dataset import CITYSCAPES, IGNORE, Colour, Sample
 from hiresvit.errors import UsageError
 from hiresvit.spec import Task
 

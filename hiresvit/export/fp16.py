@@ -8,13 +8,14 @@ The result is meant for strongly typed networks: the types in the graph are the 
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hiresvit.errors import IllegalGraphError, UsageError
 from hiresvit.export.fp16_typing import LARGEST, SMALLEST_NORMAL, Op, Versions, decide, float_tensors, fresh
@@ -143,16 +144,15 @@ def _convert_initializers(graph: GraphProto, versions: Versions) -> tuple[list[V
     tensors: list[TensorProto] = [t for t in graph.initializer if t.name not in versions]
     for tensor in graph.initializer:
         for dtype, name in versions.get(tensor.name, {}).items():
-            copy = TensorProto()
             if dtype == FLOAT:
-                copy.CopyFrom(tensor)
+                copy = deepcopy(tensor)
             else:
                 values = numpy_helper.to_array(tensor)
                 half = _saturated(values)
                 overflow += _loss(tensor.name, values, np.isfinite(values) & (np.abs(values) > LARGEST))
                 flushed += _loss(tensor.name, values, (half == 0) & (values != 0))
                 subnormal += int(np.count_nonzero((half != 0) & (np.abs(half) < SMALLEST_NORMAL)))
-                copy.CopyFrom(numpy_helper.from_array(half))
+                copy = numpy_helper.from_array(half)
                 copy.doc_string = tensor.doc_string
             copy.name = name
             tensors.append(copy)
@@ -186,8 +186,7 @@ def _rewrite_nodes(graph: GraphProto, ops: list[Op], versions: Versions) -> int:
         if value.name in versions:
             add_casts(value.name)
     for op in ops:
-        node = NodeProto()
-        node.CopyFrom(op.node)
+        node = deepcopy(op.node)
         nodes.append(node)
         for k, dtype in enumerate(op.reads):
             if dtype:
@@ -209,8 +208,7 @@ def _retype_values(graph: GraphProto, versions: Versions, io_type: int) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dtype, name in versions.get(value.name, {}).items():
             if name not in border:
-                copy = ValueInfoProto()
-                copy.CopyFrom(value)
+                copy = deepcopy(value)
                 copy.name = name
                 copy.type.tensor_type.elem_type = dtype
                 values.append(copy)
