@@ -61,12 +61,7 @@ def calibrate(
         graph=graph_digest(graph),
         data=data_digest,
         preprocess=preprocess_json(preprocess),
-        tools={
-            "hiresvit": __version__,
-            "numpy": np.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
+        tools={"hiresvit": __version__} | {tool.__name__: tool.__version__ for tool in (np, onnx, onnxruntime)},
     )
 
 

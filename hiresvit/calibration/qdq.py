@@ -166,13 +166,8 @@ def quantize_weight(weight: Array, axis: int) -> QuantizedWeight:
     small = int(np.count_nonzero(amax < LEVELS * SMALLEST_SCALE))
     zero = int(np.count_nonzero(amax == 0))
     values = np.moveaxis(levels.astype(np.int8).reshape(exact.shape), 0, axis)
-    return QuantizedWeight(
-        values=np.ascontiguousarray(values),
-        scales=scales,
-        zero=zero,
-        floored=small - zero,
-        sqnr_db=10 * math.log10(float(np.square(rows).sum()) / noise) if noise else None,
-    )
+    sqnr_db = 10 * math.log10(float(np.square(rows).sum()) / noise) if noise else None
+    return QuantizedWeight(np.ascontiguousarray(values), scales, zero, small - zero, sqnr_db)
 
 
 def points_of(

@@ -44,11 +44,10 @@ def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...
 
 def stamp(model: onnx.ModelProto, spec: ModelSpec, stage: str) -> None:
     """Write into the graph's metadata which model it is and which stage of the export made it."""
+    from onnx.helper import set_model_props
+
     kept = {prop.key: prop.value for prop in model.metadata_props}
-    kept |= {_SPEC_KEY: json.dumps(spec.to_json(), sort_keys=True), _STAGE_KEY: stage}
-    del model.metadata_props[:]
-    for key, value in kept.items():
-        model.metadata_props.add(key=key, value=value)
+    set_model_props(model, kept | {_SPEC_KEY: json.dumps(spec.to_json(), sort_keys=True), _STAGE_KEY: stage})
 
 
 def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
