@@ -205,7 +205,7 @@ def report_keys(document: str, heading: str) -> set[str]:
 
 def test_int8_rules_and_methods_are_described() -> None:
     text = read("docs/int8.md")
-    assert first_cells(section(text, "What becomes INT8")) == [f"`{rule.name}`" for rule in RULES]
+    assert first_cells(section(text, "What becomes INT8")) == [f"`{rule}`" for rule in RULES]
     assert sorted(first_cells(section(text, "Ranges"))) == sorted(f"`{method}`" for method in METHODS)
     assert DEFAULT_METHOD in METHODS
     assert f"| `{DEFAULT_METHOD}` | has the least squared error after rounding; the default |" in text

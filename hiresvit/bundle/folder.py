@@ -63,17 +63,17 @@ def writing_bundle(target: Path, *, force: bool) -> Iterator[Path]:
                 shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_bundle(path: Path, *, verify: bool = True) -> Bundle:
+def read_bundle(path: Path) -> Bundle:
     """Read a bundle and check it: the manifest's own sum, its file names, sizes, parents and the files' sums.
 
-    ``verify=False`` leaves out the last, which reads every byte. Raises HiresvitError where there is no
-    folder and ArtefactError on anything damaged, exchanged, edited or written by another schema.
+    Raises HiresvitError where there is no folder and ArtefactError on anything damaged, exchanged, edited or written
+    by another schema.
     """
     if not path.is_dir():
         raise HiresvitError(f"{path} is not a bundle folder; give one that `hiresvit export` wrote")
     manifest = read_manifest(path / MANIFEST)
     for entry in manifest.files:
-        _check_file(path, entry, verify)
+        _check_file(path, entry)
     listed = {MANIFEST, *(entry.name for entry in manifest.files)}
     return Bundle(path, manifest, tuple(sorted(set(os.listdir(path)) - listed)))
 
@@ -112,7 +112,7 @@ def _replace(temporary: Path, target: Path) -> None:
             aside.rename(target)
 
 
-def _check_file(folder: Path, entry: FileEntry, verify: bool) -> None:
+def _check_file(folder: Path, entry: FileEntry) -> None:
     path = folder / entry.name
     try:
         status = path.lstat()
@@ -120,7 +120,7 @@ def _check_file(folder: Path, entry: FileEntry, verify: bool) -> None:
             damaged(path, "is a link or a folder, not a file of the bundle")
         if status.st_size != entry.bytes:
             damaged(path, f"has {status.st_size} bytes, the manifest says {entry.bytes}")
-        found = sha256_file(path) if verify else entry.sha256
+        found = sha256_file(path)
     except OSError as error:
         damaged(path, f"cannot be read: {error.strerror}", error)
     if found != entry.sha256:

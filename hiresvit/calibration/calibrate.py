@@ -13,7 +13,7 @@ from hiresvit.calibration.collect import DEFAULTS, RunOptions, Statistics, colle
 from hiresvit.calibration.observers import METHODS, Method, amax_of
 from hiresvit.calibration.table import CalibrationTable, graph_digest, preprocess_json
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.spec import Feeds, PreprocessSpec
+from hiresvit.spec import Feed, Feeds, PreprocessSpec
 from hiresvit.version import __version__
 
 _DEAD = 1.0  # the amax of a tensor that is 0 on every image; any would do, and 0 is no scale
@@ -61,12 +61,7 @@ def calibrate(
         graph=graph_digest(graph),
         data=data_digest,
         preprocess=preprocess_json(preprocess),
-        tools={
-            "hiresvit": __version__,
-            "numpy": np.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
+        tools={"hiresvit": __version__} | {tool.__name__: tool.__version__ for tool in (np, onnx, onnxruntime)},
     )
 
 
@@ -77,25 +72,20 @@ def _check_images(feeds: Feeds) -> None:
             f"{len(feeds)} calibration image(s): one picture does not show a tensor's range;"
             " give at least 2, better 64 or more"
         )
-    if not any(_varies(feeds, index) for index in range(len(feeds))):
+    if not any(_varies(feeds[index]) for index in range(len(feeds))):
         raise HiresvitError(
             f"all {len(feeds)} calibration images are of one colour each (black?), ranges measured on them would be"
             " too small; give pictures like those the network will see"
         )
 
 
-def _varies(feeds: Feeds, index: int) -> bool:
+def _varies(feed: Feed) -> bool:
     """Whether any channel of any input has two different values."""
-    for array in feeds[index].values():
-        inner = tuple(range(min(2, array.ndim - 1), array.ndim))  # without the axes of batch and channels
-        if np.ptp(array, inner).any():
-            return True
-    return False
+    # Without the axes of batch and channels.
+    return any(np.ptp(array, tuple(range(min(2, array.ndim - 1), array.ndim))).any() for array in feed.values())
 
 
 def _amax(statistics: Statistics, method: Method) -> float:
-    if statistics.dead:
-        return _DEAD
-    if statistics.counts is None:
-        return statistics.amax
+    if statistics.dead or statistics.counts is None:
+        return _DEAD if statistics.dead else statistics.amax
     return amax_of(statistics.counts, statistics.amax, method)

@@ -27,6 +27,7 @@ from hiresvit.calibration.observers import BINS, histogram
 from hiresvit.calibration.probes import range_graph, tensor_graph
 from hiresvit.calibration.table import graph_digest
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.export.fp16_typing import LARGEST, SMALLEST_NORMAL
 from hiresvit.files import atomic_path, naming_target
 from hiresvit.graph.index import index_graph
 from hiresvit.process import trim_memory
@@ -39,8 +40,6 @@ MEMORY_BYTES = 512 * 2**20
 SAVE_SECONDS = 5.0
 SMALLEST = float(np.finfo(np.float32).tiny)
 """A tensor whose magnitudes are all below this, FP32's smallest normal number, is dead: it has no range."""
-_FP16_MAX = float(np.finfo(np.float16).max)
-_FP16_SMALLEST = float(np.finfo(np.float16).smallest_normal)
 
 Look = Literal["ranges", "histograms", "fp16"]
 
@@ -74,9 +73,9 @@ class Statistics:
         """What FP16 does to it: NaN or inf in FP32 already, some beyond 65504, or all of it below 2**-14."""
         if self.non_finite:
             return "non-finite"
-        if self.amax > _FP16_MAX:
+        if self.amax > LARGEST:
             return "overflow"
-        return "underflow" if 0 < self.amax < _FP16_SMALLEST else None
+        return "underflow" if 0 < self.amax < SMALLEST_NORMAL else None
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,7 @@ class _Progress:
 
 
 def collect(
-    graph: ModelProto,
-    tensors: Sequence[str],
-    feeds: Feeds,
-    *,
-    look: Look,
-    digest: str = "",
-    run: RunOptions = DEFAULTS,
+    graph: ModelProto, tensors: Sequence[str], feeds: Feeds, *, look: Look, digest: str = "", run: RunOptions = DEFAULTS
 ) -> dict[str, Statistics]:
     """Run a graph on ONNX Runtime's CPU over all of ``feeds``: {tensor: its statistics}, in the order of ``tensors``.
 
@@ -160,10 +153,9 @@ def activation_ranges(graph: ModelProto, feeds: Feeds, run: RunOptions = DEFAULT
 
 def _made(graph: ModelProto) -> list[str]:
     """The inputs and results of a graph, in order."""
-    names = [value.name for value in graph.graph.input]
-    names += [name for node in graph.graph.node if node.op_type != "Constant" for name in node.output]
     weights = {tensor.name for tensor in graph.graph.initializer}
-    return [name for name in names if name not in weights]
+    inputs = [value.name for value in graph.graph.input if value.name not in weights]
+    return inputs + [name for node in graph.graph.node if node.op_type != "Constant" for name in node.output]
 
 
 def _in_order(graph: ModelProto, tensors: Sequence[str]) -> tuple[str, ...]:
@@ -201,7 +193,7 @@ def _through(work: _Work, digest: str) -> _Progress:
     """The progress at the end, with what has been done so far kept in the state."""
     state = work.run.state
     key = _key(work, digest) if state else ""
-    progress = kept = (_load(state, key) if state else None) or _start(work)
+    progress = kept = (state and _load(state, key)) or _start(work)
     when = time.monotonic()
     try:
         for step in _steps(work, progress):
@@ -284,14 +276,11 @@ def _stage(work: _Work, progress: _Progress) -> tuple[str, Callable[[_Progress, 
         return None
     rows = chunks[progress.stage - 1]
     run = _runner(work, tensor_graph(work.model, [work.tensors[row] for row in rows]))
-    binned = work.look == "histograms"
-
-    def look(p: _Progress, image: int) -> _Progress:
-        values = run(image)
-        closer = _binned(work, p, rows, values, image) if binned else _measured(p.closer, rows, values)
-        return replace(p, closer=closer)
-
-    return f"calibrate: {'histograms' if binned else 'values'} {progress.stage} of {len(chunks)}", look
+    what = "histograms" if work.look == "histograms" else "values"
+    return (
+        f"calibrate: {what} {progress.stage} of {len(chunks)}",
+        lambda p, k: replace(p, closer=_closer(work, p, rows, run(k), k)),
+    )
 
 
 def _widened(work: _Work, ranges: NDArray[np.float32], found: list[NDArray[Any]], image: int) -> NDArray[np.float32]:
@@ -307,32 +296,26 @@ def _widened(work: _Work, ranges: NDArray[np.float32], found: list[NDArray[Any]]
     return np.stack([np.minimum(ranges[:, 0], lowest), np.maximum(ranges[:, 1], highest)], 1)
 
 
-def _binned(
-    work: _Work, progress: _Progress, rows: list[int], found: list[NDArray[Any]], image: int
-) -> NDArray[np.int64]:
-    counts: NDArray[np.int64] = progress.closer.copy()
+def _closer(work: _Work, progress: _Progress, rows: list[int], found: list[NDArray[Any]], image: int) -> NDArray[Any]:
+    closer: NDArray[Any] = progress.closer.copy()
     for row, values in zip(rows, found, strict=True):
+        if work.look == "fp16":
+            closer[row] = _measured(closer[row], values)
+            continue
         try:
-            counts[row] += histogram(values, float(np.abs(progress.ranges[row]).max()))
+            closer[row] += histogram(values, float(np.abs(progress.ranges[row]).max()))
         except UsageError as error:  # though the first pass found none: the feeds have changed
             raise _not_finite(work, row, image) from error
-    return counts
+    return closer
 
 
-def _measured(known: NDArray[Any], rows: list[int], found: list[NDArray[Any]]) -> NDArray[Any]:
+def _measured(known: NDArray[Any], values: NDArray[Any]) -> tuple[float, ...]:
     """Lowest and highest of the finite values, the smallest magnitude but 0, and how many are not finite."""
-    measured: NDArray[Any] = known.copy()
-    for row, values in zip(rows, found, strict=True):
-        lowest, highest, smallest, broken = measured[row]
-        finite = values[np.isfinite(values)]
-        magnitudes = np.abs(finite)
-        measured[row] = (
-            np.min(finite, initial=lowest),
-            np.max(finite, initial=highest),
-            np.min(magnitudes, where=magnitudes > 0, initial=smallest),
-            broken + values.size - finite.size,
-        )
-    return measured
+    lowest, highest, smallest, broken = known
+    finite = values[np.isfinite(values)]
+    magnitudes = np.abs(finite)
+    smallest = np.min(magnitudes, where=magnitudes > 0, initial=smallest)
+    return np.min(finite, initial=lowest), np.max(finite, initial=highest), smallest, broken + values.size - finite.size
 
 
 def _not_finite(work: _Work, row: int, image: int, more: int = 0) -> HiresvitError:
@@ -348,7 +331,7 @@ def _looked_at(work: _Work, ranges: NDArray[np.float32]) -> NDArray[np.bool_]:
     amax = np.abs(ranges).max(1)
     if work.look == "histograms":
         return np.asarray(amax >= SMALLEST)
-    held = (amax == 0) | ((amax >= _FP16_SMALLEST) & (amax <= _FP16_MAX)) | (work.look == "ranges")
+    held = (amax == 0) | ((amax >= SMALLEST_NORMAL) & (amax <= LARGEST)) | (work.look == "ranges")
     return np.asarray(~held)
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from hiresvit.calibration.sensitivity import (
-    Judge,
-    Judgement,
-    Quantizer,
-    Sensitivity,
-    finite,
-)
+from hiresvit.calibration.sensitivity import Judge, Judgement, Quantizer, Sensitivity, finite
 from hiresvit.errors import GateError, UsageError
 from hiresvit.progress import OnStep, silent
 
 TRIES = 64
 """Graphs judged at most; the binary search takes 9 of them for 100 modules."""
+
+Passes = Callable[[Collection[str]], bool]
+"""Whether the graph with these modules in FP16 is good enough."""
 
 _ROUNDING = 1e-9  # points: in binary 64.4 - 63.9 is more than 0.5
 
@@ -70,18 +67,30 @@ def find_fallback(
     """
     if not (math.isfinite(max_drop) and max_drop >= 0):
         raise UsageError(f"max_drop {max_drop}: give percentage points from 0 on, for example 0.5")
-    search = _Search(sensitivity, quantizer, judge, baseline, max_drop, on_step)
-    kept, minimal = search.pruned(search.prefix())
-    result, full = search.judged[frozenset(kept)], search.judged[frozenset()]
-    total = sum(row.macs for row in sensitivity.modules) or 1
+    macs = {row.module: row.macs for row in sensitivity.modules}
+    judged: dict[frozenset[str], Judgement] = {}
+
+    def passes(kept: Collection[str]) -> bool:
+        chosen = frozenset(kept)
+        if chosen not in judged:
+            on_step(f"fallback: {len(chosen)} of {len(macs)} modules in FP16", None)
+            judged[chosen] = judge(quantizer(frozenset(macs) - chosen))
+        return _within(baseline.metric - judged[chosen].metric, max_drop)
+
+    kept: tuple[str, ...] = () if passes(()) else _prefix(tuple(macs), passes)
+    if not passes(kept):
+        what = f"the graph with all {len(kept)} modules in FP16"
+        check_drop(judged[frozenset(kept)].metric, baseline.metric, max_drop, what)
+    kept, minimal = _pruned(kept, macs, judged, passes)
+    result, full = judged[frozenset(kept)], judged[frozenset()]
     return Fallback(
         kept=kept,
         metric=result.metric,
         drop=baseline.metric - result.metric,
         sqnr_db=result.sqnr_db,
         full_drop=baseline.metric - full.metric,
-        int8_share=sum(row.macs for row in sensitivity.modules if row.module not in kept) / total,
-        tried=len(search.judged),
+        int8_share=sum(count for module, count in macs.items() if module not in kept) / (sum(macs.values()) or 1),
+        tried=len(judged),
         minimal=minimal,
     )
 
@@ -100,51 +109,26 @@ def _within(drop: float, max_drop: float) -> bool:
     return drop <= max_drop + _ROUNDING
 
 
-@dataclass
-class _Search:
-    """The judgements so far, by what was kept in FP16: no graph is judged twice."""
+def _prefix(order: tuple[str, ...], passes: Passes) -> tuple[str, ...]:
+    """The most sensitive modules, as many as it takes; all of them if no other number is enough."""
+    low, high = 0, len(order)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(order[:middle]) else (middle, high)
+    return order[:high]
 
-    sensitivity: Sensitivity
-    quantizer: Quantizer
-    judge: Judge
-    baseline: Judgement
-    max_drop: float
-    on_step: OnStep
-    judged: dict[frozenset[str], Judgement] = field(default_factory=dict)
 
-    def passes(self, kept: Iterable[str]) -> bool:
-        chosen = frozenset(kept)
-        if chosen not in self.judged:
-            names = frozenset(row.module for row in self.sensitivity.modules)
-            self.on_step(f"fallback: {len(chosen)} of {len(names)} modules in FP16", None)
-            self.judged[chosen] = self.judge(self.quantizer(names - chosen))
-        return _within(self.baseline.metric - self.judged[chosen].metric, self.max_drop)
-
-    def prefix(self) -> tuple[str, ...]:
-        """The most sensitive modules, as many as it takes; raises GateError if all are not enough."""
-        order = tuple(row.module for row in self.sensitivity.modules)
-        if self.passes(()):
-            return ()
-        low, high = 0, len(order)  # too few, and enough if any number is
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.passes(order[:middle]) else (middle, high)
-        if not self.passes(order[:high]):
-            found = self.judged[frozenset(order)]
-            what = f"the graph with all {high} modules in FP16"
-            check_drop(found.metric, self.baseline.metric, self.max_drop, what)
-        return order[:high]
-
-    def pruned(self, kept: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
-        """Without the modules that can go back to INT8, and whether all were tried."""
-        macs = {row.module: row.macs for row in self.sensitivity.modules}
-        shrunk = True
-        while shrunk:
-            shrunk = False
-            for module in sorted(kept, key=lambda name: -macs[name]):
-                rest = tuple(name for name in kept if name != module)
-                if frozenset(rest) not in self.judged and len(self.judged) >= TRIES:
-                    return kept, False
-                if self.passes(rest):
-                    kept, shrunk = rest, True
-        return kept, True
+def _pruned(
+    kept: tuple[str, ...], macs: Mapping[str, int], judged: Collection[frozenset[str]], passes: Passes
+) -> tuple[tuple[str, ...], bool]:
+    """Without the modules that can go back to INT8, and whether all were tried."""
+    shrunk = True
+    while shrunk:
+        shrunk = False
+        for module in sorted(kept, key=lambda name: -macs[name]):
+            rest = tuple(name for name in kept if name != module)
+            if frozenset(rest) not in judged and len(judged) >= TRIES:
+                return kept, False
+            if passes(rest):
+                kept, shrunk = rest, True
+    return kept, True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from onnx import ModelProto, NodeProto, helper
+
+from hiresvit.graph.index import names_read
 
 _PROBE = "hiresvit/calibration"  # names of what we add to a graph begin with it
 
@@ -39,7 +41,7 @@ def _pruned(model: ModelProto, nodes: Sequence[NodeProto], outputs: Sequence[str
     for node in reversed(nodes):
         if not needed.isdisjoint(node.output):
             kept.append(node)
-            needed.update(_reads(node))
+            needed |= names_read(node)
     cut = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     cut.graph.name = model.graph.name
     cut.graph.node.extend(reversed(kept))
@@ -48,13 +50,3 @@ def _pruned(model: ModelProto, nodes: Sequence[NodeProto], outputs: Sequence[str
     for name in outputs:
         cut.graph.output.add(name=name)  # ONNX Runtime infers its type
     return cut
-
-
-def _reads(node: NodeProto) -> Iterator[str]:
-    """The names that a node reads, also inside its subgraphs."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)
-            yield from (value.name for value in graph.output)

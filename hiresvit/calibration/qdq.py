@@ -22,8 +22,9 @@ from hiresvit.calibration.attention import Attention
 from hiresvit.calibration.sites import Site, Skip
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.fp16 import inferred
-from hiresvit.export.fp16_typing import fresh
-from hiresvit.graph.index import GraphIndex, index_graph
+from hiresvit.export.fp16_typing import LARGEST, fresh
+from hiresvit.export.rewrites import replace_all
+from hiresvit.graph.index import GraphIndex, attributes, index_graph
 
 LEVELS = 127
 """The number that a tensor's range is stored as."""
@@ -37,7 +38,6 @@ Point = tuple[str, int]
 """A node and the number of its input, or `OUTPUT`."""
 
 OUTPUT = -1
-_MAX_SCALE = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,10 @@ class LayerReport:
 class Int8Report:
     """What `quantize` did.
 
-    ``sites_fp16`` and ``macs_fp16`` go by the rule that excludes; ``macs_share`` is the part of ``macs_total``
-    that is in INT8, from 0 to 1. ``channels`` are the output channels of the INT8 weights, ``channels_zero`` those
-    that are all 0, ``channels_floored`` others that are so small that they got `SMALLEST_SCALE`; likewise the
-    tensors ``activations_floored``. ``attentions_fp16`` goes by what keeps an attention in FP16 where the policy
-    asks for INT8.
+    ``sites_fp16`` and ``macs_fp16`` go by the rule that excludes; ``macs_share`` is the part of ``macs_total`` that is
+    in INT8, from 0 to 1. ``channels`` are the output channels of the INT8 weights, ``channels_zero`` those that are all
+    0, ``channels_floored`` others that are so small that they got `SMALLEST_SCALE`; likewise the tensors
+    ``activations_floored``. ``attentions_fp16`` goes by what keeps an attention in FP16 where the policy asks for INT8.
     """
 
     layers: tuple[LayerReport, ...]
@@ -135,12 +134,12 @@ def quantize(
     for node in index.nodes:
         for place in range(len(node.input)):
             if (node.name, place) in wanted:
-                nodes += _input_pair(edit, node, place, amax[wanted[node.name, place]])
+                nodes += _pair(edit, node, place, amax[wanted[node.name, place]])
         if node.name in weighted:
             nodes.append(_weight_dequantized(edit, node))
         nodes.append(node)
         if (node.name, OUTPUT) in wanted:
-            nodes += _output_pair(edit, node, amax[wanted[node.name, OUTPUT]])
+            nodes += _pair(edit, node, OUTPUT, amax[wanted[node.name, OUTPUT]])
     _rewrite(edit, nodes)
     floored = [tensor for tensor in wanted.values() if amax[tensor] < LEVELS * SMALLEST_SCALE]
     report = _report(sites, edit, tuple(dict.fromkeys(floored)), skips, attentions)
@@ -167,13 +166,8 @@ def quantize_weight(weight: Array, axis: int) -> QuantizedWeight:
     small = int(np.count_nonzero(amax < LEVELS * SMALLEST_SCALE))
     zero = int(np.count_nonzero(amax == 0))
     values = np.moveaxis(levels.astype(np.int8).reshape(exact.shape), 0, axis)
-    return QuantizedWeight(
-        values=np.ascontiguousarray(values),
-        scales=scales,
-        zero=zero,
-        floored=small - zero,
-        sqnr_db=10 * math.log10(float(np.square(rows).sum()) / noise) if noise else None,
-    )
+    sqnr_db = 10 * math.log10(float(np.square(rows).sum()) / noise) if noise else None
+    return QuantizedWeight(np.ascontiguousarray(values), scales, zero, small - zero, sqnr_db)
 
 
 def points_of(
@@ -218,10 +212,10 @@ def _check_ranges(wanted: Mapping[Point, str], amax: Mapping[str, float]) -> Non
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise ArtefactError(f"no range for tensor {tensor!r} of {node!r}{more}: calibrate this graph again")
     for (node, _), tensor in wanted.items():
-        if not 0 <= amax[tensor] <= LEVELS * _MAX_SCALE:
+        if not 0 <= amax[tensor] <= LEVELS * LARGEST:
             raise ArtefactError(
                 f"the range of tensor {tensor!r} of {node!r} is {amax[tensor]}:"
-                f" allowed is 0 to {LEVELS * _MAX_SCALE:g}, calibrate this graph again"
+                f" allowed is 0 to {LEVELS * LARGEST:g}, calibrate this graph again"
             )
 
 
@@ -252,35 +246,26 @@ class _Edit:
         return self.added[-1].name
 
 
-def _input_pair(edit: _Edit, node: NodeProto, place: int, amax: float) -> list[NodeProto]:
-    """A pair for one input of one node, which reads the result from now on."""
-    source, base = node.input[place], f"{node.name}/input_{place}"
-    node.input[place] = edit.name(f"{base}_dequantized")
-    scales = scales_of(np.asarray(amax), np.dtype(edit.index.dtype(source)))
-    return _pair(edit, base, source, node.input[place], scales)
+def _pair(edit: _Edit, node: NodeProto, place: int, amax: float) -> list[NodeProto]:
+    """QuantizeLinear and DequantizeLinear for one input of a node, which reads their result from now on, or behind it.
 
-
-def _output_pair(edit: _Edit, node: NodeProto, amax: float) -> list[NodeProto]:
-    """A pair behind a node. The result keeps its name behind the pair, so that every reader gets that."""
-    target, base = node.output[0], f"{node.name}/output"
-    node.output[0] = edit.name(f"{base}_exact")
-    scales = scales_of(np.asarray(amax), np.dtype(edit.index.dtype(target)))
-    return _pair(edit, base, node.output[0], target, scales)
-
-
-def _pair(edit: _Edit, base: str, source: str, target: str, scales: Array) -> list[NodeProto]:
-    """QuantizeLinear and DequantizeLinear from ``source`` to ``target``."""
-    scale = edit.constant(f"{base}_scale", scales)
+    There the result keeps its name behind the pair, so that every reader gets that.
+    """
+    if place == OUTPUT:
+        base, target = f"{node.name}/output", node.output[0]
+        kind, source = edit.index.dtype(target), edit.name(f"{base}_exact")
+        node.output[0] = source
+    else:
+        base, source = f"{node.name}/input_{place}", node.input[place]
+        kind, target = edit.index.dtype(source), edit.name(f"{base}_dequantized")
+        node.input[place] = target
+    scale = edit.constant(f"{base}_scale", scales_of(np.asarray(amax), np.dtype(kind)))
     levels = edit.name(f"{base}_int8")
     # Without a zero point QuantizeLinear would make uint8.
     edit.zero = edit.zero or edit.constant("int8_zero", np.zeros((), np.int8))
-    node = base.rpartition("/")[0]
     return [
-        helper.make_node(op, [read, scale, edit.zero], [made], edit.name(f"{node}/{op}"))
-        for op, read, made in (
-            ("QuantizeLinear", source, levels),
-            ("DequantizeLinear", levels, target),
-        )
+        helper.make_node(op, [read, scale, edit.zero], [made], edit.name(f"{node.name}/{op}"))
+        for op, read, made in (("QuantizeLinear", source, levels), ("DequantizeLinear", levels, target))
     ]
 
 
@@ -303,21 +288,17 @@ def _weight_dequantized(edit: _Edit, node: NodeProto) -> NodeProto:
 
 def _channel_axis(node: NodeProto) -> int:
     """The axis of a weight that counts output channels."""
-    if node.op_type == "Conv":
-        return 0
-    return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+    return int(node.op_type != "Conv" and not attributes(node).get("transB", 0))
 
 
 def _rewrite(edit: _Edit, nodes: Sequence[NodeProto]) -> None:
     """The new nodes and constants, without the FP16 weights that nothing reads any more."""
-    graph, copies = edit.index.graph, list(nodes)
-    del graph.node[:]
-    graph.node.extend(copies)
+    graph = edit.index.graph
+    replace_all(graph.node, nodes)
     read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     replaced = {source for source, _ in edit.weights} - read
     kept = [tensor for tensor in graph.initializer if tensor.name not in replaced]
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *edit.added])
+    replace_all(graph.initializer, [*kept, *edit.added])
 
 
 def _report(

@@ -82,18 +82,11 @@ class Sensitivity:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: ``baseline``, and ``modules`` with one row each; an infinite SQNR is null."""
-        return {
-            "baseline": finite(asdict(self.baseline)),
-            "modules": [finite(asdict(row)) for row in self.modules],
-        }
+        return {"baseline": finite(asdict(self.baseline)), "modules": [finite(asdict(row)) for row in self.modules]}
 
 
 def measure_sensitivity(
-    groups: Sequence[Group],
-    quantizer: Quantizer,
-    judge: Judge,
-    baseline: Judgement,
-    on_step: OnStep = silent,
+    groups: Sequence[Group], quantizer: Quantizer, judge: Judge, baseline: Judgement, on_step: OnStep = silent
 ) -> Sensitivity:
     """Quantize one group at a time and judge each graph: as many judgements as groups.
 
@@ -113,11 +106,11 @@ def measure_sensitivity(
     for number, group in enumerate(groups):
         on_step(f"sensitivity: {group.module}", number / len(groups))
         found = judge(quantizer(frozenset({group.module})))
-        drop = baseline.metric - found.metric
-        share = group.macs / total
+        share, drop = group.macs / total, baseline.metric - found.metric
         rows.append(ModuleLoss(group.module, group.macs, share, found.metric, drop, found.sqnr_db))
     on_step("sensitivity", 1.0)
-    return Sensitivity(baseline, tuple(sorted(rows, key=_order)))
+    rows.sort(key=lambda row: (-round(row.drop / NOISE), row.sqnr_db, row.module))
+    return Sensitivity(baseline, tuple(rows))
 
 
 def by_running(score: Callable[[Runner], Judgement], *, threads: int | None = None) -> Judge:
@@ -143,7 +136,3 @@ def running(graph: ModelProto, threads: int | None) -> Iterator[Runner]:
 def finite(values: dict[str, Any]) -> dict[str, Any]:
     """For JSON: null in place of infinities."""
     return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in values.items()}
-
-
-def _order(row: ModuleLoss) -> tuple[int, float, str]:
-    return -round(row.drop / NOISE), row.sqnr_db, row.module

@@ -59,44 +59,20 @@ class Layer:
     width: int
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Why a layer stays in FP16."""
-
-    name: str
-    reason: str
-    holds: Callable[[Layer, Policy], bool]
-
-
-RULES = (
-    Rule(
-        "pooling",
-        "the constant is no weight but a pooling or resizing matrix: left of the product, or with batch axes",
-        lambda layer, policy: not layer.is_weight,
-    ),
-    Rule(
-        "first",
-        "it reads the picture: few channels, so little to gain, and everything behind it inherits its error",
-        lambda layer, policy: layer.reads_input and not policy.first,
-    ),
-    Rule(
-        "depthwise",
-        "group > 1: bound by memory, not by arithmetic, so there is error to lose by and little time to win",
-        lambda layer, policy: layer.group > 1 and not policy.depthwise,
-    ),
-    Rule(
-        "last",
-        "it makes the logits: its error is the answer's, with nothing behind it to absorb it",
-        lambda layer, policy: layer.is_classifier and not policy.last,
-    ),
-    Rule(
-        "narrow",
-        "fewer than min_width inputs or outputs: INT8 tensor cores multiply in blocks of 16 and 32",
-        lambda layer, policy: layer.group == 1 and layer.width < policy.min_width,
-    ),
-    Rule("kept", "policy.keep names its module", lambda layer, policy: policy.keeps(layer.module)),
-)
-"""The policy, in the order in which it is asked. What remains is quantized."""
+RULES: dict[str, Callable[[Layer, Policy], bool]] = {
+    # The constant is no weight but a pooling or resizing matrix: left of the product, or with batch axes.
+    "pooling": lambda layer, policy: not layer.is_weight,
+    # It reads the picture: few channels, so little to gain, and everything behind it inherits its error.
+    "first": lambda layer, policy: layer.reads_input and not policy.first,
+    # Bound by memory, not by arithmetic, so there is error to lose by and little time to win.
+    "depthwise": lambda layer, policy: layer.group > 1 and not policy.depthwise,
+    # It makes the logits: its error is the answer's, with nothing behind it to absorb it.
+    "last": lambda layer, policy: layer.is_classifier and not policy.last,
+    # INT8 tensor cores multiply in blocks of 16 and 32.
+    "narrow": lambda layer, policy: layer.group == 1 and layer.width < policy.min_width,
+    "kept": lambda layer, policy: policy.keeps(layer.module),
+}
+"""Why a layer stays in FP16, in the order in which it is asked. What remains is quantized."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +127,7 @@ def find_sites(simple: GraphIndex, policy: Policy = Policy()) -> list[Site]:
             group=group,
             width=min(reduction, outputs),
         )
-        excluded = next((rule.name for rule in RULES if rule.holds(layer, policy)), None)
+        excluded = next((rule for rule, holds in RULES.items() if holds(layer, policy)), None)
         macs = reduction * math.prod(static_shape(simple, node.output[0]))
         sites.append(Site(node.name, layer.module, node.op_type, tensor, macs, excluded))
     _check_kept(policy, sites)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -86,17 +86,13 @@ def require_match(table: CalibrationTable, *, graph: str, data: str | None, prep
     ``data`` is None where the images are not at hand.
     """
     wanted = preprocess_json(preprocess)
-    pairs = [
-        ("graph", table.graph, graph),
-        ("data", table.data, table.data if data is None else data),
-        ("preprocessing", _digest(table.preprocess), _digest(wanted)),
-    ]
-    differing = [
-        f"{what} {then[:12]} and not {now[:12]}{_differing(table.preprocess, wanted, what)}"
-        for what, then, now in pairs
-        if then != now
-    ]
-    if differing:
+    names = [name for name in sorted({*table.preprocess, *wanted}) if table.preprocess.get(name) != wanted.get(name)]
+    rows = (
+        ("graph", table.graph, graph, ""),
+        ("data", table.data, table.data if data is None else data, ""),
+        ("preprocessing", _digest(table.preprocess), _digest(wanted), f" ({', '.join(names)})"),
+    )
+    if differing := [f"{what} {then[:12]} and not {now[:12]}{more}" for what, then, now, more in rows if then != now]:
         raise ArtefactError(f"the calibration table is stale, it was made from {', '.join(differing)}; calibrate again")
 
 
@@ -112,7 +108,9 @@ def graph_digest(model: ModelProto) -> str:
         bare.ClearField(field)
     graph = bare.graph
     graph.ClearField("value_info")
-    _undocumented([graph, *graph.node, *graph.initializer, *graph.input, *graph.output])
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
@@ -122,22 +120,8 @@ def preprocess_json(spec: PreprocessSpec) -> dict[str, Any]:
     return plain
 
 
-def _undocumented(messages: Iterable[Any]) -> None:
-    for message in messages:
-        message.ClearField("doc_string")
-        message.ClearField("metadata_props")
-
-
 def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _differing(then: Mapping[str, Any], now: Mapping[str, Any], what: str) -> str:
-    """Which fields of the preprocessing differ."""
-    if what != "preprocessing":
-        return ""
-    names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
-    return f" ({', '.join(names)})"
 
 
 def _check(table: CalibrationTable) -> None:

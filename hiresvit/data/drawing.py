@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hiresvit.data.labels import CITYSCAPES
+from hiresvit.data.dataset import CITYSCAPES, Colour
 
 CLASSES = ("road", "sidewalk", "building", "pole", "vegetation", "terrain", "sky", "person", "car")
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY, PERSON, CAR = map(list(CITYSCAPES).index, CLASSES)
 GROUND = 999.0  # how far away things are said to be that everything else stands on
 
-Colour = tuple[int, int, int]
 Point = tuple[float, float, float]  # metres: right of the camera, above the ground, ahead
 
 _SKY, _HAZE, _GLASS, _DARK = (92, 144, 202), (212, 220, 228), (58, 72, 88), (32, 33, 36)
@@ -109,11 +108,7 @@ class Street:
 
     def draw(self, height: int, width: int, camera: Camera = CAMERA) -> tuple[Image.Image, Image.Image]:
         """The picture and the class of each of its pixels, RGB and 8-bit grey."""
-        focal, middle, horizon = (
-            camera.focal * max(height, width),
-            camera.middle * width,
-            camera.horizon * height,
-        )
+        focal, middle, horizon = (camera.focal * max(height, width), camera.middle * width, camera.horizon * height)
         fall = np.minimum(np.arange(height)[:, None, None] / horizon, 1)
         sky = np.broadcast_to(np.array(_SKY) * (1 - fall) + np.array(_HAZE) * fall, (height, width, 3))
         image, labels = Image.fromarray(sky.astype(np.uint8)), Image.new("L", (width, height), SKY)
@@ -134,12 +129,7 @@ class Street:
 
     def road(self) -> None:
         self.away = GROUND
-        surfaces = (
-            (300, _LAND, TERRAIN),
-            (8.5, _PAVING, SIDEWALK),
-            (5.3, _KERB, SIDEWALK),
-            (5.1, _ROAD, ROAD),
-        )
+        surfaces = ((300, _LAND, TERRAIN), (8.5, _PAVING, SIDEWALK), (5.3, _KERB, SIDEWALK), (5.1, _ROAD, ROAD))
         for half, colour, self.kind in surfaces:
             self.rect((-half, 0, 1), (half, 0, 400), colour)
         for x, z, long, light in self.rng.uniform((-4.5, 4, 1, 0.9), (4, 60, 5, 1.08), (30, 4)).tolist():

@@ -71,12 +71,7 @@ class Feeds(Sequence[Mapping[str, NDArray[np.float32]]]):
 
 
 def open_pictures(
-    source: str | Dataset,
-    imgsz: tuple[int, int],
-    count: int,
-    *,
-    seed: int = 0,
-    on_step: OnStep = silent,
+    source: str | Dataset, imgsz: tuple[int, int], count: int, *, seed: int = 0, on_step: OnStep = silent
 ) -> Pictures:
     """Choose up to ``count`` pictures from ``source``, all of them if there are fewer.
 

@@ -25,10 +25,9 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 def load_image(path: Path) -> NDArray[np.uint8]:
     """Read a picture as uint8 (H, W, 3) RGB, turned as its EXIF orientation says.
 
-    Of an animation it is the first frame. Transparent pixels are laid on white; 16-bit greys are scaled to
-    8 bits.
-    Raises HiresvitError if the file is missing, is no image, is damaged, or declares more pixels than
-    Pillow's guard against decompression bombs allows (179 million).
+    Of an animation it is the first frame. Transparent pixels are laid on white; 16-bit greys are scaled to 8 bits.
+    Raises HiresvitError if the file is missing, is no image, is damaged, or declares more pixels than Pillow's guard
+    against decompression bombs allows (179 million).
     """
     if not Path(path).is_file():
         raise HiresvitError(f"{path}: no such file; give the path of a picture")

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hiresvit.data import drawing as street
-from hiresvit.data.dataset import IGNORE, Colour, Sample
-from hiresvit.data.labels import CITYSCAPES
+from hiresvit.data.dataset import CITYSCAPES, IGNORE, Colour, Sample
 from hiresvit.errors import UsageError
 from hiresvit.spec import Task
 
@@ -26,9 +25,9 @@ SEARCH, SEARCH_COUNT = 700_000, 40
 HELD_OUT, HELD_OUT_COUNT = 1_000_000, 200
 
 
-def sample_images(count: int, imgsz: tuple[int, int], seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Draw ``count`` streets of imgsz = (height, width), from the seeds ``seed``, ``seed + 1`` and so on."""
-    return [sample_image(seed + i, *imgsz) for i in range(count)]
+def sample_images(count: int, imgsz: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Draw ``count`` streets of imgsz = (height, width), from the seeds 0, 1 and so on."""
+    return [sample_image(seed, *imgsz) for seed in range(count)]
 
 
 def sample_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -92,18 +91,8 @@ def _generator(seed: int, height: int, width: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
 
 
-# How much each surface's brightness varies, as a share.
-_ROUGHNESS = {
-    street.ROAD: 0.10,
-    street.SIDEWALK: 0.14,
-    street.BUILDING: 0.10,
-    street.POLE: 0.06,
-    street.VEGETATION: 0.28,
-    street.TERRAIN: 0.22,
-    street.SKY: 0.05,
-    street.PERSON: 0.12,
-    street.CAR: 0.06,
-}
+# How much the brightness of each class's surface varies, as a share.
+_ROUGHNESS = dict(zip(street.CLASSES, (0.10, 0.14, 0.10, 0.06, 0.28, 0.22, 0.05, 0.12, 0.06), strict=True))
 
 
 def _texture(rng: np.random.Generator, labels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -115,8 +104,8 @@ def _texture(rng: np.random.Generator, labels: NDArray[np.uint8]) -> NDArray[np.
         picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
         noise += np.asarray(picture) / 2
     strength = np.zeros(256, np.float32)
-    for kind, share in _ROUGHNESS.items():
-        strength[kind] = share * rng.uniform(0.5, 1.5)
+    for kind, name in Scenes.classes.items():
+        strength[kind] = _ROUGHNESS[name] * rng.uniform(0.5, 1.5)
     return (1 + strength[labels] * noise)[:, :, None]
 
 

@@ -36,20 +36,18 @@ def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...
     if spec.task == "segment":
         return (TensorSpec("logits", "float32", (batch, spec.num_classes, *spec.imgsz)),)
     # Rounded up: a family that takes sizes between its strides pads its input.
-    maps = [(-(-spec.imgsz[0] // stride), -(-spec.imgsz[1] // stride)) for stride in spec.strides]
     return tuple(
-        TensorSpec(name, "float32", (batch, "channels", *size))
-        for name, size in zip(output_names(spec), maps, strict=True)
+        TensorSpec(name, "float32", (batch, "channels", *(-(-side // stride) for side in spec.imgsz)))
+        for name, stride in zip(output_names(spec), spec.strides, strict=True)
     )
 
 
 def stamp(model: onnx.ModelProto, spec: ModelSpec, stage: str) -> None:
     """Write into the graph's metadata which model it is and which stage of the export made it."""
+    from onnx.helper import set_model_props
+
     kept = {prop.key: prop.value for prop in model.metadata_props}
-    kept |= {_SPEC_KEY: json.dumps(spec.to_json(), sort_keys=True), _STAGE_KEY: stage}
-    del model.metadata_props[:]
-    for key, value in kept.items():
-        model.metadata_props.add(key=key, value=value)
+    set_model_props(model, kept | {_SPEC_KEY: json.dumps(spec.to_json(), sort_keys=True), _STAGE_KEY: stage})
 
 
 def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from hiresvit.export.rewrites import share_constants
+from hiresvit.export.rewrites import replace_all, share_constants
 from hiresvit.graph.index import GraphIndex, index_graph
 
 
@@ -26,20 +25,14 @@ def for_cpu(model: ModelProto) -> ModelProto:
     out.CopyFrom(model)
     index = index_graph(out)
     added: dict[str, NDArray[Any]] = {}
-
-    def constant(name: str, value: NDArray[Any]) -> str:
-        added[name] = value
-        return name
-
     nodes: list[NodeProto] = []
     for node in out.graph.node:
         rows = index.sizes(node.input[0]) if _normalises_rows(index, node) else None
         if rows is not None and len(rows) == 2:
-            nodes += _instance_norm(index, node, rows, constant)
+            nodes += _instance_norm(index, node, rows, added)
         else:
             nodes.append(node)
-    del out.graph.node[:]
-    out.graph.node.extend(nodes)
+    replace_all(out.graph.node, nodes)
     del out.graph.value_info[:]
     out.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in added.items())
     share_constants(out.graph)  # drops the affines of ones and zeros
@@ -58,18 +51,18 @@ def _normalises_rows(index: GraphIndex, node: NodeProto) -> bool:
 
 
 def _instance_norm(
-    index: GraphIndex, node: NodeProto, rows: tuple[int, ...], constant: Callable[[str, NDArray[Any]], str]
+    index: GraphIndex, node: NodeProto, rows: tuple[int, ...], added: dict[str, NDArray[Any]]
 ) -> list[NodeProto]:
-    """The nodes in place of a norm, with the name of each constant that they need from ``constant``."""
+    """The nodes in place of a norm; the constants that they need go to ``added``."""
     count, channels = rows
     scale, bias = index.array(node.input[1]), index.array(node.input[2] if len(node.input) > 2 else "")
     source, target = node.input[0], node.output[0]
     name = node.name or target  # two nodes of one name are an error in ONNX Runtime
     epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
-    ones = constant(f"cpu/ones_{count}", np.ones(count, np.float32))
-    zeros = constant(f"cpu/zeros_{count}", np.zeros(count, np.float32))
-    wide = constant(f"cpu/sample_{count}x{channels}", np.array([1, *rows], np.int64))
-    flat = constant(f"cpu/rows_{count}x{channels}", np.array(rows, np.int64))
+    ones, zeros = f"cpu/ones_{count}", f"cpu/zeros_{count}"
+    wide, flat = f"cpu/sample_{count}x{channels}", f"cpu/rows_{count}x{channels}"
+    added |= {ones: np.ones(count, np.float32), zeros: np.zeros(count, np.float32)}
+    added |= {wide: np.array([1, *rows], np.int64), flat: np.array(rows, np.int64)}
     steps = [("Reshape", [wide]), ("InstanceNormalization", [ones, zeros]), ("Reshape", [flat])]
     if scale is None or not np.all(scale == 1):
         steps.append(("Mul", [node.input[1]]))

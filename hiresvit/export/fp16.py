@@ -8,32 +8,22 @@ The result is meant for strongly typed networks: the types in the graph are the 
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import (
-    AttributeProto,
-    GraphProto,
-    ModelProto,
-    NodeProto,
-    TensorProto,
-    ValueInfoProto,
-    helper,
-    numpy_helper,
-)
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hiresvit.errors import IllegalGraphError, UsageError
-from hiresvit.export.fp16_typing import Op, Versions, decide, float_tensors, fresh
+from hiresvit.export.fp16_typing import LARGEST, SMALLEST_NORMAL, Op, Versions, decide, float_tensors, fresh
+from hiresvit.export.rewrites import replace_all
 from hiresvit.graph.dtypes import FLOAT, HALF
 from hiresvit.graph.file import require_weights
-from hiresvit.graph.index import index_graph
+from hiresvit.graph.index import graphs_of, index_graph
 from hiresvit.graph.operators import ISLANDS
-
-_MAX = float(np.finfo(np.float16).max)
-_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
 
 
 @dataclass(frozen=True)
@@ -108,11 +98,10 @@ def _reject_unsupported(model: ModelProto) -> None:
     if graph.sparse_initializer:
         raise UsageError("the graph has sparse initializers: write them as dense ones first")
     for node in graph.node:
-        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
+        if any(True for _ in graphs_of(node)):
             raise UsageError(f"{node.op_type} node {node.name!r} has a subgraph: export without control flow")
     require_weights(model)
-    defaults = {t.name for t in graph.initializer} & {i.name for i in graph.input}
-    if defaults:
+    if defaults := {t.name for t in graph.initializer} & {i.name for i in graph.input}:
         raise UsageError(f"input {min(defaults)!r} has a default value: remove it from inputs or initializers")
 
 
@@ -137,7 +126,7 @@ def _simplify_constants(graph: GraphProto, floats: Collection[str]) -> None:
         if node.op_type == "Cast" and node.input[0] in floats and node.output[0] in floats:
             node.op_type = "Identity"
             del node.attribute[:]
-    _replace(graph.node, kept)
+    replace_all(graph.node, kept)
 
 
 def _float_constant(node: NodeProto) -> TensorProto | None:
@@ -145,13 +134,6 @@ def _float_constant(node: NodeProto) -> TensorProto | None:
     if attribute.name in ("value_float", "value_floats"):
         return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
     return attribute.t if attribute.name == "value" and attribute.t.data_type == FLOAT else None
-
-
-def _replace(field: Any, values: list[Any]) -> None:
-    """The new content of a repeated protobuf field."""
-    copies = list(values)
-    del field[:]
-    field.extend(copies)
 
 
 def _convert_initializers(graph: GraphProto, versions: Versions) -> tuple[list[ValueLoss], list[ValueLoss], int]:
@@ -162,34 +144,31 @@ def _convert_initializers(graph: GraphProto, versions: Versions) -> tuple[list[V
     tensors: list[TensorProto] = [t for t in graph.initializer if t.name not in versions]
     for tensor in graph.initializer:
         for dtype, name in versions.get(tensor.name, {}).items():
-            copy = TensorProto()
             if dtype == FLOAT:
-                copy.CopyFrom(tensor)
+                copy = deepcopy(tensor)
             else:
                 values = numpy_helper.to_array(tensor)
                 half = _saturated(values)
-                overflow += _loss(tensor.name, values, np.isfinite(values) & (np.abs(values) > _MAX))
+                overflow += _loss(tensor.name, values, np.isfinite(values) & (np.abs(values) > LARGEST))
                 flushed += _loss(tensor.name, values, (half == 0) & (values != 0))
-                subnormal += int(np.count_nonzero((half != 0) & (np.abs(half) < _SMALLEST_NORMAL)))
-                copy.CopyFrom(numpy_helper.from_array(half))
+                subnormal += int(np.count_nonzero((half != 0) & (np.abs(half) < SMALLEST_NORMAL)))
+                copy = numpy_helper.from_array(half)
                 copy.doc_string = tensor.doc_string
             copy.name = name
             tensors.append(copy)
-    _replace(graph.initializer, tensors)
+    replace_all(graph.initializer, tensors)
     return overflow, flushed, subnormal
 
 
 def _saturated(values: NDArray[Any]) -> NDArray[np.float16]:
     """In float16: ±inf and NaN stay what they are, and everything else stays finite."""
-    clamped = np.where(np.isinf(values), values, np.clip(values, -_MAX, _MAX))
+    clamped = np.where(np.isinf(values), values, np.clip(values, -LARGEST, LARGEST))
     return np.asarray(clamped, np.float16)
 
 
 def _loss(name: str, values: NDArray[Any], lost: NDArray[np.bool_]) -> list[ValueLoss]:
     gone = values[lost]
-    if not gone.size:
-        return []
-    return [ValueLoss(name, gone.size, values.size, float(gone[np.abs(gone).argmax()]))]
+    return [ValueLoss(name, gone.size, values.size, float(gone[np.abs(gone).argmax()]))] if gone.size else []
 
 
 def _rewrite_nodes(graph: GraphProto, ops: list[Op], versions: Versions) -> int:
@@ -207,8 +186,7 @@ def _rewrite_nodes(graph: GraphProto, ops: list[Op], versions: Versions) -> int:
         if value.name in versions:
             add_casts(value.name)
     for op in ops:
-        node = NodeProto()
-        node.CopyFrom(op.node)
+        node = deepcopy(op.node)
         nodes.append(node)
         for k, dtype in enumerate(op.reads):
             if dtype:
@@ -219,7 +197,7 @@ def _rewrite_nodes(graph: GraphProto, ops: list[Op], versions: Versions) -> int:
                 add_casts(op.node.output[k], node.input[0] if op.makes_float else None)
         if op.makes_float:
             next(a for a in node.attribute if a.name == "to").i = op.writes[0] or FLOAT
-    _replace(graph.node, nodes)
+    replace_all(graph.node, nodes)
     return len(nodes) - len(ops)
 
 
@@ -230,12 +208,11 @@ def _retype_values(graph: GraphProto, versions: Versions, io_type: int) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dtype, name in versions.get(value.name, {}).items():
             if name not in border:
-                copy = ValueInfoProto()
-                copy.CopyFrom(value)
+                copy = deepcopy(value)
                 copy.name = name
                 copy.type.tensor_type.elem_type = dtype
                 values.append(copy)
     for value in (*graph.input, *graph.output):
         if value.name in versions:
             value.type.tensor_type.elem_type = io_type
-    _replace(graph.value_info, values)
+    replace_all(graph.value_info, values)

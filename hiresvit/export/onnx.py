@@ -31,12 +31,7 @@ def check_opset(opset: int) -> None:
 
 
 def export_onnx(
-    model: nn.Module,
-    spec: ModelSpec,
-    *,
-    opset: int = DEFAULT_OPSET,
-    dynamic_batch: bool = False,
-    resize: bool = True,
+    model: nn.Module, spec: ModelSpec, *, opset: int = DEFAULT_OPSET, dynamic_batch: bool = False, resize: bool = True
 ) -> onnx.ModelProto:
     """Export a (folded) model of ``spec`` at its static size, batch 1 or, if asked, a dynamic batch.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import onnx
@@ -20,6 +21,13 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
     return out
 
 
+def replace_all(field: Any, values: Iterable[Any]) -> None:
+    """Give a repeated protobuf field new content, some of which may be its own."""
+    copies = list(values)
+    del field[:]
+    field.extend(copies)
+
+
 def drop_identities(graph: onnx.GraphProto) -> None:
     """Connect the readers of each Identity to its source. One that names a graph output stays."""
     outputs = {value.name for value in graph.output}
@@ -29,9 +37,7 @@ def drop_identities(graph: onnx.GraphProto) -> None:
             while name in source:
                 name = source[name]  # noqa: PLW2901
             node.input[index] = name
-    kept = [n for n in graph.node if n.output[0] not in source]
-    del graph.node[:]
-    graph.node.extend(kept)
+    replace_all(graph.node, [n for n in graph.node if n.output[0] not in source])
 
 
 def share_constants(graph: onnx.GraphProto) -> None:
@@ -52,9 +58,7 @@ def share_constants(graph: onnx.GraphProto) -> None:
         for index, name in enumerate(node.input):
             node.input[index] = shared.get(name, name)
     read = {name for node in graph.node for name in node.input} | border
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    replace_all(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in read])
 
 
 # What opset 18 added to operators of our graphs, where the default is what opset 17 does anyway.

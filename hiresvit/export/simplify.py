@@ -45,8 +45,7 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, SimplifyReport]:
     """
     before = len(model.graph.node)
     try:
-        simple = _onnxsim(model)
-        simple = rewrite(simple)
+        simple = rewrite(_onnxsim(model))
         onnx.checker.check_model(simple, full_check=True)
         if _interface(simple) != _interface(model):
             raise _SimplifyFailed("onnxsim changed the graph's inputs or outputs")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hiresvit.data.labels import Labels
+from hiresvit.data.dataset import Labels
 from hiresvit.data.preprocess import check_image
 from hiresvit.errors import UsageError
 from hiresvit.files import atomic_path

@@ -39,7 +39,7 @@ def test_every_single_byte_of_the_manifest_is_guarded(bundle: Path) -> None:
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(ArtefactError, match=r"manifest\.json"):
-            read_bundle(bundle, verify=False)
+            read_bundle(bundle)
 
 
 @pytest.mark.parametrize(
@@ -170,10 +170,10 @@ def test_schema_3_is_sealed_over_its_own_bytes(schema_3: Path) -> None:
     for place in range(0, len(content), 97):  # each byte of schema 4 is tried above
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(ArtefactError, match=r"manifest\.json"):
-            read_bundle(schema_3, verify=False)
+            read_bundle(schema_3)
     path.write_bytes(content.replace(b'"schema_version": 3', b'"schema_version": 4'))
     with pytest.raises(ArtefactError, match="was edited"):
-        read_bundle(schema_3, verify=False)
+        read_bundle(schema_3)
 
 
 @pytest.mark.parametrize("lacks", ["engine", "int8", "spec"])

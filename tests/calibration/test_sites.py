@@ -91,11 +91,8 @@ class TestRules:
         assert [s.node for s in found] == [name for name in NAMES if name in EXPECTED]
         assert found[5] == Site("mlp.in/Gemm", "mlp.in", "Gemm", "r", 32 * 64 * 32, None)
 
-    def test_each_has_a_name_and_a_reason(self) -> None:
-        names = [rule.name for rule in RULES]
-        assert len(set(names)) == len(names)
-        assert {rule for _, _, rule in EXPECTED.values() if rule} | {"kept"} == set(names)
-        assert all(rule.reason for rule in RULES)
+    def test_each_is_tried(self) -> None:
+        assert {rule for _, _, rule in EXPECTED.values() if rule} | {"kept"} == set(RULES)
 
     @pytest.mark.parametrize(
         ("policy", "lifted"),

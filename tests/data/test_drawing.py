@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hiresvit.data import drawing as street
-from hiresvit.data.labels import CITYSCAPES
+from hiresvit.data.dataset import CITYSCAPES
 from hiresvit.data.open import open_dataset
 from hiresvit.data.scenes import HELD_OUT, Scenes, sample_scene
 from hiresvit.errors import UsageError

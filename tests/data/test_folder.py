@@ -15,8 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from hiresvit.data.class_list import read_class_list
-from hiresvit.data.folder import Folder, load_labels
+from hiresvit.data.folder import Folder, load_labels, read_class_list
 from hiresvit.data.open import DATASETS, find_dataset, open_dataset
 from hiresvit.errors import HiresvitError, UsageError
 

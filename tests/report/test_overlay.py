@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hiresvit.data.labels import Labels, palette
+from hiresvit.data.dataset import Labels, palette
 from hiresvit.data.preprocess import load_image
 from hiresvit.data.scenes import sample_image
 from hiresvit.errors import UsageError

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import seven_convolutions, tiny_spec
 
 from hiresvit.calibration.table import load_table
-from hiresvit.data.scenes import sample_images
+from hiresvit.data.scenes import sample_image
 from hiresvit.errors import ArtefactError, GateError, HiresvitError, UsageError
 from hiresvit.export.contract import read_stamp, stamp
 from hiresvit.export.fp16 import to_fp16
@@ -36,7 +36,7 @@ def write_graph(path: Path, stage: str = "simplified") -> Path:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("photos")
-    for index, image in enumerate(sample_images(12, SPEC.imgsz, seed=50)):
+    for index, image in enumerate(sample_image(seed, *SPEC.imgsz) for seed in range(50, 62)):
         Image.fromarray(image).save(folder / f"{index}.png")
     return str(folder)
 

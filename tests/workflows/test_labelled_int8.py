@@ -17,7 +17,7 @@ from tiny import CLASSES, seven_convolutions, tiny_spec
 from hiresvit.calibration.fallback import find_fallback
 from hiresvit.data.dataset import Kept, Part
 from hiresvit.data.preprocess import preprocess
-from hiresvit.data.scenes import HELD_OUT, SEARCH, Scenes, sample_images, sample_scene
+from hiresvit.data.scenes import HELD_OUT, SEARCH, Scenes, sample_image, sample_images, sample_scene
 from hiresvit.errors import GateError, HiresvitError, UsageError
 from hiresvit.models.create import model_spec
 from hiresvit.workflows import proof
@@ -32,7 +32,7 @@ def write_labelled(folder: Path, count: int, shift: int = 0, classes: int = CLAS
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
     simple, _ = seven_convolutions(classes)
-    for index, image in enumerate(sample_images(count, SPEC.imgsz, seed=50)):
+    for index, image in enumerate(sample_image(seed, *SPEC.imgsz) for seed in range(50, 50 + count)):
         logits: NDArray[Any] = run(simple, {"image": preprocess(image, SPEC.preprocess, SPEC.imgsz)})[0]
         labels = (logits[0].argmax(0) + shift) % classes
         Image.fromarray(image).save(folder / "images" / f"{index:03}.png")

@@ -16,7 +16,7 @@ from tiny import seven_convolutions, tiny_spec
 from hiresvit.calibration.calibrate import calibrate
 from hiresvit.calibration.observers import METHODS
 from hiresvit.data.pictures import Feeds, Pictures, open_pictures
-from hiresvit.data.scenes import sample_images
+from hiresvit.data.scenes import sample_image, sample_images
 from hiresvit.device.plan import EngineReport
 from hiresvit.errors import ArtefactError, GateError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import compare_arrays
@@ -39,7 +39,7 @@ SPEC = tiny_spec()
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("photos")
-    for index, image in enumerate(sample_images(20, SPEC.imgsz, seed=50)):
+    for index, image in enumerate(sample_image(seed, *SPEC.imgsz) for seed in range(50, 70)):
         Image.fromarray(image).save(folder / f"{index}.png")
     return str(folder)
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from hiresvit.data.dataset import Colour, Sample
-from hiresvit.data.labels import CITYSCAPES, find_labels, palette
+from hiresvit.data.dataset import CITYSCAPES, Colour, Sample, find_labels, palette
 from hiresvit.data.scenes import Scenes
 from hiresvit.errors import UsageError
 from hiresvit.spec import ModelSpec, PreprocessSpec, Task
