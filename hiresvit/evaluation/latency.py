@@ -175,12 +175,7 @@ def _side_stats(side: Side, samples: Sequence[_Sample]) -> LatencyStats:
 
 
 def _rounds(
-    sides: Mapping[str, Side],
-    clock: Callable[[], int],
-    settle_s: float,
-    *,
-    seconds: float,
-    least: int,
+    sides: Mapping[str, Side], clock: Callable[[], int], settle_s: float, *, seconds: float, least: int
 ) -> dict[str, list[_Sample]]:
     samples: dict[str, list[_Sample]] = {name: [] for name in sides}
     order = list(sides)

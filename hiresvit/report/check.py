@@ -60,10 +60,7 @@ def _finding_lines(targets: Sequence[Values], level: str) -> list[str]:
         for finding in row["findings"]:
             if finding["level"] == level:
                 text = _finding_text(finding)
-                key = (
-                    finding["rule"],
-                    text.replace(row["title"], "TensorRT"),
-                )  # alike but for whom it is about
+                key = (finding["rule"], text.replace(row["title"], "TensorRT"))  # alike but for whom it is about
                 about.setdefault(key, []).append((row["target"], text))
     lines = []
     for (rule, common), found in about.items():

@@ -134,11 +134,7 @@ def latency_tables(latency: Values) -> list[RenderableType]:
         side, ratio = sides[name], ratios.get(f"{name}/{base}")
         times = ("median_ms", "p90_ms", "p99_ms", *gpu.values())
         milliseconds = [number_text(side.get(key), ".2f") for key in times]
-        rest = (
-            number_text(side["cv_percent"], ".1f"),
-            number_text(side["throughput"], ".1f"),
-            str(side["calls"]),
-        )
+        rest = (number_text(side["cv_percent"], ".1f"), number_text(side["throughput"], ".1f"), str(side["calls"]))
         spread = f"{ratio['median']:.3f} ({ratio['p10']:.3f} to {ratio['p90']:.3f})" if ratio else ""
         table.add_row(name, *milliseconds, *rest, *([spread] if ratios else []))
     kinds: dict[str, list[str]] = {}

@@ -30,10 +30,7 @@ from hiresvit.spec import TensorSpec
 
 # One byte or more for each element, and laid out as numpy (or ml_dtypes) lays them out.
 _DTYPES = frozenset(
-    {
-        *("float32", "float16", "bfloat16", "float8_e4m3fn"),
-        *("int8", "uint8", "int32", "int64", "bool"),
-    }
+    {*("float32", "float16", "bfloat16", "float8_e4m3fn"), *("int8", "uint8", "int32", "int64", "bool")}
 )
 
 

@@ -18,12 +18,7 @@ from hiresvit.workflows.open import Source
 
 
 def compare_sources(
-    reference: Source,
-    test: Source,
-    images: Sequence[NDArray[np.uint8]],
-    *,
-    drawn: int,
-    limits: Mapping[str, float],
+    reference: Source, test: Source, images: Sequence[NDArray[np.uint8]], *, drawn: int, limits: Mapping[str, float]
 ) -> tuple[dict[str, Any], GateError | None]:
     """How far ``test`` is from ``reference`` on uint8 (H, W, 3) images and ``drawn`` streets, and what it missed.
 

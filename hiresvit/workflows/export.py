@@ -46,12 +46,7 @@ from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import Feed, ModelSpec
 from hiresvit.version import __version__
-from hiresvit.workflows.quantize import (
-    Int8Settings,
-    check_sources,
-    make_int8,
-    require_fused,
-)
+from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, require_fused
 
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
 BATCH_PROFILE = (1, 1, 8)
@@ -97,12 +92,7 @@ class _Job:
 
 
 def export_bundle(
-    spec: ModelSpec,
-    target: Path,
-    settings: ExportSettings,
-    *,
-    command: Sequence[str],
-    on_step: OnStep = silent,
+    spec: ModelSpec, target: Path, settings: ExportSettings, *, command: Sequence[str], on_step: OnStep = silent
 ) -> Bundle:
     """Make a verified bundle at ``target`` and return it.
 
@@ -182,11 +172,7 @@ def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, Weights
     report = load_model_weights(
         model, spec, settings.weights, ema=settings.ema, allow_missing_head=settings.allow_missing_head
     )
-    return (
-        model,
-        Weights(settings.weights.name, sha256_file(settings.weights)),
-        report.lines(settings.weights),
-    )
+    return (model, Weights(settings.weights.name, sha256_file(settings.weights)), report.lines(settings.weights))
 
 
 def _feeds(spec: ModelSpec, count: int) -> list[Feed]:

@@ -91,13 +91,7 @@ class Proof:
 
 
 def open_proof(
-    simple: ModelProto,
-    spec: ModelSpec,
-    split: Split,
-    feeds: Sequence[Feed],
-    *,
-    promised: bool,
-    threads: int | None,
+    simple: ModelProto, spec: ModelSpec, split: Split, feeds: Sequence[Feed], *, promised: bool, threads: int | None
 ) -> Proof | None:
     """By labels if there are some and the network knows them in FP32; a promise about 1 % of mIoU would be none.
 

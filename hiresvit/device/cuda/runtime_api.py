@@ -12,16 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hiresvit.device.cuda import (
-    NO_GPU,
-    Binding,
-    Bytes,
-    Device,
-    failure,
-    install_hint,
-    load_binding,
-    version_text,
-)
+from hiresvit.device.cuda import NO_GPU, Binding, Bytes, Device, failure, install_hint, load_binding, version_text
 from hiresvit.device.platform import has_driver
 from hiresvit.errors import HiresvitError, MissingDependency
 
