@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from importlib import metadata
 from pathlib import Path
 
 from hiresvit.device.cuda import Device
 from hiresvit.device.plan import PlanHeader, Sidecar, find_sidecar, read_header, read_sidecar
-from hiresvit.device.platform import this_platform
+from hiresvit.device.platform import package_version, this_platform
 from hiresvit.device.tensorrt_api import TITLES, Backend
 from hiresvit.errors import ArtefactError
 from hiresvit.files import sha256_file
@@ -53,12 +52,7 @@ def check_file(plan: Path) -> tuple[PlanHeader, Sidecar | None]:
 
 def installed_version(backend: Backend) -> str | None:
     """A library's version as its package states it, without loading it; None if no package does."""
-    for suffix in _SUFFIXES:
-        try:
-            return metadata.version(f"{backend}{suffix}")
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    return package_version(*(f"{backend}{suffix}" for suffix in _SUFFIXES))
 
 
 def check_platform(plan: Path, sidecar: Sidecar | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
 from hiresvit.device.plan import EngineReport, Profile
+from hiresvit.device.platform import package_version, this_platform
 from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.latency import latency_report
@@ -172,7 +172,7 @@ def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, Weights
     report = load_model_weights(
         model, spec, settings.weights, ema=settings.ema, allow_missing_head=settings.allow_missing_head
     )
-    return (model, Weights(settings.weights.name, sha256_file(settings.weights)), report.lines(settings.weights))
+    return model, Weights(settings.weights.name, sha256_file(settings.weights)), report.lines(settings.weights)
 
 
 def _feeds(spec: ModelSpec, count: int) -> list[Feed]:
@@ -239,10 +239,10 @@ def _save(job: _Job, described: dict[str, Any], stage: str, graph: onnx.ModelPro
 
 def _hazards(job: _Job, simple: onnx.ModelProto) -> list[dict[str, Any]]:
     """The tensors that FP16 cannot hold on the first picture."""
-    ranges = activation_ranges(simple, job.feeds[:1], RunOptions(threads=job.settings.threads)).items()
+    ranges = activation_ranges(simple, job.feeds[:1], RunOptions(threads=job.settings.threads))
     return [
         {"name": n, "max_abs": r.amax, "min_abs": r.smallest, "non_finite": r.non_finite, "hazard": r.hazard}
-        for n, r in ranges
+        for n, r in ranges.items()
         if r.hazard
     ]
 
@@ -258,7 +258,8 @@ def _plans(job: _Job, paths: Mapping[str, Path]) -> tuple[dict[str, dict[str, An
     if not settings.plan:
         return {}, []
     engines: dict[str, EngineReport] = {}
-    shapes = _batch_profile(job.spec) if settings.dynamic_batch else {}
+    least, best, most = ((size, 3, *job.spec.imgsz) for size in BATCH_PROFILE)
+    shapes: dict[str, Profile] = {INPUT: (least, best, most)} if settings.dynamic_batch else {}
     for plan in PLANS:
         stage = STAGES[plan].parent
         if stage is None or stage not in paths:
@@ -278,11 +279,6 @@ def _plans(job: _Job, paths: Mapping[str, Path]) -> tuple[dict[str, dict[str, An
     if "int8" in engines:
         require_fused(engines["fp16"], engines["int8"])
     return {stage: report.to_json() for stage, report in engines.items()}, []
-
-
-def _batch_profile(spec: ModelSpec) -> dict[str, Profile]:
-    least, best, most = ((size, 3, *spec.imgsz) for size in BATCH_PROFILE)
-    return {INPUT: (least, best, most)}
 
 
 def _on_phase(on_step: OnStep, name: str, phase: str, fraction: float) -> None:
@@ -319,9 +315,5 @@ def _latency(job: _Job, reference: Runner, paths: Mapping[str, Path]) -> dict[st
 
 def _tools() -> dict[str, str]:
     found = {"hiresvit": __version__, "python": platform.python_version()}
-    for name in TOOLS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found | {"platform": f"{platform.system()} {platform.machine()}"}
+    found |= {name: version for name in TOOLS if (version := package_version(name))}
+    return found | {"platform": this_platform()}
