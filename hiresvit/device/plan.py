@@ -159,16 +159,21 @@ def read_sidecar(plan: Path) -> Sidecar | None:
 
 def read_header(plan: Path) -> PlanHeader:
     """What a plan says about itself. Raises HiresvitError without the file, ArtefactError for what is no plan."""
-    try:
-        with plan.open("rb") as stream:
-            start = stream.read(_HEADER_BYTES)
-    except OSError as error:
-        raise HiresvitError(f"cannot read {plan}: {error.strerror}") from error
+    start = read_plan(plan, _HEADER_BYTES)
     backend = _TAGS.get(start[:4])
     if backend is None or len(start) < _HEADER_BYTES:
         raise ArtefactError(f"{plan} is not a plan of TensorRT or TensorRT-RTX, or a cut one; build it again")
     known = start[_FORMAT_AT] == bytes(4)
     return PlanHeader(backend, ".".join(map(str, start[_VERSION_AT])) if known else None)
+
+
+def read_plan(plan: Path, size: int = -1) -> bytes:
+    """The first ``size`` bytes of a plan, or all of it. Raises HiresvitError where it cannot be read."""
+    try:
+        with plan.open("rb") as stream:
+            return stream.read(size)
+    except OSError as error:
+        raise HiresvitError(f"cannot read {plan}: {error.strerror}") from error
 
 
 def _finite(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -104,6 +105,13 @@ def _check_names(feeds: Feeds, inputs: tuple[TensorSpec, ...]) -> None:
     names = [spec.name for spec in inputs]
     if set(feeds) != set(names):
         raise UsageError(f"feeds are {sorted(feeds)}; the network's inputs are {sorted(names)}")
+
+
+def numpy_dtype(kind: str, known: Mapping[str, str], path: Path, tensor: str) -> str:
+    """A library's name of a type as numpy's. Raises UsageError for one that numpy cannot hold."""
+    if kind not in known:
+        raise UsageError(f"{path}: {tensor!r} is {kind}; only {', '.join(known)} can be fed from numpy")
+    return known[kind]
 
 
 def check_threads(threads: int | None) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.device.cuda import Cuda, open_cuda
-from hiresvit.device.plan import Profile
+from hiresvit.device.plan import Profile, read_plan
 from hiresvit.device.tensorrt_api import TITLES, dtype_name, find_backend, load, make_log
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
 from hiresvit.runtime import preflight
@@ -106,7 +106,7 @@ class TensorRTRunner(Runner):
             raise HiresvitError(f"{_title(trt)} does not start here ({self._last_words()})") from error
         if host_code:
             held["runtime"].engine_host_code_allowed = True  # or a version-compatible plan is refused
-        held["engine"] = held["runtime"].deserialize_cuda_engine(_read(self._path))
+        held["engine"] = held["runtime"].deserialize_cuda_engine(read_plan(self._path))
         if held["engine"] is None:
             words = self._last_words()
             if "memory" in words.lower():
@@ -330,20 +330,10 @@ def _title(trt: Any) -> str:
     return f"{_name(trt)} {trt.__version__}"
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise HiresvitError(f"cannot read {path}: {error.strerror}") from error
-
-
 def _numpy_knows(dtype: str) -> bool:
-    if dtype not in _DTYPES:
-        return False
     with suppress(ImportError):
         import ml_dtypes  # noqa: F401  (tells numpy of bfloat16 and float8)
-    try:
+    with suppress(TypeError):
         np.dtype(dtype)
-    except TypeError:
-        return False
-    return True
+        return dtype in _DTYPES
+    return False
