@@ -188,7 +188,6 @@ class OnnxRuntimeRunner(Runner):
         self._session: onnxruntime.InferenceSession | None = session
 
     def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        """Run once. Raises UsageError if the feeds do not fit, HiresvitError if the graph fails on them."""
         if self._session is None:
             raise UsageError(f"{self._path}: the runner is closed; open it again")
         check_feeds(feeds, self.inputs)
@@ -200,7 +199,6 @@ class OnnxRuntimeRunner(Runner):
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
     def close(self) -> None:
-        """Free the session."""
         self._session = None
 
 

@@ -78,7 +78,6 @@ class OpenVinoRunner(Runner):
         return answers
 
     def close(self) -> None:
-        """Free the network."""
         with self._lock:
             self._request = None
 

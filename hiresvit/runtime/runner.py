@@ -130,7 +130,6 @@ class Casting(Runner):
 
     @property
     def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Those of the runner inside."""
         return self.inner.best_shapes
 
     def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
@@ -139,9 +138,7 @@ class Casting(Runner):
         return self.inner({spec.name: feeds[spec.name].astype(spec.dtype) for spec in self.inputs})
 
     def last_times(self) -> GpuTimes | None:
-        """Those of the runner inside."""
         return self.inner.last_times()
 
     def close(self) -> None:
-        """Close the runner inside."""
         self.inner.close()

@@ -29,9 +29,7 @@ from hiresvit.runtime.tensorrt_memory import Buffer
 from hiresvit.spec import TensorSpec
 
 # One byte or more for each element, and laid out as numpy (or ml_dtypes) lays them out.
-_DTYPES = frozenset(
-    {*("float32", "float16", "bfloat16", "float8_e4m3fn"), *("int8", "uint8", "int32", "int64", "bool")}
-)
+_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn", "int8", "uint8", "int32", "int64", "bool")
 
 
 class TensorRTRunner(Runner):
@@ -157,14 +155,9 @@ class TensorRTRunner(Runner):
 
     @property
     def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Those of the inputs that the plan was tuned for."""
         return {name: best for name, (_, best, _) in self._profiles.items()}
 
     def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        """Run once; the results are the caller's own.
-
-        Raises UsageError if the feeds do not fit, HiresvitError if CUDA or TensorRT fails on them.
-        """
         with self._lock:
             self._check_open()
             check_feeds(feeds, self.inputs)
@@ -189,7 +182,6 @@ class TensorRTRunner(Runner):
             return GpuTimes(*[self._cuda.event_elapsed_ms(start, end) for start, end in marks])
 
     def close(self) -> None:
-        """Free what the plan holds on host and GPU; after the first time, do nothing."""
         with self._lock:
             self._finish()
 

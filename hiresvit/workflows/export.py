@@ -176,8 +176,7 @@ def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, Weights
 
 
 def _feeds(spec: ModelSpec, count: int) -> list[Feed]:
-    images = sample_images(count, spec.imgsz)
-    return [{INPUT: preprocess(image, spec.preprocess, spec.imgsz)} for image in images]
+    return [{INPUT: preprocess(image, spec.preprocess, spec.imgsz)} for image in sample_images(count, spec.imgsz)]
 
 
 def _return_memory() -> None:
@@ -265,15 +264,11 @@ def _plans(job: _Job, paths: Mapping[str, Path]) -> tuple[dict[str, dict[str, An
         if stage is None or stage not in paths:
             continue
         _return_memory()
-        name = plan.replace("_", " ")
+        name, target = plan.replace("_", " "), stage_path(job.folder, plan)
         on_step(name, None)
+        on_phase = partial(_on_phase, on_step, name)
         try:
-            engines[stage] = build_engine(
-                paths[stage],
-                stage_path(job.folder, plan),
-                BuildSettings(shapes=shapes),
-                on_progress=partial(_on_phase, on_step, name),
-            )
+            engines[stage] = build_engine(paths[stage], target, BuildSettings(shapes=shapes), on_progress=on_phase)
         except MissingDependency as error:  # no library, or one that needs a GPU: the graphs are worth having
             return {}, [f"no plan was built: {error}"]
     if "int8" in engines:
