@@ -51,9 +51,8 @@ def find_backend(wanted: str | None = None) -> Backend:
     Raises UsageError for another name and MissingDependency for a library that is not here.
     """
     if wanted is None:
-        for backend in BACKENDS:
-            if installed(backend):
-                return backend
+        for backend in filter(installed, BACKENDS):
+            return backend
         raise MissingDependency(
             f"building a plan needs TensorRT or TensorRT-RTX (neither is installed): {INSTALL_HINT}"
         )
