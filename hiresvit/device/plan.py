@@ -30,9 +30,7 @@ Profile = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 # What a plan starts with: TensorRT's tag (its own trtexec looks for it), and what RTX 1.7 writes there.
 _TAGS: dict[bytes, Backend] = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
 # Then the version of the format as 4 bytes, of which NVIDIA's trtexec reads 0 only; plans of RTX 1.7 have 0.
-_FORMAT_AT, _KNOWN_FORMAT = slice(4, 8), bytes(4)
-_VERSION_AT = slice(24, 28)
-_HEADER_BYTES = _VERSION_AT.stop
+_FORMAT_AT, _VERSION_AT, _HEADER_BYTES = slice(4, 8), slice(24, 28), 28
 
 _LARGEST = 2**63 - 1
 
@@ -161,16 +159,21 @@ def read_sidecar(plan: Path) -> Sidecar | None:
 
 def read_header(plan: Path) -> PlanHeader:
     """What a plan says about itself. Raises HiresvitError without the file, ArtefactError for what is no plan."""
-    try:
-        with plan.open("rb") as stream:
-            start = stream.read(_HEADER_BYTES)
-    except OSError as error:
-        raise HiresvitError(f"cannot read {plan}: {error.strerror}") from error
+    start = read_plan(plan, _HEADER_BYTES)
     backend = _TAGS.get(start[:4])
     if backend is None or len(start) < _HEADER_BYTES:
         raise ArtefactError(f"{plan} is not a plan of TensorRT or TensorRT-RTX, or a cut one; build it again")
-    known = start[_FORMAT_AT] == _KNOWN_FORMAT
+    known = start[_FORMAT_AT] == bytes(4)
     return PlanHeader(backend, ".".join(map(str, start[_VERSION_AT])) if known else None)
+
+
+def read_plan(plan: Path, size: int = -1) -> bytes:
+    """The first ``size`` bytes of a plan, or all of it. Raises HiresvitError where it cannot be read."""
+    try:
+        with plan.open("rb") as stream:
+            return stream.read(size)
+    except OSError as error:
+        raise HiresvitError(f"cannot read {plan}: {error.strerror}") from error
 
 
 def _finite(text: str) -> float:
@@ -190,7 +193,10 @@ def _typed(hint: Any, value: Any) -> Any:
     if hint is Any:
         return value
     if origin in (Union, UnionType):
-        return _typed_as_one_of(arguments, value)
+        for one in arguments:
+            with suppress(ValueError):
+                return _typed(one, value)
+        raise ValueError(f"{type(value).__name__} instead of {arguments}")
     if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
         hints = get_type_hints(hint)
         if hints.keys() != value.keys():
@@ -212,10 +218,3 @@ def _typed(hint: Any, value: Any) -> Any:
     if not fits:
         raise ValueError(f"{type(value).__name__} instead of {hint}")
     return value
-
-
-def _typed_as_one_of(hints: tuple[Any, ...], value: Any) -> Any:
-    for hint in hints:
-        with suppress(ValueError):
-            return _typed(hint, value)
-    raise ValueError(f"{type(value).__name__} instead of {hints}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import re
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -18,14 +20,20 @@ JETPACK_7 = 38  # the first Jetson Linux of JetPack 7
 
 _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 # Any of them is there where an NVIDIA driver is loaded: a PC, two generations of Jetson, WSL.
-_DRIVER_FILES = tuple(
-    Path(name) for name in ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg")
-)
+_DRIVER_FILES = tuple(map(Path, ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg")))
 
 
 def this_platform() -> str:
     """System and processor: ``Linux x86_64`` on a PC, ``Linux aarch64`` on a Jetson."""
     return f"{platform.system()} {platform.machine()}"
+
+
+def package_version(*names: str) -> str | None:
+    """The version that the first of these packages states that is installed, None without any; loads nothing."""
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
 
 
 def find_platform() -> Platform:

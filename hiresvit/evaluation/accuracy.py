@@ -82,9 +82,8 @@ def evaluate(runner: Runner, spec: ModelSpec, dataset: Dataset, *, on_step: OnSt
     if len(dataset) == 0:
         raise HiresvitError(f"{dataset.name} has no images; nothing can be measured on it")
     answers = _answers(Predictor(runner, spec, top_k=_TOP), dataset, on_step)
-    if spec.task == "segment":
-        return _segmentation(answers, spec.num_classes, dataset)
-    return _classification(answers, spec.num_classes, dataset)
+    count = _segmentation if spec.task == "segment" else _classification
+    return count(answers, spec.num_classes, dataset)
 
 
 def confusion_matrix(
@@ -140,16 +139,10 @@ def _segmentation(answers: Iterator[tuple[int, Sample, Any]], num_classes: int, 
     if pixels == 0:
         raise HiresvitError(f"{dataset.name}: none of {len(dataset)} images has a pixel with a label; give others")
     iou, declared = iou_per_class(matrix), sorted(dataset.classes)
-    rows = tuple(
-        ClassAccuracy(
-            index=i,
-            name=dataset.classes[i],
-            iou=None if np.isnan(iou[i]) else float(iou[i]),
-            share=float(matrix[i].sum() / pixels),
-            pixels=int(matrix[i].sum()),
-        )
-        for i in declared
-    )
+    rows = []
+    for i in declared:
+        known, count = None if np.isnan(iou[i]) else float(iou[i]), int(matrix[i].sum())
+        rows.append(ClassAccuracy(i, dataset.classes[i], known, count / pixels, count))
     return Accuracy(
         dataset=dataset.name,
         task="segment",
@@ -157,7 +150,7 @@ def _segmentation(answers: Iterator[tuple[int, Sample, Any]], num_classes: int, 
         foreign=float((pixels - matrix[:, declared].sum()) / pixels),
         miou=float(np.nanmean(iou[declared])),
         pixel_accuracy=float(100 * np.trace(matrix) / pixels),
-        classes=rows,
+        classes=tuple(rows),
     )
 
 
@@ -186,8 +179,7 @@ def _classification(answers: Iterator[tuple[int, Sample, Any]], num_classes: int
 
 def _check_labels(found: NDArray[Any], dataset: Dataset, index: int) -> None:
     """Raise HiresvitError if a label is not among the declared classes."""
-    wrong = [int(value) for value in found if int(value) not in dataset.classes]
-    if wrong:
+    if wrong := [int(value) for value in found if int(value) not in dataset.classes]:
         allowed = ", ".join(map(str, sorted(dataset.classes)))
         ignored = f", and {dataset.ignore} for none" if dataset.task == "segment" else ""
         raise HiresvitError(

@@ -163,24 +163,15 @@ def ratio(a: LatencyStats, b: LatencyStats) -> Ratio:
 def _side_stats(side: Side, samples: Sequence[_Sample]) -> LatencyStats:
     stats = latency_stats([ns for ns, _ in samples], side.batch)
     stats = replace(stats, warnings=side.notes + stats.warnings)
-    times = [times for _, times in samples if times is not None]
+    times = [(times.h2d_ms, times.d2h_ms, times.compute_ms) for _, times in samples if times is not None]
     if not times:
         return stats
-    return replace(
-        stats,
-        h2d_ms=float(np.median([one.h2d_ms for one in times])),
-        d2h_ms=float(np.median([one.d2h_ms for one in times])),
-        gpu_compute_ms=float(np.median([one.compute_ms for one in times])),
-    )
+    h2d_ms, d2h_ms, compute_ms = np.median(times, 0).tolist()
+    return replace(stats, h2d_ms=h2d_ms, d2h_ms=d2h_ms, gpu_compute_ms=compute_ms)
 
 
 def _rounds(
-    sides: Mapping[str, Side],
-    clock: Callable[[], int],
-    settle_s: float,
-    *,
-    seconds: float,
-    least: int,
+    sides: Mapping[str, Side], clock: Callable[[], int], settle_s: float, *, seconds: float, least: int
 ) -> dict[str, list[_Sample]]:
     samples: dict[str, list[_Sample]] = {name: [] for name in sides}
     order = list(sides)

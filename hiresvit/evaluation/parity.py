@@ -68,13 +68,10 @@ class ParityReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; an infinite measure is null, ``exact`` and ``non_finite`` say which kind."""
-        return {
-            "task": self.task,
-            "images": self.images,
-            "outputs": [
-                {"name": o.name, **_finite(asdict(o.worst)), "mean_agreement": o.mean_agreement} for o in self.outputs
-            ],
-        }
+        outputs = [
+            {"name": o.name, **_finite(asdict(o.worst)), "mean_agreement": o.mean_agreement} for o in self.outputs
+        ]
+        return {"task": self.task, "images": self.images, "outputs": outputs}
 
 
 @dataclass(frozen=True)
@@ -102,11 +99,9 @@ def compare_arrays(reference: NDArray[Any], test: NDArray[Any], task: Task = "fe
     rank = {"segment": 4, "classify": 2}.get(task, reference.ndim)
     if reference.ndim != rank:
         raise UsageError(f"an output of shape {reference.shape} is not {task}: that needs {rank} dimensions")
-    bad = reference.size - int(np.count_nonzero(np.isfinite(reference)))
-    if bad:
+    if bad := reference.size - int(np.count_nonzero(np.isfinite(reference))):
         raise HiresvitError(f"the reference has {bad} NaN or Inf values; repair it first, nothing compares with it")
-    bad = test.size - int(np.count_nonzero(np.isfinite(test)))
-    if bad:
+    if bad := test.size - int(np.count_nonzero(np.isfinite(test))):
         agreement = None if task == "features" else 0.0
         return Parity(math.inf, -math.inf, -math.inf, agreement, None, exact=False, non_finite=bad)
     agreement, margin = (None, None) if task == "features" else _agreement(reference, test)
@@ -165,10 +160,8 @@ def check_gate(report: ParityReport, gate: Gate, stage: str) -> list[str]:
 
 def enforce(report: ParityReport, gate: Gate, stage: str) -> None:
     """Raise GateError with the first failure and the number of the others, if the report misses the gate."""
-    failures = check_gate(report, gate, stage)
-    if failures:
-        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        raise GateError(failures[0] + more)
+    if failures := check_gate(report, gate, stage):
+        raise GateError(failures[0] + (f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""))
 
 
 def _distance(reference: NDArray[Any], test: NDArray[Any]) -> tuple[float, float, float]:
@@ -195,8 +188,7 @@ def _agreement(reference: NDArray[Any], test: NDArray[Any]) -> tuple[float, floa
     """Share of equal argmaxes over axis 1, and the flip margin."""
     expected, actual = reference.argmax(1), test.argmax(1)
     flips = expected != actual
-    count = int(np.count_nonzero(flips))
-    if count == 0:
+    if not (count := int(np.count_nonzero(flips))):
         return 1.0, None
     logits = np.moveaxis(reference, 1, -1)[flips].astype(np.float64)  # flips, C
     row = np.arange(count)

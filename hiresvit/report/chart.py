@@ -17,6 +17,7 @@ _WIDTH, _ROW, _BAR, _EDGE, _GAP = 820, 20, 13, 16, 8
 _LABEL, _ADVANCE = 12, 7.3
 _LONGEST = 52  # characters of a label; a longer one loses its middle
 _BARS, _HIGHLIGHT, _TEXT, _FAINT, _GRID = "#3b73af", "#e08214", "#1f2328", "#59636e", "#d8dee4"
+_MONO = ' font-family="ui-monospace, DejaVu Sans Mono, Menlo, Consolas, monospace"'
 _BLOCKS, _BLOCKS_WIDE = " ▏▎▍▌▋▊▉█", 20
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -39,7 +40,6 @@ def bar_chart(rows: Sequence[tuple[str, float]], *, title: str, unit: str, highl
     texts = _value_texts(values)
     top = _EDGE + 24
     bottom = top + _ROW * len(shown)
-    more = len(rows) - len(shown)
     height = bottom + 42 + _EDGE
     left = _EDGE + _ADVANCE * max(len(_short(label)) for label, _ in shown) + _GAP
     room = _ADVANCE * max(map(len, texts)) + _GAP  # for a value beside its bar
@@ -49,7 +49,7 @@ def bar_chart(rows: Sequence[tuple[str, float]], *, title: str, unit: str, highl
         # the share first: pixels for a unit would overflow where the values are next to nothing
         return start + (end - start) * ((value - ticks[0]) / (ticks[-1] - ticks[0]))
 
-    parts = [_text(_EDGE, _EDGE + 13, title, size=15, weight="bold")]
+    parts = [_text(_EDGE, _EDGE + 13, title, size=15, font=' font-weight="bold"')]
     for tick in ticks:
         x, colour = across(tick), _FAINT if tick == 0 else _GRID
         parts.append(f'<path d="M{x:.1f} {top}V{bottom + 4}" stroke="{colour}"/>')
@@ -59,11 +59,11 @@ def bar_chart(rows: Sequence[tuple[str, float]], *, title: str, unit: str, highl
         y = top + _ROW * index
         fill = _HIGHLIGHT if label in highlight else _BARS
         parts.append(_bar(label, (across(0.0), across(value)), y, fill))
-        parts.append(_text(left - _GAP, y + 14, _short(label), anchor="end", mono=True))
+        parts.append(_text(left - _GAP, y + 14, _short(label), anchor="end", font=_MONO))
         beside = (across(value) - 5, "end") if value < 0 else (across(value) + 5, "start")
-        parts.append(_text(beside[0], y + 14, text, anchor=beside[1], mono=True))
-    if more:
-        parts.append(_text(_EDGE, bottom + 36, f"and {more} more", fill=_FAINT))
+        parts.append(_text(beside[0], y + 14, text, anchor=beside[1], font=_MONO))
+    if len(rows) > len(shown):
+        parts.append(_text(_EDGE, bottom + 36, f"and {len(rows) - len(shown)} more", fill=_FAINT))
     return _document(parts, height, title)
 
 
@@ -96,12 +96,11 @@ def _ticks(least: float, most: float, step: float) -> list[float]:
     return [number * step for number in range(first, max(last, first + 1) + 1)]
 
 
-def _value_texts(values: Iterable[float]) -> list[str]:
+def _value_texts(values: Sequence[float]) -> list[str]:
     """All with as many decimals as give the largest three digits."""
-    numbers = list(values)
-    largest = max(map(abs, numbers))
+    largest = max(map(abs, values))
     place = 10.0 ** (math.floor(math.log10(largest)) - 2) if largest else 1.0
-    return [_number(value, min(place, 1.0)) for value in numbers]
+    return [_number(value, min(place, 1.0)) for value in values]
 
 
 def _number(value: float, place: float) -> str:
@@ -126,19 +125,10 @@ def _bar(label: str, ends: tuple[float, float], y: float, fill: str) -> str:
 
 
 def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    anchor: str = "start",
-    fill: str = _TEXT,
-    size: int = _LABEL,
-    weight: str = "normal",
-    mono: bool = False,
+    x: float, y: float, text: str, *, anchor: str = "start", fill: str = _TEXT, size: int = _LABEL, font: str = ""
 ) -> str:
-    style = f'fill="{fill}" font-size="{size}" text-anchor="{anchor}"'
-    style += f' font-weight="{weight}"' if weight != "normal" else ""
-    style += ' font-family="ui-monospace, DejaVu Sans Mono, Menlo, Consolas, monospace"' if mono else ""
+    """``font`` are attributes beside the colour, the size and the anchor."""
+    style = f'fill="{fill}" font-size="{size}" text-anchor="{anchor}"{font}'
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{_escaped(text)}</text>'
 
 

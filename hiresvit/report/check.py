@@ -34,23 +34,23 @@ def check_report(found: Values) -> list[RenderableType]:
 
 def verdict_table(targets: Iterable[Values]) -> Table:
     """One row per target: legal, illegal or not known, and how much was found."""
-    table = make_table(None, "target", "what it is", "verdict", *(f">{level}" for level in _LEVELS))
+    rows = []
     for row in targets:
         levels = [finding["level"] for finding in row["findings"]]
         counts = [str(levels.count(level)) for level in _LEVELS]
-        table.add_row(row["target"], row["title"], _VERDICTS[row["legal"]], *counts)
-    return table
+        rows.append((row["target"], row["title"], _VERDICTS[row["legal"]], *counts))
+    return make_table(None, "target", "what it is", "verdict", *(f">{level}" for level in _LEVELS), rows=rows)
 
 
 def leftover_table(leftovers: Sequence[Values]) -> Table:
     """What is computed in FP32, by PyTorch module, the most first."""
-    table = make_table("computed in FP32", "module", "operators", ">MMACs", ">kernels beside")
-    for row in leftovers[:_SHOWN]:
-        cells = (", ".join(row["ops"]), f"{row['macs'] / 1e6:.2f}", str(row["kernels"]))
-        table.add_row(row["module"] or "the graph", *cells)
+    rows = [
+        (row["module"] or "the graph", ", ".join(row["ops"]), f"{row['macs'] / 1e6:.2f}", str(row["kernels"]))
+        for row in leftovers[:_SHOWN]
+    ]
     if len(leftovers) > _SHOWN:
-        table.add_row(f"and {len(leftovers) - _SHOWN} more", "", "", "")
-    return table
+        rows.append((f"and {len(leftovers) - _SHOWN} more", "", "", ""))
+    return make_table("computed in FP32", "module", "operators", ">MMACs", ">kernels beside", rows=rows)
 
 
 def _finding_lines(targets: Sequence[Values], level: str) -> list[str]:
@@ -60,17 +60,12 @@ def _finding_lines(targets: Sequence[Values], level: str) -> list[str]:
         for finding in row["findings"]:
             if finding["level"] == level:
                 text = _finding_text(finding)
-                key = (
-                    finding["rule"],
-                    text.replace(row["title"], "TensorRT"),
-                )  # alike but for whom it is about
+                key = (finding["rule"], text.replace(row["title"], "TensorRT"))  # alike but for whom it is about
                 about.setdefault(key, []).append((row["target"], text))
     lines = []
     for (rule, common), found in about.items():
-        names = ", ".join(name for name, _ in found)
-        every = len(found) == len(targets) > 1
-        text = common if len(found) > 1 else found[0][1]
-        lines.append(f"{level}, {'every target' if every else names} ({rule}): {text}")
+        names = "every target" if len(found) == len(targets) > 1 else ", ".join(name for name, _ in found)
+        lines.append(f"{level}, {names} ({rule}): {common if len(found) > 1 else found[0][1]}")
     return lines
 
 
@@ -90,10 +85,8 @@ def _attention_items(attentions: Sequence[Values]) -> list[RenderableType]:
             loose.setdefault(row["reason"], []).append(row["attention"])
     if not loose:
         return []
-    table = make_table("attentions that TensorRT-RTX did not fuse", ">number", "why", "first")
-    for reason, rows in loose.items():
-        table.add_row(str(len(rows)), reason, rows[0]["node"])
-    return [table]
+    cells = [(str(len(rows)), reason, rows[0]["node"]) for reason, rows in loose.items()]
+    return [make_table("attentions that TensorRT-RTX did not fuse", ">number", "why", "first", rows=cells)]
 
 
 def _shares(macs: Values) -> str:

@@ -14,8 +14,6 @@ from hiresvit.report.chart import bar_chart, text_bar
 from hiresvit.report.tables import Values, make_table, number_text, size_text
 
 TOP_MODULES = 12
-_COUNTS = {"kernel_total": "kernels"}
-_SIZES = {"plan_bytes": "plan size", "weight_bytes": "weight size", "activation_bytes": "activation size"}
 
 
 def int8_report(int8: Values, engines: Mapping[str, Values] | None = None) -> list[RenderableType]:
@@ -36,46 +34,45 @@ def accuracy_table(found: Values) -> Table:
     """What `evaluate` found: a row for each class, and the mean; or top-1 and top-5."""
     pictures = f"{found['images']} images of {found['dataset']}"
     if found["task"] == "classify":
-        table = make_table(f"accuracy on {pictures}", "what", ">%")
-        for name in ("top1", "top5"):
-            if name in found:
-                table.add_row(name, f"{found[name]:.2f}")
-        return table
-    table = make_table(f"intersection over union on {pictures}", "class", ">IoU %", ">share of pixels %")
-    for row in found["classes"]:
-        table.add_row(row["name"], number_text(row["iou"], ".2f"), f"{100 * row['share']:.2f}")
-    table.add_row("mIoU", f"{found['miou']:.2f}", "")
-    table.add_row("pixels that are right", f"{found['pixel_accuracy']:.2f}", "")
-    return table
+        rows = [(name, f"{found[name]:.2f}") for name in ("top1", "top5") if name in found]
+        return make_table(f"accuracy on {pictures}", "what", ">%", rows=rows)
+    classes = [(row["name"], number_text(row["iou"], ".2f"), f"{100 * row['share']:.2f}") for row in found["classes"]]
+    means = [("mIoU", f"{found['miou']:.2f}", ""), ("pixels that are right", f"{found['pixel_accuracy']:.2f}", "")]
+    title = f"intersection over union on {pictures}"
+    return make_table(title, "class", ">IoU %", ">share of pixels %", rows=classes + means)
 
 
 def sensitivity_table(sensitivity: Values, kept: list[str]) -> Table:
     """The modules that lose most alone in INT8, with a bar for each."""
-    rows = sensitivity["modules"]
-    title = f"what a module loses alone in INT8, the worst {min(TOP_MODULES, len(rows))} of {len(rows)}"
-    table = make_table(title, "module", ">points", ">SQNR dB", ">MACs %", "", "")
-    most = max((row["drop"] for row in rows), default=0.0)
-    for row in rows[:TOP_MODULES]:
-        bar = text_bar(row["drop"], most) if most > 0 else ""
+    modules = sensitivity["modules"]
+    title = f"what a module loses alone in INT8, the worst {min(TOP_MODULES, len(modules))} of {len(modules)}"
+    most = max((row["drop"] for row in modules), default=0.0)
+    rows = []
+    for row in modules[:TOP_MODULES]:
+        numbers = (f"{row['drop']:.3f}", number_text(row["sqnr_db"], ".1f"), f"{100 * row['share']:.1f}")
         stays = "stays in FP16" if row["module"] in kept else ""
-        sqnr = number_text(row["sqnr_db"], ".1f")
-        table.add_row(row["module"], f"{row['drop']:.3f}", sqnr, f"{100 * row['share']:.1f}", bar, stays)
-    return table
+        rows.append((row["module"], *numbers, text_bar(row["drop"], most), stays))
+    return make_table(title, "module", ">points", ">SQNR dB", ">MACs %", "", "", rows=rows)
 
 
 def plans_table(engines: Mapping[str, Values]) -> Table:
     """Both plans side by side."""
-    table = make_table("plans, built and not run", "what", *(f">{name}" for name in engines))
-    for key, name in _COUNTS.items():
-        table.add_row(name, *(str(engine[key]) for engine in engines.values()))
-    fused = [f"{engine['attentions_fused']} of {engine['attentions_total']}" for engine in engines.values()]
-    table.add_row("attentions fused", *fused)
-    for key, name in _SIZES.items():
-        table.add_row(name, *(size_text(engine[key]) for engine in engines.values()))
-    products = [", ".join(f"{n} {kind}" for kind, n in engine["precision"].items()) for engine in engines.values()]
-    table.add_row("products in", *products)
-    table.add_row("build time", *(f"{engine['build_seconds']:.1f} s" for engine in engines.values()))
-    return table
+    plans = [engine_facts(engine) for engine in engines.values()]
+    facts = ("kernels", "attentions fused", "plan size", "weight size", "activation size", "products in", "build time")
+    rows = [(fact, *(plan[fact] for plan in plans)) for fact in facts]
+    return make_table("plans, built and not run", "what", *(f">{name}" for name in engines), rows=rows)
+
+
+def engine_facts(engine: Values) -> dict[str, str]:
+    """What a plan is made of, as text by name."""
+    return {
+        "kernels": str(engine["kernel_total"]),
+        "attentions fused": f"{engine['attentions_fused']} of {engine['attentions_total']}",
+        "products in": ", ".join(f"{count} {name}" for name, count in engine["precision"].items()),
+        **{f"{part} size": size_text(engine[f"{part}_bytes"]) for part in ("activation", "scratch", "weight", "plan")},
+        "builder's memory": size_text(engine["peak_rss_bytes"]),
+        "build time": f"{engine['build_seconds']:.1f} s",
+    }
 
 
 def sensitivity_chart(sensitivity: Values, kept: Sequence[str]) -> str:
@@ -90,36 +87,34 @@ def int8_verdict(half: Values, int8: Values, accuracy: Values | None) -> list[st
     ``half`` and ``int8`` are `EngineReport.to_json`. Plans are not run here, so speed is not known; what is known
     are kernels, memory and size.
     """
-    said = []
     more = int8["kernel_total"] - half["kernel_total"]
     smaller = 1 - int8["plan_bytes"] / half["plan_bytes"]
     facts = (
         f"the INT8 plan has {int8['kernel_total']} kernels where FP16 has {half['kernel_total']},"
         f" and is {abs(smaller):.0%} {'smaller' if smaller > 0 else 'larger'}"
     )
-    if more > 0 and smaller <= 0:
-        said.append(
-            f"INT8 is not worth it by what can be seen without a GPU: {facts}; stay with FP16 unless a"
-            " measurement on the device says otherwise"
-        )
-    elif more > 0:
-        said.append(f"INT8 saves memory only, by what can be seen without a GPU: {facts}; measure both on the device")
+    seen, measure = "by what can be seen without a GPU", "measure both on the device"
+    if more <= 0:
+        said = f"{facts}; {measure}"
+    elif smaller > 0:
+        said = f"INT8 saves memory only, {seen}: {facts}; {measure}"
     else:
-        said.append(f"{facts}; measure both on the device")
-    if accuracy is not None:
-        rows = accuracy["rows"]
-        lost = rows["fp16"] - rows["int8"]
-        said.append(f"INT8 costs {lost:.2f} points of {accuracy['metric']} against FP16")
-    return said
+        said = f"INT8 is not worth it {seen}: {facts}; stay with FP16 unless a measurement on the device says otherwise"
+    if accuracy is None:
+        return [said]
+    lost = accuracy["rows"]["fp16"] - accuracy["rows"]["int8"]
+    return [said, f"INT8 costs {lost:.2f} points of {accuracy['metric']} against FP16"]
 
 
 def _sides(accuracy: Values) -> list[RenderableType]:
     """A line, since it is wider than the table, and FP32, FP16 and INT8 on the same pictures."""
     pictures = f"{accuracy['images']} pictures of {accuracy['data']} that did not calibrate"
-    table = make_table(None, "graph", f">{accuracy['metric']} %", ">points below FP32")
-    rows = accuracy["rows"]
-    for name in ("fp32", "fp16", "int8"):  # JSON does not keep the order
-        table.add_row(name, f"{rows[name]:.2f}", f"{round(rows['fp32'] - rows[name], 2) + 0.0:.2f}")
+    by_graph = accuracy["rows"]
+    rows = [
+        (name, f"{by_graph[name]:.2f}", f"{round(by_graph['fp32'] - by_graph[name], 2) + 0.0:.2f}")
+        for name in ("fp32", "fp16", "int8")  # JSON does not keep the order
+    ]
+    table = make_table(None, "graph", f">{accuracy['metric']} %", ">points below FP32", rows=rows)
     return [f"\n{accuracy['metric']} on {pictures}", table]
 
 
@@ -142,11 +137,9 @@ def _layer_lines(made: Values) -> list[str]:
     total = made["macs_total"] or 1
     lines = [f"int8: {made['sites_int8']} layers in INT8, {100 * made['macs_share']:.1f} % of their products"]
     if made["sites_fp16"]:
-        kept = (
-            f"{count} {rule} ({100 * made['macs_fp16'][rule] / total:.1f} %)"
-            for rule, count in made["sites_fp16"].items()
-        )
-        lines.append(f"int8: in FP16 stay {', '.join(kept)}")
+        shares = {rule: f"{100 * made['macs_fp16'][rule] / total:.1f} %" for rule in made["sites_fp16"]}
+        kept = ", ".join(f"{count} {rule} ({shares[rule]})" for rule, count in made["sites_fp16"].items())
+        lines.append(f"int8: in FP16 stay {kept}")
     if made["attentions_int8"] or made["attentions_fp16"]:
         left = ", ".join(f"{count} ({why})" for why, count in made["attentions_fp16"].items()) or "none"
         lines.append(f"int8: {made['attentions_int8']} attentions in INT8, in FP16 stay {left}")

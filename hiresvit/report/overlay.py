@@ -15,13 +15,10 @@ from hiresvit.errors import UsageError
 from hiresvit.files import atomic_path
 
 
-def overlay(
-    image: NDArray[np.uint8], labels: NDArray[Any], colours: NDArray[np.uint8], *, alpha: float = 0.5
-) -> NDArray[np.uint8]:
-    """Paint labels (H, W) over a uint8 (H, W, 3) image, in the colours (K, 3) of the classes.
+def overlay(image: NDArray[np.uint8], labels: NDArray[Any], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mix a uint8 (H, W, 3) image half and half with the colours (K, 3) of the classes of its labels (H, W).
 
-    ``alpha`` 0 shows the image, 1 the colours. Raises UsageError if the sizes differ, a label is outside 0..K-1, or
-    alpha is outside 0..1.
+    Raises UsageError if the sizes differ or a label is outside 0..K-1.
     """
     check_image(image)
     if labels.shape != image.shape[:2]:
@@ -29,11 +26,7 @@ def overlay(
     if labels.min() < 0 or labels.max() >= len(colours):
         found = f"{labels.min()} to {labels.max()}"
         raise UsageError(f"labels run from {found}; {len(colours)} classes end at {len(colours) - 1}")
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"alpha {alpha}: give a share from 0 to 1")
-    weight = round(alpha * 256)
-    mixed = image * np.uint16(256 - weight) + colours[labels].astype(np.uint16) * np.uint16(weight)
-    return np.asarray((mixed + 128) >> 8, np.uint8)
+    return np.asarray((image.astype(np.uint16) + colours[labels] + 1) >> 1, np.uint8)
 
 
 def save_overlay(target: Path, image: NDArray[np.uint8], labels: NDArray[Any], meaning: Labels) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.device.tensorrt_api import TITLES
-from hiresvit.report.int8 import int8_report
+from hiresvit.report.int8 import engine_facts, int8_report
 from hiresvit.report.tables import Values, make_table, number_text, size_text
 
 TOP_OPERATORS = 6
@@ -83,20 +83,20 @@ def models_report(models: Sequence[Values]) -> list[RenderableType]:
 
 def models_table(models: Iterable[Values]) -> Table:
     """One row per variant and task."""
-    columns = ["model", "task", "size", ">params M", ">paper", ">GMACs", ">paper"]
-    table = make_table(None, *columns)
-    for model in models:
-        for number, row in enumerate(model["tasks"]):
-            table.add_row(
-                "" if number else model["name"],
-                row["task"] + (" (default)" if row["default"] else ""),
-                _by(row["imgsz"]),
-                number_text(row["params"], ".3f"),
-                number_text(row["paper_params"], f".{row['digits']}f"),
-                number_text(row["gmacs"], ".2f"),
-                "" if row["paper_gmacs"] is None else str(row["paper_gmacs"]),
-            )
-    return table
+    rows = [
+        (
+            "" if number else model["name"],
+            row["task"] + (" (default)" if row["default"] else ""),
+            _by(row["imgsz"]),
+            number_text(row["params"], ".3f"),
+            number_text(row["paper_params"], f".{row['digits']}f"),
+            number_text(row["gmacs"], ".2f"),
+            number_text(row["paper_gmacs"], ""),
+        )
+        for model in models
+        for number, row in enumerate(model["tasks"])
+    ]
+    return make_table(None, "model", "task", "size", ">params M", ">paper", ">GMACs", ">paper", rows=rows)
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -113,13 +113,13 @@ def parity_table(parity: Values) -> Table:
     stages = parity["stages"]
     gated = any(stage.get("gate") for stage in stages)
     title = f"parity with {parity.get('reference', 'the reference')}, the worst of {parity['images']} images"
-    columns = ["stage", "output", ">max abs", ">cosine", ">SQNR dB", ">equal %"]
-    table = make_table(title, *columns, *(["gate: dB, cosine, %"] if gated else []))
-    for stage in stages:
-        for output in stage["report"]["outputs"]:
-            gate = [_gate_text(stage["gate"])] if gated else []
-            table.add_row(stage["stage"], output["name"], *_parity_cells(output), *gate)
-    return table
+    columns = ["stage", "output", ">max abs", ">cosine", ">SQNR dB", ">equal %", *["gate: dB, cosine, %"] * gated]
+    rows = [
+        (stage["stage"], output["name"], *_parity_cells(output), *([_gate_text(stage["gate"])] if gated else []))
+        for stage in stages
+        for output in stage["report"]["outputs"]
+    ]
+    return make_table(title, *columns, rows=rows)
 
 
 def latency_tables(latency: Values) -> list[RenderableType]:
@@ -128,19 +128,14 @@ def latency_tables(latency: Values) -> list[RenderableType]:
     base = next((name for name in sides if any(key.endswith(f"/{name}") for key in ratios)), "")
     title = f"latency of one call in ms, {latency['threads']} threads, sides in turn"
     gpu = _GPU_PARTS if any(side.get("gpu_compute_ms") is not None for side in sides.values()) else {}
-    columns = [">median", ">p90", ">p99", *gpu, ">cv %", ">per s", ">calls"]
-    table = make_table(title, "side", *columns, *([f">x {base} (p10 to p90)"] if ratios else []))
+    columns = ["side", ">median", ">p90", ">p99", *gpu, ">cv %", ">per s", ">calls"]
+    table = make_table(title, *columns, *([f">x {base} (p10 to p90)"] if ratios else []))
     for name in sorted(sides, key=lambda name: (name != base, _place(name))):
         side, ratio = sides[name], ratios.get(f"{name}/{base}")
-        times = ("median_ms", "p90_ms", "p99_ms", *gpu.values())
-        milliseconds = [number_text(side.get(key), ".2f") for key in times]
-        rest = (
-            number_text(side["cv_percent"], ".1f"),
-            number_text(side["throughput"], ".1f"),
-            str(side["calls"]),
-        )
+        times = [number_text(side.get(key), ".2f") for key in ("median_ms", "p90_ms", "p99_ms", *gpu.values())]
+        rest = (f"{side['cv_percent']:.1f}", f"{side['throughput']:.1f}", str(side["calls"]))
         spread = f"{ratio['median']:.3f} ({ratio['p10']:.3f} to {ratio['p90']:.3f})" if ratio else ""
-        table.add_row(name, *milliseconds, *rest, *([spread] if ratios else []))
+        table.add_row(name, *times, *rest, *([spread] if ratios else []))
     kinds: dict[str, list[str]] = {}
     for name, side in sides.items():
         for warning in side.get("warnings", ()):
@@ -155,49 +150,45 @@ def engine_report(engine: Values) -> list[RenderableType]:
 
 def engine_table(engine: Values) -> Table:
     """Kernels by kind, fused attentions, realised precision and memory of a built plan."""
-    table = make_table(f"plan by {TITLES[engine['backend']]} {engine['version']}", "what", ">count")
-    table.add_row("for compute capability", engine["compute_capability"])
     unnamed = "no GPU" if engine["backend"] == "tensorrt_rtx" else "a GPU that no CUDA binding names"
-    table.add_row("built on", f"{engine['device'] or unnamed}, {engine['platform']}")
-    for kind, count in sorted(engine["kernels"].items(), key=lambda item: -item[1]):
-        table.add_row(f"{kind} kernels", str(count))
-    table.add_row("kernels in all", str(engine["kernel_total"]))
-    table.add_row("attentions fused", f"{engine['attentions_fused']} of {engine['attentions_total']}")
-    precision = ", ".join(f"{count} {name}" for name, count in engine["precision"].items())
-    if precision:
-        table.add_row("attentions, convolutions, products in", precision)
-    for name in ("activation", "scratch", "weight", "plan"):
-        table.add_row(f"{name} size", size_text(engine[f"{name}_bytes"]))
-    table.add_row("builder's memory", size_text(engine["peak_rss_bytes"]))
-    table.add_row("build time", f"{engine['build_seconds']:.1f} s")
-    return table
+    facts = engine_facts(engine)
+    rows = {
+        "for compute capability": engine["compute_capability"],
+        "built on": f"{engine['device'] or unnamed}, {engine['platform']}",
+        **{f"{kind} kernels": str(count) for kind, count in _most_first(engine["kernels"])},
+        "kernels in all": facts.pop("kernels"),
+        "attentions fused": facts.pop("attentions fused"),
+    }
+    if products := facts.pop("products in"):
+        rows["attentions, convolutions, products in"] = products
+    title = f"plan by {TITLES[engine['backend']]} {engine['version']}"
+    return make_table(title, "what", ">count", rows=(rows | facts).items())
 
 
 def shares_table(shares: Sequence[Values]) -> Table:
     """Segmentation: the share of the picture each class covers, largest first."""
-    table = make_table(None, "class", ">share")
-    for row in shares:
-        table.add_row(row["name"], f"{100 * row['share']:.1f} %")
-    return table
+    return make_table(None, "class", ">share", rows=[(row["name"], f"{100 * row['share']:.1f} %") for row in shares])
 
 
 def top_table(top: Sequence[Values]) -> Table:
     """Classification: the best classes."""
-    table = make_table(None, "class", ">probability")
-    for row in top:
-        table.add_row(row["name"], f"{100 * row['probability']:.2f} %")
-    return table
+    rows = [(row["name"], f"{100 * row['probability']:.2f} %") for row in top]
+    return make_table(None, "class", ">probability", rows=rows)
 
 
 def doctor_tables(found: Values) -> list[RenderableType]:
     """What `doctor.examine` found."""
-    libraries = make_table("libraries", "name", "installed", "wanted", "for")
-    for row in found["libraries"]:
-        libraries.add_row(row["name"], row["version"] or "-", row["wanted"], row["extra"] or "everything")
-    abilities = make_table("what works here", "ability", "works", "detail", "to get it")
-    for row in found["abilities"]:
-        abilities.add_row(row["name"], "yes" if row["works"] else "no", row["detail"], row["hint"] or "")
-    return [_facts(found["machine"]), libraries, abilities]
+    libraries = [
+        (row["name"], row["version"] or "-", row["wanted"], row["extra"] or "everything") for row in found["libraries"]
+    ]
+    abilities = [
+        (row["name"], "yes" if row["works"] else "no", row["detail"], row["hint"] or "") for row in found["abilities"]
+    ]
+    return [
+        _facts(found["machine"]),
+        make_table("libraries", "name", "installed", "wanted", "for", rows=libraries),
+        make_table("what works here", "ability", "works", "detail", "to get it", rows=abilities),
+    ]
 
 
 def _simplify_line(report: Values) -> str:
@@ -221,10 +212,10 @@ def _fp16_lines(report: Values) -> list[str]:
 
 
 def _parity_cells(output: Values) -> list[str]:
+    agreement = "" if output["agreement"] is None else f"{100 * output['agreement']:.3f}"
     if output["non_finite"]:
-        return [f"{output['non_finite']} NaN or Inf", "", "", _percent(output["agreement"])]
+        return [f"{output['non_finite']} NaN or Inf", "", "", agreement]
     sqnr = "exact" if output["exact"] else number_text(output["sqnr_db"], ".1f")
-    agreement = _percent(output["agreement"])
     return [f"{output['max_abs']:.2e}", number_text(output["cosine"], ".7f"), sqnr, agreement]
 
 
@@ -234,26 +225,28 @@ def _gate_text(gate: Mapping[str, float]) -> str:
 
 
 def _files_table(files: Iterable[Values]) -> Table:
-    table = make_table("files, each after what it was made from", "file", "role", ">size", "made from", "sha256")
-    for row in files:
-        made_from = row["parent"] or "weights"
-        table.add_row(row["name"], row["role"], size_text(row["bytes"]), made_from, row["sha256"][:12])
-    return table
+    rows = [
+        (row["name"], row["role"], size_text(row["bytes"]), row["parent"] or "weights", row["sha256"][:12])
+        for row in files
+    ]
+    title = "files, each after what it was made from"
+    return make_table(title, "file", "role", ">size", "made from", "sha256", rows=rows)
 
 
 def _contract_table(found: Values) -> Table:
-    table = make_table("contract", "side", "name", "type", "shape")
-    for side in ("inputs", "outputs"):
-        for tensor in found.get(side, ()):
-            table.add_row(side[:-1], tensor["name"], tensor["dtype"], _by(tensor["shape"]))
-    return table
+    rows = [
+        (side, tensor["name"], tensor["dtype"], _by(tensor["shape"]))
+        for side in ("input", "output")
+        for tensor in found.get(f"{side}s", ())
+    ]
+    return make_table("contract", "side", "name", "type", "shape", rows=rows)
 
 
 def _graphs_report(graphs: Mapping[str, Values]) -> list[RenderableType]:
     table = make_table("graphs", "graph", ">opset", ">nodes", ">attentions", ">size", "operators")
     for name in sorted(graphs, key=_place):
         graph = graphs[name]
-        operators = sorted((graph["operators"] or {}).items(), key=lambda item: -item[1])
+        operators = _most_first(graph["operators"] or {})
         listed = ", ".join(f"{count} {kind}" for kind, count in operators[:TOP_OPERATORS])
         more = f" and {len(operators) - TOP_OPERATORS} more" if len(operators) > TOP_OPERATORS else ""
         counts = (number_text(graph[key], "d") for key in ("opset", "nodes", "attentions"))
@@ -261,6 +254,10 @@ def _graphs_report(graphs: Mapping[str, Values]) -> list[RenderableType]:
     if all(graph["nodes"] is not None for graph in graphs.values()):
         return [table]
     return [table, "note: nodes and attentions are counted with onnx: pip install 'hiresvit[export]'"]
+
+
+def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: -item[1])
 
 
 def _place(side: str) -> int:
@@ -306,7 +303,3 @@ def _plain(value: Any) -> str:
 
 def _by(sizes: Iterable[int | str]) -> str:
     return "x".join(str(size) for size in sizes)
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.3f}"

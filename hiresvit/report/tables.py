@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -49,7 +49,7 @@ def size_text(count: int) -> str:
     return f"{count} B"
 
 
-def make_table(title: str | None, *columns: str) -> Table:
+def make_table(title: str | None, *columns: str, rows: Iterable[Sequence[str]] = ()) -> Table:
     """A table without lines between columns; a column named ``>x`` is aligned to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.show_edge = table.pad_edge = False
@@ -57,6 +57,8 @@ def make_table(title: str | None, *columns: str) -> Table:
     for column in columns:
         right = column.startswith(">")
         table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
 from hiresvit.files import no_graph, require_graph_file
-from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads
+from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
 CPU = "CPUExecutionProvider"
@@ -33,10 +33,7 @@ _NO_GRAPH = {  # what it says of a file that is none, and what we do
     "No graph was found in the protobuf": "it has no outputs",
 }
 _DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(bool)": "bool",
+    **{"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(bool)": "bool"},
     **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 
@@ -120,9 +117,9 @@ def _share_taken(path: Path, session: onnxruntime.InferenceSession, provider: st
     """What to say of a provider that did not take the whole graph. Raises UsageError if it took nothing."""
     if not hasattr(session, "get_provider_graph_assignment_info"):  # before ONNX Runtime 1.24
         return f"{provider} took only a part of the graph or none; the CPU computes the rest"
-    parts = [(part.ep_name, part.get_nodes()) for part in session.get_provider_graph_assignment_info()]
-    taken = sum(len(nodes) for name, nodes in parts if name == provider)
-    others = [node.op_type for name, nodes in parts if name != provider for node in nodes]
+    parts = session.get_provider_graph_assignment_info()
+    taken = sum(len(part.get_nodes()) for part in parts if part.ep_name == provider)
+    others = [node.op_type for part in parts if part.ep_name != provider for node in part.get_nodes()]
     if not taken:
         raise UsageError(
             f"{path}: {provider} takes none of its {len(others)} nodes, the CPU would compute them all; leave it out"
@@ -191,7 +188,6 @@ class OnnxRuntimeRunner(Runner):
         self._session: onnxruntime.InferenceSession | None = session
 
     def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        """Run once. Raises UsageError if the feeds do not fit, HiresvitError if the graph fails on them."""
         if self._session is None:
             raise UsageError(f"{self._path}: the runner is closed; open it again")
         check_feeds(feeds, self.inputs)
@@ -203,15 +199,12 @@ class OnnxRuntimeRunner(Runner):
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
     def close(self) -> None:
-        """Free the session."""
         self._session = None
 
 
 def _spec(node: onnxruntime.NodeArg, path: Path) -> TensorSpec:
-    if node.type not in _DTYPES:
-        raise UsageError(f"{path}: {node.name!r} is {node.type}; only {', '.join(_DTYPES)} can be fed from numpy")
     shape = tuple(size if size is not None else f"{node.name}_{axis}" for axis, size in enumerate(node.shape))
-    return TensorSpec(node.name, _DTYPES[node.type], shape)
+    return TensorSpec(node.name, numpy_dtype(node.type, _DTYPES, path, node.name), shape)
 
 
 def _first_line(error: Exception | str) -> str:

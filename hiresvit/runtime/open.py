@@ -16,8 +16,9 @@ from hiresvit.runtime.runner import Runner
 class Backend:
     """One row: what opens the files of some suffixes, and how.
 
-    ``runner`` is a class of ``module``, imported with the first file. ``options`` are what it takes beside the path,
-    of ``threads``, ``cuda_graph`` and ``detail``: what may follow the name after a colon, as ``detail`` explains.
+    ``runner`` is a class of this package's ``module``, imported with the first file. ``options`` are what it takes
+    beside the path, of ``threads``, ``cuda_graph`` and ``detail``: what may follow the name after a colon, as
+    ``detail`` explains.
     """
 
     name: str
@@ -30,28 +31,9 @@ class Backend:
 
 # Of two that open one suffix the first is taken where none is named.
 BACKENDS = (
-    Backend(
-        name="onnxruntime",
-        suffixes=(".onnx",),
-        module="hiresvit.runtime.onnxruntime_runner",
-        runner="OnnxRuntimeRunner",
-        options=("threads", "detail"),
-        detail="[:PROVIDER]",
-    ),
-    Backend(
-        name="openvino",
-        suffixes=(".onnx",),
-        module="hiresvit.runtime.openvino_runner",
-        runner="OpenVinoRunner",
-        options=("threads",),
-    ),
-    Backend(
-        name="tensorrt",
-        suffixes=SUFFIXES,
-        module="hiresvit.runtime.tensorrt_runner",
-        runner="TensorRTRunner",
-        options=("cuda_graph",),
-    ),
+    Backend("onnxruntime", (".onnx",), "onnxruntime_runner", "OnnxRuntimeRunner", ("threads", "detail"), "[:PROVIDER]"),
+    Backend("openvino", (".onnx",), "openvino_runner", "OpenVinoRunner", ("threads",)),
+    Backend("tensorrt", SUFFIXES, "tensorrt_runner", "TensorRTRunner", ("cuda_graph",)),
 )
 _MISPLACED = {
     "threads": "threads {} are for a graph on the CPU; leave them out for a plan",
@@ -99,4 +81,5 @@ def open_runner(
     for name, value in given.items():
         if name not in backend.options:
             raise UsageError(f"{path}: {_MISPLACED[name].format(value)}")
-    return cast(Runner, getattr(importlib.import_module(backend.module), backend.runner)(path, **given))
+    module = importlib.import_module(f"hiresvit.runtime.{backend.module}")
+    return cast(Runner, getattr(module, backend.runner)(path, **given))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
-from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads
+from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
 INSTALL_HINT = "pip install 'hiresvit[openvino]'"
@@ -78,7 +78,6 @@ class OpenVinoRunner(Runner):
         return answers
 
     def close(self) -> None:
-        """Free the network."""
         with self._lock:
             self._request = None
 
@@ -108,11 +107,9 @@ def _read(openvino: Any, path: Path) -> Any:
 
 def _spec(port: Any, path: Path) -> TensorSpec:
     name, kind = port.get_any_name(), port.get_element_type().get_type_name()
-    if kind not in _DTYPES:
-        raise UsageError(f"{path}: {name!r} is {kind}; only {', '.join(_DTYPES)} can be fed from numpy")
     sizes = enumerate(port.get_partial_shape())
     shape = tuple(f"{name}_{axis}" if size.is_dynamic else size.get_length() for axis, size in sizes)
-    return TensorSpec(name, _DTYPES[kind], shape)
+    return TensorSpec(name, numpy_dtype(kind, _DTYPES, path, name), shape)
 
 
 def _reason(error: Exception) -> str:

@@ -64,8 +64,7 @@ class Predictor:
         if logits.ndim != rank or logits.shape[:2] != (1, self.spec.num_classes):
             want = f"(1, {self.spec.num_classes}{', h, w' if rank == 4 else ''})"
             raise UsageError(f"{self.spec.name}: the network returned {logits.shape}; its spec says {want}")
-        bad = logits.size - np.count_nonzero(np.isfinite(logits))
-        if bad:
+        if bad := logits.size - np.count_nonzero(np.isfinite(logits)):
             raise HiresvitError(f"{self.spec.name}: {bad} of {logits.size} logits are NaN or Inf; compare with fp32")
 
 

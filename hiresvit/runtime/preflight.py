@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from importlib import metadata
 from pathlib import Path
 
 from hiresvit.device.cuda import Device
-from hiresvit.device.plan import PlanHeader, Sidecar, find_sidecar, read_header, read_sidecar
-from hiresvit.device.platform import this_platform
+from hiresvit.device.plan import PlanHeader, Sidecar, find_sidecar, read_header, read_plan, read_sidecar
+from hiresvit.device.platform import package_version, this_platform
 from hiresvit.device.tensorrt_api import TITLES, Backend
 from hiresvit.errors import ArtefactError
 from hiresvit.files import sha256_file
@@ -19,8 +18,6 @@ _SUFFIXES = ("", "_cu12", "_cu13", "_cu12_bindings", "_cu13_bindings")
 # NVIDIA's support matrix of 11.4.1: a version-compatible plan runs in later versions of its own major version, and in
 # one other.
 _NEXT_MAJOR = {8: 10, 10: 11}
-
-_OTHER = "{plan} is not the plan that {beside} describes; copy both again, or build it again"
 
 _SIZE_AT = slice(16, 24)  # where RTX 1.7 writes the plan's size; a full TensorRT's plan was not looked at
 
@@ -38,27 +35,20 @@ def check_file(plan: Path) -> tuple[PlanHeader, Sidecar | None]:
     if sidecar is None:
         return header, None
     report, beside = sidecar.report, find_sidecar(plan).name
-    version = header.version or report.version
-    if report.backend != header.backend or not _same_version(report.version, version):
-        raise ArtefactError(_OTHER.format(plan=plan, beside=beside))
-    if declared is None and size < report.plan_bytes:
+    alike = report.backend == header.backend and _same_version(report.version, header.version or report.version)
+    if alike and declared is None and size < report.plan_bytes:
         raise ArtefactError(
             f"{plan} is cut, or not the plan that {beside} describes: {size:,} of {report.plan_bytes:,} bytes are"
             " there; copy both again, or build it again"
         )
-    if size != report.plan_bytes or sha256_file(plan) != report.plan_sha256:
-        raise ArtefactError(_OTHER.format(plan=plan, beside=beside))
+    if not alike or size != report.plan_bytes or sha256_file(plan) != report.plan_sha256:
+        raise ArtefactError(f"{plan} is not the plan that {beside} describes; copy both again, or build it again")
     return header, sidecar
 
 
 def installed_version(backend: Backend) -> str | None:
     """A library's version as its package states it, without loading it; None if no package does."""
-    for suffix in _SUFFIXES:
-        try:
-            return metadata.version(f"{backend}{suffix}")
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    return package_version(*(f"{backend}{suffix}" for suffix in _SUFFIXES))
 
 
 def check_platform(plan: Path, sidecar: Sidecar | None) -> None:
@@ -68,15 +58,14 @@ def check_platform(plan: Path, sidecar: Sidecar | None) -> None:
     """
     if sidecar is None:
         return
-    title, here = TITLES[sidecar.report.backend], this_platform()
-    if sidecar.report.backend == "tensorrt_rtx":
-        fits, rule = _processor(sidecar.report.platform) == _processor(here), "processor"
-    else:
-        fits, rule = sidecar.report.platform == here, "system and processor"
-    if not fits:
+    backend, built, here = sidecar.report.backend, sidecar.report.platform, this_platform()
+    same, rule = built == here, "system and processor"
+    if backend == "tensorrt_rtx":
+        same, rule = _processor(built) == _processor(here), "processor"
+    if not same:
         raise ArtefactError(
-            f"{plan} was built on {sidecar.report.platform} and this is {here}; a plan of {title} runs only on the"
-            f" {rule} that it was built on: build it again here"
+            f"{plan} was built on {built} and this is {here}; a plan of {TITLES[backend]} runs only on the {rule} that"
+            " it was built on: build it again here"
         )
 
 
@@ -127,8 +116,7 @@ def _declared_size(plan: Path, header: PlanHeader) -> int | None:
     """What a plan says of its own size, None where that is not known."""
     if header.backend != "tensorrt_rtx" or header.version is None:
         return None
-    with plan.open("rb") as stream:
-        return int.from_bytes(stream.read(_SIZE_AT.stop)[_SIZE_AT], "little")
+    return int.from_bytes(read_plan(plan, _SIZE_AT.stop)[_SIZE_AT], "little")
 
 
 def _processor(platform: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -106,6 +107,13 @@ def _check_names(feeds: Feeds, inputs: tuple[TensorSpec, ...]) -> None:
         raise UsageError(f"feeds are {sorted(feeds)}; the network's inputs are {sorted(names)}")
 
 
+def numpy_dtype(kind: str, known: Mapping[str, str], path: Path, tensor: str) -> str:
+    """A library's name of a type as numpy's. Raises UsageError for one that numpy cannot hold."""
+    if kind not in known:
+        raise UsageError(f"{path}: {tensor!r} is {kind}; only {', '.join(known)} can be fed from numpy")
+    return known[kind]
+
+
 def check_threads(threads: int | None) -> None:
     """Raise UsageError if a number of threads is given and is not positive."""
     if threads is not None and threads < 1:
@@ -122,7 +130,6 @@ class Casting(Runner):
 
     @property
     def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Those of the runner inside."""
         return self.inner.best_shapes
 
     def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
@@ -131,9 +138,7 @@ class Casting(Runner):
         return self.inner({spec.name: feeds[spec.name].astype(spec.dtype) for spec in self.inputs})
 
     def last_times(self) -> GpuTimes | None:
-        """Those of the runner inside."""
         return self.inner.last_times()
 
     def close(self) -> None:
-        """Close the runner inside."""
         self.inner.close()

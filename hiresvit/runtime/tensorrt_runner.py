@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.device.cuda import Cuda, open_cuda
-from hiresvit.device.plan import Profile
+from hiresvit.device.plan import Profile, read_plan
 from hiresvit.device.tensorrt_api import TITLES, dtype_name, find_backend, load, make_log
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
 from hiresvit.runtime import preflight
@@ -29,12 +29,7 @@ from hiresvit.runtime.tensorrt_memory import Buffer
 from hiresvit.spec import TensorSpec
 
 # One byte or more for each element, and laid out as numpy (or ml_dtypes) lays them out.
-_DTYPES = frozenset(
-    {
-        *("float32", "float16", "bfloat16", "float8_e4m3fn"),
-        *("int8", "uint8", "int32", "int64", "bool"),
-    }
-)
+_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn", "int8", "uint8", "int32", "int64", "bool")
 
 
 class TensorRTRunner(Runner):
@@ -109,7 +104,7 @@ class TensorRTRunner(Runner):
             raise HiresvitError(f"{_title(trt)} does not start here ({self._last_words()})") from error
         if host_code:
             held["runtime"].engine_host_code_allowed = True  # or a version-compatible plan is refused
-        held["engine"] = held["runtime"].deserialize_cuda_engine(_read(self._path))
+        held["engine"] = held["runtime"].deserialize_cuda_engine(read_plan(self._path))
         if held["engine"] is None:
             words = self._last_words()
             if "memory" in words.lower():
@@ -160,14 +155,9 @@ class TensorRTRunner(Runner):
 
     @property
     def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Those of the inputs that the plan was tuned for."""
         return {name: best for name, (_, best, _) in self._profiles.items()}
 
     def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        """Run once; the results are the caller's own.
-
-        Raises UsageError if the feeds do not fit, HiresvitError if CUDA or TensorRT fails on them.
-        """
         with self._lock:
             self._check_open()
             check_feeds(feeds, self.inputs)
@@ -192,7 +182,6 @@ class TensorRTRunner(Runner):
             return GpuTimes(*[self._cuda.event_elapsed_ms(start, end) for start, end in marks])
 
     def close(self) -> None:
-        """Free what the plan holds on host and GPU; after the first time, do nothing."""
         with self._lock:
             self._finish()
 
@@ -333,20 +322,10 @@ def _title(trt: Any) -> str:
     return f"{_name(trt)} {trt.__version__}"
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise HiresvitError(f"cannot read {path}: {error.strerror}") from error
-
-
 def _numpy_knows(dtype: str) -> bool:
-    if dtype not in _DTYPES:
-        return False
     with suppress(ImportError):
         import ml_dtypes  # noqa: F401  (tells numpy of bfloat16 and float8)
-    try:
+    with suppress(TypeError):
         np.dtype(dtype)
-    except TypeError:
-        return False
-    return True
+        return dtype in _DTYPES
+    return False

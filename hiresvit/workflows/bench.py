@@ -31,8 +31,6 @@ def _side(runner: Runner) -> Side:
     feed = {name: generator.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
     images = next(iter(shapes.values()), ())
     batch = images[0] if len(images) == 4 else 1
-    notes: tuple[str, ...] = ()
-    if any(isinstance(size, str) for spec in runner.inputs for size in spec.shape):
-        sizes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
-        notes = (f"called with {', '.join(sizes)}",)
-    return Side(partial(runner, feed), batch, runner.last_times, notes)
+    open_size = any(isinstance(size, str) for spec in runner.inputs for size in spec.shape)
+    sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    return Side(partial(runner, feed), batch, runner.last_times, (f"called with {sizes}",) if open_size else ())

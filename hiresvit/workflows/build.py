@@ -43,18 +43,15 @@ def find_graph(source: Path, graph: str | None = None) -> Path:
     if not source.is_dir():
         if graph is not None and there:
             raise UsageError(f"--graph picks a file of a bundle folder; {source} is one file")
-        if not there and not source.suffix and _is_model(str(source)):
-            raise UsageError(f"{source} is a model and no graph; first: hiresvit export {source} --fp16")
+        if not there and not source.suffix:
+            from hiresvit.models.zoo import MODELS
+
+            if str(source) in MODELS:
+                raise UsageError(f"{source} is a model and no graph; first: hiresvit export {source} --fp16")
         return source
     if graph and graph not in BUILDABLE:
         raise UsageError(f"--graph {graph}: one of {', '.join(BUILDABLE)}")
     return read_bundle(source).path(graph or BUILDABLE[0])
-
-
-def _is_model(name: str) -> bool:
-    from hiresvit.models.zoo import MODELS
-
-    return name in MODELS
 
 
 def build_file(
@@ -106,7 +103,7 @@ def trtexec_lines(
     if not wanted:
         raise UsageError(f"backend {settings.backend!r}: one of {', '.join(BACKENDS)}")
     lines, refused = [], []
-    for backend in [backend for backend in wanted if installed(backend)] or wanted:
+    for backend in [*filter(installed, wanted)] or wanted:
         try:
             check_settings(settings, backend)
         except UsageError as error:
@@ -115,12 +112,12 @@ def trtexec_lines(
         if settings.sm and installed(backend):
             find_capabilities(load(backend), settings.sm)
         for title, major in _versions(backend):
-            line = trtexec_line(path, plan, settings, backend=backend, major=major)
             note = ""
             if settings.timing_cache is not None and backend == "tensorrt_rtx":
                 note = ", which has no timing cache"
             if settings.hw_compat == "same" and major == _OLDEST_MAJOR:
                 note = f", from {_SAME_SINCE} on"
+            line = trtexec_line(path, plan, settings, backend=backend, major=major)
             lines.append({"title": title + note, "line": line})
     if not lines:
         raise refused[0]

@@ -18,12 +18,7 @@ from hiresvit.workflows.open import Source
 
 
 def compare_sources(
-    reference: Source,
-    test: Source,
-    images: Sequence[NDArray[np.uint8]],
-    *,
-    drawn: int,
-    limits: Mapping[str, float],
+    reference: Source, test: Source, images: Sequence[NDArray[np.uint8]], *, drawn: int, limits: Mapping[str, float]
 ) -> tuple[dict[str, Any], GateError | None]:
     """How far ``test`` is from ``reference`` on uint8 (H, W, 3) images and ``drawn`` streets, and what it missed.
 
@@ -40,6 +35,6 @@ def compare_sources(
     report = compare(reference.runner, test.runner, feeds, spec.task)
     stage = {"stage": test.label, "gate": dict(limits), "report": report.to_json()}
     found = {"reference": reference.label, "task": spec.task, "images": len(feeds), "stages": [stage]}
-    gate = Gate(**(dict.fromkeys((field.name for field in fields(Gate)), -math.inf) | dict(limits)))
+    gate = Gate(**{field.name: limits.get(field.name, -math.inf) for field in fields(Gate)})
     missed = check_gate(report, gate, test.label)
     return found, GateError("; ".join(missed)) if missed else None

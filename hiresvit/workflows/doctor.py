@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hiresvit.device import cuda
-from hiresvit.device.platform import PLATFORMS, Platform, find_platform, this_platform
+from hiresvit.device.platform import PLATFORMS, Platform, find_platform, package_version, this_platform
 from hiresvit.device.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
 from hiresvit.errors import HiresvitError, MissingDependency
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.openvino_runner import INSTALL_HINT as INSTALL_OPENVINO
-from hiresvit.runtime.runner import Runner
 from hiresvit.version import __version__
 
 _SYSTEM = "TensorRT is the system's own: make the environment with python3 -m venv --system-site-packages"
 _NO_RTX = "not for Jetson, which builds and runs plans with its own TensorRT"
+_BINDINGS = f"{cuda.BINDINGS_13} (for a driver of CUDA 12: {cuda.BINDINGS_12})"
 _NO_GPU = "plans need an NVIDIA GPU: ONNX Runtime runs the .onnx graphs here; run plans on the device"
 BUILD_HINTS: dict[Platform, dict[Backend, str]] = {
     "jetpack6": {"tensorrt": _SYSTEM, "tensorrt_rtx": _NO_RTX},
@@ -38,9 +39,8 @@ RUN_HINTS: dict[Platform, dict[Backend, str]] = {
     "jetpack6": {"tensorrt": f"{_SYSTEM}; {cuda.BINDINGS_12}", "tensorrt_rtx": _NO_RTX},
     "jetpack7": {"tensorrt": f"{_SYSTEM}; {cuda.BINDINGS_13}", "tensorrt_rtx": _NO_RTX},
     "nvidia": {
-        "tensorrt": f"pip install tensorrt; {cuda.BINDINGS_13} (for a driver of CUDA 12: {cuda.BINDINGS_12})",
-        "tensorrt_rtx": f"a GPU of the RTX 30 series or later; {INSTALL_HINT}; {cuda.BINDINGS_13} (for a driver of"
-        f" CUDA 12: {cuda.BINDINGS_12})",
+        "tensorrt": f"pip install tensorrt; {_BINDINGS}",
+        "tensorrt_rtx": f"a GPU of the RTX 30 series or later; {INSTALL_HINT}; {_BINDINGS}",
     },
     "cpu": {"tensorrt": _NO_GPU, "tensorrt_rtx": _NO_GPU},
 }
@@ -56,32 +56,13 @@ ONE_NODE = bytes.fromhex(
 )
 
 
-@dataclass(frozen=True)
-class Library:
-    """A dependency: the version that is here (None: none), what is wanted, and the extra that asks for it."""
-
-    name: str
-    version: str | None
-    wanted: str
-    extra: str | None
-
-
-@dataclass(frozen=True)
-class Ability:
-    """Something hiresvit can do if its libraries work; ``hint`` says how to get it where they do not."""
-
-    name: str
-    works: bool
-    required: bool
-    detail: str
-    hint: str | None
-
-
 def examine() -> dict[str, Any]:
     """Look at the machine, the libraries and each runtime, as plain JSON values; takes a few seconds.
 
-    A runtime counts as working when it has run, or built, a graph of one node here. What is missing raises
-    nothing: that is the finding.
+    ``libraries`` are the dependencies that the package declares: the version that is here (None: none), what is wanted,
+    and the extra that asks for it. ``abilities`` are what hiresvit can do if they work; ``hint`` says how to get it
+    where they do not. A runtime counts as working when it has run, or built, a graph of one node here. What is missing
+    raises nothing: that is the finding.
     """
     return {
         "machine": {
@@ -91,8 +72,8 @@ def examine() -> dict[str, Any]:
             "cpus": len(os.sched_getaffinity(0)),
             "platform": PLATFORMS[find_platform()],
         },
-        "libraries": [asdict(library) for library in _libraries()],
-        "abilities": [asdict(ability) for ability in _abilities()],
+        "libraries": _libraries(),
+        "abilities": _abilities(),
     }
 
 
@@ -104,55 +85,47 @@ def missing(found: dict[str, Any]) -> MissingDependency | None:
     return MissingDependency("; ".join(f"{row['name']} does not work here: {row['hint']}" for row in lost))
 
 
-def _libraries() -> list[Library]:
-    """The dependencies that the installed package declares."""
+def _libraries() -> list[dict[str, Any]]:
     try:
-        declared = importlib.metadata.requires("hiresvit") or []
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        declared = metadata.requires("hiresvit") or []
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
         declared = []
     libraries = []
     for line in declared:
         requirement, _, marker = line.partition(";")
         name, wanted = re.fullmatch(r"([\w.-]+)\s*(.*)", requirement.strip()).groups()  # type: ignore[union-attr]
         extra = re.search(r"extra == ['\"](\w+)", marker)
-        libraries.append(Library(name, _version(name), wanted, extra[1] if extra else None))
-    return [library for library in libraries if library.extra in _SHOWN_EXTRAS]
+        row = {"name": name, "version": package_version(name), "wanted": wanted, "extra": extra[1] if extra else None}
+        libraries.append(row)
+    return [row for row in libraries if row["extra"] in _SHOWN_EXTRAS]
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _abilities() -> list[Ability]:
+def _abilities() -> list[dict[str, Any]]:
     again = "install hiresvit again: pip install --force-reinstall hiresvit"
     here = find_platform()
     with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
         graph = Path(folder, "one_node.onnx")
         graph.write_bytes(ONE_NODE)
         rows = [
-            _try("PyTorch, CPU", _try_torch, required=False, hint=_EXPORT_HINT),
-            _try("ONNX Runtime, CPU", partial(_try_graph, graph, "onnxruntime"), required=True, hint=again),
+            _try("PyTorch, CPU", _try_torch, _EXPORT_HINT),
+            _try("ONNX Runtime, CPU", partial(_try_graph, graph, "onnxruntime"), again, required=True),
             *_try_providers(graph),
-            _try("OpenVINO, CPU", partial(_try_graph, graph, "openvino"), required=False, hint=INSTALL_OPENVINO),
+            _try("OpenVINO, CPU", partial(_try_graph, graph, "openvino"), INSTALL_OPENVINO),
         ]
         for backend in reversed(BACKENDS):
-            building = partial(_try_build, graph, backend)
-            name = TITLES[backend]
-            rows.append(_try(f"{name}, build plans", building, required=False, hint=BUILD_HINTS[here][backend]))
-            running = partial(_try_run, graph, rows[-1].works)
-            rows.append(_try(f"{name}, run plans", running, required=False, hint=RUN_HINTS[here][backend]))
+            name, building = TITLES[backend], partial(_try_build, graph, backend)
+            rows.append(_try(f"{name}, build plans", building, BUILD_HINTS[here][backend]))
+            running = partial(_try_run, graph, rows[-1]["works"])
+            rows.append(_try(f"{name}, run plans", running, RUN_HINTS[here][backend]))
         return rows
 
 
-def _try(name: str, attempt: Callable[[], str], *, required: bool, hint: str) -> Ability:
+def _try(name: str, attempt: Callable[[], str], hint: str, *, required: bool = False) -> dict[str, Any]:
     try:
-        return Ability(name, True, required, attempt(), None)
+        works, detail = True, attempt()
     except Exception as error:  # a broken native library raises about anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Ability(name, False, required, reason, hint)
+        works, detail = False, " ".join(str(error).split()) or type(error).__name__
+    return {"name": name, "works": works, "required": required, "detail": detail, "hint": None if works else hint}
 
 
 def _try_torch() -> str:
@@ -165,36 +138,26 @@ def _try_torch() -> str:
 def _try_graph(graph: Path, runner: str) -> str:
     try:
         with open_runner(graph, runner=runner) as opened:
-            _check_answer(opened)
+            answer = opened({"x": np.ones((1, 4), np.float32)})["y"]
+            if not np.array_equal(answer, np.ones((1, 4), np.float32)):
+                raise HiresvitError(f"Relu(1) is {answer.tolist()} there")
             return opened.about.version
     except HiresvitError as error:
         raise HiresvitError(str(error).removeprefix(f"{graph}: ")) from error  # nobody knows that file
 
 
-def _try_providers(graph: Path) -> list[Ability]:
+def _try_providers(graph: Path) -> list[dict[str, Any]]:
     """A row for each of ONNX Runtime's execution providers but the CPU's; none without ONNX Runtime."""
     try:
         import onnxruntime
     except ImportError:
         return []
-    names = [name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"]
+    hint = "what it needs is in ONNX Runtime's documentation; without it graphs run on the CPU"
     return [
-        _try(
-            f"ONNX Runtime, {name}",
-            partial(_try_graph, graph, f"onnxruntime:{name}"),
-            required=False,
-            hint="what it needs is in ONNX Runtime's documentation; without it graphs run on the CPU",
-        )
-        for name in names
+        _try(f"ONNX Runtime, {name}", partial(_try_graph, graph, f"onnxruntime:{name}"), hint)
+        for name in onnxruntime.get_available_providers()
+        if name != "CPUExecutionProvider"
     ]
-
-
-def _check_answer(runner: Runner) -> None:
-    import numpy as np
-
-    answer = runner({"x": np.ones((1, 4), np.float32)})["y"]
-    if not np.array_equal(answer, np.ones((1, 4), np.float32)):
-        raise HiresvitError(f"Relu(1) is {answer.tolist()} there")
 
 
 def _try_build(graph: Path, backend: Backend) -> str:

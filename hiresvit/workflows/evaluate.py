@@ -13,12 +13,7 @@ from hiresvit.workflows.open import Source
 
 
 def evaluate_source(
-    source: Source,
-    dataset: str,
-    *,
-    folder: Path | None = None,
-    limit: int | None = None,
-    on_step: OnStep = silent,
+    source: Source, dataset: str, *, folder: Path | None = None, limit: int | None = None, on_step: OnStep = silent
 ) -> dict[str, Any]:
     """Measure an opened source on the data set of a name (see `open_dataset`), or on its first ``limit`` pictures.
 
@@ -28,7 +23,4 @@ def evaluate_source(
     if source.spec is None:
         raise UsageError(f"{source.label} does not say what its answers mean; give one that hiresvit exported")
     pictures = open_dataset(dataset, folder=folder, imgsz=source.spec.imgsz, limit=limit)
-    return {
-        "source": source.label,
-        **evaluate(source.runner, source.spec, pictures, on_step=on_step).to_json(),
-    }
+    return {"source": source.label, **evaluate(source.runner, source.spec, pictures, on_step=on_step).to_json()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
 from hiresvit.device.plan import EngineReport, Profile
+from hiresvit.device.platform import package_version, this_platform
 from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.latency import latency_report
@@ -46,12 +46,7 @@ from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import Feed, ModelSpec
 from hiresvit.version import __version__
-from hiresvit.workflows.quantize import (
-    Int8Settings,
-    check_sources,
-    make_int8,
-    require_fused,
-)
+from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, require_fused
 
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
 BATCH_PROFILE = (1, 1, 8)
@@ -97,12 +92,7 @@ class _Job:
 
 
 def export_bundle(
-    spec: ModelSpec,
-    target: Path,
-    settings: ExportSettings,
-    *,
-    command: Sequence[str],
-    on_step: OnStep = silent,
+    spec: ModelSpec, target: Path, settings: ExportSettings, *, command: Sequence[str], on_step: OnStep = silent
 ) -> Bundle:
     """Make a verified bundle at ``target`` and return it.
 
@@ -182,16 +172,11 @@ def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, Weights
     report = load_model_weights(
         model, spec, settings.weights, ema=settings.ema, allow_missing_head=settings.allow_missing_head
     )
-    return (
-        model,
-        Weights(settings.weights.name, sha256_file(settings.weights)),
-        report.lines(settings.weights),
-    )
+    return model, Weights(settings.weights.name, sha256_file(settings.weights)), report.lines(settings.weights)
 
 
 def _feeds(spec: ModelSpec, count: int) -> list[Feed]:
-    images = sample_images(count, spec.imgsz)
-    return [{INPUT: preprocess(image, spec.preprocess, spec.imgsz)} for image in images]
+    return [{INPUT: preprocess(image, spec.preprocess, spec.imgsz)} for image in sample_images(count, spec.imgsz)]
 
 
 def _return_memory() -> None:
@@ -253,10 +238,10 @@ def _save(job: _Job, described: dict[str, Any], stage: str, graph: onnx.ModelPro
 
 def _hazards(job: _Job, simple: onnx.ModelProto) -> list[dict[str, Any]]:
     """The tensors that FP16 cannot hold on the first picture."""
-    ranges = activation_ranges(simple, job.feeds[:1], RunOptions(threads=job.settings.threads)).items()
+    ranges = activation_ranges(simple, job.feeds[:1], RunOptions(threads=job.settings.threads))
     return [
         {"name": n, "max_abs": r.amax, "min_abs": r.smallest, "non_finite": r.non_finite, "hazard": r.hazard}
-        for n, r in ranges
+        for n, r in ranges.items()
         if r.hazard
     ]
 
@@ -272,31 +257,23 @@ def _plans(job: _Job, paths: Mapping[str, Path]) -> tuple[dict[str, dict[str, An
     if not settings.plan:
         return {}, []
     engines: dict[str, EngineReport] = {}
-    shapes = _batch_profile(job.spec) if settings.dynamic_batch else {}
+    least, best, most = ((size, 3, *job.spec.imgsz) for size in BATCH_PROFILE)
+    shapes: dict[str, Profile] = {INPUT: (least, best, most)} if settings.dynamic_batch else {}
     for plan in PLANS:
         stage = STAGES[plan].parent
         if stage is None or stage not in paths:
             continue
         _return_memory()
-        name = plan.replace("_", " ")
+        name, target = plan.replace("_", " "), stage_path(job.folder, plan)
         on_step(name, None)
+        on_phase = partial(_on_phase, on_step, name)
         try:
-            engines[stage] = build_engine(
-                paths[stage],
-                stage_path(job.folder, plan),
-                BuildSettings(shapes=shapes),
-                on_progress=partial(_on_phase, on_step, name),
-            )
+            engines[stage] = build_engine(paths[stage], target, BuildSettings(shapes=shapes), on_progress=on_phase)
         except MissingDependency as error:  # no library, or one that needs a GPU: the graphs are worth having
             return {}, [f"no plan was built: {error}"]
     if "int8" in engines:
         require_fused(engines["fp16"], engines["int8"])
     return {stage: report.to_json() for stage, report in engines.items()}, []
-
-
-def _batch_profile(spec: ModelSpec) -> dict[str, Profile]:
-    least, best, most = ((size, 3, *spec.imgsz) for size in BATCH_PROFILE)
-    return {INPUT: (least, best, most)}
 
 
 def _on_phase(on_step: OnStep, name: str, phase: str, fraction: float) -> None:
@@ -333,9 +310,5 @@ def _latency(job: _Job, reference: Runner, paths: Mapping[str, Path]) -> dict[st
 
 def _tools() -> dict[str, str]:
     found = {"hiresvit": __version__, "python": platform.python_version()}
-    for name in TOOLS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found | {"platform": f"{platform.system()} {platform.machine()}"}
+    found |= {name: version for name in TOOLS if (version := package_version(name))}
+    return found | {"platform": this_platform()}

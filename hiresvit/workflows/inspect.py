@@ -31,11 +31,9 @@ def inspect_source(text: str) -> dict[str, Any]:
         return {"kind": "bundle", "path": str(path), "unlisted": list(bundle.unlisted), **found}
     if path.suffix == ".onnx":
         with open_runner(path) as runner:  # says in one line what is wrong with a damaged file
-            tensors = {
-                "inputs": [spec.__dict__ for spec in runner.inputs],
-                "outputs": [spec.__dict__ for spec in runner.outputs],
-            }
-        return {"kind": "graph", "path": str(path), **graph_summary(path, runner.metadata), **tensors}
+            inputs, outputs = ([asdict(spec) for spec in side] for side in (runner.inputs, runner.outputs))
+        found = graph_summary(path, runner.metadata)
+        return {"kind": "graph", "path": str(path), **found, "inputs": inputs, "outputs": outputs}
     if is_plan_file(path):
         header, sidecar = check_file(path)
         known = asdict(sidecar) if sidecar else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +53,20 @@ def open_source(
     """
     path = Path(text)
     if not path.exists() and not path.suffix:
-        for option, value, what in (
-            ("--graph", graph, "a file of a bundle"),
-            ("--runner", runner, "what opens a file"),
-        ):
-            if value is not None:
-                raise UsageError(f"{option} picks {what}; {text} is a model name")
+        if graph is not None:
+            raise UsageError(f"--graph picks a file of a bundle; {text} is a model name")
+        if runner is not None:
+            raise UsageError(f"--runner picks what opens a file; {text} is a model name")
         find_model(text)
         return _open_model(text, threads, model_options)
     if given := [name for name, value in model_options.items() if value is not None]:
         raise UsageError(f"{text} is a file and brings its own {', '.join(given)}: leave the option out")
-    open_file = partial(_open_file, runner=runner, threads=threads, cuda_graph=cuda_graph)
+
+    def open_file(path: Path) -> Runner:
+        if is_plan_file(path):
+            return open_runner(path, runner=runner, cuda_graph=cuda_graph)
+        return open_runner(path, runner=runner, threads=threads)
+
     by = f" ({runner})" if runner else ""
     if path.is_dir():
         return _open_bundle(path, graph, by, open_file)
@@ -85,20 +87,13 @@ def _open_model(name: str, threads: int | None, options: dict[str, Any]) -> Sour
     from hiresvit.models.create import create_model, enliven
     from hiresvit.runtime.torch_runner import TorchRunner
 
-    given = {key: value for key, value in options.items() if value is not None}
-    model = create_model(name, **given)
+    model = create_model(name, **{key: value for key, value in options.items() if value is not None})
     spec = model.spec
     assert isinstance(spec, ModelSpec)
-    if "weights" not in given:
+    if options.get("weights") is None:
         enliven(model, spec)  # as an export does, so that the two can be compared
     runner = TorchRunner(Deployed(model, spec), (input_spec(spec),), output_specs(spec), threads)
     return Source(runner, spec, f"{name} (PyTorch)")
-
-
-def _open_file(path: Path, *, runner: str | None, threads: int | None, cuda_graph: bool) -> Runner:
-    if is_plan_file(path):
-        return open_runner(path, runner=runner, cuda_graph=cuda_graph)
-    return open_runner(path, runner=runner, threads=threads)
 
 
 def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[Path], Runner]) -> Source:

@@ -91,13 +91,7 @@ class Proof:
 
 
 def open_proof(
-    simple: ModelProto,
-    spec: ModelSpec,
-    split: Split,
-    feeds: Sequence[Feed],
-    *,
-    promised: bool,
-    threads: int | None,
+    simple: ModelProto, spec: ModelSpec, split: Split, feeds: Sequence[Feed], *, promised: bool, threads: int | None
 ) -> Proof | None:
     """By labels if there are some and the network knows them in FP32; a promise about 1 % of mIoU would be none.
 
@@ -133,15 +127,13 @@ def find_kept(maker: Maker, proof: Proof, limit: float, on_step: OnStep) -> tupl
     judge = proof.search.judge(proof.threads)
     sensitivity = measure_sensitivity(maker.groups, maker.alone, judge, proof.baseline, on_step)
     every = frozenset(group.module for group in maker.groups)
+
+    def make(modules: frozenset[str]) -> ModelProto:
+        return maker.together(tuple(sorted(every - modules)))[0]
+
     for number in range(SEARCHES):
-        found = find_fallback(
-            sensitivity,
-            lambda modules: maker.together(tuple(sorted(every - modules)))[0],
-            judge,
-            proof.baseline,
-            limit / 2**number,
-            on_step=on_step,
-        )
+        tighter = limit / 2**number
+        found = find_fallback(sensitivity, make, judge, proof.baseline, tighter, on_step=on_step)
         accuracy = proof.accuracy(maker, found.kept, on_step)
         rows, kept = accuracy["rows"], f"{len(found.kept)} of {len(every)} modules in FP16"
         pictures = f"{accuracy['images']} pictures of {accuracy['data']} that did not calibrate"
@@ -151,6 +143,6 @@ def find_kept(maker: Maker, proof: Proof, limit: float, on_step: OnStep) -> tupl
         except GateError as error:
             missed = error
             continue
-        search = found.to_json() | {"max_drop": limit, "searched_with": limit / 2**number}
+        search = found.to_json() | {"max_drop": limit, "searched_with": tighter}
         return found.kept, {"sensitivity": sensitivity.to_json(), "fallback": search, "accuracy": accuracy}
     raise missed

@@ -111,7 +111,8 @@ def make_int8(
         elif proof is not None:
             report["accuracy"] = proof.accuracy(maker, kept, on_step)
     graph, made = maker.together(kept)
-    return Int8Result(graph, table, report | {"policy": _policy_json(policy, kept), "quantize": made.to_json()})
+    report |= {"policy": asdict(policy) | {"keep": list(kept)}, "quantize": made.to_json()}
+    return Int8Result(graph, table, report)
 
 
 def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:
@@ -168,10 +169,6 @@ def _calibration_json(table: CalibrationTable, pictures: Pictures, asked: int) -
         "data": table.data,
         "graph": table.graph,
     }
-
-
-def _policy_json(policy: Policy, kept: tuple[str, ...]) -> dict[str, Any]:
-    return asdict(policy) | {"keep": list(kept)}
 
 
 def require_fused(half: EngineReport, int8: EngineReport) -> None:

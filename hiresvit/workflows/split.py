@@ -12,10 +12,7 @@ from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec
 
-ASIDE = (
-    8,
-    48,
-)  # what does not calibrate if there is a promise to keep: a quarter of all, within these bounds
+ASIDE = (8, 48)  # what does not calibrate if there is a promise to keep: a quarter of all, within these bounds
 SEARCH, PROOF = 40, 200  # at most, where there are labels
 SHOWN = 40  # of the proof's, where nothing was promised
 

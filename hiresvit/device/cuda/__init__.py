@@ -160,6 +160,11 @@ def load_binding(binding: Binding, module: str) -> Any:
         raise MissingDependency(f"{binding} does not load ({reason}): {install_hint()}") from error
 
 
+def no_gpu(reason: str = "") -> MissingDependency:
+    """The error where CUDA works and has no GPU to offer."""
+    return MissingDependency(f"CUDA finds no GPU{reason}; check CUDA_VISIBLE_DEVICES, or run the .onnx graph")
+
+
 def failure(call: str, words: str, *, out_of_memory: bool, size: int | None = None) -> HiresvitError:
     """The error for a call that CUDA refused; ``size`` is what an allocation asked for."""
     wanted = f" of {size:,} bytes" if size is not None else ""

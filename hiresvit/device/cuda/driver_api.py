@@ -11,9 +11,10 @@ import functools
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-from hiresvit.device.cuda import Binding, Bytes, Device, failure, install_hint, load_binding, version_text
+from hiresvit.device import cuda
+from hiresvit.device.cuda import Binding, Bytes, Device, version_text
 from hiresvit.errors import MissingDependency, UsageError
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
@@ -21,16 +22,14 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
 
 def open_api() -> DriverApi:
     """Raises MissingDependency without a driver or a GPU, UsageError in a program with a context of its own."""
-    driver = load_binding("pycuda", "pycuda.driver")
+    driver = cuda.load_binding("pycuda", "pycuda.driver")
     try:
         driver.init()
         count = driver.Device.count()
     except driver.Error as error:
-        raise MissingDependency(
-            f"CUDA finds no GPU ({error}); check CUDA_VISIBLE_DEVICES, or run the .onnx graph"
-        ) from error
+        raise cuda.no_gpu(f" ({error})") from error
     if not count:
-        raise MissingDependency("CUDA finds no GPU; check CUDA_VISIBLE_DEVICES, or run the .onnx graph")
+        raise cuda.no_gpu()
     return DriverApi(driver)
 
 
@@ -131,20 +130,10 @@ class DriverApi:
         with self._current("cuEventDestroy"):
             del self._objects["event", event]
 
-    def check_capture(self) -> None:
-        raise MissingDependency(f"pycuda cannot record a CUDA graph, cuda-bindings can: {install_hint()}")
+    def check_capture(self, *_: Any, **__: Any) -> NoReturn:
+        raise MissingDependency(f"pycuda cannot record a CUDA graph, cuda-bindings can: {cuda.install_hint()}")
 
-    def capture_begin(self, stream: int) -> None:
-        self.check_capture()
-
-    def capture_end(self, stream: int) -> int:
-        raise AssertionError("nothing is recorded")
-
-    def graph_launch(self, graph: int, stream: int) -> None:
-        raise AssertionError("nothing was recorded")
-
-    def graph_destroy(self, graph: int) -> None:
-        raise AssertionError("nothing was recorded")
+    capture_begin = capture_end = graph_launch = graph_destroy = check_capture
 
     def _keep(self, kind: str, key: int, made: Any) -> int:
         self._objects[kind, key] = made
@@ -161,9 +150,8 @@ class DriverApi:
             finally:
                 driver.Context.pop()
         except driver.Error as error:
-            words = " ".join(str(error).split())
-            out_of_memory = isinstance(error, driver.MemoryError)
-            raise failure(call, words, out_of_memory=out_of_memory, size=size) from error
+            words, out_of_memory = " ".join(str(error).split()), isinstance(error, driver.MemoryError)
+            raise cuda.failure(call, words, out_of_memory=out_of_memory, size=size) from error
 
 
 @functools.cache

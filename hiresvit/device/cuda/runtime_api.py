@@ -12,18 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from hiresvit.device.cuda import (
-    NO_GPU,
-    Binding,
-    Bytes,
-    Device,
-    failure,
-    install_hint,
-    load_binding,
-    version_text,
-)
+from hiresvit.device import cuda
+from hiresvit.device.cuda import Binding, Bytes, Device, version_text
 from hiresvit.device.platform import has_driver
-from hiresvit.errors import HiresvitError, MissingDependency
+from hiresvit.errors import MissingDependency
 
 _NO_LIBRARY = "the NVIDIA driver's libcuda does not load; a container must be started with the GPU (--gpus all)"
 _SIZED = ("cudaMalloc", "cudaHostAlloc")  # their first argument is a number of bytes
@@ -31,21 +23,20 @@ _SIZED = ("cudaMalloc", "cudaHostAlloc")  # their first argument is a number of 
 
 def open_api() -> RuntimeApi:
     """Raises MissingDependency without a GPU or a driver that is new enough."""
-    runtime = load_binding("cuda-bindings", "cuda.bindings.runtime")
+    runtime = cuda.load_binding("cuda-bindings", "cuda.bindings.runtime")
     error, count = runtime.cudaGetDeviceCount()
     if int(error) == 0 and count:
         return RuntimeApi(runtime)
-    words = _words(runtime, error) if int(error) else "it counts 0"
     if error == runtime.cudaError_t.cudaErrorInsufficientDriver:
         known = runtime.cudaDriverGetVersion()[1]
         if not known:
-            raise MissingDependency(_NO_LIBRARY if has_driver() else NO_GPU)
+            raise MissingDependency(_NO_LIBRARY if has_driver() else cuda.NO_GPU)
         needed = runtime.cudaRuntimeGetVersion()[1]
         raise MissingDependency(
             f"the NVIDIA driver is made for CUDA {version_text(known)}, cuda-bindings for"
-            f" {version_text(needed)}: update the driver or take an older cuda-bindings, {install_hint()}"
+            f" {version_text(needed)}: update the driver or take an older cuda-bindings, {cuda.install_hint()}"
         )
-    raise MissingDependency(f"CUDA finds no GPU ({words}); check CUDA_VISIBLE_DEVICES, or run the .onnx graph")
+    raise cuda.no_gpu(f" ({_words(runtime, error) if int(error) else 'it counts 0'})")
 
 
 class RuntimeApi:
@@ -138,16 +129,13 @@ class RuntimeApi:
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call CUDA and return what it gives beside the error."""
         error, *values = getattr(self._runtime, name)(*arguments)
-        if int(error):
-            raise self._failure(name, error, arguments)
-        return values[0] if values else None
-
-    def _failure(self, name: str, error: Any, arguments: tuple[Any, ...]) -> HiresvitError:
+        if not int(error):
+            return values[0] if values else None
         # CUDA also keeps the error for whoever asks next: that would be TensorRT, about a call of its own.
         self._runtime.cudaGetLastError()
         out_of_memory = error == self._runtime.cudaError_t.cudaErrorMemoryAllocation
         size = arguments[0] if name in _SIZED else None
-        return failure(name, _words(self._runtime, error), out_of_memory=out_of_memory, size=size)
+        raise cuda.failure(name, _words(self._runtime, error), out_of_memory=out_of_memory, size=size)
 
 
 def _words(runtime: Any, error: Any) -> str:
