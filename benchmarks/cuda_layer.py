@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.device.cuda import Cuda, installed, open_cuda
+from hiresvit.device.cuda import Cuda
+from hiresvit.device.cuda.open import installed, open_cuda
 from hiresvit.errors import HiresvitError, MissingDependency
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Runner

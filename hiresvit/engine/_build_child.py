@@ -19,6 +19,7 @@ from typing import Any
 
 from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
+from hiresvit.device.cuda import open as opening
 from hiresvit.device.platform import has_driver, this_platform
 from hiresvit.engine.config import load_timing_cache, make_config, read_config, runs_on, save_timing_cache
 from hiresvit.engine.kernels import Kernel, count_kinds, parse_inspector, parse_layers, parse_memory, realised_precision
@@ -121,10 +122,10 @@ def find_device(backend: api.Backend) -> cuda.Device | None:
 
     TensorRT-RTX compiles ahead of time and needs none. TensorRT without one does not answer, it crashes.
     """
-    if backend == "tensorrt_rtx" or (not cuda.installed() and has_driver()):
+    if backend == "tensorrt_rtx" or (not opening.installed() and has_driver()):
         return None
     try:
-        return cuda.open_cuda().device(0)
+        return opening.open_cuda().device(0)
     except MissingDependency as error:
         raise MissingDependency(
             f"TensorRT builds on the GPU that the plan is for, and none can be used here ({error}); build on the"

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.device.cuda import Cuda, open_cuda
+from hiresvit.device.cuda import Cuda
+from hiresvit.device.cuda.open import open_cuda
 from hiresvit.device.plan import Profile, read_plan
 from hiresvit.device.tensorrt_api import TITLES, dtype_name, find_backend, load, make_log
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError

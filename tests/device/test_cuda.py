@@ -26,6 +26,7 @@ from fake_cuda import FakeCuda
 
 from hiresvit.device import cuda, platform
 from hiresvit.device.cuda import Cuda, Device
+from hiresvit.device.cuda import open as opening
 from hiresvit.device.cuda.driver_api import DriverApi
 from hiresvit.device.cuda.runtime_api import RuntimeApi
 from hiresvit.device.platform import has_driver
@@ -33,7 +34,7 @@ from hiresvit.errors import HiresvitError, MissingDependency, UsageError
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "cuda_layer.py"
 
-needs_bindings = pytest.mark.skipif("cuda-bindings" not in cuda.installed(), reason="cuda-bindings")
+needs_bindings = pytest.mark.skipif("cuda-bindings" not in opening.installed(), reason="cuda-bindings")
 without_gpu = pytest.mark.skipif(has_driver(), reason="there is an NVIDIA driver here")
 
 
@@ -170,13 +171,13 @@ class TestOpening:
 
     def said(self, binding: str | None = None) -> str:
         with pytest.raises(MissingDependency) as caught:
-            cuda.open_cuda(binding)
+            opening.open_cuda(binding)
         assert caught.value.exit_code == 6
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
     def test_nothing_at_all(self, machine: Any) -> None:
-        assert cuda.installed() == ()
+        assert opening.installed() == ()
         assert self.said() == cuda.NO_GPU
         assert self.said("pycuda") == "pycuda is not installed: pip install pycuda"
 
@@ -201,16 +202,16 @@ class TestOpening:
 
     def test_an_unknown_name(self, machine: Any) -> None:
         with pytest.raises(UsageError, match="CUDA binding 'cupy': one of cuda-bindings, pycuda"):
-            cuda.open_cuda("cupy")
+            opening.open_cuda("cupy")
 
     def test_the_better_one_comes_first(self, machine: Any) -> None:
         machine.packages.update(("cuda.bindings", "pycuda"))
         machine.modules.update({"cuda.bindings.runtime": Runtime(), "pycuda.driver": Driver()})
-        assert cuda.installed() == ("cuda-bindings", "pycuda")
-        assert cuda.open_cuda().binding == "cuda-bindings"
-        assert cuda.open_cuda("pycuda").binding == "pycuda"
+        assert opening.installed() == ("cuda-bindings", "pycuda")
+        assert opening.open_cuda().binding == "cuda-bindings"
+        assert opening.open_cuda("pycuda").binding == "pycuda"
         machine.packages.remove("cuda.bindings")
-        assert cuda.open_cuda().binding == "pycuda"
+        assert opening.open_cuda().binding == "pycuda"
 
     @pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
     def test_a_binding_that_does_not_load(self, machine: Any, binding: str) -> None:
@@ -347,7 +348,7 @@ class TestRealBindings:
     @without_gpu
     def test_without_a_gpu(self) -> None:
         with pytest.raises(MissingDependency) as caught:
-            cuda.open_cuda("cuda-bindings")
+            opening.open_cuda("cuda-bindings")
         assert str(caught.value) == cuda.NO_GPU
         assert caught.value.exit_code == 6
 

@@ -17,6 +17,7 @@ from test_tensorrt_versions import FULL, everything, make_fake, plain, replay
 from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
 from hiresvit.device.cuda import Device
+from hiresvit.device.cuda import open as opening
 from hiresvit.engine import _build_child
 from hiresvit.errors import (
     ArtefactError,
@@ -260,11 +261,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool, bool], None]:
     def make(driver: bool, binding: bool) -> None:
         for module in (cuda, _build_child):
             monkeypatch.setattr(module, "has_driver", lambda: driver)
-        monkeypatch.setattr(cuda, "installed", lambda: ("cuda-bindings",) if binding else ())
+        monkeypatch.setattr(opening, "installed", lambda: ("cuda-bindings",) if binding else ())
         if binding and driver:
-            monkeypatch.setattr(cuda, "open_cuda", lambda: FakeCuda(ORIN))
+            monkeypatch.setattr(opening, "open_cuda", lambda: FakeCuda(ORIN))
         elif binding:
-            monkeypatch.setattr(cuda, "open_cuda", no_driver)
+            monkeypatch.setattr(opening, "open_cuda", no_driver)
 
     def no_driver() -> FakeCuda:
         raise MissingDependency(cuda.NO_GPU)
@@ -292,7 +293,7 @@ def test_a_gpu_that_no_binding_names(name: str, tmp_path: Path, monkeypatch: pyt
     fake = make_fake(name)
     monkeypatch.setattr(api, "load", lambda backend: fake.module)
     monkeypatch.setattr(_build_child, "has_driver", lambda: True)
-    monkeypatch.setattr(cuda, "installed", lambda: ())
+    monkeypatch.setattr(opening, "installed", lambda: ())
     request = changed(name, tmp_path, timing_cache=str(tmp_path))
     result = _build_child.build(request, lambda phase, fraction: None)
     assert (result["device"], result["compute_capability"]) == (None, "this machine's")

@@ -18,9 +18,9 @@ from fake_tensorrt import FakeTensorRT, Script
 from tensorrt_surfaces import NAMES, Surface, load_surface
 from test_fake_tensorrt import save_relu
 
-from hiresvit.device import cuda
 from hiresvit.device import tensorrt_api as api
 from hiresvit.device.cuda import Device
+from hiresvit.device.cuda import open as opening
 from hiresvit.engine import _build_child
 from hiresvit.engine._build_child import Report
 from hiresvit.errors import BuildError, HiresvitError, IllegalGraphError, MissingDependency, UsageError
@@ -109,8 +109,8 @@ def replay(
     """Build with the stand-in where the library would be loaded, on a machine with a GPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api, "load", lambda backend: fake.module)
-        patch.setattr(cuda, "installed", lambda: ("cuda-bindings",))
-        patch.setattr(cuda, "open_cuda", lambda: FakeCuda(gpu))
+        patch.setattr(opening, "installed", lambda: ("cuda-bindings",))
+        patch.setattr(opening, "open_cuda", lambda: FakeCuda(gpu))
         return _build_child.build(request, report)
 
 

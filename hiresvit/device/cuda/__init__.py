@@ -18,13 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.device.platform import JETPACK_7, has_driver, jetson_release
-from hiresvit.errors import HiresvitError, MissingDependency, UsageError
+from hiresvit.errors import HiresvitError, MissingDependency
 
 Binding = Literal["cuda-bindings", "pycuda"]
 Bytes = NDArray[np.uint8]
 
 BINDINGS: tuple[Binding, ...] = get_args(Binding)
-_MODULES: dict[Binding, str] = {"cuda-bindings": "cuda.bindings", "pycuda": "pycuda"}
 
 NO_GPU = "a plan runs on an NVIDIA GPU, and this machine has none with a driver; run the .onnx graph instead"
 BINDINGS_12 = "pip install 'cuda-bindings>=12.9,<13'"
@@ -115,32 +114,6 @@ class Cuda(Protocol):
         """Give back what `capture_end` gave."""
 
 
-def installed() -> tuple[Binding, ...]:
-    """The bindings that are here, the better one first. Imports neither."""
-    return tuple(binding for binding in BINDINGS if _is_installed(_MODULES[binding]))
-
-
-def open_cuda(binding: str | None = None) -> Cuda:
-    """CUDA through a binding (default: the first that is installed), after asking it for a GPU.
-
-    TensorRT may crash where CUDA does not work, so this comes before anything of TensorRT that can run a plan.
-    Raises UsageError for an unknown name, MissingDependency without the binding, a driver or a GPU.
-    """
-    here = installed()
-    if binding is None:
-        if not here:
-            raise MissingDependency(f"no CUDA binding is installed: {install_hint()}" if has_driver() else NO_GPU)
-        binding = here[0]
-    if binding not in BINDINGS:
-        raise UsageError(f"CUDA binding {binding!r}: one of {', '.join(BINDINGS)}")
-    if binding not in here:
-        how = install_hint() if binding == "cuda-bindings" else "pip install pycuda"
-        raise MissingDependency(f"{binding} is not installed: {how}")
-    from hiresvit.device.cuda import driver_api, runtime_api
-
-    return runtime_api.open_api() if binding == "cuda-bindings" else driver_api.open_api()
-
-
 def install_hint() -> str:
     """How to get a binding on this platform."""
     release = jetson_release()
@@ -179,10 +152,3 @@ def failure(call: str, words: str, *, out_of_memory: bool, size: int | None = No
 def version_text(number: int) -> str:
     """``12.6`` for CUDA's 12060."""
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package around it
-        return False
