@@ -1,6 +1,6 @@
 """A TensorRT that runs plans in host memory, on the CUDA of `fake_cuda`.
 
-Its classes have the names in `RUN_CALLS` and `RUN_OPTIONAL` of `tensorrt_calls` and no others, so that a name that real
+Its classes have the names in `RUN_CALLS` and `RUN_OPTIONAL` of the runner and no others, so that a name that real
 TensorRT lacks is found. A capture before the first run of a shape is an AssertionError.
 """
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tensorrt_calls as calls
 from fake_cuda import ORIN, FakeCuda
 from fake_tensorrt import FakeTensorRT, Script
 from tensorrt_surfaces import NAMES, Surface, load_surface
@@ -156,10 +155,10 @@ Replayed = dict[str, tuple[set[str], set[str]]]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_version_has_what_we_call(name: str) -> None:
-    assert not closed(calls.BUILD_CALLS | calls.RUN_CALLS) - closed(names_of(load_surface(name)))
+    assert not closed(api.BUILD_CALLS | api.RUN_CALLS) - closed(names_of(load_surface(name)))
 
 
-@pytest.mark.parametrize("listed", [calls.BUILD_OPTIONAL, calls.RUN_OPTIONAL], ids=["build", "run"])
+@pytest.mark.parametrize("listed", [api.BUILD_OPTIONAL, api.RUN_OPTIONAL], ids=["build", "run"])
 def test_what_is_optional_is_in_some_version(listed: frozenset[str]) -> None:
     versions = [names_of(load_surface(name)) for name in NAMES]
     assert not listed - set().union(*versions)
@@ -167,7 +166,7 @@ def test_what_is_optional_is_in_some_version(listed: frozenset[str]) -> None:
 
 def test_the_lists_hold_what_builds_touch_and_nothing_else(replayed: Replayed) -> None:
     touched = set().union(*(touched for touched, _ in replayed.values()))
-    listed = closed(calls.BUILD_CALLS | calls.BUILD_OPTIONAL)
+    listed = closed(api.BUILD_CALLS | api.BUILD_OPTIONAL)
     assert closed(touched) - listed == set(), "touched, and in neither list"
     assert listed - closed(touched) == set(), "listed, and never touched"
 
@@ -175,7 +174,7 @@ def test_the_lists_hold_what_builds_touch_and_nothing_else(replayed: Replayed) -
 @pytest.mark.parametrize("name", NAMES)
 def test_only_what_is_optional_is_asked_for_in_vain(name: str, replayed: Replayed) -> None:
     _, missed = replayed[name]
-    assert missed <= calls.BUILD_OPTIONAL
+    assert missed <= api.BUILD_OPTIONAL
 
 
 @pytest.mark.parametrize("latest", LATEST)
@@ -183,7 +182,7 @@ def test_what_11_removed_is_never_touched(latest: str, replayed: Replayed) -> No
     removed = names_of(load_surface("10.3")) - names_of(load_surface(latest))
     # What 11 is known for having removed, so that an empty set does not pass.
     assert {"BuilderFlag.FP16", "IInt8Calibrator", "NetworkDefinitionCreationFlag.EXPLICIT_BATCH"} <= removed
-    listed = calls.BUILD_CALLS | calls.BUILD_OPTIONAL | calls.RUN_CALLS | calls.RUN_OPTIONAL
+    listed = api.BUILD_CALLS | api.BUILD_OPTIONAL | api.RUN_CALLS | api.RUN_OPTIONAL
     assert listed & removed == set()
     touched = set().union(*(touched for touched, _ in replayed.values()))
     assert touched & removed == set()

@@ -34,7 +34,6 @@ from fake_engine import (
     save_plan,
 )
 from numpy.typing import NDArray
-from tensorrt_calls import RUN_CALLS, RUN_OPTIONAL
 
 from hiresvit.device import tensorrt_api
 from hiresvit.errors import HiresvitError, MissingDependency, UsageError
@@ -371,7 +370,7 @@ def test_host_code_is_allowed_where_it_is_needed(tmp_path: Path, wanted: bool) -
 
 def test_the_fake_has_no_name_of_its_own() -> None:
     """So that the runner uses no other: what a class of it lacks would be an AttributeError in these tests."""
-    listed = RUN_CALLS | RUN_OPTIONAL
+    listed = tensorrt_api.RUN_CALLS | tensorrt_api.RUN_OPTIONAL
     cuda = FakeCuda()
     engine = ICudaEngine(FakeRTX(cuda), Runtime(FakeRTX(cuda)))
     context = IExecutionContext(FakeRTX(cuda), engine, None)
@@ -386,7 +385,7 @@ def test_the_fake_has_no_name_of_its_own() -> None:
 def test_the_real_one_has_every_name() -> None:
     trt = tensorrt_api.load("tensorrt_rtx")
     missing = set()
-    for dotted in RUN_CALLS | RUN_OPTIONAL:
+    for dotted in tensorrt_api.RUN_CALLS | tensorrt_api.RUN_OPTIONAL:
         found = trt
         for part in dotted.split("."):
             found = getattr(found, part, None)
