@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+from hiresvit.files import no_graph, require_graph_file
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
@@ -28,14 +29,13 @@ _DTYPES = {
 class OpenVinoRunner(Runner):
     """An ONNX graph on OpenVINO's CPU plugin, tuned for one call at a time. Calls may come from any thread.
 
-    Raises HiresvitError if the file is missing, ArtefactError if OpenVINO cannot load it, MissingDependency without
-    OpenVINO, and UsageError for ``threads`` under 1 or a graph whose inputs or outputs numpy cannot hold.
+    Raises HiresvitError if the file is missing or no graph, ArtefactError if OpenVINO cannot load it, MissingDependency
+    without OpenVINO, and UsageError for ``threads`` under 1 or a graph whose inputs or outputs numpy cannot hold.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         check_threads(threads)
-        if not Path(path).is_file():
-            raise HiresvitError(f"{path}: no such file; give the path of an .onnx graph")
+        require_graph_file(path)
         openvino = load_openvino()
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
@@ -43,7 +43,11 @@ class OpenVinoRunner(Runner):
         try:
             model = _read(openvino, path)
             compiled = openvino.Core().compile_model(model, "CPU", settings)
+        except HiresvitError:
+            raise
         except Exception as error:  # most are RuntimeError, those of its parsers are their own
+            if "Model can't be parsed" in str(error):
+                raise no_graph(path) from error
             raise ArtefactError(
                 f"{path}: OpenVINO cannot load it ({_reason(error)}); the file is damaged or uses operators that"
                 " this OpenVINO lacks, export it again"
@@ -101,7 +105,7 @@ def _read(openvino: Any, path: Path) -> Any:
     reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
     model = reader.convert(reader.load(str(path)))
     if not model.outputs:
-        raise ValueError("it is no ONNX graph, or has no outputs")
+        raise no_graph(path, "it has no outputs")
     return model
 
 

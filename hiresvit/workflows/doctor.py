@@ -17,7 +17,7 @@ import numpy as np
 from hiresvit.device import cuda
 from hiresvit.device.platform import PLATFORMS, Platform, find_platform, package_version, this_platform
 from hiresvit.device.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
-from hiresvit.errors import HiresvitError, MissingDependency
+from hiresvit.errors import HiresvitError, MissingDependency, missing_extra
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.openvino_runner import INSTALL_HINT as INSTALL_OPENVINO
 from hiresvit.version import __version__
@@ -124,7 +124,8 @@ def _try(name: str, attempt: Callable[[], str], hint: str, *, required: bool = F
     try:
         works, detail = True, attempt()
     except Exception as error:  # a broken native library raises about anything
-        works, detail = False, " ".join(str(error).split()) or type(error).__name__
+        reason = missing_extra(error) or error
+        works, detail = False, " ".join(str(reason).split()) or type(error).__name__
     return {"name": name, "works": works, "required": required, "detail": detail, "hint": None if works else hint}
 
 
@@ -141,6 +142,8 @@ def _try_graph(graph: Path, runner: str) -> str:
             answer = opened({"x": np.ones((1, 4), np.float32)})["y"]
             if not np.array_equal(answer, np.ones((1, 4), np.float32)):
                 raise HiresvitError(f"Relu(1) is {answer.tolist()} there")
+            if opened.warnings:  # an older ONNX Runtime cannot say which nodes a provider took
+                raise HiresvitError("; ".join(opened.warnings))
             return opened.about.version
     except HiresvitError as error:
         raise HiresvitError(str(error).removeprefix(f"{graph}: ")) from error  # nobody knows that file
@@ -161,10 +164,10 @@ def _try_providers(graph: Path) -> list[dict[str, Any]]:
 
 
 def _try_build(graph: Path, backend: Backend) -> str:
-    from hiresvit.engine.build import BuildSettings, build_engine
-
     if not installed(backend):
         raise MissingDependency("not installed")
+    from hiresvit.engine.build import BuildSettings, build_engine
+
     report = build_engine(graph, graph.with_suffix(".plan"), BuildSettings(backend=backend))
     return f"{report.version}, {f'on {report.device}' if report.device else 'needs no GPU'}"
 

@@ -213,7 +213,7 @@ class TestProviders:
 
     def test_a_damaged_file_is_not_the_providers_fault(self, tmp_path: Path) -> None:
         (tmp_path / "a.onnx").write_bytes(b"no graph")
-        with pytest.raises(ArtefactError, match="ONNX Runtime cannot load it"):
+        with pytest.raises(HiresvitError, match="is not an ONNX graph"):
             open_runner(tmp_path / "a.onnx", runner="onnxruntime:azure")
 
     @pytest.mark.parametrize(
