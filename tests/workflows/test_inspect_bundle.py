@@ -30,7 +30,7 @@ def schema_4(schema_3: Path) -> Path:
 
 
 def said(found: dict[str, Any]) -> str:
-    console = Console(file=StringIO(), width=200)
+    console = Console(file=StringIO(), width=200, markup=False)
     for item in inspect_report(found):
         console.print(item)
     assert isinstance(console.file, StringIO)
