@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
 from hiresvit.check.rule import Spot, View, rule
-from hiresvit.export.fp16_typing import MAX_TERMS
+from hiresvit.export.fp16_typing import LARGEST, MAX_TERMS, SMALLEST_NORMAL
 from hiresvit.graph.index import attributes, operand, reached
 from hiresvit.graph.operators import LAYOUT, LINEARS, QUANTIZERS
 
-_LARGEST = float(np.finfo(np.float16).max)
-_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
 # What a mask goes through on its way to the scores: cut, repeated, times 0 or 1, as many masks are made.
 _MASK_MOVES = frozenset({"Concat", "Div", "Expand", "Gather", "Mul", "Slice", "Tile", "Trilu"})
 _MASK_SUMS = frozenset({"Add", "Sum"})
@@ -54,12 +52,12 @@ def mask(view: View) -> Iterator[Spot]:
     for node in view.nodes:
         for index, name in enumerate(node.input):
             values = _half(view, name)
-            if values is None or not (values <= -_LARGEST).any():
+            if values is None or not (values <= -LARGEST).any():
                 continue
-            if _masks(view, _after_mask(view, node, index, bool(values.min() < -_LARGEST))):
+            if _masks(view, _after_mask(view, node, index, bool(values.min() < -LARGEST))):
                 yield node, f"a softmax's mask of {values.min():g} in FP16"
         value = _half_fill(view, node)
-        if value <= -_LARGEST and _masks(view, {(node.output[0], value < -_LARGEST)}):
+        if value <= -LARGEST and _masks(view, {(node.output[0], value < -LARGEST)}):
             yield node, f"a softmax's mask of {value:g} in FP16"
 
 
@@ -74,11 +72,11 @@ def epsilon(view: View) -> Iterator[Spot]:
         if node.op_type == "Add" and any(reader.op_type == "Sqrt" for reader, _ in view.reads(node.output[0])):
             for name in node.input:
                 values = _half(view, name)
-                if values is not None and values.size == 1 and abs(values.item()) < _SMALLEST_NORMAL:
+                if values is not None and values.size == 1 and abs(values.item()) < SMALLEST_NORMAL:
                     yield node, f"an epsilon of {values.item():.2g} in FP16"
         if node.op_type == "BatchNormalization" and len(node.input) > 4:
             variance = _half(view, node.input[4])
-            if variance is not None and (variance < _SMALLEST_NORMAL).any():
+            if variance is not None and (variance < SMALLEST_NORMAL).any():
                 yield node, "a BatchNormalization of a variance below 6.1e-05 in FP16"
 
 
@@ -90,7 +88,7 @@ def tiny_factor(view: View) -> Iterator[Spot]:
     for name in view.constants:
         readers = [(node, k) for node, k in view.reads(name) if k in _FACTORS.get(node.op_type, ())]
         values = _half(view, name) if readers else None
-        if values is not None and values.size and 0 < np.abs(values).max() < _SMALLEST_NORMAL:
+        if values is not None and values.size and 0 < np.abs(values).max() < SMALLEST_NORMAL:
             for node, _ in readers:
                 yield node, "a factor below 6.1e-05 in FP16"
 
