@@ -243,7 +243,7 @@ class MixCFN(nn.Module):
         super().__init__()
         self.size = size
         self.fc1 = nn.Linear(channels, ratio * channels)
-        self.conv = MixConv(ratio * channels)
+        self.conv: nn.Module = MixConv(ratio * channels)
         self.fc2 = nn.Linear(ratio * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from hiresvit.errors import UsageError
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.graph.attentions import count_attentions
-from hiresvit.models import lrformer, lrformer_block
+from hiresvit.models import layers, lrformer, lrformer_block
 from hiresvit.models.create import create_model, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.models.lrformer import VARIANTS, KeyConvs, LRFormer, LRFormerConfig
@@ -237,8 +237,8 @@ def test_decoder_blocks_by_hand(size: tuple[int, int], skip: bool) -> None:
 @pytest.mark.parametrize(("length", "count"), [(16, 4), (32, 11), (14, 6), (7, 16), (10, 10), (5, 1), (1, 3)])
 def test_averages_and_blends(length: int, count: int) -> None:
     x = random(2, 3, length)
-    check_same(x @ lrformer_block.averages(length, count).mT, F.adaptive_avg_pool1d(x, count))
-    check_same(x @ lrformer_block.blends(length, count).mT, F.interpolate(x, size=count, mode="linear"))
+    check_same(x @ layers.averages(length, count).mT, F.adaptive_avg_pool1d(x, count))
+    check_same(x @ layers.blends(length, count).mT, F.interpolate(x, size=count, mode="linear"))
 
 
 def test_whole_factors() -> None:
