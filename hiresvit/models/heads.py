@@ -21,7 +21,8 @@ class Segmentor(nn.Module):
         self.backbone, self.decode_head = backbone, decode_head
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.decode_head(self.backbone(image))
+        out: Tensor = self.decode_head(self.backbone(image))
+        return out
 
 
 class ConvModule(nn.Module):
@@ -63,7 +64,8 @@ class SegFormerHead(nn.Module):
             fused = F.relu(resized[0] + coarse)
         else:
             fused = self.dropout(self.fusion_conv(torch.cat(resized, dim=1)))
-        return self.conv_seg(fused)
+        out: Tensor = self.conv_seg(fused)
+        return out
 
     def fold_(self) -> None:
         """Compose every projection with its slice of the fusing convolution (exact: see the class)."""
@@ -106,7 +108,8 @@ class HRNetHead(nn.Module):
         for x, widen, down in zip(maps[1:], self.incre_modules[1:], self.downsamp_modules, strict=True):
             y = widen(x) + down(y)
         pooled = self.final_layer(y).mean(dim=(2, 3))
-        return self.classifier(self.dropout(pooled))
+        out: Tensor = self.classifier(self.dropout(pooled))
+        return out
 
 
 class Bottleneck(nn.Module):

@@ -151,7 +151,8 @@ class HiriViTClassifier(HiriViT):
         self.head = (LinearHead if config.head == "linear" else MLPHead)(config.channels[-1], num_classes)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        return self.head(self.norm(super().forward(image)[-1]))
+        out: Tensor = self.head(self.norm(super().forward(image)[-1]))
+        return out
 
     def fold_(self) -> None:
         """The last BatchNorm into the classifier's first layer; an average does not disturb it."""
@@ -197,7 +198,8 @@ class Stem(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = F.gelu(self.bn(self.conv(image)))
-        return self.norm(self.high(x) + self.low(x))
+        out: Tensor = self.norm(self.high(x) + self.low(x))
+        return out
 
     def fold_(self) -> None:
         """The norm of the sum into both convolutions that are added."""
@@ -219,7 +221,8 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*(block_of(index, channels, ratio, rate, size) for rate in rates))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.downsample(x))
+        out: Tensor = self.blocks(self.downsample(x))
+        return out
 
 
 def block_of(index: int, channels: int, ratio: int, drop_path: float, size: Size) -> nn.Module:
@@ -252,7 +255,8 @@ class Downsample(nn.Module):
         self.norm: nn.Module = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.body(x) + self.shortcut(self.pool(x)))
+        out: Tensor = self.norm(self.body(x) + self.shortcut(self.pool(x)))
+        return out
 
     def fold_(self) -> None:
         """The BatchNorm of the sum into both convolutions that are added; the average into its 1x1.
@@ -279,7 +283,8 @@ class MLPHead(nn.Module):
         self.fc = nn.Linear(wide, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(F.gelu(self.bn(self.conv(x))).mean(dim=(2, 3)))
+        out: Tensor = self.fc(F.gelu(self.bn(self.conv(x))).mean(dim=(2, 3)))
+        return out
 
 
 class LinearHead(nn.Module):
@@ -290,7 +295,8 @@ class LinearHead(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x.mean(dim=(2, 3)))
+        out: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return out
 
 
 def fold_sum_bn(one: nn.Module, other: nn.Module, bn: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d]:

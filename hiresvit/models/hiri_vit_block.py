@@ -37,7 +37,8 @@ class HRBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n = self.norm(x)
         low = self.fc2(F.gelu(self.fc1(self.low_norm(self.low(n)))))  # (B, C, H/2, W/2)
-        return x + self.drop_path(self.high(n) + upsample(low, 2, "nearest"))
+        out: Tensor = x + self.drop_path(self.high(n) + upsample(low, 2, "nearest"))
+        return out
 
 
 class CFFN(nn.Module):
@@ -58,7 +59,8 @@ class CFFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z = F.gelu(self.fc1(self.norm(x)))
         mixed = self.dwconv(z) if self.folded else z + self.dwconv(z)
-        return x + self.drop_path(self.fc2(mixed))
+        out: Tensor = x + self.drop_path(self.fc2(mixed))
+        return out
 
     def fold_(self) -> None:
         """The BatchNorm into the 1x1 behind it, the identity into the depthwise kernel."""
@@ -82,7 +84,8 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm(to_tokens(x))))
-        return self.ffn(x)
+        out: Tensor = self.ffn(x)
+        return out
 
     def fold_(self) -> None:
         """The norm's affine into the projection behind it."""
@@ -108,8 +111,9 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(-1, tokens, 3 * self.heads, HEAD_DIM).transpose(1, 2)
         q, k, v = torch.split(qkv, self.heads, dim=1)  # (B, heads, N, d)
         scores = (q * self.scale if self.scale != 1 else q) @ k.transpose(2, 3)  # (B, heads, N, N)
-        out = (scores.softmax(dim=3) @ v).transpose(2, 3)  # (B, heads, d, N)
-        return self.proj(out.reshape(-1, self.heads * HEAD_DIM, *self.size))
+        mixed = (scores.softmax(dim=3) @ v).transpose(2, 3)  # (B, heads, d, N)
+        out: Tensor = self.proj(mixed.reshape(-1, self.heads * HEAD_DIM, *self.size))
+        return out
 
     def fold_(self) -> None:
         """The scale into the rows of q."""

@@ -103,7 +103,8 @@ class HRViT(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         require_laid_out(image, self.imgsz)
-        return self.features((self.stem(image),))
+        out: tuple[Tensor, ...] = self.features((self.stem(image),))
+        return out
 
 
 class HRViTClassifier(HRViT):
@@ -114,7 +115,8 @@ class HRViTClassifier(HRViT):
         self.head = HRNetHead(config.channels, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        return self.head(super().forward(image))
+        out: Tensor = self.head(super().forward(image))
+        return out
 
 
 class HRViTSegmentor(Segmentor):
@@ -225,7 +227,8 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(to_tokens(self.proj(x)))
+        out: Tensor = self.norm(to_tokens(self.proj(x)))
+        return out
 
 
 def block_of(config: HRViTConfig, branch: int, size: Size, drop_path: float) -> Block:

@@ -37,8 +37,10 @@ class Block(nn.Module):
     def mix(self, attended: Tensor, shortcut: Tensor) -> Tensor:
         """Project both and add; folded, the two projections are one over the concatenated channels."""
         if isinstance(self.des.proj_left, nn.Identity):
-            return self.attn.to_out(torch.cat([attended, shortcut], dim=1))
-        return self.attn.attn_bn(self.attn.to_out(attended)) + self.des.proj_left(shortcut)
+            out: Tensor = self.attn.to_out(torch.cat([attended, shortcut], dim=1))
+            return out
+        out = self.attn.attn_bn(self.attn.to_out(attended)) + self.des.proj_left(shortcut)
+        return out
 
     def fold_(self) -> None:
         """Norm affines into the projections behind them; the two output projections into one."""

@@ -136,7 +136,8 @@ class LRFormerClassifier(LRFormer):
         self.head = Classifier(config.channels[-1], num_classes)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        return self.head(super().forward(image)[-1])
+        out: Tensor = self.head(super().forward(image)[-1])
+        return out
 
 
 class LRFormerSegmentor(Segmentor):

@@ -56,7 +56,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, local: nn.Module | None = None) -> Tensor:
         x = self.cpe(self.pre_norm(x))
         x = x + self.drop_path(scaled(self.attn(self.norm1(x), local), self.layer_scale_1))
-        return x + self.drop_path(scaled(self.mlp(self.norm2(x)), self.layer_scale_2))
+        out: Tensor = x + self.drop_path(scaled(self.mlp(self.norm2(x)), self.layer_scale_2))
+        return out
 
     def fold_(self) -> None:
         """Layer scales into the projections before them, norms' affines into what follows, `pre_norm` into `cpe`."""
@@ -163,9 +164,10 @@ class LowResolutionAttention(nn.Module):
         q = q if self.scale is None else q * self.scale
         kv = self.kv(self.norm(keys)).reshape(-1, self.keys, 2 * self.heads, d).transpose(1, 2)
         k, v = torch.split(kv, self.heads, dim=1)  # (B, h, T, d)
-        out = (q @ k.transpose(2, 3)).softmax(dim=3) @ v  # (B, h, Q, d)
-        out = self.proj(out.transpose(1, 2).reshape(-1, self.channels))  # (B*Q, C)
-        return self.resize(out)
+        mixed = (q @ k.transpose(2, 3)).softmax(dim=3) @ v  # (B, h, Q, d)
+        mixed = self.proj(mixed.transpose(1, 2).reshape(-1, self.channels))  # (B*Q, C)
+        out: Tensor = self.resize(mixed)
+        return out
 
     def fold_(self) -> None:
         """The scale into the queries, the keys' norm into their projection, poolings into constants."""
@@ -219,7 +221,8 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Conv2d(wide, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.conv(F.gelu(self.fc1(x))))  # wide: (B, rC, H, W)
+        out: Tensor = self.fc2(self.conv(F.gelu(self.fc1(x))))  # wide: (B, rC, H, W)
+        return out
 
 
 # --- poolings and resizes, as functions and as constants ---

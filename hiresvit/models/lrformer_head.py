@@ -38,7 +38,8 @@ class LRHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         x = self.fuse_block1(self.squeeze1(maps[1:]))
         x = self.fuse_block2(self.squeeze2([x, maps[3]]))
-        return self.conv_seg(self.dropout(x))
+        out: Tensor = self.conv_seg(self.dropout(x))
+        return out
 
 
 class Squeeze(ConvModule):
@@ -123,4 +124,5 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.bn(self.proj(x)))
-        return self.fc(x.mean(dim=(2, 3)))
+        out: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return out

@@ -124,7 +124,8 @@ class MixFormerClassifier(MixFormer):
         x = self.stages(image)[-1]
         x = F.gelu(self.last_proj(self.norm(x)))
         height, width = self.sizes[-1]
-        return self.head(x.reshape(-1, height * width, LAST_CHANNELS).mean(dim=1))
+        out: Tensor = self.head(x.reshape(-1, height * width, LAST_CHANNELS).mean(dim=1))
+        return out
 
     def fold_(self) -> None:
         """The norm's affine into the projection."""
@@ -152,7 +153,8 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.norm(to_tokens(self.proj(self.stem(image))))
+        out: Tensor = self.norm(to_tokens(self.proj(self.stem(image))))
+        return out
 
 
 class Stage(nn.Module):
@@ -164,7 +166,8 @@ class Stage(nn.Module):
         self.downsample: nn.Module = nn.Identity() if last else Downsample(channels, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(x)
+        out: Tensor = self.blocks(x)
+        return out
 
 
 class Downsample(nn.Module):

@@ -61,7 +61,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(MLP_RATIO * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class WindowAttention(nn.Module):
@@ -149,7 +150,8 @@ class Mixing(WindowAttention):
         spatial_gate = self.spatial_interaction(attended.permute(0, 3, 1, 2)).sigmoid()  # (B, 1, Hp, Wp)
         local = self.conv_norm(self.projection(local) * spatial_gate)  # (B, a, Hp, Wp)
         joint = torch.cat([self.attn_norm(attended), local.permute(0, 2, 3, 1)], dim=3)  # (B, Hp, Wp, C)
-        return self.proj(self.crop(joint, 1).flatten(0, 2))
+        out: Tensor = self.proj(self.crop(joint, 1).flatten(0, 2))
+        return out
 
     def position_bias(self) -> Tensor:
         """The bias of every pair of cells in a window (1, h, 49, 49)."""
@@ -217,7 +219,8 @@ class DeployedMixing(WindowAttention):
         # Cropped before it is transposed: TensorRT then needs a kernel less.
         local = to_tokens(self.crop(local, 2)) * spatial_gate  # (B*N, C)
         joint = torch.cat([self.attn_norm(attended), local, *[spatial_gate] * self.copies], dim=1)
-        return self.proj(joint)
+        out: Tensor = self.proj(joint)
+        return out
 
 
 class HeadProjection(nn.Linear):

@@ -49,7 +49,8 @@ class UPerNetHead(nn.Module):
         ):
             top = lateral(x) + upsample(top, 2, "bilinear")
             outs.insert(0, smooth(top))
-        return self.conv_seg(self.dropout(self.fpn_bottleneck(outs)))
+        out: Tensor = self.conv_seg(self.dropout(self.fpn_bottleneck(outs)))
+        return out
 
 
 class ConvBlock(nn.Module):
