@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -112,3 +112,20 @@ def schema_3(tmp_path: Path) -> Path:
 def bundle(exported: tuple[Path, Result], tmp_path: Path) -> Path:
     """A copy of the exported bundle, to be changed."""
     return Path(shutil.copytree(exported[0], tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a tiny HRViT with an FP16 graph and the classes of the scenes, made in this process in seconds."""
+    from tiny import build_tiny
+
+    from hiresvit.models.create import model_spec
+    from hiresvit.models.zoo import MODELS
+    from hiresvit.workflows.export import ExportSettings, export_bundle
+
+    settings = ExportSettings(fp16=True, plan=False, latency=False, images=1, threads=1)
+    target = tmp_path_factory.mktemp("made") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "hrvit_b1", replace(MODELS["hrvit_b1"], build=build_tiny))
+        spec = model_spec("hrvit_b1", "segment", (64, 96))
+        return export_bundle(spec, target, settings, command=["hiresvit", "export"]).folder

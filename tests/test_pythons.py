@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Result
 
 ROOT = Path(__file__).parents[1]
 STREET = ROOT / "examples" / "street.jpg"
@@ -28,7 +27,7 @@ def pythons() -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("python", pythons() or [pytest.param("", marks=pytest.mark.skip("no other Python here"))])
-def test_the_base_install_runs_a_bundle(python: str, exported: tuple[Path, Result], tmp_path: Path) -> None:
+def test_the_base_install_runs_a_bundle(python: str, tiny_bundle: Path, tmp_path: Path) -> None:
     def run(*command: str | Path) -> str:
         done = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -39,8 +38,8 @@ def test_the_base_install_runs_a_bundle(python: str, exported: tuple[Path, Resul
     run(tmp_path / "venv/bin/pip", "install", "-q", source)
     program = tmp_path / "venv/bin/hiresvit"
     assert "--runner NAME" in run(program, "run", "--help")
-    run(program, "run", exported[0], STREET, "--graph", "simplified", "--threads", "1", "-o", "o.png")
+    run(program, "run", tiny_bundle, STREET, "--graph", "simplified", "--threads", "1", "-o", "o.png")
     assert (tmp_path / "o.png").stat().st_size > 0
-    for command in (["inspect", exported[0]], ["bench", exported[0], "--min-s", "0"], ["list"], ["doctor"]):
+    for command in (["inspect", tiny_bundle], ["bench", tiny_bundle, "--min-s", "0"], ["list"], ["doctor"]):
         run(program, *command)
-    run(program, "eval", exported[0], "--dataset", "scenes", "--limit", "1")
+    run(program, "eval", tiny_bundle, "--dataset", "scenes", "--limit", "1")

@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,6 @@ import pytest
 from conftest import Result
 from packaging.requirements import Requirement
 from PIL import Image
-from tiny import build_tiny
-
-from hiresvit.models.create import model_spec
-from hiresvit.models.zoo import MODELS
-from hiresvit.workflows.export import ExportSettings, export_bundle
 
 ROOT = Path(__file__).parents[1]
 # Python 3.10 has no tomllib; a list of strings is the same in both languages.
@@ -67,17 +61,6 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
         link(name, site)
     (site / "hiresvit").symlink_to(ROOT / "hiresvit")
     return folder / "bin/python"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a tiny HRViT with an FP16 graph, made in this environment."""
-    settings = ExportSettings(fp16=True, plan=False, latency=False, images=1, threads=1)
-    target = tmp_path_factory.mktemp("made") / "tiny"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS, "hrvit_b1", replace(MODELS["hrvit_b1"], build=build_tiny))
-        spec = model_spec("hrvit_b1", "segment", (64, 96))  # with the classes of the scenes
-        return export_bundle(spec, target, settings, command=["hiresvit", "export"]).folder
 
 
 def run(python: Path, *args: str | Path, folder: Path) -> Result:
@@ -125,8 +108,8 @@ def test_there_is_nothing_else_there(device: Path, tmp_path: Path) -> None:
     assert result.out.split() == ["True"] * len(names.split())
 
 
-def test_the_commands_about_what_was_exported(device: Path, made: Path, tmp_path: Path) -> None:
-    graph = made / "fp16.onnx"
+def test_the_commands_about_what_was_exported(device: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    graph = tiny_bundle / "fp16.onnx"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(tmp_path / "a.png")
 
     def answer(*args: str | Path) -> Any:
@@ -134,23 +117,23 @@ def test_the_commands_about_what_was_exported(device: Path, made: Path, tmp_path
         assert result.code == 0, result.err
         return json.loads(result.out)
 
-    assert answer("inspect", made)["spec"]["name"] == "hrvit_b1"
+    assert answer("inspect", tiny_bundle)["spec"]["name"] == "hrvit_b1"
     alone = answer("inspect", graph)
     assert (alone["stage"], alone["bytes"]) == ("fp16", graph.stat().st_size)
     assert alone["inputs"][0]["name"] == "image"
     assert alone["nodes"] is None, "what is counted with onnx is not guessed"
-    assert answer("run", made, "a.png")["output"] == "a-segment.png"
-    assert list(answer("bench", made, graph, "--min-s", "0.01")["latency"]["sides"]) == [
-        f"{made.name}/cpu",
+    assert answer("run", tiny_bundle, "a.png")["output"] == "a-segment.png"
+    assert list(answer("bench", tiny_bundle, graph, "--min-s", "0.01")["latency"]["sides"]) == [
+        f"{tiny_bundle.name}/cpu",
         "fp16.onnx",
     ]
-    assert answer("eval", made, "--dataset", "scenes", "--limit", "1")["images"] == 1
-    assert answer("compare", made, graph, "--images", "1")["parity"]["task"] == "segment"
+    assert answer("eval", tiny_bundle, "--dataset", "scenes", "--limit", "1")["images"] == 1
+    assert answer("compare", tiny_bundle, graph, "--images", "1")["parity"]["task"] == "segment"
     assert not any(row["required"] and not row["works"] for row in answer("doctor")["abilities"])
 
 
-def test_the_tables_for_people(device: Path, made: Path, tmp_path: Path) -> None:
-    result = hiresvit(device, "inspect", made / "fp16.onnx", folder=tmp_path)
+def test_the_tables_for_people(device: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    result = hiresvit(device, "inspect", tiny_bundle / "fp16.onnx", folder=tmp_path)
     assert result.code == 0, result.err
     assert "pip install 'hiresvit[export]'" in result.out, "why there are no counts"
     result = hiresvit(device, "list", folder=tmp_path)
@@ -158,28 +141,19 @@ def test_the_tables_for_people(device: Path, made: Path, tmp_path: Path) -> None
     assert "hrvit_b1" in result.out
 
 
-def test_the_predictor(device: Path, made: Path, tmp_path: Path) -> None:
-    code = f"""
-from pathlib import Path
-import sys
-import numpy as np
-from hiresvit import open_runner
-from hiresvit.bundle.folder import read_bundle
-from hiresvit.runtime.predictor import Predictor
-bundle = read_bundle(Path({str(made)!r}))
-with open_runner(bundle.path("cpu"), threads=1) as runner:
-    found = Predictor(runner, bundle.manifest.spec).predict(np.zeros((40, 60, 3), np.uint8))
-print(found.labels.shape)
-try:
-    from hiresvit import create_model
-except Exception as error:
-    print(type(error).__name__, error)
-"""
+def test_the_predictor_as_docs_python_has_it(device: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    _, code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text("utf-8"), re.S)
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "photo.jpg")
+    (tmp_path / "hrvit_b1-segment-512x512").symlink_to(tiny_bundle)
     result = run(device, "-c", code, folder=tmp_path)
-    assert result.code == 0, result.err
-    shape, refused = result.out.splitlines()
-    assert shape == "(40, 60)"
-    assert refused == ("MissingDependency this needs PyTorch, which is not installed: pip install 'hiresvit[export]'")
+    assert (result.code, result.out) == (0, "(40, 60)\n"), result.err
+
+
+def test_a_public_name_that_needs_more_says_what(device: Path, tmp_path: Path) -> None:
+    result = run(device, "-c", "from hiresvit import create_model", folder=tmp_path)
+    assert result.code == 1
+    said = "MissingDependency: this needs PyTorch, which is not installed: pip install 'hiresvit[export]'"
+    assert result.err.splitlines()[-1].endswith(said)
 
 
 @pytest.mark.parametrize(
@@ -193,10 +167,12 @@ except Exception as error:
         "convert a.pth a.safetensors --model hrvit_b1",
     ],
 )
-def test_a_command_that_makes_something_says_what_it_needs(device: Path, made: Path, tmp_path: Path, args: str) -> None:
+def test_a_command_that_makes_something_says_what_it_needs(
+    device: Path, tiny_bundle: Path, tmp_path: Path, args: str
+) -> None:
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "a.pth").write_bytes(b"")
-    words = [str(made) if word == "BUNDLE" else word for word in args.split()]
+    words = [str(tiny_bundle) if word == "BUNDLE" else word for word in args.split()]
     result = hiresvit(device, *words, folder=tmp_path)
     assert (result.code, result.out) == (6, ""), result.err
     assert re.fullmatch(

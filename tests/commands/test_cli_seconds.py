@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Cli, Result, run_program
+from conftest import Cli, run_program
 from PIL import Image
 
 from hiresvit.data.scenes import Scenes
 
-Exported = tuple[Path, Result]
 STREET = Path(__file__).parents[2] / "examples" / "street.jpg"
 HIDDEN = "import sys\nsys.modules['openvino'] = None\n"
 
@@ -34,17 +33,17 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_bench_shows_each_runner_beside_the_others(cli: Cli, exported: Exported) -> None:
+def test_bench_shows_each_runner_beside_the_others(cli: Cli, tiny_bundle: Path) -> None:
     typed = ("--runner", "onnxruntime", "--runner", "openvino", "--min-s", "0", "--threads", "1", "--json")
-    result = cli("bench", exported[0], *typed)
+    result = cli("bench", tiny_bundle, *typed)
     assert result.code == 0, result.err
-    name = exported[0].name
+    name = tiny_bundle.name
     sides = json.loads(result.out)["latency"]["sides"]
     assert list(sides) == [f"{name}/cpu (onnxruntime)", f"{name}/cpu (openvino)"]
 
 
-def test_compare_opens_the_second_with_the_runner(cli: Cli, exported: Exported) -> None:
-    graph = exported[0] / "simplified.onnx"
+def test_compare_opens_the_second_with_the_runner(cli: Cli, tiny_bundle: Path) -> None:
+    graph = tiny_bundle / "simplified.onnx"
     result = cli("compare", graph, graph, "--runner", "openvino", "--images", "1", "--min-sqnr", "90", "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)["parity"]
@@ -53,10 +52,10 @@ def test_compare_opens_the_second_with_the_runner(cli: Cli, exported: Exported) 
     assert found["stages"][0]["report"]["outputs"][0]["max_abs"] > 0
 
 
-def test_run_and_eval_take_it_too(cli: Cli, exported: Exported, tmp_path: Path) -> None:
-    result = cli("run", exported[0], STREET, "--runner", "openvino", "-o", tmp_path / "o.png", "--json")
+def test_run_and_eval_take_it_too(cli: Cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    result = cli("run", tiny_bundle, STREET, "--runner", "openvino", "-o", tmp_path / "o.png", "--json")
     assert json.loads(result.out)["source"].endswith("/cpu (openvino)")
-    result = cli("eval", exported[0], "--runner", "openvino", "--dataset", "scenes", "--limit", "1", "--json")
+    result = cli("eval", tiny_bundle, "--runner", "openvino", "--dataset", "scenes", "--limit", "1", "--json")
     assert json.loads(result.out)["source"].endswith("/cpu (openvino)")
 
 
@@ -70,8 +69,8 @@ def test_run_and_eval_take_it_too(cli: Cli, exported: Exported, tmp_path: Path) 
         ("openvino:GPU", 2, "'GPU' is nothing that this runner can be told"),
     ],
 )
-def test_runners_that_cannot_be(cli: Cli, exported: Exported, runner: str, code: int, says: str) -> None:
-    result = cli("bench", exported[0], "--runner", runner)
+def test_runners_that_cannot_be(cli: Cli, tiny_bundle: Path, runner: str, code: int, says: str) -> None:
+    result = cli("bench", tiny_bundle, "--runner", runner)
     assert result.code == code
     assert says in result.err
     assert result.err.count("\n") == 1
@@ -85,27 +84,25 @@ def test_a_model_name_is_computed_by_pytorch(cli: Cli) -> None:
     )
 
 
-def test_openvino_that_is_not_installed(exported: Exported, tmp_path: Path) -> None:
-    result = run_program(tmp_path, "bench", exported[0], "--runner", "openvino", before=HIDDEN)
+def test_openvino_that_is_not_installed(tiny_bundle: Path, tmp_path: Path) -> None:
+    result = run_program(tmp_path, "bench", tiny_bundle, "--runner", "openvino", before=HIDDEN)
     assert result.code == 6
     assert "pip install 'hiresvit[openvino]'" in result.err
     assert result.err.count("\n") == 1
 
 
-def test_eval_of_a_folder(cli: Cli, exported: Exported, photos: Path) -> None:
-    result = cli("eval", exported[0], "--data", photos, "--json")
+def test_eval_of_a_folder(cli: Cli, tiny_bundle: Path, photos: Path) -> None:
+    result = cli("eval", tiny_bundle, "--data", photos, "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
     assert (found["dataset"], found["images"]) == (str(photos), 2)
     assert "carriageway" in {row["name"] for row in found["classes"]}
-    assert cli("eval", exported[0], "--dataset", "folder", "--data", photos, "--json").out == result.out
+    assert cli("eval", tiny_bundle, "--dataset", "folder", "--data", photos, "--json").out == result.out
 
 
-def test_run_has_the_names_and_colours_of_the_folder(
-    cli: Cli, exported: Exported, photos: Path, tmp_path: Path
-) -> None:
-    plain = json.loads(cli("run", exported[0], STREET, "-o", tmp_path / "a.png", "--json").out)
-    named = json.loads(cli("run", exported[0], STREET, "-o", tmp_path / "b.png", "--data", photos, "--json").out)
+def test_run_has_the_names_and_colours_of_the_folder(cli: Cli, tiny_bundle: Path, photos: Path, tmp_path: Path) -> None:
+    plain = json.loads(cli("run", tiny_bundle, STREET, "-o", tmp_path / "a.png", "--json").out)
+    named = json.loads(cli("run", tiny_bundle, STREET, "-o", tmp_path / "b.png", "--data", photos, "--json").out)
     renamed = {row["class"]: row["name"] for row in named["shares"]}
     for row in plain["shares"]:
         assert renamed[row["class"]] == {"road": "carriageway"}.get(row["name"], renamed[row["class"]])
@@ -122,16 +119,16 @@ def test_run_has_the_names_and_colours_of_the_folder(
         (["--data", "nowhere"], 1, "nowhere is no folder"),
     ],
 )
-def test_data_that_cannot_be(cli: Cli, exported: Exported, typed: list[str], code: int, says: str) -> None:
-    for command in (["eval", exported[0]], ["run", exported[0], STREET]):
+def test_data_that_cannot_be(cli: Cli, tiny_bundle: Path, typed: list[str], code: int, says: str) -> None:
+    for command in (["eval", tiny_bundle], ["run", tiny_bundle, STREET]):
         result = cli(*command, *typed)
         assert result.code == code
         assert says in result.err
         assert result.err.count("\n") == 1
 
 
-def test_a_picture_without_labels(cli: Cli, exported: Exported, photos: Path) -> None:
+def test_a_picture_without_labels(cli: Cli, tiny_bundle: Path, photos: Path) -> None:
     (photos / "labels" / "1.png").unlink()
-    result = cli("eval", exported[0], "--data", photos)
+    result = cli("eval", tiny_bundle, "--data", photos)
     assert result.code == 1
     assert f"1 of 2 pictures have no labels, the first is {photos / 'images' / '1.png'}" in result.err
