@@ -42,13 +42,14 @@ def open_sources(
     if options and not names:
         given = ", ".join(map(opt.option_text, options))
         raise UsageError(f"{given}: for a model name; {listed} brings its own")
-    if all(text in names for text, runner in sides if runner) and any(runner for _, runner in sides):
-        raise UsageError(f"--runner picks what opens a file; {listed} is computed by PyTorch")
+    named = {text for text, runner in sides if runner}
+    if named and named.issubset(names):
+        raise UsageError(f"--runner picks what opens a file; {', '.join(sorted(named))} is computed by PyTorch")
     if graph and not folders:
         raise UsageError(f"--graph picks a file of a bundle folder; there is none in {listed}")
     plans = [is_plan(text, graph if text in folders else None) for text in texts]
     if threads and all(plans):
-        raise UsageError(f"--threads {threads} is for PyTorch and ONNX Runtime; a plan runs on the GPU")
+        raise UsageError(f"--threads {threads} is for what computes on the CPU; a plan runs on the GPU")
     if cuda_graph and not any(plans):
         raise UsageError(f"--cuda-graph is for a plan; there is none in {listed}")
     opened: list[Source] = []

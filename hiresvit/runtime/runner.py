@@ -69,7 +69,6 @@ class Runner(Protocol):
 
         Raises UsageError if the feeds do not fit `inputs` and HiresvitError if the network fails on them.
         """
-        raise NotImplementedError
 
     def last_times(self) -> GpuTimes | None:
         """What the last call took by the device's own clock; None for a backend that has none."""
@@ -77,7 +76,6 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Let go of the network; calling the runner afterwards is an error, closing it again is not."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

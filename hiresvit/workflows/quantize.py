@@ -23,7 +23,7 @@ from hiresvit.graph.index import index_graph
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec
 from hiresvit.workflows.proof import Maker, find_kept, open_proof
-from hiresvit.workflows.split import open_source, split_pictures
+from hiresvit.workflows.split import picture_source, split_pictures
 
 DEFAULT_METHOD: Method = "mse"
 DEFAULT_IMAGES = 64
@@ -131,7 +131,7 @@ def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:
 def check_sources(settings: Int8Settings, spec: ModelSpec) -> None:
     """What `check_int8` checks, and the files, before the work that precedes `make_int8`. Raises HiresvitError."""
     check_int8(settings, spec)
-    find_pictures(open_source(settings.calib, settings.data, spec), spec.imgsz)
+    find_pictures(picture_source(settings.calib, settings.data, spec), spec.imgsz)
     if settings.table is not None:
         load_table(settings.table)
 

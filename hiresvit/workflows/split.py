@@ -31,7 +31,7 @@ class Split:
     asked: bool
 
 
-def open_source(source: str, folder: Path | None, spec: ModelSpec) -> str | Dataset:
+def picture_source(source: str, folder: Path | None, spec: ModelSpec) -> str | Dataset:
     """What `open_pictures` takes: a data set on a disk that fits the network, else the ``source`` as it is.
 
     Raises UsageError for a folder that goes with no data set, and for a data set that lies in one and has none.
@@ -60,7 +60,7 @@ def split_pictures(
     ``promised`` accuracy all may calibrate. A data set on a disk is split into the three parts, what is drawn has
     scenes of its own for each. Raises HiresvitError for too few pictures, and whatever opening them raises.
     """
-    opened = open_source(source, folder, spec)
+    opened = picture_source(source, folder, spec)
     disk = None if isinstance(opened, str) else opened
     most = SEARCH + PROOF if disk is not None else ASIDE[1] if promised else 0
     found = open_pictures(opened, spec.imgsz, images + most, seed=seed, on_step=on_step)

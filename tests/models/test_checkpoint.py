@@ -451,10 +451,16 @@ def test_a_sibling_with_other_classes_names_both(tmp_path: Path) -> None:
 
 
 def test_siblings_are_only_asked_for_when_needed(tmp_path: Path) -> None:
-    def never() -> Mapping[str, tuple[Layout, Shapes]]:
-        pytest.fail("building every sibling takes seconds")
+    asked = []
 
-    load_weights(module(CLASSIFY), saved(tmp_path, tensors(CLASSIFY)), task="classify", siblings=never)
+    def siblings() -> Mapping[str, tuple[Layout, Shapes]]:
+        asked.append(1)  # building every one of them takes seconds
+        return {}
+
+    report = load_weights(module(CLASSIFY), saved(tmp_path, tensors(CLASSIFY)), task="classify", siblings=siblings)
+    assert (report.fresh, asked) == ((), [])
+    with pytest.raises(HiresvitError):
+        load_weights(module(CLASSIFY), saved(tmp_path, {}), task="classify", siblings=siblings)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
