@@ -192,12 +192,11 @@ def _compile(
 def _slow_attentions(attentions: Iterable[Attention], target: Target) -> Iterator[Finding]:
     """What is known against computing attentions in one kernel: not wrong, but slow, and their scores take memory.
 
-    For TensorRT 10 that is also what its guide does not promise, for the others what TensorRT-RTX was seen to refuse.
+    That is what TensorRT-RTX was seen to refuse, and for some targets also what their guide does not promise.
     """
-    documented = any(version.startswith("10.") for version in target.tensorrt)
     slow: dict[str, list[str]] = defaultdict(list)
     for attention in attentions:
-        if reason := why_not_fused(attention, documented=documented):
+        if reason := why_not_fused(attention, documented=target.fuses_as_documented):
             slow[reason].append(attention.node)
     for reason, nodes in slow.items():
         message = f"attentions that are not fused, or not for certain: {reason}"

@@ -77,6 +77,8 @@ class Target:
     """A board refuses Q/DQ graphs that another builds: what is dequantized in a narrow type and widened for certain."""
     int8_conv_writes_fp32: bool = False
     """A convolution in INT8 needs a second kernel for its result."""
+    fuses_as_documented: bool = False
+    """Of attentions only what its guide promises is known to be one kernel."""
     miscompiles_shared_norm: bool = False
     """It may compute linear layers behind one LayerNormalization wrongly."""
 
@@ -105,6 +107,7 @@ JETPACK6 = Target(
     since=_after(3),
     quantized=_INT,  # Orin's tensor cores know no FP8
     doubtful=nvidia.DOUBTFUL,
+    fuses_as_documented=True,
 )
 JETPACK7 = Target(
     name="jetpack7",
@@ -121,6 +124,7 @@ JETPACK7 = Target(
     doubtful=nvidia.DOUBTFUL,
     boards_disagree_on_qdq=True,  # TensorRT#4832
     miscompiles_shared_norm=True,  # TensorRT-Edge-LLM#151
+    fuses_as_documented=True,
 )
 TRT11 = Target(
     name="trt11",
