@@ -66,7 +66,8 @@ class PreprocessSpec:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PreprocessSpec:
         """Rebuild it from plain JSON values. Raises TypeError on names that are no field."""
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
