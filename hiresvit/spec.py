@@ -65,9 +65,10 @@ class PreprocessSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PreprocessSpec:
-        """Rebuild it from plain JSON values. Raises TypeError on names that are no field."""
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**fields)
+        """Rebuild it from plain JSON values. Raises KeyError or TypeError on fields that are missing or are none."""
+        given = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(values).items()}
+        first = {name: given.pop(name) for name in ("resize", "interpolation", "crop_pct", "mean", "std")}
+        return cls(**first, **given)
 
 
 @dataclass(frozen=True)

@@ -82,24 +82,21 @@ def create_model(
     ema: bool = False,
     allow_missing_head: bool = False,
     seed: int = 0,
-    preprocess: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> nn.Module:
     """Make a model in float32, in evaluation mode, for one task and one input size.
 
     Returns logits (B, classes) for ``classify``, logits (B, classes, H/s, W/s) at the head's own stride s, 4 or 8,
     for ``segment``, or the tuple of maps with strides 4, 8, 16, 32 (HIRI-ViT: 8, 16, 32, 64) for ``features``;
-    input (B, 3, H, W), made as `hiresvit.data.preprocess` does by ``model.spec.preprocess``, which is what the family's
-    authors do with the fields that ``preprocess`` changes, as ``{"resize": "stretch"}``. ``imgsz`` is (H, W). Without
-    ``weights`` they are drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and draws
-    only that.
-    ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``; `ModelEntry.overrides`
-    names them. The model carries its `ModelSpec` as ``spec`` and, when weights were read, the `LoadReport` as
-    ``loaded``.
+    input (B, 3, H, W), made as `hiresvit.data.preprocess` does by ``model.spec.preprocess``. ``imgsz`` is (H, W).
+    Without ``weights`` they are drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and
+    draws only that. ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``
+    (`ModelEntry.overrides` names them), and the ``preprocess`` of `model_spec`. The model carries its `ModelSpec` as
+    ``spec`` and, when weights were read, the `LoadReport` as ``loaded``.
 
     Raises UsageError on arguments that cannot be served and HiresvitError on weights that do not fit.
     """
-    spec = model_spec(name, task, imgsz, num_classes, preprocess=preprocess, **overrides)
+    spec = model_spec(name, task, imgsz, num_classes, **overrides)
     model = build_model(spec, seed=seed)
     if weights is not None:
         load_model_weights(model, spec, Path(weights), ema=ema, allow_missing_head=allow_missing_head)

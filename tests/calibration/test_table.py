@@ -133,6 +133,14 @@ def test_a_table_belongs_to_its_graph_data_and_preprocessing(tmp_path: Path) -> 
             require_match(read, graph="c" * 64, data=data, preprocess=PreprocessSpec())
 
 
+def test_an_older_table_did_what_was_done_then() -> None:
+    older = {name: value for name, value in TABLE.preprocess.items() if name not in ("filter", "rounding", "divisor")}
+    table = replace(TABLE, preprocess=older)
+    require_match(table, graph=GRAPH, data=DATA, preprocess=PreprocessSpec())
+    with pytest.raises(ArtefactError, match=r"\(filter\)"):
+        require_match(table, graph=GRAPH, data=DATA, preprocess=PreprocessSpec(filter="opencv"))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
