@@ -66,7 +66,7 @@ class PreprocessSpec:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PreprocessSpec:
         """Rebuild it from plain JSON values. Raises KeyError or TypeError on fields that are missing or are none."""
-        given = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(values).items()}
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(values).items()}
         first = {name: given.pop(name) for name in ("resize", "interpolation", "crop_pct", "mean", "std")}
         return cls(**first, **given)
 
