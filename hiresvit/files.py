@@ -147,7 +147,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (rb"\x93NUMPY", "an .npy array of numpy's"),
     (rb"GGUF", "a GGUF file"),
     (rb".{4}TFL3", "a TensorFlow Lite graph"),
-    (rb"[fp]trt", "a TensorRT plan"),
+    (rb"[fpv]trt", "a TensorRT plan"),
     (rb"\x7fELF", "an ELF program or library"),
     (rb"MZ.{60}", "a Windows program or library"),
     (rb".{6}\x00\x00\{", "a safetensors file"),
