@@ -34,7 +34,7 @@ def run(
     target, named = _overlay_name(image, output), dataset.name()
     from hiresvit.data.dataset import find_labels
     from hiresvit.data.open import open_dataset
-    from hiresvit.data.preprocess import load_image
+    from hiresvit.data.image import load_image
     from hiresvit.report.overlay import save_overlay
     from hiresvit.report.results import shares_table, top_table
     from hiresvit.report.tables import size_text
