@@ -1,15 +1,26 @@
-"""Writing files so that a reader sees the old one or the new one, never half of it; and what a file is instead."""
+"""Writing files so that a reader sees the old one or the new one, never half of it; and what a file is instead.
+
+What is half done lies under a hidden name, which holds a mark of the running system (`_system_mark`), and is locked by
+who makes it (flock). A process that was killed unlocks what it leaves, and the next one that writes into the same
+folder clears that away. What another machine made, or this one before it was started again, is left alone: nobody here
+can know whether its owner lives.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,7 +63,7 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _fsync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -87,9 +98,157 @@ def new_parents(target: Path) -> Iterator[None]:
         raise
 
 
-def temporary_name(target: Path) -> Path:
+def temporary_name(target: Path, kind: str = "tmp") -> Path:
     """A free, hidden name beside ``target`` that keeps its suffix, since some writers look at it."""
-    return target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    return target.with_name(f".{_system_mark()}{secrets.token_hex(4)}.{kind}.{target.name}")
+
+
+@cache
+def _system_mark() -> str:
+    """Eight digits for this machine since it was started, the same in all its containers; random where unknown."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        return hashlib.sha256(boot).hexdigest()[:8]
+    return secrets.token_hex(4)
+
+
+def _new_file(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+
+
+@contextmanager
+def temporary_beside(target: Path, make: Callable[[Path], None] = _new_file) -> Iterator[Path]:
+    """Make something new under a hidden name beside ``target``, by default a file, and remove what is there at the end.
+
+    It is locked meanwhile, which says that its owner lives. Raises OSError where there can be none.
+    """
+    path, lock = _make_locked(target, make)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make_locked(target: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
+    """Again where `clear_abandoned` of another process comes between the making and the lock."""
+    while True:
+        path, lock = temporary_name(target), None
+        make(path)
+        try:
+            lock = lock_path(path)
+            if os.path.samestat(os.fstat(lock), path.lstat()):
+                return path, lock
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except OSError:  # a file system without locks, where nothing is ever cleared
+            return path, None
+        if lock is not None:
+            os.close(lock)
+
+
+def lock_path(path: Path) -> int:
+    """Lock a file or a folder, wherever it is moved, until the descriptor that is returned is closed.
+
+    Raises BlockingIOError while another process has it, and another OSError where the file system has no locks.
+    """
+    kind = path.lstat().st_mode
+    if not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)):  # a pipe would block, a link may lead anywhere
+        raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
+    descriptor = os.open(path, (os.O_RDONLY if stat.S_ISDIR(kind) else os.O_RDWR) | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def clear_abandoned(folder: Path) -> None:
+    """Remove what processes of this machine that are gone have left half done in ``folder``; what cannot be, stays.
+
+    A bundle that such a process had moved aside, with nothing in its place yet, gets its name back.
+    """
+    with suppress(OSError):
+        for item in list(os.scandir(folder)):
+            if found := re.fullmatch(rf"\.{_system_mark()}[0-9a-f]{{8}}\.(tmp|old)\.(.+)", item.name, re.DOTALL):
+                _clear(Path(item.path), found[1] == "old", folder / found[2])
+
+
+_cleared = cache(clear_abandoned)
+"""Once in a process: whoever writes many files into a large folder need not read it each time."""
+
+
+def _clear(path: Path, aside: bool, target: Path) -> None:
+    with suppress(OSError):
+        if path.lstat().st_uid != os.geteuid():
+            return
+        lock = lock_path(path)
+        try:
+            if aside and not os.path.lexists(target):
+                path.rename(target)
+            else:
+                _remove(path)
+        finally:
+            os.close(lock)
+
+
+_EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
+_CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV})
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Give two files or folders each other's names in one step; False where the system or the disk cannot.
+
+    renameat2(2), Linux 3.15. Raises OSError, FileNotFoundError if one of them is not there.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    here = -100  # AT_FDCWD
+    if not call(here, os.fsencode(one), here, os.fsencode(other), _EXCHANGE):
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A new folder for temporary files, removed at the end. Raises HiresvitError where there is no room for it."""
+    with naming_scratch():
+        place = Path(tempfile.gettempdir())
+        _cleared(place)
+        with temporary_beside(place / "hiresvit", partial(os.mkdir, mode=0o700)) as folder:
+            yield folder
+
+
+@contextmanager
+def naming_scratch() -> Iterator[None]:
+    """Turn what the disk of the temporary files says no with into one line naming them, and not what is made of them.
+
+    What is about a named file elsewhere passes through.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = tempfile.tempdir or os.environ.get("TMPDIR") or "/tmp"
+        elsewhere = error.filename and not os.fsdecode(error.filename).startswith(place)
+        if error.errno not in _REFUSALS or elsewhere:
+            raise
+        raise HiresvitError(
+            f"cannot write temporary files in {place}: {error.strerror}; make room there, or set TMPDIR to a folder"
+            " that has some"
+        ) from error
 
 
 def refuse_existing(target: Path, *, replace: bool) -> None:
@@ -106,17 +265,15 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     ``target`` stays as it was. Missing parent folders are created. Raises HiresvitError where the place
     cannot be written, and with ``replace=False`` for a ``target`` that somebody else has made meanwhile.
     """
-    temporary = temporary_name(target)
     with naming_target(target), new_parents(target):
-        try:
+        _cleared(target.parent)
+        with temporary_beside(target) as temporary:
             yield temporary
-            _fsync(temporary)  # or a power cut leaves it empty; some disks say only now that they are full
+            sync(temporary)  # or a power cut leaves it empty; some disks say only now that they are full
             refuse_existing(target, replace=replace)
             os.replace(temporary, target)
             with suppress(OSError):  # not every file system can sync a folder
-                _fsync(target.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+                sync(target.parent)
 
 
 def require_graph_file(path: Path) -> None:
