@@ -33,7 +33,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what i
 SOMETIMES = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF"}  # and those, where what is installed reads them
 MOST_PIXELS = 2**28  # 268 million: phones have 200
 # More than this only where rows are decoded one after the other, at 7 bytes a pixel and not at up to 19, and from a
-# file that is as large as a real one would be: a JPEG of a single colour has a byte for 64 to 85 pixels, others have more.
+# file that is as large as a real one would be: a JPEG of a single colour has a byte for 64 to 85 pixels, others have
+# more.
 FEW_PIXELS = 52_000_000
 PIXELS_PER_BYTE = 100
 _BY_ROWS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "PPM")
