@@ -122,30 +122,31 @@ def temporary_beside(target: Path, make: Callable[[Path], None] = _new_file) -> 
 
     It is locked meanwhile, which says that its owner lives. Raises OSError where there can be none.
     """
-    path, lock = _make_locked(target, make)
-    try:
-        yield path
-    finally:
-        _remove(path)
-        if lock is not None:
-            os.close(lock)
-
-
-def _make_locked(target: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
-    """Again where `clear_abandoned` of another process comes between the making and the lock."""
-    while True:
+    held = False
+    while not held:
         path, lock = temporary_name(target), None
-        make(path)
-        try:
-            lock = lock_path(path)
-            if os.path.samestat(os.fstat(lock), path.lstat()):
-                return path, lock
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        except OSError:  # a file system without locks, where nothing is ever cleared
-            return path, None
-        if lock is not None:
-            os.close(lock)
+        try:  # from before it is made: a signal may come at any time
+            make(path)
+            held, lock = _lock_new(path)
+            if held:
+                yield path
+        finally:
+            _remove(path)
+            if lock is not None:
+                os.close(lock)
+
+
+def _lock_new(path: Path) -> tuple[bool, int | None]:
+    """Whether it is still there, for `clear_abandoned` of another process may come before the lock; and the lock."""
+    try:
+        lock = lock_path(path)
+    except (BlockingIOError, FileNotFoundError):
+        return False, None
+    except OSError:  # a file system without locks, where nothing is ever cleared
+        return True, None
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(lock), path.lstat()), lock
+    return False, lock
 
 
 def lock_path(path: Path) -> int:
