@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import environment
 from graphs import build, content, indexed
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -243,3 +244,16 @@ class TestProviders:
             assert runner.warnings == (f"AzureExecutionProvider {said}",)
             assert runner.about.device == "AzureExecutionProvider"
             assert runner({"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[2, 2]]
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_nothing_is_written_but_what_the_user_asks_for(tmp_path: Path, chosen: str | None) -> None:
+    """ONNX Runtime 1.32 would keep a device id and a record of its sessions in HOME and TMPDIR, by its import alone."""
+    code = "import os, hiresvit.runtime.onnxruntime_runner as r\nfrom hiresvit.process import run_child\n"
+    code += "from hiresvit.workflows.doctor import ONE_NODE\nr.open_session(ONE_NODE)\n"
+    code += "run_child(['-c', 'import os, onnxruntime; print(os.environ[\"ORT_DISABLE_TELEMETRY\"])'], on_line=print)"
+    env = environment(tmp_path) | ({"ORT_DISABLE_TELEMETRY": chosen} if chosen else {})
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{chosen or 1}\n"
+    if not chosen:
+        assert list(tmp_path.iterdir()) == []
