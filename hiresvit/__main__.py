@@ -3,11 +3,12 @@
 import os
 import sys
 
-# `python -m` looks for modules in the current folder first, where a picture may lie beside a planted numpy.py.
-if sys.path[0] in ("", os.getcwd()) and not os.path.samefile(sys.path[0] or ".", f"{__file__}/../.."):
+# `python -m` looks into the current folder first, where a planted numpy.py may lie beside the pictures.
+_home = os.path.dirname(os.path.dirname(__file__))
+if sys.path[0] not in ("", _home) and os.path.exists(sys.path[0]) and os.path.samefile(sys.path[0], "."):
     del sys.path[0]
 
-from hiresvit.cli import main
-
 if __name__ == "__main__":
+    from hiresvit.cli import main
+
     sys.exit(main())
