@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hiresvit.bundle.manifest import damaged
+from hiresvit.bundle.manifest import damaged, unreadable
 from hiresvit.files import atomic_path
 from hiresvit.spec import Feed
 
@@ -36,6 +36,8 @@ def read_golden(path: Path) -> tuple[Feed, Feed]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # numpy and zipfile raise about anything on damaged bytes
+        if isinstance(error, OSError) and error.errno:
+            unreadable(path, error)
         damaged(path, f"cannot be read ({type(error).__name__})", error)
     inputs, outputs = (
         {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hiresvit.bundle.stages import STAGES
-from hiresvit.errors import ArtefactError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.files import atomic_path, sha256_file
 from hiresvit.spec import ModelSpec, TensorSpec
 
@@ -21,6 +22,9 @@ SCHEMA_VERSION = 4
 OLDEST_SCHEMA = 3  # that is still read
 KIND = "hiresvit-bundle"  # there are many manifest.json in the world; this one is ours
 MANIFEST = "manifest.json"
+
+# What is wrong with the bundle; anything else that a system says of a file is about who reads it, or about the disk.
+_DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 
 # The manifest's own sum is taken over its bytes with zeros in the sum's place: a few lines in any language.
 _UNSEALED = "0" * 64
@@ -130,7 +134,7 @@ def read_manifest(path: Path) -> Manifest:
         data = path.read_bytes()
         values = json.loads(data)
     except OSError as error:
-        damaged(path, f"cannot be read: {error.strerror}", error)
+        unreadable(path, error)
     except (ValueError, RecursionError) as error:
         damaged(path, "is not valid JSON", error)
     try:
@@ -195,6 +199,13 @@ def _check_chain(path: Path, manifest: Manifest) -> None:
 def damaged(path: Path, what: str, cause: Exception | None = None) -> NoReturn:
     """Raise ArtefactError about a file of a bundle."""
     raise ArtefactError(f"{path} {what}; export the bundle again or copy it anew") from cause
+
+
+def unreadable(path: Path, error: OSError) -> NoReturn:
+    """Raise ArtefactError for a file of a bundle that is not there, HiresvitError for one that may not be read."""
+    if error.errno in _DAMAGE:
+        damaged(path, f"cannot be read: {error.strerror}", error)
+    raise HiresvitError(f"cannot read {path}: {error.strerror}") from error
 
 
 def short(digest: str | None) -> str:

@@ -18,7 +18,7 @@ from onnx import ModelProto
 
 from hiresvit.calibration.observers import METHODS, Method
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import atomic_path
+from hiresvit.files import atomic_path, naming_source
 from hiresvit.graph.file import require_weights
 from hiresvit.spec import PreprocessSpec
 
@@ -71,11 +71,13 @@ class CalibrationTable:
 
 def load_table(path: Path) -> CalibrationTable:
     """Read a table. Raises HiresvitError where there is none, ArtefactError on a damaged one or another schema."""
-    if not path.is_file():
-        raise HiresvitError(f"{path}: no such file; give a table that `hiresvit calibrate` wrote")
+    with naming_source(path):
+        if not path.is_file():
+            raise HiresvitError(f"{path}: no such file; give a table that `hiresvit calibrate` wrote")
+        text = path.read_bytes()
     try:
-        return CalibrationTable.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return CalibrationTable.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ArtefactError(f"{path}: not a calibration table ({reason[:200]}); calibrate again") from error
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
-from hiresvit.files import no_graph, require_graph_file
+from hiresvit.files import native_path, no_graph, require_graph_file
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
@@ -41,8 +41,9 @@ class OpenVinoRunner(Runner):
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            model = _read(openvino, path)
-            compiled = openvino.Core().compile_model(model, "CPU", settings)
+            with native_path(path) as name:
+                model = _read(openvino, path, name)
+                compiled = openvino.Core().compile_model(model, "CPU", settings)
         except HiresvitError:
             raise
         except Exception as error:  # most are RuntimeError, those of its parsers are their own
@@ -100,10 +101,10 @@ def load_openvino() -> Any:
     return openvino
 
 
-def _read(openvino: Any, path: Path) -> Any:
+def _read(openvino: Any, path: Path, name: str) -> Any:
     """The model, by the reader of ONNX alone: asked for any, others print on stderr what they think of a bad file."""
     reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
-    model = reader.convert(reader.load(str(path)))
+    model = reader.convert(reader.load(name))
     if not model.outputs:
         raise no_graph(path, "it has no outputs")
     return model
