@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 
-from hiresvit.errors import HiresvitError
+from hiresvit.errors import HiresvitError, IllegalGraphError
 
 # What the disk says no with. Any other OSError is not about the place written to and passes through.
 _REFUSALS = frozenset(
@@ -307,3 +307,13 @@ def require_graph_file(path: Path) -> None:
 def no_graph(path: Path, reason: str = "it does not decode as one") -> HiresvitError:
     """The error for a file that is no ONNX graph, or a damaged one."""
     return HiresvitError(f"{path} is not an ONNX graph: {reason}")
+
+
+def not_taken(path: Path, runtime: str, reason: str) -> HiresvitError:
+    """The error for a graph that a runtime does not take; it is the same as a builder's no."""
+    if "xternal data" in reason:
+        return HiresvitError(f"{path}: the file of its weights is missing or cut ({reason}); copy it, too")
+    return IllegalGraphError(
+        f"{path}: {runtime} cannot load it ({reason}); it is not valid ONNX or uses operators that this {runtime} lacks,"
+        " export it again"
+    )

@@ -17,8 +17,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
-from hiresvit.files import naming_scratch, native_path, no_graph, require_graph_file
+from hiresvit.errors import HiresvitError, MissingDependency, UsageError
+from hiresvit.files import naming_scratch, native_path, no_graph, not_taken, require_graph_file
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
@@ -156,8 +156,8 @@ def _stderr() -> Iterator[list[str]]:
 class OnnxRuntimeRunner(Runner):
     """An ONNX graph with every graph optimisation on; ``detail`` names an execution provider (see `find_provider`).
 
-    Raises HiresvitError if the file is missing, ArtefactError if ONNX Runtime cannot load it, MissingDependency for a
-    provider that does not start, and UsageError for ``threads`` under 1, a provider that is not there or takes
+    Raises HiresvitError if the file is missing, IllegalGraphError if ONNX Runtime cannot load it, MissingDependency
+    for a provider that does not start, and UsageError for ``threads`` under 1, a provider that is not there or takes
     nothing of the graph, or a graph whose inputs or outputs are not numeric tensors.
     """
 
@@ -177,10 +177,7 @@ class OnnxRuntimeRunner(Runner):
             for said, reason in _NO_GRAPH.items():
                 if said in str(error):
                     raise no_graph(path, reason) from error
-            raise ArtefactError(
-                f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); the file is damaged or uses"
-                " operators that this ONNX Runtime lacks, export it again"
-            ) from error
+            raise not_taken(path, "ONNX Runtime", _first_line(error)) from error
         device = "CPU" if provider == CPU else provider
         self.about = About("ONNX Runtime", str(onnxruntime.__version__), device, threads)
         self.warnings = (note,) if note else ()

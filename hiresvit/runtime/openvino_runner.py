@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
-from hiresvit.files import native_path, no_graph, require_graph_file
+from hiresvit.errors import HiresvitError, MissingDependency, UsageError
+from hiresvit.files import native_path, no_graph, not_taken, require_graph_file
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
@@ -29,8 +29,8 @@ _DTYPES = {
 class OpenVinoRunner(Runner):
     """An ONNX graph on OpenVINO's CPU plugin, tuned for one call at a time. Calls may come from any thread.
 
-    Raises HiresvitError if the file is missing or no graph, ArtefactError if OpenVINO cannot load it, MissingDependency
-    without OpenVINO, and UsageError for ``threads`` under 1 or a graph whose inputs or outputs numpy cannot hold.
+    Raises HiresvitError if the file is missing or no graph, IllegalGraphError if OpenVINO cannot load it,
+    MissingDependency without OpenVINO, and UsageError for ``threads`` under 1 or a graph whose inputs or outputs numpy cannot hold.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -49,10 +49,7 @@ class OpenVinoRunner(Runner):
         except Exception as error:  # most are RuntimeError, those of its parsers are their own
             if "Model can't be parsed" in str(error):
                 raise no_graph(path) from error
-            raise ArtefactError(
-                f"{path}: OpenVINO cannot load it ({_reason(error)}); the file is damaged or uses operators that"
-                " this OpenVINO lacks, export it again"
-            ) from error
+            raise not_taken(path, "OpenVINO", _reason(error)) from error
         self.inputs = tuple(_spec(port, path) for port in compiled.inputs)
         self.outputs = tuple(_spec(port, path) for port in compiled.outputs)
         used = int(compiled.get_property("INFERENCE_NUM_THREADS"))

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from hiresvit.calibration.collect import activation_ranges
 from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
-from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+from hiresvit.errors import HiresvitError, IllegalGraphError, MissingDependency, UsageError
 from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.graph.file import load_graph
@@ -103,7 +103,7 @@ def test_damaged_files_are_no_graphs(double: Path, tmp_path: Path) -> None:
 
 def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
     path = save(tmp_path / "a.onnx", helper.make_node("Teleport", ["x"], ["y"]))
-    with pytest.raises(ArtefactError, match="Teleport"):
+    with pytest.raises(IllegalGraphError, match="Teleport"):
         open_runner(path)
 
 
