@@ -314,6 +314,6 @@ def not_taken(path: Path, runtime: str, reason: str) -> HiresvitError:
     if "xternal data" in reason:
         return HiresvitError(f"{path}: the file of its weights is missing or cut ({reason}); copy it, too")
     return IllegalGraphError(
-        f"{path}: {runtime} cannot load it ({reason}); it is not valid ONNX or uses operators that this {runtime} lacks,"
-        " export it again"
+        f"{path}: {runtime} cannot load it ({reason}); it is not valid ONNX or uses operators that this {runtime}"
+        " lacks, export it again"
     )

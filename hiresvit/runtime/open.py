@@ -72,7 +72,8 @@ def open_runner(
 
     Raises UsageError for another suffix or name, an option that does not apply and ``threads`` under 1,
     HiresvitError for a missing or damaged graph, IllegalGraphError for one that its runtime does not take,
-    ArtefactError for a plan that is damaged or does not fit this machine, MissingDependency for a backend, a provider or a device that is not here.
+    ArtefactError for a plan that is damaged or does not fit this machine, MissingDependency for a backend, a provider
+    or a device that is not here.
     """
     path = Path(path)
     backend, detail = find_backend(path, runner)

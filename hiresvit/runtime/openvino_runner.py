@@ -30,7 +30,8 @@ class OpenVinoRunner(Runner):
     """An ONNX graph on OpenVINO's CPU plugin, tuned for one call at a time. Calls may come from any thread.
 
     Raises HiresvitError if the file is missing or no graph, IllegalGraphError if OpenVINO cannot load it,
-    MissingDependency without OpenVINO, and UsageError for ``threads`` under 1 or a graph whose inputs or outputs numpy cannot hold.
+    MissingDependency without OpenVINO, and UsageError for ``threads`` under 1 or a graph whose inputs or outputs numpy
+    cannot hold.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
