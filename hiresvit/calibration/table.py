@@ -18,7 +18,7 @@ from onnx import ModelProto
 
 from hiresvit.calibration.observers import METHODS, Method
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import MOST_TEXT, atomic_path, read_regular
+from hiresvit.files import MOST_TEXT, atomic_path, naming_source, read_regular
 from hiresvit.graph.file import require_weights
 from hiresvit.schema import COUNT, NAME, TEXT, Check, compile_schema, keyed, many, one_of, read_json, record
 from hiresvit.spec import PreprocessSpec
@@ -69,11 +69,13 @@ class CalibrationTable:
 
 def load_table(path: Path) -> CalibrationTable:
     """Read a table. Raises HiresvitError where there is none, ArtefactError on a damaged one or another schema."""
-    if not path.is_file():
-        raise HiresvitError(f"{path}: no such file; give a table that `hiresvit calibrate` wrote")
+    with naming_source(path):
+        if not path.is_file():
+            raise HiresvitError(f"{path}: no such file; give a table that `hiresvit calibrate` wrote")
+        text = read_regular(path, MOST_TEXT)
     try:
-        return CalibrationTable.from_json(read_json(read_regular(path, MOST_TEXT)))
-    except (OSError, ValueError) as error:
+        return CalibrationTable.from_json(read_json(text))
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise ArtefactError(f"{path}: not a calibration table ({reason[:200]}); calibrate again") from error
 

@@ -18,7 +18,7 @@ from hiresvit.commands.opening import open_sources
 class PictureOptions:
     """What two networks are compared on."""
 
-    image: Annotated[list[Path] | None, typer.Option(help="A picture to compare on, too.")] = None
+    image: Annotated[list[Path] | None, typer.Option(help="A picture to compare on, too.", readable=False)] = None
     images: Annotated[int, typer.Option(min=0, help="How many drawn pictures to compare on.")] = 4
 
 

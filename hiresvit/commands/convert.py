@@ -16,8 +16,10 @@ from hiresvit.errors import UsageError
 
 @opt.grouped
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint as the authors' code saves it.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to write.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Checkpoint as the authors' code saves it.", readable=False)
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to write.", readable=False)],
     *,
     name: Annotated[str, typer.Option("--model", metavar="NAME", help="A name of `hiresvit list`.")],
     model: Annotated[opt.ModelOptions, opt.Without("weights", "imgsz")],

@@ -45,7 +45,9 @@ class BundleOptions:
 
     no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not measure latency.")] = False
     threads: opt.Threads = None
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW")] = None
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW", readable=False)] = (
+        None
+    )
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False
     as_json: opt.Json = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +13,16 @@ from hiresvit.errors import UsageError
 
 if TYPE_CHECKING:
     from hiresvit.workflows.open import Source
+
+
+def one_bundle(path: Path) -> Path:
+    """The bundle that is alone in a folder which is none itself, said on stderr; any other path as it is."""
+    from hiresvit.bundle.folder import bundles_in
+
+    if len(inner := bundles_in(path)) != 1:
+        return path
+    out.print_note(f"{path} is no bundle, the one in it is taken: {inner[0]}")
+    return inner[0]
 
 
 def open_sources(
@@ -35,6 +44,8 @@ def open_sources(
     out.load_onnxruntime()
     from hiresvit.workflows.open import is_plan, open_source
 
+    found = {text: str(one_bundle(Path(text))) if text else text for text, _ in sides}
+    sides = [(found[text], runner) for text, runner in sides]
     texts = list(dict.fromkeys(text for text, _ in sides))
     names = [text for text in texts if not Path(text).suffix and not Path(text).exists()]
     folders = [text for text in texts if Path(text).is_dir()]
@@ -69,6 +80,6 @@ def open_sources(
         )
         stack.enter_context(source.runner)
         for note in source.notes:
-            print(f"note: {source.label}: {note}", file=sys.stderr)
+            out.print_note(f"{source.label}: {note}")
         opened.append(source)
     return opened

@@ -29,7 +29,7 @@ Texts = list[str] | None
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hiresvit list`.")]
 Anything = Annotated[str, typer.Argument(help="A model name, an .onnx file, a plan or a bundle folder.")]
-BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.")]
+BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.", readable=False)]
 BundleGraph = Annotated[
     str | None,
     typer.Option("--graph", help=f"Which of a bundle: {BUILDABLE[0]} (default), {either(BUILDABLE[1:])}."),
@@ -46,7 +46,9 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 ForceFile = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Your labelled pictures: images/, labels/ and classes.json in it."),
+    typer.Option(
+        "--data", metavar="DIR", help="Your labelled pictures: images/, labels/ and classes.json in it.", readable=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
@@ -105,7 +107,8 @@ class ModelOptions:
     """What makes a model from its name."""
 
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.")
+        Path | None,
+        typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.", readable=False),
     ] = None
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False
     allow_missing: Annotated[
@@ -172,7 +175,9 @@ class CalibrationOptions:
     ] = None
     calib_table: Annotated[
         Path | None,
-        typer.Option("--calib-table", metavar="JSON", help="Take the ranges of an earlier calibration."),
+        typer.Option(
+            "--calib-table", metavar="JSON", help="Take the ranges of an earlier calibration.", readable=False
+        ),
     ] = None
     max_drop: Annotated[
         float | None,

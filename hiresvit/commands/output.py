@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -69,17 +69,24 @@ def print_json(document: dict[str, Any], failure: BaseException | None = None) -
 
 def print_text(text: str) -> None:
     """Print on stdout and see it through. Raises BrokenPipeError, and HiresvitError if the disk is full."""
-    encoding = sys.stdout.encoding or "utf-8"
     try:
-        print(
-            harmless(text, sys.stdout.isatty()).encode(encoding, "backslashreplace").decode(encoding),
-            flush=True,
-        )
+        print(_encodable(harmless(text, sys.stdout.isatty()), sys.stdout), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
         abandon_stdout()
         raise HiresvitError(f"cannot write the result to stdout: {error.strerror}") from error
+
+
+def print_note(text: str) -> None:
+    """Print one line on stderr that the user should know."""
+    print(_encodable(f"note: {harmless(' '.join(text.split()))}", sys.stderr), file=sys.stderr)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """With what a stream cannot say spelled out, as the bytes of a file's name that are no text."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def harmless(text: str, colours: bool = False) -> str:
@@ -98,7 +105,7 @@ def abandon_stdout() -> None:
 def print_error(error: BaseException) -> None:
     """Print what went wrong as one line on stderr."""
     prefix = "" if isinstance(error, KeyboardInterrupt) or not expected(error) else "error: "
-    print(prefix + explain(error), file=sys.stderr)
+    print(_encodable(prefix + explain(error), sys.stderr), file=sys.stderr)
 
 
 def expected(error: BaseException) -> bool:

@@ -19,9 +19,11 @@ from hiresvit.errors import UsageError
 @opt.grouped
 def run(
     source: opt.Anything,
-    image: Annotated[Path, typer.Argument(help="A picture.")],
+    image: Annotated[Path, typer.Argument(help="A picture.", readable=False)],
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Overlay; default: ./IMAGE-segment.png")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Overlay; default: ./IMAGE-segment.png", readable=False)
+    ] = None,
     dataset: opt.DatasetOptions,
     model: opt.ModelOptions,
     graph: opt.Graph = None,

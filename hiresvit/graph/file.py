@@ -30,12 +30,6 @@ def load_graph(graph: Path, *, weights: bool = False) -> ModelProto:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        str(graph).encode()
-    except UnicodeEncodeError as error:
-        raise HiresvitError(
-            f"{graph}: its name is not UTF-8, and TensorRT's parser cannot open it; rename it"
-        ) from error
-    try:
         require_graph_file(graph)
         model = onnx.load(str(graph), format="protobuf", load_external_data=False)
     except OSError as error:
