@@ -86,11 +86,12 @@ def require_match(table: CalibrationTable, *, graph: str, data: str | None, prep
     ``data`` is None where the images are not at hand.
     """
     wanted = preprocess_json(preprocess)
-    names = [name for name in sorted({*table.preprocess, *wanted}) if table.preprocess.get(name) != wanted.get(name)]
+    had = preprocess_json(PreprocessSpec()) | dict(table.preprocess)  # an older table lacks what was not known then
+    names = [name for name in sorted({*had, *wanted}) if had.get(name) != wanted.get(name)]
     rows = (
         ("graph", table.graph, graph, ""),
         ("data", table.data, table.data if data is None else data, ""),
-        ("preprocessing", _digest(table.preprocess), _digest(wanted), f" ({', '.join(names)})"),
+        ("preprocessing", _digest(had), _digest(wanted), f" ({', '.join(names)})"),
     )
     if differing := [f"{what} {then[:12]} and not {now[:12]}{more}" for what, then, now, more in rows if then != now]:
         raise ArtefactError(f"the calibration table is stale, it was made from {', '.join(differing)}; calibrate again")

@@ -22,7 +22,7 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to write.", readable=False)],
     *,
     name: Annotated[str, typer.Option("--model", metavar="NAME", help="A name of `hiresvit list`.")],
-    model: Annotated[opt.ModelOptions, opt.Without("weights", "imgsz")],
+    model: Annotated[opt.ModelOptions, opt.Without("weights", "imgsz", "preprocess")],
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     as_json: opt.Json = False,
 ) -> None:

@@ -87,7 +87,7 @@ def export(
     from hiresvit.models.create import model_spec
     from hiresvit.workflows.export import ExportSettings, export_bundle
 
-    spec = model_spec(name, model.task, size, model.num_classes, **overrides)
+    spec = model_spec(name, model.task, size, model.num_classes, preprocess=model.changes(), **overrides)
     if graphs.logits and spec.task != "segment":
         raise UsageError(f"--logits {graphs.logits} is about segmentation; the task is {spec.task}")
     chosen = ExportSettings(

@@ -12,22 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiresvit.data.preprocess import preprocess
+from hiresvit.data import preprocess as pictures
 from hiresvit.data.scenes import sample_images
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.models.preprocessing import changed
 from hiresvit.models.weights.file import save_safetensors
 from hiresvit.models.weights.layout import Layout
 from hiresvit.models.weights.match import LoadReport, Shapes, load_weights
 from hiresvit.models.zoo import MODELS, find_model
-from hiresvit.spec import TASKS, ModelSpec, PreprocessSpec, Task
+from hiresvit.spec import TASKS, ModelSpec, Task
 
 DEFAULT_CLASSES: Mapping[Task, int] = {"classify": 1000, "segment": 19, "features": 0}
 NEARLY_ZERO = 1e-5
-PREPROCESS: Mapping[Task, PreprocessSpec] = {
-    "classify": PreprocessSpec(resize="crop", interpolation="bicubic"),
-    "segment": PreprocessSpec(),
-    "features": PreprocessSpec(),
-}
 
 
 def model_spec(
@@ -35,11 +31,14 @@ def model_spec(
     task: Task | None = None,
     imgsz: tuple[int, int] | int | None = None,
     num_classes: int | None = None,
+    *,
+    preprocess: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> ModelSpec:
     """Fill in the family's defaults and check everything that can be checked before a model is built.
 
-    Raises UsageError on an unknown name, task or override, and on a size that the family cannot take.
+    ``preprocess`` are fields of `PreprocessSpec` that differ from what the family's authors do. Raises UsageError on an
+    unknown name, task, field or override, and on a size that the family cannot take.
     """
     entry = find_model(name)
     task = entry.task if task is None else task
@@ -65,7 +64,7 @@ def model_spec(
         task=task,
         imgsz=(imgsz[0], imgsz[1]),
         num_classes=DEFAULT_CLASSES[task] if num_classes is None else num_classes,
-        preprocess=PREPROCESS[task],
+        preprocess=changed(entry.preprocess[task], task, preprocess or {}),
         overrides=tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in overrides.items())),
         strides=entry.strides,
     )
@@ -83,21 +82,24 @@ def create_model(
     ema: bool = False,
     allow_missing_head: bool = False,
     seed: int = 0,
+    preprocess: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> nn.Module:
     """Make a model in float32, in evaluation mode, for one task and one input size.
 
     Returns logits (B, classes) for ``classify``, logits (B, classes, H/s, W/s) at the head's own stride s, 4 or 8,
     for ``segment``, or the tuple of maps with strides 4, 8, 16, 32 (HIRI-ViT: 8, 16, 32, 64) for ``features``;
-    input (B, 3, H, W), normalised as `hiresvit.data.preprocess` does. ``imgsz`` is (H, W). Without ``weights`` they are
-    drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and draws only that.
+    input (B, 3, H, W), made as `hiresvit.data.preprocess` does by ``model.spec.preprocess``, which is what the family's
+    authors do with the fields that ``preprocess`` changes, as ``{"resize": "stretch"}``. ``imgsz`` is (H, W). Without
+    ``weights`` they are drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and draws
+    only that.
     ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``; `ModelEntry.overrides`
     names them. The model carries its `ModelSpec` as ``spec`` and, when weights were read, the `LoadReport` as
     ``loaded``.
 
     Raises UsageError on arguments that cannot be served and HiresvitError on weights that do not fit.
     """
-    spec = model_spec(name, task, imgsz, num_classes, **overrides)
+    spec = model_spec(name, task, imgsz, num_classes, preprocess=preprocess, **overrides)
     model = build_model(spec, seed=seed)
     if weights is not None:
         load_model_weights(model, spec, Path(weights), ema=ema, allow_missing_head=allow_missing_head)
@@ -180,7 +182,7 @@ def enliven(model: nn.Module, spec: ModelSpec, seed: int = 0) -> None:
 def _example(spec: ModelSpec) -> torch.Tensor:
     """A drawn street scene as the network takes it: (1, 3, H, W)."""
     [image] = sample_images(1, spec.imgsz)
-    return torch.from_numpy(preprocess(image, spec.preprocess, spec.imgsz))
+    return torch.from_numpy(pictures.preprocess(image, spec.preprocess, spec.imgsz))
 
 
 def perturb_zeros(model: nn.Module, seed: int = 0) -> None:

@@ -15,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hiresvit.bundle.stages import GRAPHS
+from hiresvit.data.preprocess import describe
 from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.report.int8 import engine_facts, int8_report
 from hiresvit.report.tables import Values, make_table, number_text, size_text
+from hiresvit.spec import PreprocessSpec
 
 TOP_OPERATORS = 6
 # What a plan's call is made of by the GPU's clock.
@@ -49,9 +51,11 @@ def inspect_report(found: Values) -> list[RenderableType]:
     """What `inspect_source` said of a model name, a graph or a bundle."""
     if found["kind"] == "model":
         facts = {key: _plain(value) for key, value in found.items() if key not in {"kind", "tasks", "name"}}
+        facts |= {f"pictures to {row['task']}": _preprocessing(row) for row in found["tasks"]}
         return [models_table([found]), _facts(facts)]
     if found["kind"] == "graph":
-        return [_contract_table(found), *_graphs_report({found["stage"] or "unknown": found})]
+        ours = [_facts(_spec_facts(found["spec"]))] if found["spec"] else []
+        return [*ours, _contract_table(found), *_graphs_report({found["stage"] or "unknown": found})]
     if found["kind"] == "plan":
         facts = {key: _plain(found[key] or "unknown") for key in _PLAN_FACTS if key in found}
         if "report" not in found:
@@ -271,7 +275,13 @@ def _spec_facts(spec: Values) -> dict[str, str]:
         facts["classes"] = str(spec["num_classes"])
     for name, value in spec["overrides"]:
         facts[name] = _plain(value)
-    return facts | {"preprocessing": _plain(spec["preprocess"])}
+    return facts | {"pictures": _preprocessing(spec)}
+
+
+def _preprocessing(values: Values) -> str:
+    """What is done to a picture, by the ``preprocess`` and ``imgsz`` of a spec or of a task's row."""
+    height, width = values["imgsz"]
+    return describe(PreprocessSpec.from_json(values["preprocess"]), (height, width))
 
 
 def _origin_facts(found: Values) -> dict[str, str]:
