@@ -32,7 +32,7 @@ def run(
     began = time.monotonic()
     model.given()  # says what is wrong with an option before anything is loaded
     target, named = _overlay_name(image, output), dataset.name()
-    from hiresvit.data.dataset import find_labels
+    from hiresvit.data.labels import find_labels
     from hiresvit.data.open import open_dataset
     from hiresvit.data.preprocess import load_image
     from hiresvit.report.overlay import save_overlay
