@@ -33,6 +33,11 @@ class Weights:
     source: str
     sha256: str | None = None
 
+    @property
+    def fresh(self) -> bool:
+        """Whether they were drawn and nobody trained them."""
+        return self.sha256 is None
+
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -59,6 +64,7 @@ def _now() -> str:
 class Manifest:
     """What a bundle says about itself; the reports of the stages are plain JSON, numbers finite.
 
+    ``labels`` are names and colours of the classes (`hiresvit.data.labels.labels_to_json`), None where nobody gave any.
     Each file is listed after its parent. ``graphs`` describes each graph, ``engines`` the plan of each graph that has
     one, both by the graph's stage. ``created`` is UTC, from SOURCE_DATE_EPOCH where that is set.
     """
@@ -77,6 +83,7 @@ class Manifest:
     engines: dict[str, Any] = field(default_factory=dict)
     parity: Any = None
     latency: Any = None
+    labels: Any = None
     notes: tuple[str, ...] = ()
     created: str = field(default_factory=_now)
 
@@ -87,6 +94,7 @@ class Manifest:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Manifest:
         """Rebuild a manifest. Raises KeyError, TypeError or ValueError on values that are not one."""
+        values = {"labels": None, **values}  # older manifests have none
         if differing := values.keys() ^ {item.name for item in fields(cls)}:
             raise KeyError(*sorted(differing))
         read = {
