@@ -83,7 +83,7 @@ def read_table(name: str) -> Labels:
     """A table that is known by name."""
     if name == "cityscapes":
         return Labels(tuple(CITYSCAPES), np.array(list(CITYSCAPES.values()), np.uint8), name)
-    rows = json.loads(files("hiresvit.data").joinpath("class_names", f"{name}.json").read_text(encoding="utf-8"))
+    rows = json.loads((files("hiresvit.data") / "class_names" / f"{name}.json").read_text(encoding="utf-8"))
     names = tuple(row["name"] for row in rows)
     return Labels(names, _colours(names, [bytes.fromhex(row["colour"][1:]) for row in rows if "colour" in row]), name)
 

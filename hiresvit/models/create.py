@@ -90,22 +90,32 @@ class Asked:
 def find_spec(
     name: str, weights: str | Path | None = None, *, ema: bool = False, allow_missing_head: bool = False, **given: Any
 ) -> Asked:
-    """The spec of a variant's name, or of a checkpoint's file, which says itself which variant it is of.
+    """The spec of a variant's name, or of a checkpoint's file (`recognise_spec`).
+
+    ``given`` are the arguments of `model_spec`. Raises UsageError as that does, for a file with ``weights`` beside it,
+    and for what is said of weights where there are none.
+    """
+    if names_checkpoint(name) or (name not in MODELS and os.path.isfile(name)):
+        if weights is not None:
+            raise UsageError(f"{name} is a checkpoint itself: leave out --weights {weights}, or give the model's name")
+        return recognise_spec(Path(name), ema=ema, allow_missing_head=allow_missing_head, **given)
+    for option, asked in (("ema", ema), ("allow_missing_head", allow_missing_head)):
+        if asked and weights is None:
+            raise UsageError(f"{option} is about a checkpoint: give one as weights (--weights)")
+    return Asked(model_spec(name, **given), None if weights is None else Path(weights))
+
+
+def recognise_spec(path: Path, *, ema: bool = False, allow_missing_head: bool = False, **given: Any) -> Asked:
+    """What a checkpoint is of: variant, task, number of classes and the head's kind, from its tensors.
 
     ``given`` are the arguments of `model_spec`; they have the say where a file looks like something else, and loading
-    it then says so. Of a file task, number of classes and the head's kind are told from its tensors; the size is the
-    family's. Raises UsageError as `model_spec`, for a file with ``weights`` beside it and for one that can be more than
-    one thing, HiresvitError for a file that cannot be read or is of no variant.
+    it then says so. The size is the family's own. Raises UsageError for a file that can be more than one thing, with
+    what to type, and HiresvitError for one that cannot be read or is of no variant.
     """
-    if not (names_checkpoint(name) or (name not in MODELS and os.path.isfile(name))):
-        return Asked(model_spec(name, **given), None if weights is None else Path(weights))
-    if weights is not None:
-        raise UsageError(f"{name} is a checkpoint itself: leave out --weights {weights}, or give the model's name")
-    path = Path(name)
     checkpoint = read_checkpoint(path, ema=ema)
-    found = find_candidates(path, checkpoint, _build_empty)
+    found = find_candidates(path, checkpoint, build_empty)
     if not found:
-        near = nearest(path, checkpoint, _build_empty)
+        near = nearest(path, checkpoint, build_empty)
         raise HiresvitError(f"{path} is of none of the {len(MODELS)} models; nearest is {near}")
     one = choose(path, found, given.get("task"))
     seen = {**dict(one.settings), **read_settings(checkpoint, one.name, one.task)}
@@ -149,12 +159,10 @@ def create_model(
     """
     given = {"task": task, "imgsz": imgsz, "num_classes": num_classes, **overrides}
     asked = find_spec(name, weights, ema=ema, allow_missing_head=allow_missing_head, **given)
-    spec, weights = asked.spec, asked.weights
+    spec = asked.spec
     model = build_model(spec, seed=seed)
-    if weights is not None:
-        load_model_weights(model, spec, Path(weights), ema=ema, allow_missing_head=allow_missing_head)
-    elif allow_missing_head:
-        raise UsageError("allow_missing_head is about a checkpoint: give one as weights (--weights)")
+    if asked.weights is not None:
+        load_model_weights(model, spec, asked.weights, ema=ema, allow_missing_head=allow_missing_head)
     return model
 
 
@@ -177,7 +185,7 @@ def load_model_weights(
     layout = MODELS[spec.name].layout
 
     def hint(checkpoint: Checkpoint) -> str:
-        return describe_candidates(find_candidates(path, checkpoint, _build_empty), spec)
+        return describe_candidates(find_candidates(path, checkpoint, build_empty), spec)
 
     report = load_weights(
         model, path, task=spec.task, layout=layout, ema=ema, allow_missing_head=allow_missing_head, hint=hint
@@ -211,7 +219,7 @@ def convert_weights(
     return report
 
 
-def _build_empty(
+def build_empty(
     name: str, task: Task, num_classes: int | None, settings: Mapping[str, Any]
 ) -> Mapping[str, torch.Tensor]:
     """The tensors of a variant without their data, at the default size, which they do not depend on."""

@@ -132,7 +132,7 @@ def _open_model(text: str, threads: int | None, options: dict[str, Any]) -> Sour
     else:
         taken = {name: bool(options.get(name)) for name in ("ema", "allow_missing_head")}
         report = load_model_weights(model, spec, weights, **taken)
-        labels, said = report.labels, (*said, *report.lines(weights)[1:], *_said(report.untrained))
+        labels, said = report.labels, (*said, *report.remarks, *_said(report.untrained))
     runner = TorchRunner(Deployed(model, spec), (input_spec(spec),), output_specs(spec), threads)
     return Source(runner, spec, f"{Path(text).name} (PyTorch)", labels, said)
 

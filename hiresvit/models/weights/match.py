@@ -58,10 +58,12 @@ class LoadReport:
 
     def lines(self, path: Path) -> list[str]:
         """What to tell the user."""
-        said = [f"{self.loaded} tensors from {self.source} of {path.name}", *self.notes]
-        if self.left_out:
-            said.append(f"left out by name: {', '.join(self.left_out)}")
-        return said
+        return [f"{self.loaded} tensors from {self.source} of {path.name}", *self.remarks]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of the file even where only an answer is wanted."""
+        return [*self.notes, *([f"left out by name: {', '.join(self.left_out)}"] if self.left_out else [])]
 
 
 @dataclass(frozen=True)
