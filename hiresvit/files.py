@@ -7,11 +7,16 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from hiresvit.errors import HiresvitError
+
+MOST_TEXT = 2**26
+"""Bytes: more than any JSON file of ours has."""
 
 # What the disk says no with. Any other OSError is not about the place written to and passes through.
 _REFUSALS = frozenset(
@@ -20,10 +25,28 @@ _REFUSALS = frozenset(
 )
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """A file, to be read. Raises OSError; also for a pipe and a device, which would block or never end."""
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, and no file", str(path))
+    return stream
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The bytes of a file. Raises OSError as `open_regular` does, and for more than ``most`` bytes."""
+    with open_regular(path) as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return data
+
+
 def sha256_file(path: Path) -> str:
-    """The sha256 of a file's bytes as 64 hexadecimal digits. Raises OSError."""
+    """The sha256 of a file's bytes as 64 hexadecimal digits. Raises OSError as `open_regular` does."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

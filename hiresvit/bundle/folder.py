@@ -8,7 +8,6 @@ signature: whoever can write the folder can also write a new, consistent manifes
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -19,7 +18,8 @@ from pathlib import Path
 
 from hiresvit.bundle.manifest import KIND, MANIFEST, FileEntry, Manifest, damaged, read_manifest, short
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import naming_target, new_parents, sha256_file, temporary_name
+from hiresvit.files import MOST_TEXT, naming_target, new_parents, read_regular, sha256_file, temporary_name
+from hiresvit.schema import read_json
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ def _require_free(target: Path, force: bool) -> None:
     if not os.path.lexists(target):
         return
     try:
-        values = json.loads((target / MANIFEST).read_bytes())
+        values = read_json(read_regular(target / MANIFEST, MOST_TEXT))
         listed = {MANIFEST, *(entry["name"] for entry in values["files"])}
         ours = values["kind"] == KIND
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if not ours:
         raise HiresvitError(f"{target} exists and is not a bundle; remove it yourself or choose another name")

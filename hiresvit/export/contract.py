@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_from_json, labels_to_json, printable
 from hiresvit.errors import ArtefactError
+from hiresvit.schema import SPEC, Check, compile_schema, read_json
 from hiresvit.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -69,8 +71,8 @@ def read_labels(metadata: Mapping[str, str], spec: ModelSpec) -> Labels | None:
     if _LABELS_KEY not in metadata:
         return None
     try:
-        return labels_from_json(json.loads(metadata[_LABELS_KEY]), spec.num_classes)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return labels_from_json(read_json(metadata[_LABELS_KEY]), spec.num_classes)
+    except (ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"the graph's {_LABELS_KEY} metadata is damaged: {error!r}") from error
 
 
@@ -94,9 +96,16 @@ def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
     if _SPEC_KEY not in metadata:
         return None
     try:
-        return ModelSpec.from_json(json.loads(metadata[_SPEC_KEY])), metadata.get(_STAGE_KEY, "")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtefactError(f"the graph's {_SPEC_KEY} metadata is damaged: {error!r}") from error
+        values = read_json(metadata[_SPEC_KEY])
+        _spec_check()(values)
+    except ValueError as error:
+        raise ArtefactError(f"the graph's {_SPEC_KEY} metadata is damaged: {error}; export the graph again") from error
+    return ModelSpec.from_json(values), metadata.get(_STAGE_KEY, "")
+
+
+@cache
+def _spec_check() -> Check:
+    return compile_schema(SPEC)
 
 
 def describe_graph(model: onnx.ModelProto, size: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_from_json, labels_to_json, names_of_trainer, printable
 from hiresvit.errors import HiresvitError
 from hiresvit.models.weights.file import Checkpoint
+from hiresvit.schema import read_json
 from hiresvit.spec import ModelSpec, Task
 
 _MODEL, _TASK, _SOURCE = "hiresvit.model", "hiresvit.task", "hiresvit.source"
@@ -37,8 +38,8 @@ def read_labels(checkpoint: Checkpoint, count: int) -> tuple[Labels | None, str]
     if (text := checkpoint.metadata.get(_LABELS)) is None:
         return names_of_trainer(checkpoint.meta, count)
     try:
-        return labels_from_json(json.loads(text), count), ""
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return labels_from_json(read_json(text), count), ""
+    except (ValueError, KeyError, TypeError) as error:
         raise HiresvitError(f"{_LABELS} in the metadata is damaged ({error}); convert the checkpoint again") from error
 
 
@@ -52,7 +53,7 @@ def read_settings(checkpoint: Checkpoint, name: str, task: Task) -> Mapping[str,
     if (checkpoint.metadata.get(_MODEL), checkpoint.metadata.get(_TASK)) != (name, task):
         return {}
     try:
-        values = json.loads(checkpoint.metadata.get(_SETTINGS, "{}"))
+        values = read_json(checkpoint.metadata.get(_SETTINGS, "{}"))
         return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         raise HiresvitError(f"{_SETTINGS} in the metadata is damaged ({error}); convert it again") from error
