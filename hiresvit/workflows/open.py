@@ -74,7 +74,7 @@ def open_source(
         if graph is not None:
             raise UsageError(f"--graph picks a file of a bundle; {text} is {what}")
         if runner is not None:
-            raise UsageError(f"--runner picks what opens a graph or a plan; {text} is {what}")
+            raise UsageError(f"--runner picks what opens a file; {text} is {what}")
         return _open_model(text, threads, model_options)
     if given := [name for name, value in model_options.items() if value is not None]:
         raise UsageError(f"{text} is a file and brings its own {', '.join(given)}: leave the option out")
