@@ -38,6 +38,11 @@ class Weights:
     source: str
     sha256: str | None = None
 
+    @property
+    def fresh(self) -> bool:
+        """Whether they were drawn and nobody trained them."""
+        return self.sha256 is None
+
 
 @dataclass(frozen=True)
 class FileEntry:

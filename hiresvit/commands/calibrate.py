@@ -40,4 +40,6 @@ def calibrate(
         made = quantize_file(graph, output, chosen, io=io, force=force, on_step=on_step)
     following = f"next: hiresvit compare {shlex.quote(str(graph))} {shlex.quote(str(made.paths[0]))}"
     found = {"graph": str(graph), "output": [str(path) for path in made.paths], "int8": made.report}
-    out.answer(as_json, found, [*int8_report(made.report), out.wrote_line(made.paths, began), following])
+    found["notes"] = list(made.notes)
+    notes = [f"note: {note}" for note in made.notes]
+    out.answer(as_json, found, [*int8_report(made.report), *notes, out.wrote_line(made.paths, began), following])

@@ -11,7 +11,7 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.commands.opening import open_sources
+from hiresvit.commands.opening import notes_of, open_sources
 
 
 @dataclass(frozen=True)
@@ -56,4 +56,4 @@ def compare(
         pair = [(reference, None), (test, running.runner)]
         a, b = open_sources(stack, pair, model, graph, threads=running.threads)
         found, missed = compare_sources(a, b, images, drawn=pictures.images, limits=asked)
-    out.answer(as_json, {"parity": found}, [parity_table(found)], missed)
+    out.answer(as_json, {"parity": found, "notes": notes_of([a, b])}, [parity_table(found)], missed)

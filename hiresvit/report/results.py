@@ -44,7 +44,7 @@ def export_report(manifest: Values) -> list[RenderableType]:
         items.append(engine_table(engines["fp16"]))
     if int8 := manifest["int8"]:
         items += int8_report(int8, engines)
-    return [*items, *(f"note: {note}" for note in manifest["notes"])]
+    return [*items, *_notes(manifest["notes"])]
 
 
 def inspect_report(found: Values) -> list[RenderableType]:
@@ -55,7 +55,10 @@ def inspect_report(found: Values) -> list[RenderableType]:
         return [models_table([found]), _facts(facts)]
     if found["kind"] == "graph":
         ours = [_facts(_spec_facts(found["spec"]))] if found["spec"] else []
-        return [*ours, _contract_table(found), *_graphs_report({found["stage"] or "unknown": found})]
+        graph = _graphs_report({found["stage"] or "unknown": found})
+        return [*ours, _contract_table(found), *graph, *_notes(found["notes"])]
+    if found["kind"] == "checkpoint":
+        return [*_checkpoint_report(found), *_notes(found["notes"])]
     if found["kind"] == "plan":
         facts = {key: _plain(found[key] or "unknown") for key in _PLAN_FACTS if key in found}
         if "report" not in found:
@@ -70,6 +73,27 @@ def inspect_report(found: Values) -> list[RenderableType]:
         *export_report(found),
         *unlisted,
     ]
+
+
+def _notes(notes: Sequence[str]) -> list[RenderableType]:
+    return [f"note: {note}" for note in notes]
+
+
+def _checkpoint_report(found: Values) -> list[RenderableType]:
+    said = f"{found['path']}: {found['tensors']} tensors, of {found['entry']}"
+    if not found["models"]:
+        return [f"{said}; they are of none of our models"]
+    rows = [
+        (
+            model["name"],
+            model["task"],
+            number_text(model["num_classes"], ""),
+            " ".join(f"{name}={value}" for name, value in model["settings"].items()),
+            model["labels"] or "",
+        )
+        for model in found["models"]
+    ]
+    return [said, make_table(None, "model", "task", ">classes", "settings", "names of", rows=rows)]
 
 
 def models_report(models: Sequence[Values]) -> list[RenderableType]:
