@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -69,6 +68,6 @@ def open_sources(
         )
         stack.enter_context(source.runner)
         for note in source.notes:
-            print(f"note: {source.label}: {note}", file=sys.stderr)
+            out.print_note(f"{source.label}: {note}")
         opened.append(source)
     return opened

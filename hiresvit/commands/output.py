@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,12 +16,12 @@ import typer
 
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.progress import OnStep, silent
+from hiresvit.report.harmless import harmless
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCHEMA_VERSION = 1
-_COLOUR = r"(?!\x1b\[[\d;]*m)"
 INTERRUPTED = 130  # what a shell reports for SIGINT: 128 and the signal's number
 
 
@@ -82,14 +81,6 @@ def print_text(text: str) -> None:
         raise HiresvitError(f"cannot write the result to stdout: {error.strerror}") from error
 
 
-def harmless(text: str, colours: bool = False) -> str:
-    """A text without power over the terminal: names out of a file may hold anything.
-
-    Control characters are spelled out, but for the ends of lines, and ``colours`` where we have set some.
-    """
-    return re.sub(rf"{_COLOUR if colours else ''}[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: repr(m[0])[1:-1], text)
-
-
 def abandon_stdout() -> None:
     """Send what is still buffered nowhere; Python would fail on it once more when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,6 +90,11 @@ def print_error(error: BaseException) -> None:
     """Print what went wrong as one line on stderr."""
     prefix = "" if isinstance(error, KeyboardInterrupt) or not expected(error) else "error: "
     print(prefix + explain(error), file=sys.stderr)
+
+
+def print_note(text: str) -> None:
+    """Print on stderr what is to be said beside a result."""
+    print(harmless(f"note: {text}"), file=sys.stderr)
 
 
 def expected(error: BaseException) -> bool:
@@ -183,6 +179,7 @@ def progress() -> Iterator[OnStep]:
 
         def on_step(name: str, fraction: float | None) -> None:
             nonlocal stage, began
+            name = harmless(name)
             now = name.partition(":")[0]
             if now != stage:
                 finish()

@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.device.tensorrt_api import TITLES
@@ -290,7 +289,7 @@ def _facts(facts: Values) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, Text(str(value)))
+        table.add_row(name, str(value))
     return table
 
 
