@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hiresvit.errors import HiresvitError
+from hiresvit.wire import MOST_NODES, count_nodes
 
 MOST_TEXT = 2**26
 """Bytes: more than any JSON file of ours has."""
@@ -127,6 +128,12 @@ def require_graph_file(path: Path) -> None:
         raise HiresvitError(f"{path} is no file: write the graph to one, TensorRT opens it again")
     if not path.stat().st_size:
         raise HiresvitError(f"{path} is empty; copy or export it again")
+    try:
+        nodes = count_nodes(path)
+    except OSError as error:
+        raise HiresvitError(f"cannot read {path}: {error.strerror}") from error
+    if nodes == MOST_NODES:
+        raise no_graph(path, f"its local functions call themselves, or are {MOST_NODES:,} nodes and more when inlined")
 
 
 def no_graph(path: Path, reason: str = "it does not decode as one") -> HiresvitError:

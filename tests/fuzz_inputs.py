@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pickle
@@ -29,8 +30,6 @@ def prepare() -> None:
     import torch
     from tiny import build_tiny
 
-    import hiresvit.workflows.calibrate
-    import hiresvit.workflows.open
     from hiresvit.models.zoo import MODELS
 
     torch.set_num_threads(1)
@@ -56,7 +55,7 @@ class Planted:
 
 
 class Seeds:
-    """Real files, made or unpacked once: a bundle, pictures, checkpoints and what other generators of hostile ones write."""
+    """Real files, made or unpacked once: a bundle, pictures, checkpoints, graphs, and what means harm."""
 
     def __init__(self, folder: Path) -> None:
         with tarfile.open(ROOT / "tests/golden/bundle_schema4.tar.xz") as archive:
@@ -68,7 +67,7 @@ class Seeds:
         for module, kind in (("models.hostile_checkpoints", "checkpoints"), ("data.hostile_pictures", "pictures")):
             getattr(self, kind).extend(_written_by(module, folder / kind))
         self.graphs = [self.bundle / name for name in GRAPHS]
-        from graph.hostile_graphs import write_all
+        write_all = importlib.import_module("graph.hostile_graphs").write_all
 
         (folder / "graphs").mkdir()
         self.hostile_graphs = write_all(folder / "graphs")
@@ -76,8 +75,6 @@ class Seeds:
 
 def _written_by(module: str, folder: Path) -> list[Path]:
     """What another generator writes, where it is."""
-    import importlib
-
     try:
         write_all: Callable[[Path], list[Path]] = importlib.import_module(module).write_all
     except ModuleNotFoundError:

@@ -20,7 +20,7 @@ def calibrate(
     calibration: opt.CalibrationOptions,
     io: Annotated[Literal["fp32", "fp16"], typer.Option(help="Types at the INT8 graph's ends.")] = "fp32",
     threads: opt.Threads = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW-int8.onnx")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./GRAPH-int8.onnx")] = None,
     force: opt.ForceFile = False,
     as_json: opt.Json = False,
 ) -> None:

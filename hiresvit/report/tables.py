@@ -22,7 +22,7 @@ PLAIN_WIDTH = 160  # of a pipe or a file, which have no width of their own
 class _Harmless(Console):
     """Every text of a table or a line passes here before it is measured, and before we give it a colour."""
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]  (the options are rich's own)
+    def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(harmless(text), **options)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.golden import read_golden
@@ -18,6 +21,8 @@ from hiresvit.models.zoo import find_model
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.spec import ModelSpec
+
+MOST_INPUT = 2**30  # bytes of one tensor; 8192x4096 pixels are 0.4 GB
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,9 @@ def open_source(
         raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
     opened = open_file(path)
     stamped = read_stamp(opened.metadata)
-    return Source(Casting(opened), stamped[0] if stamped else None, path.name + by)
+    spec = stamped[0] if stamped else None
+    _check_input(path, opened, spec)
+    return Source(Casting(opened), spec, path.name + by)
 
 
 def is_plan(text: str, graph: str | None = None) -> bool:
@@ -104,8 +111,30 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
     if wanted not in RUNNABLE:
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     runner = Casting(open_file(bundle.path(wanted)))
+    _check_input(bundle.path(wanted), runner, bundle.manifest.spec)
     _replay_golden(bundle, runner, wanted)
     return Source(runner, bundle.manifest.spec, f"{folder.name}/{wanted}{by}")
+
+
+def _check_input(path: Path, runner: Runner, spec: ModelSpec | None) -> None:
+    """Raise ArtefactError unless a spec is about the network that it stands in, and UsageError if no call of it fits.
+
+    Both before anything is made of the sizes that a file says.
+    """
+    if spec is not None:
+        wanted = input_spec(spec)
+        if len(runner.inputs) != 1 or runner.inputs[0].shape[1:] != wanted.shape[1:]:
+            takes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in runner.inputs)
+            raise ArtefactError(
+                f"{path} takes {takes}, and says that it takes {wanted.name} {list(wanted.shape)}; export it again"
+            )
+    for tensor in runner.inputs:
+        size = math.prod(runner.best_shapes[tensor.name]) * np.dtype(tensor.dtype).itemsize
+        if size > MOST_INPUT:
+            raise UsageError(
+                f"{path}: one call of it takes {size / 2**30:,.1f} GiB for {tensor.name!r} {list(tensor.shape)}; at"
+                f" most {MOST_INPUT / 2**30:g} are tried"
+            )
 
 
 def _replay_golden(bundle: Bundle, runner: Runner, role: str) -> None:

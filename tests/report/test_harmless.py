@@ -12,7 +12,20 @@ from hiresvit.report import chart, results, tables
 from hiresvit.report.harmless import harmless
 
 # What turns colours on, conceals, moves the cursor, renames the window, turns text round, and cannot be seen.
-POWERS = ["\x1b[31m", "\x1b[8m", "\x1b[2J", "\x1b]0;x\x07", "\x9b5m", "\x85", "\r", "\x08", "\u202e", "\u2066", "\u200b", "\ufeff"]
+POWERS = [
+    "\x1b[31m",
+    "\x1b[8m",
+    "\x1b[2J",
+    "\x1b]0;x\x07",
+    "\x9b5m",
+    "\x85",
+    "\r",
+    "\x08",
+    "\u202e",
+    "\u2066",
+    "\u200b",
+    "\ufeff",
+]
 
 
 @pytest.mark.parametrize("power", POWERS, ids=ascii)
