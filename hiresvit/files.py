@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hiresvit.errors import HiresvitError, IllegalGraphError
+from hiresvit.wire import MOST_NODES, count_nodes
 
 MOST_TEXT = 2**26
 """Bytes: more than any JSON file of ours has."""
@@ -324,7 +325,9 @@ def require_graph_file(path: Path) -> None:
             raise HiresvitError(f"{path} is no file: write the graph to one, TensorRT opens it again")
         if not path.stat().st_size:
             raise HiresvitError(f"{path} is empty; copy or export it again")
-        path.open("rb").close()  # or native code says in its own words that it may not be read
+        nodes = count_nodes(path)  # opens it, or native code says in its own words that it may not be read
+    if nodes == MOST_NODES:
+        raise no_graph(path, f"its local functions call themselves, or are {MOST_NODES:,} nodes and more when inlined")
 
 
 def no_graph(path: Path, reason: str = "it does not decode as one") -> HiresvitError:

@@ -24,7 +24,7 @@ LAYERS = (
     ("graph", "runtime", "report"),
     ("models", "device", "bundle"),
     ("data", "process", "files", "schema"),
-    ("spec", "errors", "version", "progress"),
+    ("spec", "errors", "version", "progress", "wire"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -24,7 +24,7 @@ def calibrate(
     io: Annotated[Literal["fp32", "fp16"], typer.Option(help="Types at the INT8 graph's ends.")] = "fp32",
     threads: opt.Threads = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW-int8.onnx", readable=False)
+        Path | None, typer.Option("--output", "-o", help="Default: ./GRAPH-int8.onnx", readable=False)
     ] = None,
     force: opt.ForceFile = False,
     as_json: opt.Json = False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,12 +16,12 @@ import typer
 
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.progress import OnStep, silent
+from hiresvit.report.harmless import harmless
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCHEMA_VERSION = 1
-_COLOUR = r"(?!\x1b\[[\d;]*m)"
 INTERRUPTED = 130  # what a shell reports for SIGINT: 128 and the signal's number
 
 
@@ -78,23 +77,10 @@ def print_text(text: str) -> None:
         raise HiresvitError(f"cannot write the result to stdout: {error.strerror}") from error
 
 
-def print_note(text: str) -> None:
-    """Print one line on stderr that the user should know."""
-    print(_encodable(f"note: {harmless(' '.join(text.split()))}", sys.stderr), file=sys.stderr)
-
-
 def _encodable(text: str, stream: TextIO) -> str:
     """With what a stream cannot say spelled out, as the bytes of a file's name that are no text."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def harmless(text: str, colours: bool = False) -> str:
-    """A text without power over the terminal: names out of a file may hold anything.
-
-    Control characters are spelled out, but for the ends of lines, and ``colours`` where we have set some.
-    """
-    return re.sub(rf"{_COLOUR if colours else ''}[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: repr(m[0])[1:-1], text)
 
 
 def abandon_stdout() -> None:
@@ -106,6 +92,11 @@ def print_error(error: BaseException) -> None:
     """Print what went wrong as one line on stderr."""
     prefix = "" if isinstance(error, KeyboardInterrupt) or not expected(error) else "error: "
     print(_encodable(prefix + explain(error), sys.stderr), file=sys.stderr)
+
+
+def print_note(text: str) -> None:
+    """Print one line on stderr that is to be said beside a result."""
+    print(_encodable(f"note: {harmless(' '.join(text.split()))}", sys.stderr), file=sys.stderr)
 
 
 def expected(error: BaseException) -> bool:
@@ -190,6 +181,7 @@ def progress() -> Iterator[OnStep]:
 
         def on_step(name: str, fraction: float | None) -> None:
             nonlocal stage, began
+            name = harmless(name)
             now = name.partition(":")[0]
             if now != stage:
                 finish()

@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.data.preprocess import describe
@@ -324,7 +323,7 @@ def _facts(facts: Values) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, Text(str(value)))
+        table.add_row(name, str(value))
     return table
 
 

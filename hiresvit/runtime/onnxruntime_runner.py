@@ -181,9 +181,12 @@ class OnnxRuntimeRunner(Runner):
         device = "CPU" if provider == CPU else provider
         self.about = About("ONNX Runtime", str(onnxruntime.__version__), device, threads)
         self.warnings = (note,) if note else ()
-        self.metadata = dict(session.get_modelmeta().custom_metadata_map)
-        self.inputs = tuple(_spec(node, path) for node in session.get_inputs())
-        self.outputs = tuple(_spec(node, path) for node in session.get_outputs())
+        try:
+            self.metadata = dict(session.get_modelmeta().custom_metadata_map)
+            self.inputs = tuple(_spec(node, path) for node in session.get_inputs())
+            self.outputs = tuple(_spec(node, path) for node in session.get_outputs())
+        except UnicodeDecodeError as error:
+            raise no_graph(path, "names or metadata in it are no text; copy it anew or export it again") from error
         self._path = path
         self._session: onnxruntime.InferenceSession | None = session
 
