@@ -32,8 +32,8 @@ STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what is looked for in folders
 SOMETIMES = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF"}  # and those, where what is installed reads them
 MOST_PIXELS = 2**28  # 268 million: phones have 200
-# More than this only where rows are decoded one after the other, at 7 bytes a pixel and not at up to 19, and from a file
-# that is as large as a real one would be: a JPEG of a single colour has a byte for 64 to 85 pixels, others have more.
+# More than this only where rows are decoded one after the other, at 7 bytes a pixel and not at up to 19, and from a
+# file as large as a real one would be: a JPEG of a single colour has a byte for 64 to 85 pixels, others have more.
 FEW_PIXELS = 52_000_000
 PIXELS_PER_BYTE = 100
 _BY_ROWS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "PPM")
@@ -71,8 +71,7 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
     name = local_path(str(path))
     start = b""
     try:
-        with _open(name) as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF
+        with _open(name) as stream:
             start = stream.read(512)
             return _decode(stream)
     except HiresvitError:
@@ -149,12 +148,27 @@ def _drain(pipe: IO[bytes], name: str) -> bytes:
     raise HiresvitError(f"{name}: nothing came through this pipe for {PIPE_WAIT_S:g} s; {_GIVE}")
 
 
+@contextmanager
+def open_picture(path: Path | str) -> Iterator[Any]:
+    """Pillow's image of a file, its size checked and nothing of it decoded yet. Raises whatever Pillow does."""
+    with _open(str(path)) as stream, _opened(stream) as picture:
+        yield picture
+
+
+@contextmanager
+def _opened(stream: IO[bytes]) -> Iterator[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged EXIF
+        with _no_guard():
+            picture: Any = Image.open(stream, formats=_formats())
+        with picture:
+            _check_size(picture, stream)
+            yield picture
+
+
 def _decode(stream: IO[bytes]) -> NDArray[np.uint8]:
     """The picture's array; Pillow's image of it is gone before the array is turned."""
-    with _no_guard():
-        picture: Any = Image.open(stream, formats=_formats())
-    with picture:
-        _check_size(picture, stream)
+    with _opened(stream) as picture:
         with _no_guard() if math.prod(picture.size) > FEW_PIXELS else nullcontext():
             picture.load()
         orientation = picture.getexif().get(0x0112)  # after `load`, which turns a TIFF itself
