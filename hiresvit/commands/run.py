@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
     from hiresvit.workflows.run import Target
 
 
+@dataclass(frozen=True)
+class WrittenOptions:
+    """What is written."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Overlay; default: ./PICTURE-segment.png. Of several pictures, a folder."),
+    ] = None
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", help="Also write the labels, a palette PNG. Of several pictures, a folder."),
+    ] = None
+
+
 @opt.grouped
 def run(
     source: opt.Anything,
@@ -28,14 +43,7 @@ def run(
         list[str], typer.Argument(metavar="PICTURE...", help="Pictures, folders, 'patterns*'; - is stdin.")
     ],
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Overlay; default: ./PICTURE-segment.png. Of several pictures, a folder."),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option("--labels", help="Also write the labels, a palette PNG. Of several pictures, a folder."),
-    ] = None,
+    written: WrittenOptions,
     dataset: opt.DatasetOptions,
     model: opt.ModelOptions,
     graph: opt.Graph = None,
@@ -52,7 +60,7 @@ def run(
     from hiresvit.runtime.predictor import Predictor
     from hiresvit.workflows.run import answer_picture, answer_pictures
 
-    targets, single, notes = _targets(images, output, labels)
+    targets, single, notes = _targets(images, written.output, written.labels)
     picture = load_image(targets[0].image) if single else None
     for note in notes:
         print(f"note: {out.harmless(note)}", file=sys.stderr)
@@ -61,8 +69,8 @@ def run(
         spec = opened.spec
         if spec is None:
             raise UsageError(f"{source} does not say what its answers mean; give one that hiresvit exported")
-        if (output or labels) and spec.task != "segment":
-            option = "--output is for the overlay" if output else "--labels is for the labels"
+        if (written.output or written.labels) and spec.task != "segment":
+            option = "--output is for the overlay" if written.output else "--labels is for the labels"
             raise UsageError(f"{option} of a segmentation; the task is {spec.task}")
         pictures = open_dataset(named, folder=dataset.data, imgsz=spec.imgsz) if named else None
         meaning = find_labels(spec, pictures)
@@ -107,14 +115,14 @@ def _report(rows: list[dict[str, Any]], single: bool, began: float) -> list[Any]
     from hiresvit.report.tables import size_text
 
     seconds = time.monotonic() - began
-    written = [row for row in rows if "output" in row]
+    painted = [row for row in rows if "output" in row]
     if not single:
-        total = size_text(sum(row["bytes"] for row in written))
-        folder = os.path.commonpath([os.path.dirname(row["output"]) or "." for row in written]) if written else ""
-        wrote = f"wrote {len(written)} overlays to {folder}: {total}, in {seconds:.1f} s"
-        return [pictures_table(rows), f"\n{wrote}"] if written else [pictures_table(rows)]
+        total = size_text(sum(row["bytes"] for row in painted))
+        folder = os.path.commonpath([os.path.dirname(row["output"]) or "." for row in painted]) if painted else ""
+        wrote = f"wrote {len(painted)} overlays to {folder}: {total}, in {seconds:.1f} s"
+        return [pictures_table(rows), f"\n{wrote}"] if painted else [pictures_table(rows)]
     [row] = rows
-    if not written:
+    if not painted:
         return [top_table(row["top"])]
     also = f", {row['labels']}" if "labels" in row else ""
     wrote = f"\nwrote {row['output']}: {size_text(row['bytes'])}{also}, in {seconds:.1f} s"

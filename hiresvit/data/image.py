@@ -7,6 +7,7 @@ and torchvision, ``IMREAD_COLOR`` of OpenCV in mmcv and PaddleSeg), colour profi
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import re
@@ -39,7 +40,8 @@ PIXELS_PER_BYTE = 100
 _BY_ROWS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "PPM")
 MOST_SCANNED = 2**32  # pixels times scans of a progressive JPEG: writers make about ten scans, an attacker thousands
 PIPED_BYTES = 2**29
-PIPE_WAIT_S = 20.0
+PIPE_WAIT_S = 15.0
+_READ = {f"a {name} picture" for name in ("JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF")}
 _GIVE = "give a JPEG, PNG, WebP or TIFF"
 _BAND = 2**20  # pixels that are converted at a time
 _INSTALL = {
@@ -56,6 +58,7 @@ _TURNED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # EXIF 2.32, 4.6
     8: np.rot90,
 }
 _guard = threading.Lock()
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Python prints what it logs of a damaged file
 
 
 def load_image(path: Path | str) -> NDArray[np.uint8]:
@@ -66,7 +69,7 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
     floats are of 0 to 1 or of 0 to 255.
 
     Raises HiresvitError if there is no such file, if it is no picture or a damaged one, if it has more than 268 million
-    pixels, or more than 52 million in a file far too small for them, and if a pipe stays silent for 20 s.
+    pixels, or more than 52 million in a file far too small for them, and if a pipe stays silent for 15 s.
     """
     name = local_path(str(path))
     start = b""
@@ -78,9 +81,11 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
         raise
     except UnidentifiedImageError:
         kind = name_file_kind(start) or "no kind that is known" if start else "empty"
+        kind = kind.replace("a ", "a damaged ", 1) if kind in _READ else kind
         raise HiresvitError(f"{name}: not a readable image, it is {kind}; {_INSTALL.get(kind, _GIVE)}") from None
     except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = " ".join(said.split()) or type(error).__name__
         raise HiresvitError(f"{name}: not a readable image ({reason}); {_GIVE}") from error
 
 
@@ -99,7 +104,7 @@ def refuse_url(text: str) -> None:
 
 def local_path(text: str) -> str:
     """A path as it is, and that of a ``file://`` address, which is what file managers and terminals paste."""
-    found = re.match(r"file:(//(localhost)?)?(?=/)", text, re.IGNORECASE)
+    found = re.match(r"file:(/{1,2}localhost|//)?(?=/)", text, re.IGNORECASE)
     return unquote(text[found.end() :]) if found else text
 
 
@@ -237,7 +242,13 @@ def _scale(picture: Any) -> Callable[[NDArray[Any]], NDArray[Any]]:
         if highest > 255:
             raise ValueError(f"its floats run from {lowest:g} to {highest:g}: save them as 0 to 1 or 0 to 255")
         factor = 255 if highest <= 1 else 1
-        return lambda values: np.rint(values * np.float32(factor))
+
+        def rounded(values: NDArray[Any]) -> NDArray[Any]:
+            if np.isnan(values).any():  # which extrema pass over
+                raise ValueError("some of its floats are NaN")
+            return np.rint(values * np.float32(factor))
+
+        return rounded
     if highest > 65535:
         raise ValueError(f"its pixels run from {lowest} to {highest}, beyond 16 bits")
     if highest <= 255:  # as 16 bits it would be black

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from hiresvit.data.image import local_path
@@ -20,6 +21,7 @@ from hiresvit.errors import HiresvitError
 LISTS = (".txt", ".lst", ".list", ".csv", ".tsv")
 LIST_BYTES = 2**26
 _MOST_COLUMNS = 32  # of a line, that are tried; no list has more, and a file that is no list may
+_MOST_MISSING = 1000  # after so many lines that name no file it is clear what the list is
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -40,6 +42,8 @@ def read_list(path: Path) -> Found:
     bases = (path.parent, Path())
     missing = "lines that name no file"
     for line in lines:
+        if found.left_out.get(missing, (0, ""))[0] > max(_MOST_MISSING, len(found.paths)):
+            break
         named = _named(line, bases)
         if named is None and line.startswith("#"):
             continue
@@ -60,9 +64,9 @@ def read_list(path: Path) -> Found:
     found.require(str(path), f"none of {len(lines)} lines names a picture, beside the list or in the working directory")
     count, first = found.left_out.get(missing, (0, ""))
     if count > len(found.paths):
+        where = "beside the list or in the working directory"
         raise HiresvitError(
-            f"{path}: {count} of {len(lines)} lines name no file, beside the list or in the working directory; the"
-            f" first is {first}"
+            f"{path}: of {len(lines)} lines {count} or more name no file, {where}; the first is {first}"
         )
     return found
 
@@ -88,16 +92,17 @@ def _text(path: Path) -> str:
 
 
 def _named(line: str, bases: tuple[Path, ...]) -> Path | None:
-    """The file that a line names: the most of it from its start that does, else the most from its end."""
+    """The file that a line names: the most of it from its start that does, or from its end, or a column."""
     cuts = [match.span() for match in re.finditer(r"[\s,;|]+", line)][:_MOST_COLUMNS]
-    parts = [line, *(line[:end] for end, _ in reversed(cuts)), *(line[start:] for _, start in cuts)]
-    for part in parts:
-        for text in _spellings(part):
+    starts = [line[end:] for _, end in cuts]
+    columns = [line[end:start] for (_, end), (start, _) in pairwise(cuts)]
+    for part in (line, *(line[:start] for start, _ in reversed(cuts)), *starts, *columns):
+        for text in dict.fromkeys(_spellings(part)):
             for base in bases:
                 path = base / text
                 try:
                     path.stat()
-                except (OSError, ValueError, RuntimeError):
+                except (OSError, ValueError):  # ValueError: a null character
                     continue
                 return path
     return None
@@ -106,7 +111,7 @@ def _named(line: str, bases: tuple[Path, ...]) -> Path | None:
 def _spellings(part: str) -> Iterator[str]:
     """A path as it is, then without quotes and with what a shell or another system means by it."""
     bare = part.strip().strip("\"'`")
-    if not bare or bare in (".", ".."):
+    if bare in ("", ".", ".."):
         return
     yield part
     meant = os.path.expanduser(local_path(bare))

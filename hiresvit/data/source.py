@@ -72,7 +72,7 @@ def walk(folder: Path, suffixes: Sequence[str], found: Found, *, besides: Sequen
     over. Raises HiresvitError if the folder itself cannot be read.
     """
     seen: set[tuple[int, int]] = set()
-    apart = {os.path.realpath(path) for path in besides}
+    apart = {_identity(path.stat()) for path in besides if path.exists()}
     waiting = [folder]
     while waiting:
         here = waiting.pop()
@@ -84,25 +84,24 @@ def walk(folder: Path, suffixes: Sequence[str], found: Found, *, besides: Sequen
                 raise HiresvitError(f"{folder} cannot be read: {error.strerror}") from None
             found.leave(UNREADABLE, here)
             continue
-        if (status.st_dev, status.st_ino) in seen:
+        this = _identity(status)
+        if this in seen:
             found.leave("links to folders that are in it anyway", here)
+        if this in seen or this in apart:
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(this)
         folders = []
         for entry in entries:
-            path, suffix = here / entry.name, Path(entry.name).suffix.lower()
-            if _is_folder(entry):
-                if entry.name.startswith(".") or entry.name.lower() in _SYSTEMS:
-                    found.leave("hidden folders or a system's own", path)
-                elif os.path.realpath(path) not in apart:
-                    folders.append(path)
-            elif suffix in suffixes:
-                if reason := _why_not(entry):
+            path = here / entry.name
+            if not _is_folder(entry):
+                if reason := _why_not(entry, suffixes):
                     found.leave(reason, path)
-                else:
+                elif path.suffix.lower() in suffixes:
                     yield path
-            elif suffix in _OTHER and not entry.name.startswith("."):
-                found.leave(f"{suffix} files, which are not read here", path)
+            elif entry.name.startswith(".") or entry.name.lower() in _SYSTEMS:
+                found.leave("hidden folders or a system's own", path)
+            else:
+                folders.append(path)
         waiting += reversed(folders)
 
 
@@ -205,6 +204,10 @@ def _matches(pattern: str) -> list[Path]:
     return meant
 
 
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -212,8 +215,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _why_not(entry: os.DirEntry[str]) -> str | None:
-    """Why what is called as a picture is none that anybody means."""
+def _why_not(entry: os.DirEntry[str], suffixes: Sequence[str]) -> str | None:
+    """Why what is called as a picture is none that anybody means, or none that is read."""
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if suffix not in suffixes:
+        other = suffix in _OTHER and not entry.name.startswith(".")
+        return f"{suffix} files, which are not read here" if other else None
     if entry.name.startswith("."):
         return "hidden files (macOS keeps ._NAME beside NAME)"
     try:

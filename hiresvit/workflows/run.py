@@ -31,7 +31,8 @@ class Target:
 def name_one(image: Path, output: Path | None, labels: Path | None) -> Target:
     """The target of a single picture: files that are named, else ``STEM-segment.png`` in the current folder.
 
-    A folder that is there takes a file of that name. Raises UsageError for what is no PNG or the picture itself.
+    A folder that is there, or a name without an ending, takes a file of that name. Raises UsageError for what is no
+    PNG or the picture itself.
     """
     stem = _stem(image)
     overlay = _in_folder(output, f"{stem}-segment.png") if output else Path(f"{stem}-segment.png")
@@ -106,7 +107,7 @@ def _stem(image: Path) -> str:
 
 
 def _in_folder(path: Path, name: str) -> Path:
-    return path / name if path.is_dir() else path
+    return path / name if path.is_dir() or not path.suffix else path
 
 
 def _check(targets: Sequence[Target]) -> None:
