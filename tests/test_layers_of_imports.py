@@ -23,7 +23,8 @@ LAYERS = (
     ("engine", "export", "evaluation"),
     ("graph", "runtime", "report"),
     ("models", "device", "bundle"),
-    ("data", "process", "files", "schema"),
+    ("data", "process"),
+    ("files", "schema"),
     ("spec", "errors", "version", "progress", "wire"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

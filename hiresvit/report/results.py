@@ -203,6 +203,16 @@ def top_table(top: Sequence[Values]) -> Table:
     return make_table(None, "class", ">probability", rows=rows)
 
 
+def pictures_table(rows: Sequence[Values]) -> Table:
+    """A picture a row: its three largest classes or its best one, or why it has no answer."""
+    table = make_table(None, "picture", "answer")
+    for row in rows:
+        found = row.get("shares", row.get("top", [])[:1])[:3]
+        said = [f"{one['name']} {100 * one.get('share', one.get('probability')):.1f} %" for one in found]
+        table.add_row(row["image"], ", ".join(said) or "none")
+    return table
+
+
 def doctor_tables(found: Values) -> list[RenderableType]:
     """What `doctor.examine` found."""
     libraries = [
