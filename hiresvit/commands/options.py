@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 Texts = list[str] | None
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hiresvit list`.")]
-Anything = Annotated[str, typer.Argument(help="A model name, an .onnx file, a plan or a bundle folder.")]
-BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hiresvit list`, or a checkpoint's file.")]
+Anything = Annotated[str, typer.Argument(help="A model name, a checkpoint, an .onnx file, a plan or a bundle folder.")]
+BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.", readable=False)]
 BundleGraph = Annotated[
     str | None,
     typer.Option("--graph", help=f"Which of a bundle: {BUILDABLE[0]} (default), {either(BUILDABLE[1:])}."),
@@ -46,7 +46,17 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 ForceFile = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Your labelled pictures: images/, labels/ and classes.json in it."),
+    typer.Option(
+        "--data", metavar="DIR", help="Your labelled pictures: images/, labels/ and classes.json in it.", readable=False
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE|NAME",
+        help="Names of the classes: a list, or imagenet, ade20k, coco_stuff, cityscapes.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
@@ -105,7 +115,8 @@ class ModelOptions:
     """What makes a model from its name."""
 
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.")
+        Path | None,
+        typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.", readable=False),
     ] = None
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False
     allow_missing: Annotated[
@@ -185,7 +196,9 @@ class CalibrationOptions:
     ] = None
     calib_table: Annotated[
         Path | None,
-        typer.Option("--calib-table", metavar="JSON", help="Take the ranges of an earlier calibration."),
+        typer.Option(
+            "--calib-table", metavar="JSON", help="Take the ranges of an earlier calibration.", readable=False
+        ),
     ] = None
     max_drop: Annotated[
         float | None,
@@ -230,10 +243,13 @@ class DatasetOptions:
 
     dataset: Annotated[str | None, typer.Option(help="Labelled pictures: scenes, or folder with --data.")] = None
     data: Data = None
+    classes: Classes = None
 
     def name(self) -> str | None:
         """The data set's name, None if none was asked for. Raises UsageError for one that there is not."""
         name = self.dataset or (FOLDER if self.data else None)
+        if name is not None and self.classes is not None:
+            raise UsageError(f"--classes {self.classes} and the data set {name} both name the classes: leave one out")
         if name is not None:
             from hiresvit.data.open import find_dataset
 

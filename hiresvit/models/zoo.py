@@ -10,9 +10,11 @@ import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiresvit.errors import UsageError
+from hiresvit.files import name_file_kind
 from hiresvit.models import preprocessing
 from hiresvit.models.weights.layout import Layout
 from hiresvit.spec import STRIDES, ModelSpec, PreprocessSpec, Task
@@ -77,7 +79,7 @@ _HRVIT = ModelEntry(
     numbers={},
     convention="weights' products, one of the two attention matmuls, norms and biases",
     weights="none released; the authors' code is mostly CC-BY-NC 4.0",
-    layout=Layout(classifier="head.classifier."),
+    layout=Layout(classifier="head.classifier.", heads={"segment": ("segformer", "upernet")}),
     preprocess=preprocessing.HRVIT,
 )
 _LRFORMER = ModelEntry(
@@ -120,7 +122,7 @@ _HIRI_VIT = ModelEntry(
     numbers={},
     convention="all products",
     weights="none released, nor any code of the authors",
-    layout=Layout(head=("norm", "head"), classifier="head.fc."),
+    layout=Layout(head=("norm", "head"), classifier="head.fc.", heads={"classify": ("mlp", "linear")}),
     preprocess=preprocessing.HIRI_VIT,
     strides=(8, 16, 32, 64),
 )
@@ -183,6 +185,25 @@ MODELS: dict[str, ModelEntry] = {
 def list_models() -> list[str]:
     """Names of all variants, in the order of the table."""
     return list(MODELS)
+
+
+# How the files of weights are called that stand where a model's name can.
+_CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".pdparams", ".safetensors", ".pkl", ".gz", ".zip")
+
+
+def names_checkpoint(text: str) -> bool:
+    """Whether a text that stands for a model is a checkpoint's file and no name: by its suffix, or by how it starts."""
+    if text in MODELS:
+        return False
+    path = Path(text)
+    if path.suffix.lower() in _CHECKPOINTS:
+        return not path.is_dir()
+    try:
+        with path.open("rb") as stream:
+            kind = name_file_kind(stream.read(512)) or ""
+    except (OSError, ValueError):
+        return False
+    return kind.startswith(("a PyTorch checkpoint", "a safetensors file", "a pickle"))
 
 
 def find_model(name: str) -> ModelEntry:

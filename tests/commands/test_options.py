@@ -6,7 +6,7 @@ import ast
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import pytest
 import typer
@@ -165,3 +165,15 @@ def test_preprocessing_is_for_a_model_name(cli: Cli, tmp_path: Path, monkeypatch
     refused = cli("run", tmp_path, PACKAGE.parent / "examples" / "street.jpg", "--preprocess", "resize=stretch")
     assert refused.code == 2
     assert "--preprocess: for a model name;" in refused.err
+
+
+def test_what_cannot_be_read_is_said_by_who_reads_it() -> None:
+    """Typer would look first: in other words, and with another exit code than what is not there."""
+    looked_at = []
+    for name, command in COMMANDS.items():
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            kind, *extra = get_args(parameter.annotation) or (parameter.annotation,)
+            if "Path" in str(kind):
+                looked_at.append((name, parameter.name, [info.readable for info in extra]))
+    assert len(looked_at) > 10
+    assert [row for row in looked_at if row[2] != [False]] == []
