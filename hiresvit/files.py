@@ -39,11 +39,11 @@ _REFUSALS = frozenset(
 
 def open_regular(path: Path) -> BinaryIO:
     """A file, to be read. Raises OSError; also for a pipe and a device, which would block or never end."""
-    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, and no file", str(path))
-    return stream
+    return os.fdopen(descriptor, "rb")
 
 
 def read_regular(path: Path, most: int) -> bytes:

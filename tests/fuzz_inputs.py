@@ -69,8 +69,23 @@ class Seeds:
         self.graphs = [self.bundle / name for name in GRAPHS]
         write_all = importlib.import_module("graph.hostile_graphs").write_all
 
+        self.few = folder / "few"
+        self.few.mkdir()
+        for number in range(3):
+            os.link(self.pictures[0], self.few / f"{number}.png")
+        self.table = _table(self)
         (folder / "graphs").mkdir()
         self.hostile_graphs = write_all(folder / "graphs")
+
+
+def _table(seeds: Seeds) -> str:
+    """The table of these pictures and no others, so that a changed one is not merely stale."""
+    from hiresvit.workflows.calibrate import quantize_file
+    from hiresvit.workflows.quantize import Int8Settings
+
+    settings = Int8Settings(str(seeds.few), images=2, threads=1)
+    target = seeds.few.parent / "seed.onnx"
+    return quantize_file(seeds.bundle / "simplified.onnx", target, settings).paths[1].read_text()
 
 
 def _written_by(module: str, folder: Path) -> list[Path]:
@@ -268,10 +283,9 @@ def sidecars(seeds: Seeds, folder: Path, rng: random.Random) -> list[str]:
 
 
 def tables(seeds: Seeds, folder: Path, rng: random.Random) -> list[str]:
-    values = json.loads((seeds.bundle / "calibration.json").read_text())
-    text = mutate_json(values, rng, rng.choice((1, 1, 2)))
+    text = mutate_json(json.loads(seeds.table), rng, rng.choice((1, 1, 2)))
     (folder / "table.json").write_bytes(text.encode("utf-8", "replace"))
-    source = ["calibrate", str(seeds.bundle / "simplified.onnx"), "--calib", _few(seeds, folder), "--calib-images", "2"]
+    source = ["calibrate", str(seeds.bundle / "simplified.onnx"), "--calib", str(seeds.few), "--calib-images", "2"]
     return [*source, "--calib-table", "table.json", "--threads", "1", "-o", "q.onnx"]
 
 
@@ -323,6 +337,7 @@ class Kind:
     weight: int
 
 
+PROGRAMS = ("graph", "stamp")
 KINDS = {
     "manifest": Kind(manifests, 34),
     "golden": Kind(golden_pairs, 4),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,8 @@ def mutate_message(message: Message, rng: random.Random, times: int = 1) -> byte
         elif field.message_type or rng.random() < 0.2:
             part.ClearField(field.name)
         else:
-            setattr(part, field.name, _value(field, getattr(part, field.name), rng))
+            with suppress(UnicodeDecodeError):  # what is no text already
+                setattr(part, field.name, _value(field, getattr(part, field.name), rng))
     data: bytes = message.SerializeToString()
     if rng.random() < 0.1:  # text that is no UTF-8
         name = rng.choice([n.name for n in getattr(message, "graph", message).node if len(n.name) > 2] or ["graph"])

@@ -115,7 +115,7 @@ def inferred(model: ModelProto, what: str) -> ModelProto:
     try:
         onnx.checker.check_model(model, full_check=True)
         return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise IllegalGraphError(f"{what} is not valid ONNX: {' '.join(str(error).split())}") from error
 
 

@@ -27,6 +27,7 @@ _SUFFIX = "executionprovider"
 _OTHERS = "onnxruntime-gpu (CUDA, TensorRT), onnxruntime-openvino, onnxruntime-qnn and their like bring others"
 _NOT_WHOLE = "fallback to CPU EP has been explicitly disabled"  # how a session says that the CPU would take nodes
 
+_WARNINGS = 2
 _FATAL = 4  # every error reaches the user as an exception, so that the log would only repeat it on stderr
 _NO_GRAPH = {  # what it says of a file that is none, and what we do
     "Protobuf parsing failed": "it does not decode as one",
@@ -70,6 +71,8 @@ def open_session(
     as soon as that is there. ``whole``: fail if another ``provider`` than the CPU's does not take every node. Raises
     whatever ONNX Runtime raises; its exception classes share no base.
     """
+    # What it says of a weight, before there is a session, goes to another log; on the CPU nothing is read from either.
+    onnxruntime.set_default_logger_severity(_FATAL if provider == CPU else _WARNINGS)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     # Q/DQ as written. ONNX Runtime 1.31's rewrite of DQ-Conv-Q puts another bias in place of an FP16 one, and

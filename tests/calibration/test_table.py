@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,11 @@ def test_weights_elsewhere_have_no_digest() -> None:
     external.graph.initializer[0].data_location = TensorProto.EXTERNAL
     with pytest.raises(UsageError, match="outside the proto"):
         graph_digest(external)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_table_that_is_no_file_does_not_block(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "table.json"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(HiresvitError, match=r"table\.json: no such file; give a table"):
+        load_table(path)
