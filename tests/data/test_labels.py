@@ -112,7 +112,7 @@ def test_a_file_that_names_nothing(tmp_path: Path, file: str, text: bytes, said:
 
 
 def test_what_is_neither_a_file_nor_a_table() -> None:
-    with pytest.raises(HiresvitError, match="gone.txt: no such file"):
+    with pytest.raises(HiresvitError, match=r"gone\.txt: no such file"):
         read_classes("gone.txt", 2)
     with pytest.raises(UsageError, match="--classes imagnet: give a file, or one of imagenet, ade20k"):
         read_classes("imagnet", 2)

@@ -151,7 +151,7 @@ def test_a_name_that_contradicts_the_file_says_what_to_type(
 
 def test_a_file_that_is_given_another_task_says_so_too(saved: Saver) -> None:
     path = saved("hrvit_b1", "classify", 7)
-    with pytest.raises(HiresvitError, match="has no segmentation head .*--task classify --num-classes 7, or use"):
+    with pytest.raises(HiresvitError, match=r"has no segmentation head .*--task classify --num-classes 7, or use"):
         create_model(str(path), "segment", imgsz=64)
 
 
@@ -192,7 +192,7 @@ def test_weights_beside_a_file_and_options_without_one_are_refused(saved: Saver)
     for option in ({"ema": True}, {"allow_missing_head": True}):
         with pytest.raises(UsageError, match="is about a checkpoint"):
             find_spec("hrvit_b1", **option)
-    with pytest.raises(HiresvitError, match="gone.pth does not exist"):
+    with pytest.raises(HiresvitError, match=r"gone\.pth does not exist"):
         find_spec("gone.pth")
 
 
