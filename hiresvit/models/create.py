@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hiresvit.data import preprocess as pictures
 from hiresvit.data.dataset import Labels
@@ -218,12 +219,15 @@ def convert_weights(
     return report
 
 
-def build_empty(
-    name: str, task: Task, num_classes: int | None, settings: Mapping[str, Any]
-) -> Mapping[str, torch.Tensor]:
+def build_empty(name: str, task: Task, num_classes: int | None, settings: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """The tensors of a variant without their data, at the default size, which they do not depend on."""
+    return _built_empty(MODELS[name].build, model_spec(name, task, None, num_classes, **settings))
+
+
+@lru_cache(maxsize=64)
+def _built_empty(build: Callable[[ModelSpec], nn.Module], spec: ModelSpec) -> Mapping[str, Tensor]:
     with torch.device("meta"):
-        return MODELS[name].build(model_spec(name, task, None, num_classes, **settings)).state_dict()
+        return build(spec).state_dict()
 
 
 def enliven(model: nn.Module, spec: ModelSpec, seed: int = 0) -> None:
@@ -238,7 +242,7 @@ def enliven(model: nn.Module, spec: ModelSpec, seed: int = 0) -> None:
         standardise_logits(model, _example(spec))
 
 
-def _example(spec: ModelSpec) -> torch.Tensor:
+def _example(spec: ModelSpec) -> Tensor:
     """A drawn street scene as the network takes it: (1, 3, H, W)."""
     [image] = sample_images(1, spec.imgsz)
     return torch.from_numpy(pictures.preprocess(image, spec.preprocess, spec.imgsz))
@@ -253,7 +257,7 @@ def perturb_zeros(model: nn.Module, seed: int = 0) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
 
 
-def standardise_logits(model: nn.Module, images: torch.Tensor) -> None:
+def standardise_logits(model: nn.Module, images: Tensor) -> None:
     """Give every class of a fresh segmentor mean 0 and deviation 1 over ``images`` (B, 3, H, W), in place.
 
     Then all classes compete in every pixel, and a small error shows in the argmax.

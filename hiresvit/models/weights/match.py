@@ -216,11 +216,8 @@ def _explain(
     classes = (layout.classifier, SEGMENTER_CLASSES)
     shapes = [key.partition(" ")[0] for key in misfit.get("of another shape", ())]
     have, want = class_count(head, layout), class_count(wanted, layout)
-    if (
-        misfit.keys() == {"of another shape"}
-        and all(key.startswith(classes) for key in shapes)
-        and have not in (None, want)
-    ):
+    only_classes = misfit.keys() == {"of another shape"} and all(key.startswith(classes) for key in shapes)
+    if only_classes and have not in (None, want):
         return f"trained with {have} classes, the model has {want}: pass --num-classes {have}"
     found = "; ".join(f"{len(keys)} {what} ({some(keys)})" for what, keys in misfit.items())
     looks = hint()
