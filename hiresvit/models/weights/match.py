@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.models.weights.file import Checkpoint, read_checkpoint, some
+from hiresvit.models.weights.file import Checkpoint, read_checkpoint
 from hiresvit.models.weights.layout import Layout
 from hiresvit.models.weights.paddle import as_pytorch
+from hiresvit.models.weights.tree import some
 from hiresvit.spec import Task
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -76,11 +77,13 @@ def load_weights(
     task: Task,
     layout: Layout,
     ema: bool = False,
+    entry: str | None = None,
     allow_missing_head: bool = False,
     siblings: Callable[[], Mapping[str, tuple[Layout, Shapes]]] | None = None,
 ) -> LoadReport:
     """Copy a checkpoint's tensors into ``model``: every one of them or, with HiresvitError, none.
 
+    ``ema`` and ``entry`` choose among the sets of weights in the file, see `read_checkpoint`.
     With ``allow_missing_head`` a file without the task's head may leave the model's own there; a head that is
     there must fit. ``siblings`` gives, when a checkpoint does not fit, layout and backbone shapes of every
     variant, so that the error can say which one it looks like. BatchNorm's ``num_batches_tracked`` may be
@@ -88,7 +91,7 @@ def load_weights(
     """
     if allow_missing_head and task == "features":
         raise UsageError("features have no head that could be missing: leave out --allow-missing head")
-    checkpoint = read_checkpoint(path, ema=ema)
+    checkpoint = read_checkpoint(path, ema=ema, entry=entry)
     wanted = model.state_dict()
     wanted_parts = _sort(path, wanted, layout)
     parts = _sort(path, _laid_out(checkpoint, layout), layout)
