@@ -200,9 +200,7 @@ def _groups(leaves: Mapping[str, Leaf]) -> dict[str, list[str]]:
 def _fork(leaves: Mapping[str, Leaf]) -> bool:
     """Whether the keys, below what they all begin with, are of several parts, as a model's are."""
     paths = [key.split(".")[:-1] for key in leaves]
-    shortest = min(map(len, paths))
-    level = next((n for n in range(shortest) if len({path[n] for path in paths}) > 1), None)
-    return level is not None
+    return any(len({path[level] for path in paths if len(path) > level}) > 1 for level in range(max(map(len, paths))))
 
 
 def _paired(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:

@@ -26,7 +26,7 @@ from hiresvit.models.weights.inert import Made, Persistent, Refused, Source, rea
 from hiresvit.models.weights.names import Name
 
 MOST_DIRECTORY = 1 << 24  # bytes of a zip's directory, each of which costs Python twenty
-SMALL = 1 << 20  # bytes up to which a tensor may be larger than its storage, as an expanded one is
+EXPANDED = 1 << 28  # bytes up to which a tensor may be larger than its storage: it is a view of fewer numbers
 
 Leaf = Callable[[], Tensor]
 Fetch = Callable[[str], bytearray]
@@ -93,7 +93,7 @@ class Stored:
         dtype: torch.dtype = getattr(torch, kind)
         count = math.prod(shape)
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) + 1 if count else 0
-        if last * dtype.itemsize > bytes_of or count * dtype.itemsize > max(bytes_of, SMALL):
+        if last * dtype.itemsize > bytes_of or count * dtype.itemsize > max(bytes_of, EXPANDED):
             raise Refused(f"has not the bytes of its shape {[min(n, 1 << 63) for n in shape]}")
         if not count:
             return torch.empty(shape, dtype=dtype)
