@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from onnx import ModelProto
 
 from hiresvit.calibration.observers import METHODS, Method
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import atomic_path
+from hiresvit.files import MOST_TEXT, atomic_path, naming_source, read_regular
 from hiresvit.graph.file import require_weights
+from hiresvit.schema import COUNT, NAME, TEXT, Check, compile_schema, keyed, many, one_of, read_json, record
 from hiresvit.spec import PreprocessSpec
 
 SCHEMA_VERSION = 1
 KIND = "hiresvit-calibration"
+
+_LARGEST = 3.5e38  # of a tensor in FP32
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,12 @@ class CalibrationTable:
         return {"kind": KIND, **asdict(self), "dead": list(self.dead)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> CalibrationTable:
-        """Rebuild a table. Raises KeyError, TypeError or ValueError on values that are not one."""
-        if values["kind"] != KIND or values["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(
-                f"it is {values['kind']!r} of schema {values['schema_version']}, not {KIND!r} of {SCHEMA_VERSION}"
-            )
-        given = {key: value for key, value in values.items() if key != "kind"}
-        if differing := given.keys() ^ {item.name for item in fields(cls)}:
-            raise KeyError(*sorted(differing))
-        table = cls(**{**given, "dead": tuple(given["dead"])})
-        _check(table)
+    def from_json(cls, values: Any) -> CalibrationTable:
+        """Rebuild a table. Raises ValueError, with the place, on values that are not one."""
+        _table_check()(values)
+        table = cls(**{key: value for key, value in values.items() if key != "kind"} | {"dead": tuple(values["dead"])})
+        if unknown := set(table.dead) - table.amax.keys():
+            raise ValueError(f"{min(unknown)!r} is dead and has no amax")
         return table
 
     def save(self, path: Path) -> None:
@@ -71,12 +69,14 @@ class CalibrationTable:
 
 def load_table(path: Path) -> CalibrationTable:
     """Read a table. Raises HiresvitError where there is none, ArtefactError on a damaged one or another schema."""
-    if not path.is_file():
-        raise HiresvitError(f"{path}: no such file; give a table that `hiresvit calibrate` wrote")
+    with naming_source(path):
+        if not path.is_file():
+            raise HiresvitError(f"{path}: no such file; give a table that `hiresvit calibrate` wrote")
+        text = read_regular(path, MOST_TEXT)
     try:
-        return CalibrationTable.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        return CalibrationTable.from_json(read_json(text))
+    except ValueError as error:
+        reason = " ".join(str(error).split())
         raise ArtefactError(f"{path}: not a calibration table ({reason[:200]}); calibrate again") from error
 
 
@@ -86,11 +86,12 @@ def require_match(table: CalibrationTable, *, graph: str, data: str | None, prep
     ``data`` is None where the images are not at hand.
     """
     wanted = preprocess_json(preprocess)
-    names = [name for name in sorted({*table.preprocess, *wanted}) if table.preprocess.get(name) != wanted.get(name)]
+    had = preprocess_json(PreprocessSpec()) | dict(table.preprocess)  # an older table lacks what was not known then
+    names = [name for name in sorted({*had, *wanted}) if had.get(name) != wanted.get(name)]
     rows = (
         ("graph", table.graph, graph, ""),
         ("data", table.data, table.data if data is None else data, ""),
-        ("preprocessing", _digest(table.preprocess), _digest(wanted), f" ({', '.join(names)})"),
+        ("preprocessing", _digest(had), _digest(wanted), f" ({', '.join(names)})"),
     )
     if differing := [f"{what} {then[:12]} and not {now[:12]}{more}" for what, then, now, more in rows if then != now]:
         raise ArtefactError(f"the calibration table is stale, it was made from {', '.join(differing)}; calibrate again")
@@ -124,18 +125,23 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _check(table: CalibrationTable) -> None:
-    """Raise ValueError or TypeError unless every field has its type and a value that makes sense."""
-    if table.method not in METHODS:
-        raise ValueError(f"method {table.method!r} is not one of {', '.join(METHODS)}")
-    for name, value in table.amax.items():
-        if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
-            raise ValueError(f"amax of {name!r} is {value!r}, not a positive number")
-    if unknown := set(table.dead) - table.amax.keys():
-        raise ValueError(f"{min(unknown)!r} is dead and has no amax")
-    if not isinstance(table.images, int) or table.images < 1:
-        raise ValueError(f"images is {table.images!r}, not a positive number")
-    if not all(isinstance(digest, str) and digest for digest in (table.graph, table.data)):
-        raise ValueError(f"graph is {table.graph!r} and data {table.data!r}, not digests")
-    if not all(isinstance(mapping, dict) for mapping in (table.preprocess, table.tools)):
-        raise TypeError("preprocess and tools are not objects")
+@cache
+def _table_check() -> Check:
+    """A kind and a version that are others are as wrong as any field."""
+    magnitude = {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": _LARGEST}
+    return compile_schema(
+        record(
+            {
+                "kind": one_of(KIND),
+                "schema_version": {"enum": [SCHEMA_VERSION]},
+                "method": one_of(*METHODS),
+                "amax": {"type": "object", "additionalProperties": magnitude},
+                "dead": many(TEXT),
+                "images": {**COUNT, "minimum": 1},
+                "graph": {**NAME, "minLength": 1},
+                "data": {**NAME, "minLength": 1},
+                "preprocess": {"type": "object"},
+                "tools": keyed(TEXT),
+            }
+        )
+    )

@@ -12,16 +12,18 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.commands.opening import open_sources
+from hiresvit.commands.opening import notes_of, open_sources, say
 from hiresvit.errors import UsageError
 
 
 @opt.grouped
 def run(
     source: opt.Anything,
-    image: Annotated[Path, typer.Argument(help="A picture.")],
+    image: Annotated[Path, typer.Argument(help="A picture.", readable=False)],
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Overlay; default: ./IMAGE-segment.png")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Overlay; default: ./IMAGE-segment.png", readable=False)
+    ] = None,
     dataset: opt.DatasetOptions,
     model: opt.ModelOptions,
     graph: opt.Graph = None,
@@ -32,9 +34,9 @@ def run(
     began = time.monotonic()
     model.given()  # says what is wrong with an option before anything is loaded
     target, named = _overlay_name(image, output), dataset.name()
-    from hiresvit.data.dataset import find_labels
+    from hiresvit.data.image import load_image
+    from hiresvit.data.labels import assumption, find_labels, read_classes
     from hiresvit.data.open import open_dataset
-    from hiresvit.data.preprocess import load_image
     from hiresvit.report.overlay import save_overlay
     from hiresvit.report.results import shares_table, top_table
     from hiresvit.report.tables import size_text
@@ -49,9 +51,13 @@ def run(
         if output and spec.task != "segment":
             raise UsageError(f"--output is for the overlay of a segmentation; the task is {spec.task}")
         pictures = open_dataset(named, folder=dataset.data, imgsz=spec.imgsz) if named else None
-        labels = find_labels(spec, pictures)
+        known = read_classes(dataset.classes, spec.num_classes) if dataset.classes else opened.labels
+        labels = find_labels(spec, pictures, known)
         found = Predictor(opened.runner, spec).predict(picture)
+    assumed = [note] if (note := assumption(labels)) else []
+    say(assumed)
     document: dict[str, Any] = {"source": opened.label, "image": str(image), "task": spec.task}
+    document |= {"labels": {"source": labels.source}, "notes": [*notes_of([opened]), *assumed]}
     if isinstance(found, ClassifyResult):
         top = [{"class": index, "name": labels.names[index], "probability": p} for index, p in found.top]
         out.answer(as_json, document | {"top": top}, [top_table(top)])

@@ -6,7 +6,7 @@ import ast
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import pytest
 import typer
@@ -121,3 +121,15 @@ def test_bench_uses_the_threads_that_it_prints(
     result = cli("bench", tmp_path / "relu.onnx", "--min-s", "0", *typed, "--json")
     assert result.code == 0, result.err
     assert opened == [json.loads(result.out)["latency"]["threads"]]
+
+
+def test_what_cannot_be_read_is_said_by_who_reads_it() -> None:
+    """Typer would look first: in other words, and with another exit code than what is not there."""
+    looked_at = []
+    for name, command in COMMANDS.items():
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            kind, *extra = get_args(parameter.annotation) or (parameter.annotation,)
+            if "Path" in str(kind):
+                looked_at.append((name, parameter.name, [info.readable for info in extra]))
+    assert len(looked_at) > 10
+    assert [row for row in looked_at if row[2] != [False]] == []
