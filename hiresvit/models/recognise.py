@@ -12,6 +12,7 @@ from torch import Tensor
 from hiresvit.errors import UsageError
 from hiresvit.models.weights.file import Checkpoint
 from hiresvit.models.weights.match import class_count, groups_of, laid_out, misfit_of, shapes_of, sort_tensors
+from hiresvit.models.weights.tree import some
 from hiresvit.models.zoo import MODELS
 from hiresvit.spec import ModelSpec, Task
 
