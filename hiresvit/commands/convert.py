@@ -45,7 +45,14 @@ def convert(
     spec, missing = asked.spec, model.allow_missing is not None
     labels = read_classes(classes, spec.num_classes) if classes else None
     report = convert_weights(
-        spec, source, target, ema=model.ema, allow_missing_head=missing, labels=labels, force=force
+        spec,
+        source,
+        target,
+        ema=model.ema,
+        entry=model.entry,
+        allow_missing_head=missing,
+        labels=labels,
+        force=force,
     )
     size, named = target.stat().st_size, labels or report.labels
     notes = [*asked.notes, *report.lines(source), *([untrained_note(report.untrained)] if report.untrained else [])]

@@ -96,6 +96,7 @@ def export(
     chosen = ExportSettings(
         weights=asked.weights,
         ema=model.ema,
+        entry=model.entry,
         allow_missing_head=model.allow_missing is not None,
         seed=precision.seed or 0,
         fp16=fp16,

@@ -119,6 +119,10 @@ class ModelOptions:
         typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.", readable=False),
     ] = None
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False
+    entry: Annotated[
+        str | None,
+        typer.Option("--entry", metavar="KEY", help="Of several sets of weights in the checkpoint: its key."),
+    ] = None
     allow_missing: Annotated[
         Literal["head"] | None,
         typer.Option("--allow-missing", help="Take a checkpoint without the task's head, and draw that."),
@@ -150,6 +154,7 @@ class ModelOptions:
         options = {
             "weights": self.weights,
             "ema": self.ema or None,
+            "entry": self.entry,
             "task": self.task,
             "allow_missing_head": True if self.allow_missing else None,
             "imgsz": parse_imgsz(self.imgsz),

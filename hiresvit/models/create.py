@@ -88,7 +88,13 @@ class Asked:
 
 
 def find_spec(
-    name: str, weights: str | Path | None = None, *, ema: bool = False, allow_missing_head: bool = False, **given: Any
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    ema: bool = False,
+    entry: str | None = None,
+    allow_missing_head: bool = False,
+    **given: Any,
 ) -> Asked:
     """The spec of a variant's name, or of a checkpoint's file (`recognise_spec`).
 
@@ -98,21 +104,23 @@ def find_spec(
     if names_checkpoint(name) or (name not in MODELS and os.path.isfile(name)):
         if weights is not None:
             raise UsageError(f"{name} is a checkpoint itself: leave out --weights {weights}, or give the model's name")
-        return recognise_spec(Path(name), ema=ema, allow_missing_head=allow_missing_head, **given)
-    for option, asked in (("ema", ema), ("allow_missing_head", allow_missing_head)):
+        return recognise_spec(Path(name), ema=ema, entry=entry, allow_missing_head=allow_missing_head, **given)
+    for option, asked in (("ema", ema), ("entry", entry), ("allow_missing_head", allow_missing_head)):
         if asked and weights is None:
             raise UsageError(f"{option} is about a checkpoint: give one as weights (--weights)")
     return Asked(model_spec(name, **given), None if weights is None else Path(weights))
 
 
-def recognise_spec(path: Path, *, ema: bool = False, allow_missing_head: bool = False, **given: Any) -> Asked:
+def recognise_spec(
+    path: Path, *, ema: bool = False, entry: str | None = None, allow_missing_head: bool = False, **given: Any
+) -> Asked:
     """What a checkpoint is of: variant, task, number of classes and the head's kind, from its tensors.
 
     ``given`` are the arguments of `model_spec`; they have the say where a file looks like something else, and loading
     it then says so. The size is the family's own. Raises UsageError for a file that can be more than one thing, with
     what to type, and HiresvitError for one that cannot be read or is of no variant.
     """
-    checkpoint = read_checkpoint(path, ema=ema)
+    checkpoint = read_checkpoint(path, ema=ema, entry=entry)
     found = find_candidates(path, checkpoint, build_empty)
     if not found:
         near = nearest(path, checkpoint, build_empty)
@@ -150,8 +158,9 @@ def create_model(
     input (B, 3, H, W), made as `hiresvit.data.preprocess` does by ``model.spec.preprocess``. ``imgsz`` is (H, W).
     Without ``weights`` they are drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and
     draws only that. ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``
-    (`ModelEntry.overrides` names them), and the ``preprocess`` of `model_spec`. The model carries its `ModelSpec` as
-    ``spec`` and, when weights were read, the `LoadReport` as ``loaded``.
+    (`ModelEntry.overrides` names them), the ``preprocess`` of `model_spec`, and ``entry``, which like ``ema`` chooses
+    among several sets of weights in one file. The model carries its `ModelSpec` as ``spec`` and, when weights were
+    read, the `LoadReport` as ``loaded``.
 
     ``name`` may be a checkpoint's file, which then stands for the model, its head and its weights (`find_spec`).
 
@@ -162,7 +171,8 @@ def create_model(
     spec = asked.spec
     model = build_model(spec, seed=seed)
     if asked.weights is not None:
-        load_model_weights(model, spec, asked.weights, ema=ema, allow_missing_head=allow_missing_head)
+        chosen = {"ema": ema, "entry": overrides.get("entry"), "allow_missing_head": allow_missing_head}
+        load_model_weights(model, spec, asked.weights, **chosen)
     return model
 
 
@@ -176,7 +186,13 @@ def build_model(spec: ModelSpec, *, seed: int = 0) -> nn.Module:
 
 
 def load_model_weights(
-    model: nn.Module, spec: ModelSpec, path: Path, *, ema: bool = False, allow_missing_head: bool = False
+    model: nn.Module,
+    spec: ModelSpec,
+    path: Path,
+    *,
+    ema: bool = False,
+    entry: str | None = None,
+    allow_missing_head: bool = False,
 ) -> LoadReport:
     """Read a checkpoint into a model of `build_model`, all of it or nothing. Raises HiresvitError.
 
@@ -188,7 +204,14 @@ def load_model_weights(
         return describe_candidates(find_candidates(path, checkpoint, build_empty), spec)
 
     report = load_weights(
-        model, path, task=spec.task, layout=layout, ema=ema, allow_missing_head=allow_missing_head, hint=hint
+        model,
+        path,
+        task=spec.task,
+        layout=layout,
+        ema=ema,
+        entry=entry,
+        allow_missing_head=allow_missing_head,
+        hint=hint,
     )
     if report.fresh and spec.task == "segment":
         standardise_logits(model, _example(spec))
@@ -202,6 +225,7 @@ def convert_weights(
     target: Path,
     *,
     ema: bool = False,
+    entry: str | None = None,
     allow_missing_head: bool = False,
     labels: Labels | None = None,
     force: bool = False,
@@ -214,7 +238,7 @@ def convert_weights(
     if target.exists() and not force:
         raise HiresvitError(f"{target} exists; pass --force to replace it or choose another name")
     model = build_model(spec)
-    report = load_model_weights(model, spec, source, ema=ema, allow_missing_head=allow_missing_head)
+    report = load_model_weights(model, spec, source, ema=ema, entry=entry, allow_missing_head=allow_missing_head)
     save_safetensors(model, target, facts_of(spec, printable(source.name), labels or report.labels, report.untrained))
     return report
 

@@ -136,7 +136,7 @@ def _open_model(text: str, threads: int | None, options: dict[str, Any]) -> Sour
         said += _said(fresh_weights(0))
     else:
         taken = {name: bool(options.get(name)) for name in ("ema", "allow_missing_head")}
-        report = load_model_weights(model, spec, weights, **taken)
+        report = load_model_weights(model, spec, weights, entry=options.get("entry"), **taken)
         labels, said = report.labels, (*said, *report.remarks, *_said(report.untrained))
     runner = TorchRunner(Deployed(model, spec), (input_spec(spec),), output_specs(spec), threads)
     return Source(runner, spec, f"{Path(text).name} (PyTorch)", labels, said)
