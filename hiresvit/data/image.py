@@ -246,7 +246,8 @@ def _scale(picture: Any) -> Callable[[NDArray[Any]], NDArray[Any]]:
         def rounded(values: NDArray[Any]) -> NDArray[Any]:
             if np.isnan(values).any():  # which extrema pass over
                 raise ValueError("some of its floats are NaN")
-            return np.rint(values * np.float32(factor))
+            scaled: NDArray[Any] = np.rint(values * np.float32(factor))
+            return scaled
 
         return rounded
     if highest > 65535:
