@@ -56,7 +56,7 @@ def test_what_is_saved_has_the_colours_that_were_given(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["o.png"], "nothing temporary is left"
 
 
-def legend(size: tuple[int, int], names: list[str]) -> tuple[NDArray[np.uint8], list[tuple[int, ...]]]:
+def legend(size: tuple[int, int], names: list[str]) -> tuple[NDArray[Any], list[tuple[int, int, int]]]:
     """A grey picture (width, height) after a legend was drawn into it, and the colours that were asked for."""
     picture = Image.new("RGB", size, (128, 128, 128))
     colours = [(255, 10 * k, 255 - 10 * k) for k in range(len(names))]
