@@ -81,7 +81,7 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
         raise
     except UnidentifiedImageError:
         kind = name_file_kind(start) or "no kind that is known" if start else "empty"
-        kind = kind.replace("a ", "a damaged ", 1) if kind in _READ else kind
+        kind = f"{kind}, but a damaged or an unusual one (8 bits a channel are safe)" if kind in _READ else kind
         raise HiresvitError(f"{name}: not a readable image, it is {kind}; {_INSTALL.get(kind, _GIVE)}") from None
     except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -174,10 +174,13 @@ def _opened(stream: IO[bytes]) -> Iterator[Any]:
 def _decode(stream: IO[bytes]) -> NDArray[np.uint8]:
     """The picture's array; Pillow's image of it is gone before the array is turned."""
     with _opened(stream) as picture:
+        wide = ";16" in repr(picture.tile)  # of such colours Pillow takes the upper byte
         with _no_guard() if math.prod(picture.size) > FEW_PIXELS else nullcontext():
             picture.load()
         orientation = picture.getexif().get(0x0112)  # after `load`, which turns a TIFF itself
         array = _to_rgb(picture)
+    if wide and not array.any():
+        raise ValueError("its 16-bit colours are all below 256, which is black: save them as 8 bits")
     turn = _TURNED.get(orientation)
     return np.ascontiguousarray(turn(array)) if turn else array
 
@@ -246,7 +249,8 @@ def _scale(picture: Any) -> Callable[[NDArray[Any]], NDArray[Any]]:
         def rounded(values: NDArray[Any]) -> NDArray[Any]:
             if np.isnan(values).any():  # which extrema pass over
                 raise ValueError("some of its floats are NaN")
-            return np.rint(values * np.float32(factor))
+            scaled: NDArray[Any] = np.rint(values * np.float32(factor))
+            return scaled
 
         return rounded
     if highest > 65535:

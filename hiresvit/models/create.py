@@ -171,8 +171,8 @@ def create_model(
     spec = asked.spec
     model = build_model(spec, seed=seed)
     if asked.weights is not None:
-        chosen = {"ema": ema, "entry": overrides.get("entry"), "allow_missing_head": allow_missing_head}
-        load_model_weights(model, spec, asked.weights, **chosen)
+        entry = overrides.get("entry")
+        load_model_weights(model, spec, asked.weights, ema=ema, entry=entry, allow_missing_head=allow_missing_head)
     return model
 
 

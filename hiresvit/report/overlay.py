@@ -55,12 +55,12 @@ def save_labels(target: Path, labels: NDArray[Any], meaning: Labels) -> None:
     """
     if len(meaning.colours) <= 256:
         picture = Image.frombytes("P", labels.shape[::-1], labels.astype(np.uint8).tobytes())
-        picture.putpalette(meaning.colours.tobytes())
-        options: dict[str, Any] = {"bits": 8}  # Pillow takes fewer for few classes, and some readers unpack none
+        # of a shorter palette Pillow makes fewer bits a pixel, and some readers do not unpack them
+        picture.putpalette(meaning.colours.tobytes().ljust(3 * 256, b"\0"))
     else:
-        picture, options = Image.fromarray(labels.astype(np.uint16)), {}
+        picture = Image.fromarray(labels.astype(np.uint16))
     with atomic_path(target) as temporary:
-        picture.save(temporary, "PNG", **options)
+        picture.save(temporary, "PNG")
 
 
 def draw_legend(picture: Image.Image, classes: Sequence[tuple[str, NDArray[np.uint8]]]) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def test_alpha_is_dropped_and_not_painted(mode: str, tmp_path: Path) -> None:
 def test_wide_grey_becomes_what_it_means(values: NDArray[Any], expected: list[int], tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.tif")
     np.testing.assert_array_equal(load_image(tmp_path / "a.tif")[0, :, 1], expected)
+
+
+def test_16_bit_colours_that_are_meant_as_8_bits_are_not_black(tmp_path: Path) -> None:
+    """As cv2.imwrite and tifffile write an array of uint16 whose values are those of 8 bits."""
+    rows = np.zeros((2, 1 + 3 * 6), np.uint8)
+    rows[:, 2::2] = 200  # the lower bytes, big-endian
+    (tmp_path / "a.png").write_bytes(png(3, 2, zlib.compress(rows.tobytes()), depth=16))
+    assert "its 16-bit colours are all below 256, which is black: save them as 8 bits" in refusal(tmp_path / "a.png")
+    rows[0, 1] = 1
+    (tmp_path / "a.png").write_bytes(png(3, 2, zlib.compress(rows.tobytes()), depth=16))
+    assert load_image(tmp_path / "a.png").max() == 1
 
 
 @pytest.mark.parametrize(
@@ -183,7 +195,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC picture; install pillow-heif, or save it as JPEG"),
         (b"8BPS\0\1" + bytes(20), "it is a Photoshop picture; give a JPEG"),
         (b"", "it is empty"),
-        (b"\xff\xd8\xff\xe0" + bytes(9), "it is a damaged JPEG picture"),
+        (b"\xff\xd8\xff\xe0" + bytes(9), "it is a JPEG picture, but a damaged or an unusual one"),
         (b"\x91\x17\x88", "it is no kind that is known"),
     ],
 )  # fmt: skip
