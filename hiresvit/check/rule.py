@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from onnx import ModelProto, NodeProto
 
 from hiresvit.check.targets import Target
+from hiresvit.graph.bodies import index_bodies
 from hiresvit.graph.file import require_weights
 from hiresvit.graph.index import GraphIndex, index_graph, inline_functions
 
@@ -21,6 +22,14 @@ class View(GraphIndex):
 
     target: Target
     profiled: bool
+    seen: dict[int, dict[str, GraphIndex]] = field(default_factory=dict, repr=False, compare=False)
+    """The bodies that were indexed, by their node: the views of other targets share them."""
+
+    def bodies_of(self, node: NodeProto) -> Mapping[str, GraphIndex]:
+        """The bodies of an If, a Loop or a Scan, by the names of their attributes; none of other nodes."""
+        if id(node) not in self.seen:  # the index keeps the node
+            self.seen[id(node)] = index_bodies(self, node)
+        return self.seen[id(node)]
 
 
 def look(model: ModelProto, target: Target, profiled: bool) -> View:
@@ -32,6 +41,14 @@ def look(model: ModelProto, target: Target, profiled: bool) -> View:
     require_weights(model)
     index = index_graph(inline_functions(model))
     return View(**vars(index), target=target, profiled=profiled)
+
+
+def scopes(view: View) -> Iterator[View]:
+    """The view, and those of all bodies in it."""
+    yield view
+    for node in view.nodes:
+        for body in view.bodies_of(node).values():
+            yield from scopes(replace(view, **vars(body)))
 
 
 Level = Literal["illegal", "hazard", "advice"]

@@ -249,15 +249,17 @@ NUMPY: dict[str, Any] = {
     "bool": np.bool_,
 }
 MAP = "1,4,8,8"
+RECURRENT = "y = {}<hidden_size = 4>(x, w, r)"
 Form = tuple[str, tuple[str, ...], dict[str, Any]]
 """Body, the shapes of its inputs x and z, and its constants; a shape among these is one of the type that is tried."""
 
 ONE = (
-    "Abs Ceil Celu Cos Elu Erf Exp Floor Gelu GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Hardmax IsInf "
-    "IsNaN LeakyRelu Log LogSoftmax LpNormalization MeanVarianceNormalization Mish Neg Not Reciprocal Relu Round Selu "
-    "Sigmoid Sign Sin Softmax Softplus Softsign Sqrt Tanh ThresholdedRelu Trilu"
+    "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Celu Cos Cosh Dropout Elu Erf Exp Floor Gelu GlobalAveragePool "
+    "GlobalLpPool GlobalMaxPool HardSigmoid HardSwish Hardmax Identity IsInf IsNaN LeakyRelu Log LogSoftmax "
+    "LpNormalization MeanVarianceNormalization Mish Neg Not RandomNormalLike RandomUniformLike Reciprocal Relu Round "
+    "Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Tan Tanh ThresholdedRelu Trilu"
 )
-TWO = "Add And Div Greater GreaterOrEqual Less LessOrEqual MatMul Max Mean Min Mul Or PRelu Pow Sub Sum Xor"
+TWO = "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual MatMul Max Mean Min Mul Or PRelu Pow Sub Sum Xor"
 REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare"
 
 
@@ -275,6 +277,14 @@ FORMS: dict[str, Form] = {
     **forms("DepthToSpace SpaceToDepth", "y = {}<blocksize = 2>(x)"),
     **forms("Conv ConvTranspose", "y = {}(x, w)", w=(4, 4, 2, 2)),
     **forms("Squeeze Unsqueeze", "y = {}(x, a)", a=np.array([0])),
+    "GRU": (RECURRENT.format("GRU"), ("3,2,5",), {"w": (1, 12, 5), "r": (1, 12, 4)}),
+    "LSTM": (RECURRENT.format("LSTM"), ("3,2,5",), {"w": (1, 16, 5), "r": (1, 16, 4)}),
+    "RNN": (RECURRENT.format("RNN"), ("3,2,5",), {"w": (1, 4, 5), "r": (1, 4, 4)}),
+    "ReverseSequence": (
+        "y = ReverseSequence<batch_axis = 0, time_axis = 1>(x, a)",
+        ("4,4",),
+        {"a": np.full(4, 3)},
+    ),
     "BatchNormalization": ("y = BatchNormalization(x, s, s, s, s)", (MAP,), {"s": (4,)}),
     "Clip": ("y = Clip(x, s, s)", (MAP,), {"s": ()}),
     "Concat": ("y = Concat<axis = 1>(x, x)", (MAP,), {}),
@@ -312,7 +322,7 @@ FORMS: dict[str, Form] = {
 }
 # Types of results that are not the data's.
 RESULTS = dict.fromkeys(("ArgMax", "ArgMin"), "int64")
-RESULTS |= dict.fromkeys(("Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"), "bool")
+RESULTS |= dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"), "bool")
 
 
 def form(op: str, kind: str) -> ModelProto:
