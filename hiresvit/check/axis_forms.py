@@ -85,12 +85,6 @@ def _dynamic_eye(view: View, node: NodeProto) -> str:
     return "sizes that are not static" if None in view.shapes.get(node.input[0], ()) else ""
 
 
-@form_of("EyeLike.rank")
-def _eye(view: View, node: NodeProto) -> str:
-    rank = rank_of(view, node, 0)
-    return "" if rank in (None, 2) else f"{rank} axes"
-
-
 @form_of("Hardmax.dynamic")
 def _dynamic_classes(view: View, node: NodeProto) -> str:
     shape, axis = view.shapes.get(node.input[0], ()), attributes(node).get("axis", -1)

@@ -32,11 +32,11 @@ def ruled_out(view: View) -> Iterator[Spot]:
 
 @rule(
     lambda target: "hazard" if target.doubted else None,
-    "what is written about the parser of {target} leaves open whether it takes this, and it was not tried there: choose "
-    "another form",
+    "what is written about the parser of {target} leaves open whether it takes this, and it was not tried there: "
+    "choose another form",
 )
 def doubted(view: View) -> Iterator[Spot]:
-    """A form of an operator that later releases say they brought or mended, and the target's own documents do not name."""
+    """A form that later releases say they brought or mended, and the target's own documents do not name."""
     return _having(view, view.target.doubted)
 
 

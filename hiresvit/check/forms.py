@@ -45,4 +45,5 @@ def text_of(node: NodeProto, name: str, default: str) -> str:
 def is_computed(view: View, node: NodeProto, index: int) -> bool:
     """Whether an operand is computed of constants, which is not the same as being one."""
     name = operand(node, index)
-    return bool(name) and name in view.fixed and name not in view.constants
+    around = name in view.inputs  # of a body: a large constant may be one of these
+    return bool(name) and name in view.fixed and name not in view.constants and not around

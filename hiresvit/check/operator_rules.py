@@ -55,17 +55,6 @@ def operator(view: View) -> Iterator[Spot]:
 
 
 @rule(
-    lambda target: "hazard" if target.undocumented else None,
-    "TensorRT-RTX 1.7 has it, and no document of {target} that was read: untried there, write it in other operators",
-)
-def undocumented(view: View) -> Iterator[Spot]:
-    """An operator that only a relation of the target is known to have."""
-    for node in (*view.nodes, *view.inner):
-        if node.op_type in view.target.undocumented and node.domain in OWN_DOMAINS:
-            yield node, f"operator {node.op_type}"
-
-
-@rule(
     lambda target: "hazard" if target.takes_any_domain else "illegal",
     "the parser goes by the name alone and takes it for ONNX's, which may compute something else: export with "
     "ONNX's own operators (for ONNX Runtime's, use the graph from before its optimisation)",

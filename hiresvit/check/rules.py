@@ -2,7 +2,7 @@
 
 A rule looks at the graph for one thing, and asks what the target can do, never which it is. What is said of
 TensorRT-RTX was seen when such a graph was built there; what it builds, and another target is documented, or known, to
-refuse, is illegal for that one alone; what no document of another target speaks of is a hazard there.
+refuse, is illegal for that one alone; a type that no document of another target lists is a hazard there.
 """
 
 from __future__ import annotations

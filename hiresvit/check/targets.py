@@ -56,8 +56,6 @@ class Target:
     """Forms that its documents rule out, and that a relation of it was seen to take."""
     doubted: frozenset[str] = frozenset()
     """Forms that later documents say they brought, and its own do not rule out."""
-    undocumented: frozenset[str] = frozenset()
-    """Operators that a relation of it has, and that are in none of its documents."""
     max_rank: int = 8
     """Axes that a tensor may have."""
     max_topk: int = 3839
@@ -146,8 +144,7 @@ TRT11 = Target(
     # of 11, and the notes of 11.5 that it came with that.
     min_opset=9,
     max_opset=24,
-    unsupported=nvidia.NEVER | nvidia.TOO_NEW,
-    undocumented=nvidia.ONLY_RTX,
+    unsupported=nvidia.NEVER | nvidia.TOO_NEW | nvidia.ONLY_RTX,
     quantized=_INT_AND_FP,  # FP8 needs a GPU of 8.9 or later, FP4 one of 10.0
     documented=nvidia.DOCUMENTED,
     quantized_only=_INT_AND_FP,
@@ -164,7 +161,7 @@ RTX = Target(
     # Run: OnnxParser.supports_operator over every operator of onnx 1.23 (tests/check/test_targets.py).
     unsupported=nvidia.NEVER | nvidia.TOO_NEW | {"DeformConv"},
     # Run: their plugins are not in the wheel, or no kernel is found.
-    unbuildable=names("NonMaxSuppression NonZero RoiAlign"),
+    unbuildable=names("NonMaxSuppression NonZero RoiAlign") | nvidia.ONLY_RTX,
     quantized=_INT_AND_FP,
     # One tensor for q, k and v kills its builder, which lives if one of the three is another.
     refused=nvidia.REFUSED | {"Attention.one_tensor"},
