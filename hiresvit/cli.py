@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from inspect import getdoc
 from typing import Annotated
 
 import typer
@@ -75,7 +76,8 @@ def _root(
 
 
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    # Its first paragraph whole: the list of commands would cut it to a line.
+    app.command(_name, short_help=(getdoc(_command) or "").partition("\n\n")[0])(_command)
 
 
 def _stop(number: int, _frame: object) -> None:

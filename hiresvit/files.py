@@ -1,16 +1,33 @@
-"""Writing files so that a reader sees the old one or the new one, never half of it; and what is no graph's file."""
+"""Writing files so that a reader sees the old one or the new one, never half of it; and what a file is instead.
+
+What is half done lies under a hidden name, which holds a mark of the running system (`_system_mark`), and is locked by
+who makes it (flock). A process that was killed unlocks what it leaves, and the next one that writes into the same
+folder clears that away. What another machine made, or this one before it was started again, is left alone: nobody here
+can know whether its owner lives.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import hashlib
 import os
+import re
 import secrets
-from collections.abc import Iterator
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
+from typing import BinaryIO
 
 from hiresvit.errors import HiresvitError
+
+MOST_TEXT = 2**26
+"""Bytes: more than any JSON file of ours has."""
 
 # What the disk says no with. Any other OSError is not about the place written to and passes through.
 _REFUSALS = frozenset(
@@ -19,16 +36,34 @@ _REFUSALS = frozenset(
 )
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """A file, to be read. Raises OSError; also for a pipe and a device, which would block or never end."""
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, and no file", str(path))
+    return stream
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The bytes of a file. Raises OSError as `open_regular` does, and for more than ``most`` bytes."""
+    with open_regular(path) as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return data
+
+
 def sha256_file(path: Path) -> str:
-    """The sha256 of a file's bytes as 64 hexadecimal digits. Raises OSError."""
+    """The sha256 of a file's bytes as 64 hexadecimal digits. Raises OSError as `open_regular` does."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
-def _fsync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -63,9 +98,158 @@ def new_parents(target: Path) -> Iterator[None]:
         raise
 
 
-def temporary_name(target: Path) -> Path:
+def temporary_name(target: Path, kind: str = "tmp") -> Path:
     """A free, hidden name beside ``target`` that keeps its suffix, since some writers look at it."""
-    return target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    return target.with_name(f".{_system_mark()}{secrets.token_hex(4)}.{kind}.{target.name}")
+
+
+@cache
+def _system_mark() -> str:
+    """Eight digits for this machine since it was started, the same in all its containers; random where unknown."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        return hashlib.sha256(boot).hexdigest()[:8]
+    return secrets.token_hex(4)
+
+
+def _new_file(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+
+
+@contextmanager
+def temporary_beside(target: Path, make: Callable[[Path], None] = _new_file) -> Iterator[Path]:
+    """Make something new under a hidden name beside ``target``, by default a file, and remove what is there at the end.
+
+    It is locked meanwhile, which says that its owner lives. Raises OSError where there can be none.
+    """
+    held = False
+    while not held:
+        path, lock = temporary_name(target), None
+        try:  # from before it is made: a signal may come at any time
+            make(path)
+            held, lock = _lock_new(path)
+            if held:
+                yield path
+        finally:
+            _remove(path)
+            if lock is not None:
+                os.close(lock)
+
+
+def _lock_new(path: Path) -> tuple[bool, int | None]:
+    """Whether it is still there, for `clear_abandoned` of another process may come before the lock; and the lock."""
+    try:
+        lock = lock_path(path)
+    except (BlockingIOError, FileNotFoundError):
+        return False, None
+    except OSError:  # a file system without locks, where nothing is ever cleared
+        return True, None
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(lock), path.lstat()), lock
+    return False, lock
+
+
+def lock_path(path: Path) -> int:
+    """Lock a file or a folder, wherever it is moved, until the descriptor that is returned is closed.
+
+    Raises BlockingIOError while another process has it, and another OSError where the file system has no locks.
+    """
+    kind = path.lstat().st_mode
+    if not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)):  # a pipe would block, a link may lead anywhere
+        raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
+    descriptor = os.open(path, (os.O_RDONLY if stat.S_ISDIR(kind) else os.O_RDWR) | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def clear_abandoned(folder: Path) -> None:
+    """Remove what processes of this machine that are gone have left half done in ``folder``; what cannot be, stays.
+
+    A bundle that such a process had moved aside, with nothing in its place yet, gets its name back.
+    """
+    with suppress(OSError):
+        for item in list(os.scandir(folder)):
+            if found := re.fullmatch(rf"\.{_system_mark()}[0-9a-f]{{8}}\.(tmp|old)\.(.+)", item.name, re.DOTALL):
+                _clear(Path(item.path), found[1] == "old", folder / found[2])
+
+
+_cleared = cache(clear_abandoned)
+"""Once in a process: whoever writes many files into a large folder need not read it each time."""
+
+
+def _clear(path: Path, aside: bool, target: Path) -> None:
+    with suppress(OSError):
+        if path.lstat().st_uid != os.geteuid():
+            return
+        lock = lock_path(path)
+        try:
+            if aside and not os.path.lexists(target):
+                path.rename(target)
+            else:
+                _remove(path)
+        finally:
+            os.close(lock)
+
+
+_EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
+_CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV})
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Give two files or folders each other's names in one step; False where the system or the disk cannot.
+
+    renameat2(2), Linux 3.15. Raises OSError, FileNotFoundError if one of them is not there.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    here = -100  # AT_FDCWD
+    if not call(here, os.fsencode(one), here, os.fsencode(other), _EXCHANGE):
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A new folder for temporary files, removed at the end. Raises HiresvitError where there is no room for it."""
+    with naming_scratch():
+        place = Path(tempfile.gettempdir())
+        _cleared(place)
+        with temporary_beside(place / "hiresvit", partial(os.mkdir, mode=0o700)) as folder:
+            yield folder
+
+
+@contextmanager
+def naming_scratch() -> Iterator[None]:
+    """Turn what the disk of the temporary files says no with into one line naming them, and not what is made of them.
+
+    What is about a named file elsewhere passes through.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = tempfile.tempdir or os.environ.get("TMPDIR") or "/tmp"
+        elsewhere = error.filename and not os.fsdecode(error.filename).startswith(place)
+        if error.errno not in _REFUSALS or elsewhere:
+            raise
+        raise HiresvitError(
+            f"cannot write temporary files in {place}: {error.strerror}; make room there, or set TMPDIR to a folder"
+            " that has some"
+        ) from error
 
 
 def refuse_existing(target: Path, *, replace: bool) -> None:
@@ -82,17 +266,15 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     ``target`` stays as it was. Missing parent folders are created. Raises HiresvitError where the place
     cannot be written, and with ``replace=False`` for a ``target`` that somebody else has made meanwhile.
     """
-    temporary = temporary_name(target)
     with naming_target(target), new_parents(target):
-        try:
+        _cleared(target.parent)
+        with temporary_beside(target) as temporary:
             yield temporary
-            _fsync(temporary)  # or a power cut leaves it empty; some disks say only now that they are full
+            sync(temporary)  # or a power cut leaves it empty; some disks say only now that they are full
             refuse_existing(target, replace=replace)
             os.replace(temporary, target)
             with suppress(OSError):  # not every file system can sync a folder
-                _fsync(target.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+                sync(target.parent)
 
 
 def require_graph_file(path: Path) -> None:
@@ -108,3 +290,81 @@ def require_graph_file(path: Path) -> None:
 def no_graph(path: Path, reason: str = "it does not decode as one") -> HiresvitError:
     """The error for a file that is no ONNX graph, or a damaged one."""
     return HiresvitError(f"{path} is not an ONNX graph: {reason}")
+
+
+_UNPACK = ": unpack it first"
+# What files begin with that are given by mistake, each with what it is. From the formats' own specifications.
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
+    (rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body|!--)", "an HTML page, as a failed download leaves"),
+    (rb"(\xef\xbb\xbf)?\s*<svg", "an SVG drawing"),
+    (rb"(\xef\xbb\xbf)?\s*<\?xml", "an XML page, as a failed download leaves"),
+    (rb"PK\x03\x04.{26,90}/(data\.pkl|byteorder|version|\.format_version)", "a PyTorch checkpoint"),
+    (rb"PK\x03\x04.{26,200}/code/", "a TorchScript program"),
+    (rb"PK\x03\x04.{26,200}\.npy", "an .npz archive of numpy's arrays"),
+    (rb"PK(\x03\x04|\x05\x06)", f"a zip archive{_UNPACK}"),
+    (rb"\x1f\x8b\x08", f"a gzip archive{_UNPACK}"),
+    (rb"BZh[1-9]1AY&SY", f"a bzip2 archive{_UNPACK}"),
+    (rb"\xfd7zXZ\x00", f"an xz archive{_UNPACK}"),
+    (rb"\x28\xb5\x2f\xfd", f"a zstd archive{_UNPACK}"),
+    (rb"\x04\x22\x4d\x18", f"an lz4 archive{_UNPACK}"),
+    (rb"7z\xbc\xaf\x27\x1c", f"a 7z archive{_UNPACK}"),
+    (rb"Rar!\x1a\x07", f"a rar archive{_UNPACK}"),
+    (rb".{257}ustar", f"a tar archive{_UNPACK}"),
+    (rb"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (rb"\xff\xd8\xff", "a JPEG picture"),
+    (rb"GIF8[79]a", "a GIF picture"),
+    (rb"RIFF.{4}WEBP", "a WebP picture"),
+    (rb"BM.{4}\x00{4}", "a BMP picture"),
+    (rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+", "a TIFF picture"),
+    (rb"\x00\x00\x00.ftyp(avif|avis)", "an AVIF picture"),
+    (rb"\x00\x00\x00.ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", "a HEIC picture"),
+    (rb"\x00\x00\x00.ftyp", "a film"),
+    (rb"8BPS\x00\x01", "a Photoshop picture"),
+    (rb"%PDF-", "a PDF document"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript document"),
+    (rb"\x00\x05\x16\x07", "what macOS keeps beside a file (._NAME): take the file itself"),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and MATLAB write"),
+    (rb"\x93NUMPY", "an .npy array of numpy's"),
+    (rb"GGUF", "a GGUF file"),
+    (rb".{4}TFL3", "a TensorFlow Lite graph"),
+    (rb"[fpv]trt", "a TensorRT plan"),
+    (rb"\x7fELF", "an ELF program or library"),
+    (rb"MZ.{60}", "a Windows program or library"),
+    (rb".{6}\x00\x00\{", "a safetensors file"),
+    (rb"\x08[\x01-\x20][\x12\x1a\x22\x2a\x32\x3a\x42]", "an ONNX graph"),
+    (rb"\x80[\x02-\x05]", "a pickle, as checkpoints are"),
+    (rb"\x00{16}", "zeros, as an interrupted download leaves"),
+    (rb"(\xef\xbb\xbf)?\s*[{\[]\s*([\"{\[\d\-\]}tfn]|$)", "JSON text"),
+)
+
+
+def name_file_kind(start: bytes) -> str | None:
+    """What a file is, by its first 512 bytes, to stand after "FILE is"; None if that is not known.
+
+    Such as "a Git LFS pointer, not the file itself: run `git lfs pull`", "a gzip archive of 'a.pth': unpack it first",
+    "a PNG picture", or "text that begins 'Entry not found'".
+    """
+    start = start[:512]
+    for pattern, kind in _MAGIC:
+        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
+            inside = _first_member(start)
+            return kind.replace(_UNPACK, f" of {inside!r}{_UNPACK}") if inside else kind
+    text = start.decode("utf-8", "ignore").strip()
+    if text and all(letter.isprintable() or letter.isspace() for letter in text):
+        return f"text that begins {' '.join(text.split())[:40]!r}"
+    return None
+
+
+def _first_member(start: bytes) -> str | None:
+    """The name of what an archive holds first, where its format writes that in front."""
+    if start.startswith(b"PK\x03\x04"):
+        name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
+    elif start.startswith(b"\x1f\x8b\x08\x08"):  # gzip whose name follows its ten bytes
+        name = start[10:].partition(b"\0")[0]
+    elif start[257:262] == b"ustar":
+        name = start[:100].partition(b"\0")[0]
+    else:
+        return None
+    shown = name.decode("utf-8", "replace")[:60]
+    return shown if shown.isprintable() else None

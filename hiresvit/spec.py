@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -37,6 +37,11 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+
+def tensor_specs(values: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Of plain JSON values, as `dataclasses.asdict` makes them."""
+    return tuple(TensorSpec(**{**value, "shape": tuple(value["shape"])}) for value in values)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ModelSpec:
-        """Rebuild a spec from a manifest. Raises KeyError, TypeError or ValueError on values that are no spec."""
+        """Rebuild a spec from values that `hiresvit.schema.SPEC` has nothing against."""
         pre = dict(values["preprocess"])
         pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
         overrides = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in values["overrides"])

@@ -109,6 +109,14 @@ def schema_3(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def schema_4(tmp_path: Path) -> Path:
+    """A whole bundle as it was written before schema 5 (tests/golden/README.md), to be changed."""
+    with tarfile.open(Path(__file__).parent / "golden" / "bundle_schema4.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "schema4"
+
+
+@pytest.fixture
 def bundle(exported: tuple[Path, Result], tmp_path: Path) -> Path:
     """A copy of the exported bundle, to be changed."""
     return Path(shutil.copytree(exported[0], tmp_path / "bundle"))

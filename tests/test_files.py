@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
+import io
+import lzma
 import os
+import pickle
+import signal
 import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from hiresvit import files
 from hiresvit.errors import HiresvitError
-from hiresvit.files import atomic_path
+from hiresvit.files import (
+    atomic_path,
+    clear_abandoned,
+    exchange,
+    name_file_kind,
+    naming_target,
+    scratch_folder,
+    temporary_name,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -134,3 +158,228 @@ def test_an_error_that_is_not_the_disks_passes_through(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError), atomic_path(tmp_path / "graph.onnx"):
         raise TimeoutError(errno.ETIMEDOUT, "the builder hangs")
     assert names(tmp_path) == []
+
+
+def tar_of(name: str) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    return packed.getvalue()
+
+
+def zip_of(name: str) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(name, "x" * 100)
+    return packed.getvalue()
+
+
+def gzip_of(name: str) -> bytes:
+    packed = io.BytesIO()
+    with gzip.GzipFile(name, "wb", fileobj=packed) as archive:
+        archive.write(b"x" * 100)
+    return packed.getvalue()
+
+
+def picture(kind: str) -> bytes:
+    written = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(written, kind)
+    return written.getvalue()
+
+
+def npz() -> bytes:
+    written = io.BytesIO()
+    np.savez(written, a=np.ones(1))
+    return written.getvalue()
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 5\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (LFS, "a Git LFS pointer, not the file itself: run `git lfs pull`"),
+        (b"\n <!DOCTYPE html><title>404</title>", "an HTML page, as a failed download leaves"),
+        (b"\xef\xbb\xbf<html lang=en>", "an HTML page, as a failed download leaves"),
+        (b'<?xml version="1.0"?><Error/>', "an XML page, as a failed download leaves"),
+        (zip_of("w.pth"), "a zip archive of 'w.pth': unpack it first"),
+        (zip_of("w\n.pth"), "a zip archive: unpack it first"),
+        (zip_of("archive/data.pkl"), "a PyTorch checkpoint"),
+        (npz(), "an .npz archive of numpy's arrays"),
+        (gzip_of("w.pth"), "a gzip archive of 'w.pth': unpack it first"),
+        (gzip_of(""), "a gzip archive: unpack it first"),
+        (tar_of("w.pth"), "a tar archive of 'w.pth': unpack it first"),
+        (bz2.compress(b"x"), "a bzip2 archive: unpack it first"),
+        (lzma.compress(b"x"), "an xz archive: unpack it first"),
+        *((picture(kind), f"a {kind} picture") for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WebP")),
+        (b"{}", "JSON text"),
+        (b' {"names": [', "JSON text"),
+        (b"Entry not found", "text that begins 'Entry not found'"),
+        (bytes(512), "zeros, as an interrupted download leaves"),
+        (pickle.dumps({}), "a pickle, as checkpoints are"),
+        (b"\x90\x00\x00\x00\x00\x00\x00\x00{}", "a safetensors file"),
+        (bytes.fromhex("080a120770"), "an ONNX graph"),
+        (b"", None),
+        (b"\xd3\x00\x91", None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_is_named_by_how_it_begins(content: bytes, kind: str | None) -> None:
+    assert name_file_kind(content) == kind
+
+
+# What a process leaves that was killed
+
+WRITERS = {
+    "file": "atomic_path(folder / 'a.plan')",
+    "folder": "writing_bundle(folder / 'a', force=False)",
+    "scratch": "scratch_folder()",
+}
+
+
+@contextmanager
+def writer(folder: Path, what: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that is in the middle of writing into a folder."""
+    code = f"""
+import sys, time
+from pathlib import Path
+from hiresvit.bundle.folder import writing_bundle
+from hiresvit.files import atomic_path, scratch_folder
+folder = Path(sys.argv[1])
+with {WRITERS[what]} as temporary:
+    (temporary / "half" if temporary.is_dir() else temporary).write_bytes(b"half")
+    print("writes", flush=True)
+    time.sleep(60)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(folder)}
+    argv = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "writes\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("what", list(WRITERS))
+def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(tmp_path: Path, what: str) -> None:
+    with writer(tmp_path, what) as living, writer(tmp_path, what) as dead:
+        assert len(names(tmp_path)) == 2
+        dead.kill()
+        dead.wait()
+        assert len(names(tmp_path)) == 2
+        clear_abandoned(tmp_path)
+        [left] = names(tmp_path)
+        clear_abandoned(tmp_path)
+        assert names(tmp_path) == [left]
+        living.send_signal(signal.SIGINT)  # which still finds its own, and removes it
+        living.wait()
+        assert names(tmp_path) == []
+
+
+def test_the_next_that_is_written_clears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    writing: list[Callable[[], AbstractContextManager[Path]]] = [lambda: atomic_path(tmp_path / "b"), scratch_folder]
+    for written in writing:
+        files._cleared.cache_clear()
+        with writer(tmp_path, "file") as process:
+            process.kill()
+            process.wait()
+        assert len(names(tmp_path)) == 1
+        with written() as path:
+            assert names(tmp_path) == [path.name]
+            if path.is_file():
+                path.write_bytes(b"whole")
+        (tmp_path / "b").unlink(missing_ok=True)
+
+
+def test_what_is_not_ours_is_never_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = temporary_name(tmp_path / "a")
+    elsewhere = tmp_path / f".{'0' * 8}{mine.name[9:]}"  # of another machine, or before this one was started again
+    for path in (elsewhere, tmp_path / ".0123abcd.tmp.a", tmp_path / ".a.calibration.npz", tmp_path / f"x{mine.name}"):
+        path.write_bytes(b"theirs")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c").write_bytes(b"theirs")
+    temporary_name(tmp_path / "link").symlink_to(tmp_path / "b")
+    os.mkfifo(temporary_name(tmp_path / "pipe"))
+    before = names(tmp_path)
+    clear_abandoned(tmp_path)
+    assert names(tmp_path) == before
+    mine.write_bytes(b"another user's")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    clear_abandoned(tmp_path)
+    assert mine.exists()
+    monkeypatch.undo()
+    clear_abandoned(tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_where_there_are_no_locks_nothing_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(_descriptor: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"whole")
+        clear_abandoned(tmp_path)
+        assert temporary.exists()
+    assert names(tmp_path) == ["a"]
+
+
+def test_one_that_is_cleared_before_it_is_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process may come between the two at any time: it is done here at the two that matter."""
+    real, times = files.lock_path, iter(("before", "after"))
+
+    def lock_path(path: Path) -> int:
+        when = next(times, None)
+        if when == "before":
+            path.unlink()
+        found = real(path)
+        if when == "after":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(files, "lock_path", lock_path)
+    with atomic_path(tmp_path / "a") as temporary:
+        assert temporary.exists()
+        temporary.write_bytes(b"whole")
+    assert names(tmp_path) == ["a"]
+
+
+def test_two_folders_change_places_in_one_step(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    with pytest.raises(FileNotFoundError):
+        exchange(one, other)
+    other.write_bytes(b"a file will do, too")
+    assert exchange(one, other), "tests run on a disk that can"
+    assert one.is_file()
+    assert other.is_dir()
+
+
+# Whose fault it is
+
+
+def test_no_room_for_temporary_files_is_not_the_targets_fault(tmp_path: Path) -> None:
+    def write() -> None:
+        with naming_target(tmp_path / "bundle"), scratch_folder():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    where = tempfile.gettempdir()
+    with pytest.raises(HiresvitError, match=f"^cannot write temporary files in {where}: No space left .* set TMPDIR"):
+        write()
+
+
+def test_nor_that_there_is_no_place_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    with pytest.raises(HiresvitError, match="No usable temporary directory"), naming_target(tmp_path / "a"):
+        scratch_folder().__enter__()
+
+
+def test_what_is_written_elsewhere_meanwhile_is(tmp_path: Path) -> None:
+    said = r"cannot write \S+bundle: Is a directory"
+    with pytest.raises(HiresvitError, match=said), naming_target(tmp_path / "bundle"), scratch_folder():
+        Path("/").write_bytes(b"")

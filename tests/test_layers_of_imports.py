@@ -23,7 +23,7 @@ LAYERS = (
     ("engine", "export", "evaluation"),
     ("graph", "runtime", "report"),
     ("models", "device", "bundle"),
-    ("data", "process", "files"),
+    ("data", "process", "files", "schema"),
     ("spec", "errors", "version", "progress"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

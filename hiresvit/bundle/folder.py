@@ -8,18 +8,29 @@ signature: whoever can write the folder can also write a new, consistent manifes
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hiresvit.bundle.manifest import KIND, MANIFEST, FileEntry, Manifest, damaged, read_manifest, short
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import naming_target, new_parents, sha256_file, temporary_name
+from hiresvit.files import (
+    MOST_TEXT,
+    clear_abandoned,
+    exchange,
+    lock_path,
+    naming_target,
+    new_parents,
+    read_regular,
+    sha256_file,
+    temporary_beside,
+    temporary_name,
+)
+from hiresvit.schema import read_json
 
 
 @dataclass(frozen=True)
@@ -50,27 +61,33 @@ def writing_bundle(target: Path, *, force: bool) -> Iterator[Path]:
     """
     with naming_target(target):
         target = Path(os.path.realpath(target))  # a link is followed, not replaced
+        clear_abandoned(target.parent)
         _require_free(target, force)
-        temporary = temporary_name(target)
-        with new_parents(target):
-            try:
-                temporary.mkdir()
-                yield temporary
-                read_bundle(temporary)
-                _require_free(target, force)
-                _replace(temporary, target)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        with new_parents(target), temporary_beside(target, Path.mkdir) as temporary:
+            yield temporary
+            read_bundle(temporary)
+            _require_free(target, force)
+            _replace(temporary, target)
 
 
 def read_bundle(path: Path) -> Bundle:
     """Read a bundle and check it: the manifest's own sum, its file names, sizes, parents and the files' sums.
 
-    Raises HiresvitError where there is no folder and ArtefactError on anything damaged, exchanged, edited or written
-    by another schema.
+    One that is replaced meanwhile is read again. Raises HiresvitError where there is no folder or it cannot be read,
+    and ArtefactError on anything damaged, exchanged, edited or written by another schema.
     """
     if not path.is_dir():
         raise HiresvitError(f"{path} is not a bundle folder; give one that `hiresvit export` wrote")
+    while True:
+        folder = path.stat()
+        try:
+            return _read_bundle(path)
+        except ArtefactError:
+            if os.path.samestat(folder, path.stat()):
+                raise
+
+
+def _read_bundle(path: Path) -> Bundle:
     manifest = read_manifest(path / MANIFEST)
     for entry in manifest.files:
         _check_file(path, entry)
@@ -83,10 +100,10 @@ def _require_free(target: Path, force: bool) -> None:
     if not os.path.lexists(target):
         return
     try:
-        values = json.loads((target / MANIFEST).read_bytes())
+        values = read_json(read_regular(target / MANIFEST, MOST_TEXT))
         listed = {MANIFEST, *(entry["name"] for entry in values["files"])}
         ours = values["kind"] == KIND
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if not ours:
         raise HiresvitError(f"{target} exists and is not a bundle; remove it yourself or choose another name")
@@ -99,17 +116,30 @@ def _require_free(target: Path, force: bool) -> None:
 
 
 def _replace(temporary: Path, target: Path) -> None:
-    """Rename ``temporary`` to ``target``; what was there is deleted only when the new one is in place."""
-    aside = temporary_name(target)
+    """Rename ``temporary`` to ``target``; what was there is under the temporary name then, or gone.
+
+    In one step where that can be: at no time is there no bundle. Where it takes two, one that is moved aside by a
+    process that is killed between them is brought back by the next (`clear_abandoned`).
+    """
+    with suppress(FileNotFoundError):  # nothing is there yet, or not any more
+        if exchange(temporary, target):
+            return
+    if not os.path.lexists(target):
+        temporary.rename(target)
+        return
+    aside, lock = temporary_name(target, "old"), None
+    with suppress(OSError):  # a file system without locks
+        lock = lock_path(target)
     try:
-        if target.exists():
-            target.rename(aside)
+        target.rename(aside)
         temporary.rename(target)
     finally:
         if target.exists():
             shutil.rmtree(aside, ignore_errors=True)
         elif aside.exists():
             aside.rename(target)
+        if lock is not None:
+            os.close(lock)
 
 
 def _check_file(folder: Path, entry: FileEntry) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hiresvit.bundle.manifest import damaged
-from hiresvit.files import atomic_path
-from hiresvit.spec import Feed
+from hiresvit.bundle.folder import Bundle
+from hiresvit.bundle.manifest import Manifest, damaged
+from hiresvit.files import atomic_path, open_regular
+from hiresvit.spec import Feed, TensorSpec
 
 
 def write_golden(path: Path, inputs: Feed, outputs: Feed) -> None:
@@ -30,17 +35,46 @@ def write_golden(path: Path, inputs: Feed, outputs: Feed) -> None:
             archive.writestr(info, content.getvalue())
 
 
-def read_golden(path: Path) -> tuple[Feed, Feed]:
-    """Read what `write_golden` wrote: (inputs, outputs) by name. Raises ArtefactError if it is damaged."""
+def read_golden(bundle: Bundle) -> tuple[Feed, Feed]:
+    """Read what `write_golden` wrote: (inputs, outputs) by name, of the types and shapes that the manifest says.
+
+    Nothing is unpacked, so that no more memory is taken than the file has bytes. Raises ArtefactError for anything
+    else than that.
+    """
+    path, tensors = bundle.path("golden"), tuple(_tensors(bundle.manifest))
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
+            wanted = {f"{side}/{tensor.name}.npy" for side, tensor in tensors}
+            if differing := wanted ^ set(archive.namelist()):
+                raise ValueError(f"it lacks, or has too many, {sorted(differing)[:3]}")
+            sides: dict[str, dict[str, NDArray[Any]]] = {"inputs": {}, "outputs": {}}
+            for side, tensor in tensors:
+                sides[side][tensor.name] = _array(archive, f"{side}/{tensor.name}.npy", tensor)
     except Exception as error:  # numpy and zipfile raise about anything on damaged bytes
-        damaged(path, f"cannot be read ({type(error).__name__})", error)
-    inputs, outputs = (
-        {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
-        for start in ("inputs/", "outputs/")
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        damaged(path, f"cannot be read ({reason})", error)
+    return sides["inputs"], sides["outputs"]
+
+
+def _tensors(manifest: Manifest) -> Iterable[tuple[str, TensorSpec]]:
+    yield from (("inputs", tensor) for tensor in manifest.inputs)
+    yield from (("outputs", tensor) for tensor in manifest.outputs)
+
+
+def _array(archive: zipfile.ZipFile, name: str, tensor: TensorSpec) -> NDArray[Any]:
+    """A member as it lies in the file. Raises ValueError if it is packed, or not the tensor's."""
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed, which a golden pair is not")
+    content = BytesIO(archive.read(info))
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, in_columns, dtype = read_header[np.lib.format.read_magic(content)](content)
+    fits = len(shape) == len(tensor.shape) and all(
+        isinstance(want, str) or have == want for have, want in zip(shape, tensor.shape, strict=True)
     )
-    if not inputs or not outputs or len(inputs) + len(outputs) != len(arrays):
-        damaged(path, f"holds {sorted(arrays)} instead of inputs/NAME and outputs/NAME")
-    return inputs, outputs
+    if in_columns or dtype.name != tensor.dtype or not fits:
+        raise ValueError(f"{name} is {dtype} {shape}, the manifest says {tensor.dtype} {tensor.shape}")
+    rest = content.getbuffer()[content.tell() :]
+    if len(rest) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{name} has {len(rest)} bytes of numbers, its shape {shape} needs others")
+    return np.frombuffer(rest, dtype).reshape(shape)

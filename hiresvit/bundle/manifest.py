@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
+import reprlib
 import shlex
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hiresvit.bundle.schema import manifest_check
 from hiresvit.bundle.stages import STAGES
 from hiresvit.errors import ArtefactError, UsageError
-from hiresvit.files import atomic_path, sha256_file
-from hiresvit.spec import ModelSpec, TensorSpec
+from hiresvit.files import MOST_TEXT, atomic_path, read_regular, sha256_file
+from hiresvit.schema import read_json
+from hiresvit.spec import ModelSpec, TensorSpec, tensor_specs
 
-SCHEMA_VERSION = 4
-OLDEST_SCHEMA = 3  # that is still read
+SCHEMA_VERSION = 5
 KIND = "hiresvit-bundle"  # there are many manifest.json in the world; this one is ours
 MANIFEST = "manifest.json"
 
@@ -57,10 +58,11 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says about itself; the reports of the stages are plain JSON, numbers finite.
+    """What a bundle says about itself; the reports of the stages are plain JSON, as `hiresvit.bundle.schema` says.
 
     Each file is listed after its parent. ``graphs`` describes each graph, ``engines`` the plan of each graph that has
-    one, both by the graph's stage. ``created`` is UTC, from SOURCE_DATE_EPOCH where that is set.
+    one, both by the graph's stage. ``labels`` are the names and colours of the classes, where they are known.
+    ``created`` is UTC, from SOURCE_DATE_EPOCH where that is set.
     """
 
     spec: ModelSpec
@@ -75,6 +77,7 @@ class Manifest:
     fp16: Any = None
     int8: Any = None
     engines: dict[str, Any] = field(default_factory=dict)
+    labels: Any = None
     parity: Any = None
     latency: Any = None
     notes: tuple[str, ...] = ()
@@ -86,13 +89,11 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Manifest:
-        """Rebuild a manifest. Raises KeyError, TypeError or ValueError on values that are not one."""
-        if differing := values.keys() ^ {item.name for item in fields(cls)}:
-            raise KeyError(*sorted(differing))
+        """Rebuild a manifest from values that `manifest_check` has nothing against."""
         read = {
             "spec": ModelSpec.from_json(values["spec"]),
-            "inputs": _tensor_specs(values["inputs"]),
-            "outputs": _tensor_specs(values["outputs"]),
+            "inputs": tensor_specs(values["inputs"]),
+            "outputs": tensor_specs(values["outputs"]),
             "weights": Weights(**values["weights"]),
             "files": tuple(FileEntry(**entry) for entry in values["files"]),
             "notes": tuple(values["notes"]),
@@ -113,47 +114,63 @@ def list_files(folder: Path, weights: Weights) -> tuple[FileEntry, ...]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json``. Raises ValueError or TypeError on values that JSON lacks, such as infinity."""
-    envelope = {"kind": KIND, "schema_version": SCHEMA_VERSION, "manifest_sha256": _UNSEALED}
-    text = json.dumps({**envelope, **manifest.to_json()}, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    """Write ``manifest.json``. Raises ArtefactError, before anything is written, on values that it may not hold."""
+    try:
+        text = json.dumps({**_envelope(), **manifest.to_json()}, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        values = read_json(text)
+        manifest_check()({key: value for key, value in values.items() if key not in _envelope()})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"{folder / MANIFEST} cannot be written: {error}") from error
     seal = hashlib.sha256(text.encode()).hexdigest()
     with atomic_path(folder / MANIFEST) as temporary:
         temporary.write_bytes(text.replace(_UNSEALED, seal).encode())
 
 
+def _envelope() -> dict[str, Any]:
+    """What stands around a `Manifest` in the file."""
+    return {"kind": KIND, "schema_version": SCHEMA_VERSION, "manifest_sha256": _UNSEALED}
+
+
 def read_manifest(path: Path) -> Manifest:
-    """Read a ``manifest.json`` of this schema or the one before, and check its own sum and its chain of sums.
+    """Read a ``manifest.json`` of this schema or an older one, and check its own sum, all of it, and the chain of sums.
 
     Raises ArtefactError on anything damaged, edited or written by another schema.
     """
     try:
-        data = path.read_bytes()
-        values = json.loads(data)
+        data = read_regular(path, MOST_TEXT)
+        values = read_json(data)
     except OSError as error:
         damaged(path, f"cannot be read: {error.strerror}", error)
-    except (ValueError, RecursionError) as error:
-        damaged(path, "is not valid JSON", error)
+    except ValueError as error:
+        damaged(path, f"is not valid JSON ({error})", error)
+    if not isinstance(values, dict):
+        damaged(path, "is not a manifest")
+    kind, schema, seal = (values.pop(key, None) for key in _envelope())
+    if kind != KIND:
+        damaged(path, f"is of kind {reprlib.repr(kind)}, not {KIND!r}")
+    if schema != SCHEMA_VERSION and schema not in list(_OLDER):
+        _other_schema(path, schema, values)
+    _check_seal(path, data, seal)
     try:
-        kind, schema = values.pop("kind"), values.pop("schema_version")
-        if kind != KIND:
-            damaged(path, f"is of kind {kind!r}, not {KIND!r}")
-        if schema not in (OLDEST_SCHEMA, SCHEMA_VERSION):
-            _other_schema(path, schema, values)
-        _check_seal(path, data, values.pop("manifest_sha256"))
-        manifest = Manifest.from_json(values if schema == SCHEMA_VERSION else _from_schema_3(values))
-        _check_chain(path, manifest)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        damaged(path, f"is not a manifest ({type(error).__name__}: {error})", error)
+        for older, convert in _OLDER.items():
+            if schema <= older:
+                values = convert(values)
+        manifest_check()(values)
+    except (ValueError, KeyError, TypeError) as error:
+        damaged(path, f"is damaged: {error}", error)
+    manifest = Manifest.from_json(values)
+    _check_chain(path, manifest)
     return manifest
 
 
 def _other_schema(path: Path, schema: object, values: dict[str, Any]) -> NoReturn:
     """Say with which command a bundle of an older schema is made anew."""
-    what = f"has schema version {schema!r}, this hiresvit reads {OLDEST_SCHEMA} and {SCHEMA_VERSION}"
-    if isinstance(schema, int) and schema < OLDEST_SCHEMA and isinstance(values.get("command"), list):
-        typed = " ".join(shlex.join(map(str, values["command"])).split())  # one line, whatever was typed
-        if typed:
-            raise ArtefactError(f"{path} {what}; make it anew: {typed}")
+    read = ", ".join(map(str, _OLDER))
+    what = f"has schema version {reprlib.repr(schema)}, this hiresvit reads {read} and {SCHEMA_VERSION}"
+    command = values.get("command")
+    if type(schema) is int and schema < SCHEMA_VERSION and isinstance(command, list) and command[:1] == _PROGRAM:
+        typed = " ".join(shlex.join(map(str, command)).split())  # one line, whatever was typed
+        raise ArtefactError(f"{path} {what}; make it anew: {typed}")
     damaged(path, what)
 
 
@@ -161,27 +178,37 @@ def _from_schema_3(values: dict[str, Any]) -> dict[str, Any]:
     """There the engine of FP16 stood alone, that of INT8 in ``int8``, and the graphs were not described."""
     int8 = dict(values["int8"] or {})
     engines = {"fp16": values.pop("engine"), "int8": int8.pop("engine", None)}
-    found = {stage: engine for stage, engine in engines.items() if engine}
+    found = {stage: engine for stage, engine in engines.items() if engine is not None}
     return {**values, "int8": int8 or None, "engines": found, "graphs": {}}
 
 
+def _from_schema_4(values: dict[str, Any]) -> dict[str, Any]:
+    """There nothing was said of the classes."""
+    return {**values, "labels": None}
+
+
+_PROGRAM = ["hiresvit"]
+# What makes of a schema the next one.
+_OLDER = {3: _from_schema_3, 4: _from_schema_4}
+
+
 def _check_seal(path: Path, data: bytes, seal: object) -> None:
-    if not _is_sha256(seal):
+    if not isinstance(seal, str) or len(seal) != len(_UNSEALED):
         damaged(path, "has no sha256 of its own")
-    found = hashlib.sha256(data.replace(str(seal).encode(), _UNSEALED.encode())).hexdigest()
+    found = hashlib.sha256(data.replace(seal.encode("utf-8", "replace"), _UNSEALED.encode())).hexdigest()
     if found != seal:
-        damaged(path, f"was edited: its sha256 is {found[:12]}, it says {str(seal)[:12]}")
+        damaged(path, f"was edited: its sha256 is {found[:12]}, it says {seal[:12]}")
 
 
 def _check_chain(path: Path, manifest: Manifest) -> None:
-    """Names and roles are plain and used once, and from each file a chain of sums leads to the weights."""
+    """Names and roles are there once, and from each file a chain of sums leads to the weights."""
     sums: dict[str | None, str | None] = {None: manifest.weights.sha256}
     roles = set(STAGES)
     for entry in manifest.files:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", entry.name) or entry.name in (MANIFEST, *sums):
-            damaged(path, f"lists {entry.name!r}, which is not a plain file name or there twice")
-        if entry.role not in roles or not _is_sha256(entry.sha256):
-            damaged(path, f"lists {entry.name} as {entry.role!r}, unknown or there twice, or without a sha256")
+        if entry.name in (MANIFEST, *sums):
+            damaged(path, f"lists {entry.name!r}, which is the manifest or there twice")
+        if entry.role not in roles:
+            damaged(path, f"lists {entry.name} as {entry.role!r}, unknown or there twice")
         if entry.parent not in sums:
             damaged(path, f"lists {entry.name} as made from {entry.parent!r}, which is not listed before it")
         now, then = sums[entry.parent], entry.parent_sha256
@@ -200,11 +227,3 @@ def damaged(path: Path, what: str, cause: Exception | None = None) -> NoReturn:
 def short(digest: str | None) -> str:
     """A sum as it is shown."""
     return digest[:12] if digest else "(none)"
-
-
-def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
-
-
-def _tensor_specs(values: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(**{**value, "shape": tuple(value["shape"])}) for value in values)

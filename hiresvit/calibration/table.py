@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from onnx import ModelProto
 
 from hiresvit.calibration.observers import METHODS, Method
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import atomic_path
+from hiresvit.files import MOST_TEXT, atomic_path, read_regular
 from hiresvit.graph.file import require_weights
+from hiresvit.schema import COUNT, NAME, TEXT, Check, compile_schema, keyed, many, one_of, read_json, record
 from hiresvit.spec import PreprocessSpec
 
 SCHEMA_VERSION = 1
 KIND = "hiresvit-calibration"
+
+_LARGEST = 3.5e38  # of a tensor in FP32
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,12 @@ class CalibrationTable:
         return {"kind": KIND, **asdict(self), "dead": list(self.dead)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> CalibrationTable:
-        """Rebuild a table. Raises KeyError, TypeError or ValueError on values that are not one."""
-        if values["kind"] != KIND or values["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(
-                f"it is {values['kind']!r} of schema {values['schema_version']}, not {KIND!r} of {SCHEMA_VERSION}"
-            )
-        given = {key: value for key, value in values.items() if key != "kind"}
-        if differing := given.keys() ^ {item.name for item in fields(cls)}:
-            raise KeyError(*sorted(differing))
-        table = cls(**{**given, "dead": tuple(given["dead"])})
-        _check(table)
+    def from_json(cls, values: Any) -> CalibrationTable:
+        """Rebuild a table. Raises ValueError, with the place, on values that are not one."""
+        _table_check()(values)
+        table = cls(**{key: value for key, value in values.items() if key != "kind"} | {"dead": tuple(values["dead"])})
+        if unknown := set(table.dead) - table.amax.keys():
+            raise ValueError(f"{min(unknown)!r} is dead and has no amax")
         return table
 
     def save(self, path: Path) -> None:
@@ -74,9 +72,9 @@ def load_table(path: Path) -> CalibrationTable:
     if not path.is_file():
         raise HiresvitError(f"{path}: no such file; give a table that `hiresvit calibrate` wrote")
     try:
-        return CalibrationTable.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        return CalibrationTable.from_json(read_json(read_regular(path, MOST_TEXT)))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise ArtefactError(f"{path}: not a calibration table ({reason[:200]}); calibrate again") from error
 
 
@@ -124,18 +122,23 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _check(table: CalibrationTable) -> None:
-    """Raise ValueError or TypeError unless every field has its type and a value that makes sense."""
-    if table.method not in METHODS:
-        raise ValueError(f"method {table.method!r} is not one of {', '.join(METHODS)}")
-    for name, value in table.amax.items():
-        if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
-            raise ValueError(f"amax of {name!r} is {value!r}, not a positive number")
-    if unknown := set(table.dead) - table.amax.keys():
-        raise ValueError(f"{min(unknown)!r} is dead and has no amax")
-    if not isinstance(table.images, int) or table.images < 1:
-        raise ValueError(f"images is {table.images!r}, not a positive number")
-    if not all(isinstance(digest, str) and digest for digest in (table.graph, table.data)):
-        raise ValueError(f"graph is {table.graph!r} and data {table.data!r}, not digests")
-    if not all(isinstance(mapping, dict) for mapping in (table.preprocess, table.tools)):
-        raise TypeError("preprocess and tools are not objects")
+@cache
+def _table_check() -> Check:
+    """A kind and a version that are others are as wrong as any field."""
+    magnitude = {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": _LARGEST}
+    return compile_schema(
+        record(
+            {
+                "kind": one_of(KIND),
+                "schema_version": {"enum": [SCHEMA_VERSION]},
+                "method": one_of(*METHODS),
+                "amax": {"type": "object", "additionalProperties": magnitude},
+                "dead": many(TEXT),
+                "images": {**COUNT, "minimum": 1},
+                "graph": {**NAME, "minLength": 1},
+                "data": {**NAME, "minLength": 1},
+                "preprocess": {"type": "object"},
+                "tools": keyed(TEXT),
+            }
+        )
+    )

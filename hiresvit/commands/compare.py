@@ -47,7 +47,7 @@ def compare(
     """Compare two networks' answers on pictures."""
     asked = limits.limits()
     model.given()  # says what is wrong with an option before anything is loaded
-    from hiresvit.data.preprocess import load_image
+    from hiresvit.data.image import load_image
     from hiresvit.report.results import parity_table
     from hiresvit.workflows.compare import compare_sources
 

@@ -33,8 +33,8 @@ def run(
     model.given()  # says what is wrong with an option before anything is loaded
     target, named = _overlay_name(image, output), dataset.name()
     from hiresvit.data.dataset import find_labels
+    from hiresvit.data.image import load_image
     from hiresvit.data.open import open_dataset
-    from hiresvit.data.preprocess import load_image
     from hiresvit.report.overlay import save_overlay
     from hiresvit.report.results import shares_table, top_table
     from hiresvit.report.tables import size_text

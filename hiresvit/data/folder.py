@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hiresvit.data.dataset import Colour, Sample
-from hiresvit.data.preprocess import SUFFIXES, load_image
+from hiresvit.data.image import SUFFIXES, load_image
 from hiresvit.errors import HiresvitError
 from hiresvit.spec import Task
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.data.dataset import Dataset
+from hiresvit.data.image import SUFFIXES, load_image
 from hiresvit.data.open import DATASETS
-from hiresvit.data.preprocess import SUFFIXES, check_image, load_image, preprocess
+from hiresvit.data.preprocess import check_image, preprocess
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec

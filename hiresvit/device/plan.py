@@ -7,18 +7,18 @@ which GPU and what became of the graph; a runner reads it before it loads the pl
 from __future__ import annotations
 
 import json
-import math
 import os
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, is_dataclass
+import reprlib
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any
 
 from hiresvit.device.tensorrt_api import Backend
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import atomic_path
-from hiresvit.spec import TensorSpec
+from hiresvit.files import MOST_TEXT, atomic_path, open_regular, read_regular
+from hiresvit.schema import ENGINE, NAME, SHA256, TEXT, Check, compile_schema, many, read_json, record
+from hiresvit.spec import TensorSpec, tensor_specs
 
 KIND = "hiresvit-plan"
 SCHEMA_VERSION = 1
@@ -31,8 +31,6 @@ Profile = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 _TAGS: dict[bytes, Backend] = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
 # Then the version of the format as 4 bytes, of which NVIDIA's trtexec reads 0 only; plans of RTX 1.7 have 0.
 _FORMAT_AT, _VERSION_AT, _HEADER_BYTES = slice(4, 8), slice(24, 28), 28
-
-_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,9 @@ class EngineReport:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EngineReport:
-        """Rebuild a report. Raises ValueError on values that are not one, each field's type included."""
-        return cast(EngineReport, _typed(cls, values))
+        """Rebuild a report. Raises ValueError, with the place, on values that are not one."""
+        _engine_check()(values)
+        return _report(values)
 
 
 @dataclass(frozen=True)
@@ -128,33 +127,36 @@ def find_sidecar(plan: Path) -> Path:
 
 def write_sidecar(plan: Path, sidecar: Sidecar) -> None:
     """Write the file beside a plan. Raises HiresvitError where that cannot be."""
-    values = {"kind": KIND, "schema_version": SCHEMA_VERSION, **asdict(sidecar)}
-    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
     with atomic_path(sidecar_path(plan)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(sidecar_text(sidecar), encoding="utf-8")
+
+
+def sidecar_text(sidecar: Sidecar) -> str:
+    """The JSON document."""
+    values = {"kind": KIND, "schema_version": SCHEMA_VERSION, **asdict(sidecar)}
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
 def read_sidecar(plan: Path) -> Sidecar | None:
     """What stands beside a plan, or None. Raises ArtefactError for a file that is not a sidecar, down to each type."""
     path = find_sidecar(plan)
     try:
-        values = json.loads(path.read_bytes(), parse_float=_finite, parse_constant=_finite)
+        values = read_json(read_regular(path, MOST_TEXT))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path} cannot be read as JSON; build the plan again") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ArtefactError(f"{path} cannot be read as JSON ({reason}); build the plan again") from error
+    if not isinstance(values, dict) or values.pop("kind", None) != KIND:
+        raise ArtefactError(f"{path} does not describe a plan; build the plan again")
+    if (version := values.pop("schema_version", None)) != SCHEMA_VERSION:
+        said = f"has schema version {reprlib.repr(version)}, this hiresvit reads {SCHEMA_VERSION}"
+        raise ArtefactError(f"{path} {said}; build the plan again")
     try:
-        if values.pop("kind") != KIND:
-            raise ValueError("another kind")
-        if (version := values.pop("schema_version")) != SCHEMA_VERSION:
-            raise ArtefactError(
-                f"{path} has schema version {version!r}, this hiresvit reads {SCHEMA_VERSION}; build the plan again"
-            )
-        sidecar = cast(Sidecar, _typed(Sidecar, values))
-        _typed(tuple[str, ...], sidecar.report.flags.get("builder_flags", []))  # the one that is read again
-        return sidecar
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtefactError(f"{path} does not describe a plan; build the plan again") from error
+        _sidecar_check()(values)
+    except ValueError as error:
+        raise ArtefactError(f"{path} does not describe a plan: {error}; build the plan again") from error
+    return Sidecar(**{**values, "report": _report(values["report"]), "layers": tuple(values["layers"])})
 
 
 def read_header(plan: Path) -> PlanHeader:
@@ -170,51 +172,38 @@ def read_header(plan: Path) -> PlanHeader:
 def read_plan(plan: Path, size: int = -1) -> bytes:
     """The first ``size`` bytes of a plan, or all of it. Raises HiresvitError where it cannot be read."""
     try:
-        with plan.open("rb") as stream:
+        with open_regular(plan) as stream:
             return stream.read(size)
     except OSError as error:
         raise HiresvitError(f"cannot read {plan}: {error.strerror}") from error
 
 
-def _finite(text: str) -> float:
-    """A number of a JSON file. Raises ValueError for NaN, Infinity and 1e999, which are none."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a finite number")
-    return value
+@cache
+def _engine_check() -> Check:
+    return compile_schema(ENGINE)
 
 
-def _typed(hint: Any, value: Any) -> Any:
-    """A value of a JSON file as the type that it is declared with. Raises ValueError if it is of another.
+@cache
+def _sidecar_check() -> Check:
+    return compile_schema(
+        record(
+            {
+                "graph": NAME,
+                "graph_sha256": SHA256,
+                "report": ENGINE,
+                "layers": many({"type": "object"}),
+                "metadata": {"type": "object", "additionalProperties": TEXT},
+            }
+        )
+    )
 
-    Lists become tuples, and dicts what they are the fields of. A whole number is a count: not negative, of 63 bits.
-    """
-    origin, arguments = get_origin(hint) or hint, get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (Union, UnionType):
-        for one in arguments:
-            with suppress(ValueError):
-                return _typed(one, value)
-        raise ValueError(f"{type(value).__name__} instead of {arguments}")
-    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
-        hints = get_type_hints(hint)
-        if hints.keys() != value.keys():
-            raise ValueError(f"{sorted(hints.keys() ^ value.keys())} are missing or too many")
-        return hint(**{name: _typed(hints[name], item) for name, item in value.items()})
-    if origin is dict and isinstance(value, dict):
-        return {name: _typed(arguments[1], item) for name, item in value.items()}
-    if origin is tuple and isinstance(value, list | tuple):
-        each = arguments[:1] * len(value) if arguments[-1] is ... else arguments
-        return tuple(_typed(one, item) for one, item in zip(each, value, strict=True))
-    if origin is float and type(value) is not float:
-        return float(_typed(int, value))
-    if origin is Literal:
-        fits = value in arguments
-    elif origin is int:
-        fits = type(value) is int and 0 <= value <= _LARGEST
-    else:
-        fits = isinstance(value, origin)
-    if not fits:
-        raise ValueError(f"{type(value).__name__} instead of {hint}")
-    return value
+
+def _report(values: dict[str, Any]) -> EngineReport:
+    """Of values that the schema has nothing against: lists become tuples, and dicts what they are the fields of."""
+    read = {
+        "inputs": tensor_specs(values["inputs"]),
+        "outputs": tensor_specs(values["outputs"]),
+        "profiles": {name: tuple(map(tuple, shapes)) for name, shapes in values["profiles"].items()},
+        "warnings": tuple(values["warnings"]),
+    }
+    return EngineReport(**{**values, **read})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hiresvit.errors import ArtefactError
+from hiresvit.schema import SPEC, Check, compile_schema, read_json
 from hiresvit.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -55,9 +57,16 @@ def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
     if _SPEC_KEY not in metadata:
         return None
     try:
-        return ModelSpec.from_json(json.loads(metadata[_SPEC_KEY])), metadata.get(_STAGE_KEY, "")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtefactError(f"the graph's {_SPEC_KEY} metadata is damaged: {error!r}") from error
+        values = read_json(metadata[_SPEC_KEY])
+        _spec_check()(values)
+    except ValueError as error:
+        raise ArtefactError(f"the graph's {_SPEC_KEY} metadata is damaged: {error}; export the graph again") from error
+    return ModelSpec.from_json(values), metadata.get(_STAGE_KEY, "")
+
+
+@cache
+def _spec_check() -> Check:
+    return compile_schema(SPEC)
 
 
 def describe_graph(model: onnx.ModelProto, size: int) -> dict[str, Any]:

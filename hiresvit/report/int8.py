@@ -137,7 +137,7 @@ def _layer_lines(made: Values) -> list[str]:
     total = made["macs_total"] or 1
     lines = [f"int8: {made['sites_int8']} layers in INT8, {100 * made['macs_share']:.1f} % of their products"]
     if made["sites_fp16"]:
-        shares = {rule: f"{100 * made['macs_fp16'][rule] / total:.1f} %" for rule in made["sites_fp16"]}
+        shares = {rule: f"{100 * made['macs_fp16'].get(rule, 0) / total:.1f} %" for rule in made["sites_fp16"]}
         kept = ", ".join(f"{count} {rule} ({shares[rule]})" for rule, count in made["sites_fp16"].items())
         lines.append(f"int8: in FP16 stay {kept}")
     if made["attentions_int8"] or made["attentions_fp16"]:

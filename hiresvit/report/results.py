@@ -1,7 +1,7 @@
 """Reports as tables for people, from the plain dicts that manifests and ``--json`` documents hold.
 
-Nothing is computed here, only rounded. What a manifest lacks is left out, so that a bundle of another version
-can still be looked at.
+Nothing is computed here, only rounded. What a manifest holds is as `hiresvit.bundle.schema` says; what was not done
+in an export is None there and left out here.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _SIDES = ("pytorch", *GRAPHS)  # the order of an export, which JSON does not kee
 def export_report(manifest: Values) -> list[RenderableType]:
     """What an export found: graphs, parity, latency and kernels, then the notes."""
     items: list[RenderableType] = []
-    if simplify := manifest.get("simplify"):
+    if simplify := manifest["simplify"]:
         items.append(_simplify_line(simplify))
-    if fp16 := manifest.get("fp16"):
+    if fp16 := manifest["fp16"]:
         items += _fp16_lines(fp16)
-    if parity := manifest.get("parity"):
+    if parity := manifest["parity"]:
         items.append(parity_table(parity))
-    if latency := manifest.get("latency"):
+    if latency := manifest["latency"]:
         items += latency_tables(latency)
-    engines = manifest.get("engines") or {}
+    engines = manifest["engines"]
     if "fp16" in engines:
         items.append(engine_table(engines["fp16"]))
-    if int8 := manifest.get("int8"):
+    if int8 := manifest["int8"]:
         items += int8_report(int8, engines)
-    return [*items, *(f"note: {note}" for note in manifest.get("notes", ()))]
+    return [*items, *(f"note: {note}" for note in manifest["notes"])]
 
 
 def inspect_report(found: Values) -> list[RenderableType]:
@@ -111,7 +111,7 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 def parity_table(parity: Values) -> Table:
     """One row per stage and output: the worst image, and what the gate asks for."""
     stages = parity["stages"]
-    gated = any(stage.get("gate") for stage in stages)
+    gated = any(stage["gate"] for stage in stages)
     title = f"parity with {parity.get('reference', 'the reference')}, the worst of {parity['images']} images"
     columns = ["stage", "output", ">max abs", ">cosine", ">SQNR dB", ">equal %", *["gate: dB, cosine, %"] * gated]
     rows = [
@@ -124,7 +124,7 @@ def parity_table(parity: Values) -> Table:
 
 def latency_tables(latency: Values) -> list[RenderableType]:
     """One row per side, what the others are divided by first, and a line on the sides that waver."""
-    sides, ratios = latency["sides"], latency.get("ratios", {})
+    sides, ratios = latency["sides"], latency["ratios"]
     base = next((name for name in sides if any(key.endswith(f"/{name}") for key in ratios)), "")
     title = f"latency of one call in ms, {latency['threads']} threads, sides in turn"
     gpu = _GPU_PARTS if any(side.get("gpu_compute_ms") is not None for side in sides.values()) else {}
@@ -138,7 +138,7 @@ def latency_tables(latency: Values) -> list[RenderableType]:
         table.add_row(name, *times, *rest, *([spread] if ratios else []))
     kinds: dict[str, list[str]] = {}
     for name, side in sides.items():
-        for warning in side.get("warnings", ()):
+        for warning in side["warnings"]:
             kinds.setdefault(warning.partition(":")[0], []).append(name)
     return [table, *(f"note: {kind}: {', '.join(names)}" for kind, names in kinds.items())]
 
@@ -192,7 +192,7 @@ def doctor_tables(found: Values) -> list[RenderableType]:
 
 
 def _simplify_line(report: Values) -> str:
-    if report.get("rolled_back"):
+    if report["rolled_back"]:
         return f"simplify: left as it was, {report['nodes_before']} nodes: {report['rolled_back']}"
     return f"simplify: {report['nodes_before']} -> {report['nodes_after']} nodes"
 
@@ -202,11 +202,11 @@ def _fp16_lines(report: Values) -> list[str]:
     counts = f"{report['nodes_fp16']} nodes in FP16, {report['nodes_fp32']} in FP32, {report['casts']} casts"
     lines = [f"fp16: {counts}, {report['subnormal']} weights below 2**-14"]
     for loss, what in (("overflow", "clamped to 65504"), ("flushed", "flushed to 0")):
-        if rows := report.get(loss):
+        if rows := report[loss]:
             worst = max(rows, key=lambda row: abs(row["extreme"]))
             count = f"{sum(row['count'] for row in rows)} weights of {len(rows)} tensors {what}"
             lines.append(f"fp16: {count}, the largest {worst['extreme']:.3g} in {worst['name']}")
-    for row in report.get("activation_hazards", ()):
+    for row in report["activation_hazards"]:
         lines.append(f"fp16: {row['hazard']} in {row['name']}, up to {row['max_abs']:.3g}")
     return lines
 
@@ -216,12 +216,13 @@ def _parity_cells(output: Values) -> list[str]:
     if output["non_finite"]:
         return [f"{output['non_finite']} NaN or Inf", "", "", agreement]
     sqnr = "exact" if output["exact"] else number_text(output["sqnr_db"], ".1f")
-    return [f"{output['max_abs']:.2e}", number_text(output["cosine"], ".7f"), sqnr, agreement]
+    return [number_text(output["max_abs"], ".2e"), number_text(output["cosine"], ".7f"), sqnr, agreement]
 
 
-def _gate_text(gate: Mapping[str, float]) -> str:
+def _gate_text(gate: Mapping[str, float] | None) -> str:
+    """``compare`` holds to what was asked for, an export to all three."""
     parts = (("min_sqnr_db", 1), ("min_cosine", 1), ("min_agreement", 100))
-    return ", ".join(f"{scale * gate[name]:g}" if name in gate else "-" for name, scale in parts)
+    return ", ".join(f"{scale * gate[name]:g}" if name in gate else "-" for name, scale in parts) if gate else "-"
 
 
 def _files_table(files: Iterable[Values]) -> Table:
@@ -237,7 +238,7 @@ def _contract_table(found: Values) -> Table:
     rows = [
         (side, tensor["name"], tensor["dtype"], _by(tensor["shape"]))
         for side in ("input", "output")
-        for tensor in found.get(f"{side}s", ())
+        for tensor in found[f"{side}s"]
     ]
     return make_table("contract", "side", "name", "type", "shape", rows=rows)
 
@@ -275,7 +276,7 @@ def _spec_facts(spec: Values) -> dict[str, str]:
 
 def _origin_facts(found: Values) -> dict[str, str]:
     weights = found["weights"]
-    digest = f" (sha256 {weights['sha256'][:12]})" if weights.get("sha256") else ""
+    digest = f" (sha256 {weights['sha256'][:12]})" if weights["sha256"] else ""
     return {
         "weights": weights["source"] + digest,
         "command": shlex.join(found["command"]),

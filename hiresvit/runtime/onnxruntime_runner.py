@@ -18,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
-from hiresvit.files import no_graph, require_graph_file
+from hiresvit.files import naming_scratch, no_graph, require_graph_file
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
@@ -135,7 +135,7 @@ def _stderr() -> Iterator[list[str]]:
     Why a provider does not start stands in ONNX Runtime's log and nowhere else.
     """
     said: list[str] = []
-    with tempfile.TemporaryFile() as caught:
+    with naming_scratch(), tempfile.TemporaryFile() as caught:
         try:
             before = os.dup(2)
         except OSError:  # stderr is closed: nobody reads it

@@ -13,6 +13,8 @@ from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.runtime.runner import Runner
 from hiresvit.spec import ModelSpec
 
+_BAND = 2**19  # pixels labelled at a time: their logits stay in a CPU's cache
+
 
 @dataclass(frozen=True, eq=False)
 class SegmentResult:
@@ -79,21 +81,25 @@ def _top(logits: NDArray[Any], k: int) -> tuple[tuple[int, float], ...]:
 def _labels(logits: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.uint8] | NDArray[np.int32]:
     """Argmax over C of logits (C, h, w) resized bilinearly to (H, W); of equals the lowest class.
 
-    One class at a time: all logits at the image's size would take 5 GB for 150 classes at 2048x4096.
+    Some rows at a time, and of them one class: all logits at the image's size would take 5 GB for 150 classes at
+    2048x4096.
     """
     height, width = size
     top, bottom, down = _taps(logits.shape[1], height)
     left, right, across = _taps(logits.shape[2], width)
-    best = np.full(size, -np.inf, np.float32)
     labels: NDArray[np.uint8] | NDArray[np.int32]
     labels = np.zeros(size, np.uint8 if len(logits) <= 256 else np.int32)
-    for index, plane in enumerate(logits.astype(np.float32, copy=False)):
-        wide = plane[:, left]  # h, W
-        wide += (plane[:, right] - wide) * across
-        full = wide[top]  # H, W
-        full += (wide[bottom] - full) * down[:, None]
-        np.copyto(labels, index, where=full > best)
-        np.maximum(best, full, out=best)
+    rows = max(_BAND // width, 1)
+    for band in (slice(start, start + rows) for start in range(0, height, rows)):
+        first, last = top[band][0], bottom[band][-1]
+        best = np.full(labels[band].shape, -np.inf, np.float32)
+        for index, plane in enumerate(logits[:, first : last + 1].astype(np.float32, copy=False)):
+            wide = plane[:, left]  # of h, W
+            wide += (plane[:, right] - wide) * across
+            full = wide[top[band] - first]  # of H, W
+            full += (wide[bottom[band] - first] - full) * down[band, None]
+            np.copyto(labels[band], index, where=full > best)
+            np.maximum(best, full, out=best)
     return labels
 
 

@@ -110,9 +110,10 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
 
 def _replay_golden(bundle: Bundle, runner: Runner, role: str) -> None:
     """Raise ArtefactError unless this machine gives what the exporting machine gave, within the export's gate."""
-    inputs, outputs = read_golden(bundle.path("golden"))
+    inputs, outputs = read_golden(bundle)
     stage = STAGES[role].gate
-    gates = {done["stage"]: Gate(**done["gate"]) for done in (bundle.manifest.parity or {}).get("stages", ())}
+    stages = bundle.manifest.parity["stages"] if bundle.manifest.parity else ()
+    gates = {done["stage"]: Gate(**done["gate"]) for done in stages if done["gate"]}
     try:
         report = compare_runs(outputs, runner(inputs), bundle.manifest.spec.task)
         failures = check_gate(report, gates.get(stage, GATES[stage]), stage)

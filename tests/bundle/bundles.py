@@ -30,7 +30,7 @@ def manifest_of(*files: FileEntry, weights: Weights = WEIGHTS) -> Manifest:
         files=files,
         tools={"torch": "2.13.0"},
         command=["hiresvit", "export", "hrvit_b1", "-o", "sch\u00f6n"],
-        parity=[{"stage": "fp16", "cosine": 0.99999}],
+        parity={"images": 1, "stages": [{"stage": "fp16", "gate": None, "report": {"outputs": []}}]},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from bundles import Values, edit, make, manifest_of
 
 from hiresvit.bundle.folder import read_bundle
-from hiresvit.bundle.manifest import write_manifest
+from hiresvit.bundle.manifest import SCHEMA_VERSION, write_manifest
 from hiresvit.errors import ArtefactError, UsageError
 
 
@@ -28,8 +29,15 @@ def test_a_source_date_that_is_no_number_is_said(monkeypatch: pytest.MonkeyPatch
 
 
 def test_infinity_is_refused_since_json_has_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ArtefactError, match="not JSON compliant"):
         write_manifest(tmp_path, replace(manifest_of(), parity={"sqnr_db": float("inf")}))
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_not_read_is_not_written(tmp_path: Path) -> None:
+    spec = manifest_of().spec
+    with pytest.raises(ArtefactError, match=r"cannot be written: spec\.imgsz\[0\] must be integer"):
+        write_manifest(tmp_path, replace(manifest_of(), spec=replace(spec, imgsz=(0.5, 2))))  # type: ignore[arg-type]
     assert os.listdir(tmp_path) == []
 
 
@@ -52,11 +60,11 @@ def test_a_manifest_that_is_none_is_one_line(bundle: Path, content: bytes) -> No
         read_bundle(bundle)
 
 
-@pytest.mark.parametrize("schema", [99, 5, "4", None])
+@pytest.mark.parametrize("schema", [99, 6, "5", None, 3.5, True, [], {}])
 def test_an_unknown_schema_says_all_versions(bundle: Path, schema: object) -> None:
     edit(bundle, lambda values: values.update(schema_version=schema))
-    said = f"has schema version {schema!r}, this hiresvit reads 3 and 4; export the bundle again or copy it anew"
-    with pytest.raises(ArtefactError, match=said):
+    said = f"has schema version {schema!r}, this hiresvit reads 3, 4 and 5; export the bundle again or copy it anew"
+    with pytest.raises(ArtefactError, match=re.escape(said)):
         read_bundle(bundle)
 
 
@@ -66,6 +74,7 @@ def test_an_unknown_schema_says_all_versions(bundle: Path, schema: object) -> No
         (["hiresvit", "export", "b1", "-o", "my bundle"], "make it anew: hiresvit export b1 -o 'my bundle'"),
         (["hiresvit", "a\nb"], "make it anew: hiresvit 'a b'"),
         ([], "export the bundle again or copy it anew"),
+        (["rm", "-rf", "/"], "export the bundle again or copy it anew"),
         ("hiresvit", "export the bundle again or copy it anew"),
         (None, "export the bundle again or copy it anew"),
     ],
@@ -77,7 +86,7 @@ def test_an_older_schema_is_refused_with_the_command_that_makes_it_anew(
     with pytest.raises(ArtefactError) as caught:
         read_bundle(bundle)
     assert str(caught.value) == (
-        f"{bundle / 'manifest.json'} has schema version 2, this hiresvit reads 3 and 4; {said}"
+        f"{bundle / 'manifest.json'} has schema version 2, this hiresvit reads 3, 4 and 5; {said}"
     )
 
 
@@ -88,28 +97,28 @@ def first_file(**changes: object) -> Callable[[Values], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (first_file(name="../fp32.onnx"), "not a plain file name"),
-        (first_file(name="/etc/passwd"), "not a plain file name"),
-        (first_file(name="a\\b"), "not a plain file name"),
-        (first_file(name="a\n"), "not a plain file name"),
-        (first_file(name=".."), "not a plain file name"),
-        (first_file(name="manifest.json"), "not a plain file name"),
-        (first_file(name=7), "is not a manifest"),
+        (first_file(name="../fp32.onnx"), "must be a plain name"),
+        (first_file(name="/etc/passwd"), r"files\[0\]\.name must be a plain name"),
+        (first_file(name="a\\b"), "must be a plain name"),
+        (first_file(name="a\n"), "must be a plain name"),
+        (first_file(name=".."), "must be a plain name"),
+        (first_file(name="manifest.json"), "which is the manifest"),
+        (first_file(name=7), r"is damaged: files\[0\]\.name must be string"),
         (lambda values: values["files"][1].update(name="fp32.onnx"), "there twice"),
         (first_file(role="golden"), "there twice"),
         (first_file(role="int4"), "unknown"),
-        (first_file(sha256="abc"), "without a sha256"),
-        (first_file(sha256=None), "without a sha256"),
+        (first_file(sha256="abc"), "must be a sha256"),
+        (first_file(sha256=None), "must be string"),
         (first_file(parent="fp32.onnx"), "not listed before it"),
         (first_file(parent="fp16.plan"), "not listed before it"),
-        (first_file(parent=["a"]), "is not a manifest"),
+        (first_file(parent=["a"]), "must be string or null"),
         (first_file(parent_sha256="cd" * 32), "made from weights cdcdcdcdcdcd, which is abababababab here"),
         (first_file(sha256="cd" * 32), "simplified.onnx made from fp32.onnx"),
-        (first_file(color="red"), "is not a manifest"),
-        (lambda values: values.pop("tools"), "is not a manifest"),
-        (lambda values: values.pop("created"), "is not a manifest"),
-        (lambda values: values["spec"].update(imgsz=[1, 2, 3]), "is not a manifest"),
-        (lambda values: values.update(files=None), "is not a manifest"),
+        (first_file(color="red"), "must not contain {'color'}"),
+        (lambda values: values.pop("tools"), "is damaged: it must contain .'tools'. properties"),
+        (lambda values: values.pop("created"), "must contain .'created'."),
+        (lambda values: values["spec"].update(imgsz=[1, 2, 3]), "spec.imgsz must contain less than or equal to 2"),
+        (lambda values: values.update(files=None), "files must be array"),
         (lambda values: values["weights"].update(sha256="cd" * 32), "made from weights"),
     ],
 )
@@ -157,21 +166,21 @@ def test_a_bundle_of_schema_3_without_plans_is_read(schema_3: Path) -> None:
     assert (manifest.engines, manifest.int8) == ({}, None)
 
 
-def test_what_was_read_of_schema_3_is_written_as_schema_4(schema_3: Path) -> None:
+def test_what_was_read_of_schema_3_is_written_as_this_one(schema_3: Path) -> None:
     before = read_bundle(schema_3).manifest
     write_manifest(schema_3, before)
-    assert json.loads((schema_3 / "manifest.json").read_text())["schema_version"] == 4
+    assert json.loads((schema_3 / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION
     assert read_bundle(schema_3).manifest == before
 
 
 def test_schema_3_is_sealed_over_its_own_bytes(schema_3: Path) -> None:
     path = schema_3 / "manifest.json"
     content = path.read_bytes()
-    for place in range(0, len(content), 97):  # each byte of schema 4 is tried above
+    for place in range(0, len(content), 97):  # each byte of this schema is tried above
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(ArtefactError, match=r"manifest\.json"):
             read_bundle(schema_3)
-    path.write_bytes(content.replace(b'"schema_version": 3', b'"schema_version": 4'))
+    path.write_bytes(content.replace(b'"schema_version": 3', b'"schema_version": 5'))
     with pytest.raises(ArtefactError, match="was edited"):
         read_bundle(schema_3)
 
@@ -179,5 +188,24 @@ def test_schema_3_is_sealed_over_its_own_bytes(schema_3: Path) -> None:
 @pytest.mark.parametrize("lacks", ["engine", "int8", "spec"])
 def test_a_schema_3_that_lacks_something_is_one_line(schema_3: Path, lacks: str) -> None:
     edit(schema_3, lambda values: values.pop(lacks))
-    with pytest.raises(ArtefactError, match=r"is not a manifest \(KeyError: [^\n]+\Z"):
+    with pytest.raises(ArtefactError, match=rf"is damaged: [^\n]*{lacks}[^\n]*\Z"):
         read_bundle(schema_3)
+
+
+# Schema 4, which was the last to say nothing of the classes
+
+
+def test_a_bundle_of_schema_4_is_read_and_written_as_this_one(schema_4: Path) -> None:
+    values = json.loads((schema_4 / "manifest.json").read_text())
+    assert values["schema_version"] == 4
+    assert "labels" not in values
+    manifest = read_bundle(schema_4).manifest
+    assert manifest.labels is None
+    envelope = ("kind", "schema_version", "manifest_sha256")
+    assert json.loads(json.dumps(manifest.to_json())) == {
+        **{key: value for key, value in values.items() if key not in envelope},
+        "labels": None,
+    }
+    write_manifest(schema_4, manifest)
+    assert json.loads((schema_4 / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION
+    assert read_bundle(schema_4).manifest == manifest

@@ -137,11 +137,19 @@ def test_engine_counts_kernels_attentions_and_memory() -> None:
     assert cells(text, "build time")[1] == "12.3 s"
 
 
+# Of an export, what its manifest says where nothing was done.
+NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("simplify", "fp16", "int8", "parity", "latency")),
+    "engines": {},
+    "notes": [],
+}
+
+
 def test_export_says_what_fp16_loses_and_what_simplify_did() -> None:
     losses = ValueLoss("a", 2, 10, 70000.0), ValueLoss("b", 1, 10, -90000.0)
     fp16 = Fp16Report(10, 3, 4, overflow=losses, flushed=(), subnormal=5).to_json()
     hazard = {"name": "t", "max_abs": 1e5, "min_abs": 1.0, "non_finite": 0, "hazard": "overflow"}
-    manifest = {
+    manifest = NOTHING | {
         "simplify": SimplifyReport(20, 12, None).to_json(),
         "fp16": fp16 | {"activation_hazards": [hazard]},
         "notes": ["fresh"],
@@ -156,12 +164,12 @@ def test_export_says_what_fp16_loses_and_what_simplify_did() -> None:
 
 
 def test_a_simplification_that_was_rolled_back_says_why() -> None:
-    manifest = {"simplify": SimplifyReport(20, 20, "onnxsim was killed by SIGSEGV").to_json()}
+    manifest = NOTHING | {"simplify": SimplifyReport(20, 20, "onnxsim was killed by SIGSEGV").to_json()}
     assert report.export_report(manifest) == ["simplify: left as it was, 20 nodes: onnxsim was killed by SIGSEGV"]
 
 
 def test_an_empty_manifest_gives_no_tables() -> None:
-    assert report.export_report({"parity": None, "latency": None, "engines": {}, "notes": []}) == []
+    assert report.export_report(NOTHING) == []
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (73_400_000, "73.4 MB")])

@@ -144,7 +144,7 @@ class TestWhole:
 
     def test_the_golden_pair_is_pytorchs(self, whole: tuple[Bundle, Steps]) -> None:
         bundle, _ = whole
-        inputs, outputs = read_golden(bundle.path("golden"))
+        inputs, outputs = read_golden(bundle)
         assert {name: array.shape for name, array in inputs.items()} == {"image": (1, 3, 64, 96)}
         assert {name: array.shape for name, array in outputs.items()} == {"logits": (1, CLASSES, 64, 96)}
         for role in ("fp32", "simplified", "cpu"):
@@ -159,7 +159,7 @@ class TestWhole:
         source = open_source(str(bundle.folder), graph=graph, threads=1)
         with source.runner as runner:
             assert (source.spec, source.label) == (SPEC, f"bundle/{graph}")
-            assert runner(read_golden(bundle.path("golden"))[0])["logits"].dtype == np.float32
+            assert runner(read_golden(bundle)[0])["logits"].dtype == np.float32
 
     def test_steps_are_told(self, whole: tuple[Bundle, Steps]) -> None:
         _, steps = whole
@@ -316,7 +316,7 @@ class TestChoices:
         assert halves == {"image", "logits"}
         with open_source(str(bundle.folder), graph="fp16", threads=1).runner as runner:
             assert runner.inputs[0].dtype == "float16"
-            image = read_golden(bundle.path("golden"))[0]
+            image = read_golden(bundle)[0]
             assert runner(image)["logits"].dtype == np.float16
 
     def test_a_dynamic_batch(self, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ class TestChoices:
         source = open_source(str(bundle.folder), threads=1)
         with source.runner as runner:
             assert source.label == "bundle/simplified"
-            image = read_golden(bundle.path("golden"))[0]["image"]
+            image = read_golden(bundle)[0]["image"]
             logits = runner({"image": np.concatenate([image, image, -image])})["logits"]
         assert logits.shape == (3, CLASSES, 64, 96)
         assert distance(logits[0], logits[1]) < 1e-5  # the same picture, in another row of a matrix product
@@ -359,7 +359,7 @@ class TestChoices:
             ("features_16", (1, 48, 4, 6)),
             ("features_32", (1, 64, 2, 3)),
         ]
-        assert set(read_golden(bundle.path("golden"))[1]) == {t.name for t in bundle.manifest.outputs}
+        assert set(read_golden(bundle)[1]) == {t.name for t in bundle.manifest.outputs}
 
     @pytest.mark.parametrize(
         ("settings", "note"),
@@ -422,7 +422,7 @@ class TestCheckpoints:
         assert {e.parent_sha256 for e in manifest.files if e.parent is None} == {manifest.weights.sha256}
         assert manifest.notes[0] == f"{len(trained.state_dict())} tensors from state_dict of best.pth.tar"
         assert any("auxiliary_head" in note for note in manifest.notes)
-        inputs, outputs = read_golden(bundle.path("golden"))
+        inputs, outputs = read_golden(bundle)
         with torch.inference_mode():
             wanted = Deployed(trained, SPEC)(torch.from_numpy(inputs["image"])).numpy()
         # The same weights in the same PyTorch; the number of threads may differ.

@@ -12,7 +12,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,16 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 class Checkpoint:
     """What a file holds: tensors by name (without ``module.``), their origin, and plain facts beside them.
 
-    ``source`` is one of `ENTRIES`, ``"bare"``, ``"pdparams"`` or ``"safetensors"``.
+    ``source`` is one of `ENTRIES`, ``"bare"``, ``"pdparams"`` or ``"safetensors"``. ``meta`` are the facts with their
+    structure, as str, int, float, bool, None, list and dict: what the file has beside its weights by its own keys, and
+    what is in its ``meta`` (mmcv, mmengine) lifted up to them: ``CLASSES``, ``PALETTE``, ``dataset_meta``, ``arch``.
     """
 
     tensors: dict[str, Tensor]
     source: str
     metadata: dict[str, str]
     notes: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
@@ -185,7 +188,21 @@ def _pick_entry(path: Path, content: dict[Any, Any], ema: bool) -> Checkpoint:
     if not ema and EMA_ENTRY in present:
         only = source == EMA_ENTRY
         notes = ("the file has only EMA weights" if only else "the file has EMA weights too: --ema loads them",)
-    return Checkpoint(_plain_tensors(path, content[source]), source, facts, notes)
+    return Checkpoint(_plain_tensors(path, content[source]), source, facts, notes, _meta(content))
+
+
+def _meta(content: dict[Any, Any]) -> dict[str, Any]:
+    inner = content.get("meta")
+    lifted = {**content, **(inner if isinstance(inner, dict) else {})}
+    return {key: plain for key, value in lifted.items() if (plain := _plain(value)) is not None}
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if isinstance(key, str)}
+    return value if isinstance(value, (str, int, float)) else None
 
 
 def _plain_tensors(path: Path, entry: dict[Any, Any]) -> dict[str, Tensor]:

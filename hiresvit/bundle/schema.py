@@ -1,0 +1,175 @@
+"""What manifest.json may say: the schema of a `hiresvit.bundle.manifest.Manifest` as JSON, explained in docs/bundle.md.
+
+What a report of a stage says beyond what is printed of it is left open: nothing here reads it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from hiresvit.bundle.stages import GRAPHS
+from hiresvit.schema import (
+    COUNT,
+    ENGINE,
+    FLAG,
+    NAME,
+    NUMBER,
+    SHA256,
+    SPEC,
+    TENSOR,
+    TEXT,
+    WORD,
+    Check,
+    compile_schema,
+    keyed,
+    many,
+    one_of,
+    record,
+    some,
+)
+from hiresvit.spec import TASKS
+
+_LOSS = record({"name": NAME, "count": COUNT, "total": COUNT, "extreme": NUMBER})
+_FP16 = record(
+    {
+        "nodes_fp16": COUNT,
+        "nodes_fp32": COUNT,
+        "casts": COUNT,
+        "subnormal": COUNT,
+        "overflow": many(_LOSS),
+        "flushed": many(_LOSS),
+        "activation_hazards": many(record({"hazard": TEXT, "name": NAME, "max_abs": NUMBER}, more=True)),
+    },
+    {
+        "headroom": some(
+            record(
+                {"share": NUMBER, "max_abs": NUMBER, "tensor": NAME, "module": some(NAME), "images": COUNT}, more=True
+            )
+        ),
+        "underflow": many(record({"tensor": NAME, "module": some(NAME), "min_abs": NUMBER}, more=True)),
+    },
+    more=True,
+)
+_ROWS = record({"fp32": NUMBER, "fp16": NUMBER, "int8": NUMBER})
+_MODULE = record({"module": NAME, "drop": NUMBER, "sqnr_db": some(NUMBER), "share": NUMBER}, more=True)
+_INT8 = record(
+    {
+        "calibration": record(
+            {
+                "source": TEXT,
+                "asked": COUNT,
+                "images": COUNT,
+                "skipped": many(TEXT),
+                "small": COUNT,
+                "method": WORD,
+                "tensors": COUNT,
+                "dead": many(NAME),
+            },
+            more=True,
+        ),
+        "policy": record({"keep": many(NAME)}, more=True),
+        "quantize": record(
+            {
+                "sites_int8": COUNT,
+                "sites_fp16": keyed(COUNT),
+                "macs_total": COUNT,
+                "macs_share": NUMBER,
+                "macs_fp16": keyed(COUNT),
+                "attentions_int8": COUNT,
+                "attentions_fp16": keyed(COUNT),
+            },
+            more=True,
+        ),
+    },
+    {
+        "sensitivity": record({"modules": many(_MODULE)}, more=True),
+        "fallback": record({"kept": many(NAME), "max_drop": NUMBER, "tried": COUNT}, more=True),
+        "accuracy": record({"metric": TEXT, "data": TEXT, "images": COUNT, "rows": _ROWS}, more=True),
+        "verdict": many(TEXT),
+    },
+    more=True,
+)
+_GRAPH = record(
+    {
+        "stage": some(NAME),
+        "opset": some(COUNT),
+        "nodes": some(COUNT),
+        "operators": some(keyed(COUNT)),
+        "attentions": some(COUNT),
+        "bytes": COUNT,
+    },
+    more=True,
+)
+_MEASURES = record(
+    {
+        "name": NAME,
+        "max_abs": some(NUMBER),
+        "cosine": some(NUMBER),
+        "sqnr_db": some(NUMBER),
+        "agreement": some(NUMBER),
+        "exact": FLAG,
+        "non_finite": COUNT,
+    },
+    more=True,
+)
+_GATE = record({"min_sqnr_db": NUMBER, "min_cosine": NUMBER, "min_agreement": NUMBER})
+_COMPARED = record(
+    {"stage": NAME, "gate": some(_GATE), "report": record({"outputs": many(_MEASURES)}, more=True)}, more=True
+)
+_TIMES = {"h2d_ms": some(NUMBER), "d2h_ms": some(NUMBER), "gpu_compute_ms": some(NUMBER)}
+_SIDE = record(
+    {
+        **dict.fromkeys(("median_ms", "p90_ms", "p99_ms", "cv_percent", "throughput"), NUMBER),
+        "calls": COUNT,
+        "warnings": many(TEXT),
+    },
+    _TIMES,
+    more=True,
+)
+_RATIO = record({"median": NUMBER, "p10": NUMBER, "p90": NUMBER})
+_LABELS = record(
+    {
+        "names": many(NAME, 1),
+        "colours": many(many({"type": "integer", "minimum": 0, "maximum": 255}, 3, 3), 1),
+        "source": NAME,
+    }
+)
+_FILE = record(
+    {
+        "name": WORD,
+        "role": WORD,
+        "sha256": SHA256,
+        "bytes": COUNT,
+        "parent": some(WORD),
+        "parent_sha256": some(SHA256),
+    }
+)
+MANIFEST_SCHEMA = record(
+    {
+        "spec": SPEC,
+        "inputs": many(TENSOR, 1),
+        "outputs": many(TENSOR, 1),
+        "weights": record({"source": TEXT, "sha256": some(SHA256)}),
+        "files": many(_FILE),
+        "tools": keyed(TEXT),
+        "command": many(TEXT),
+        "graphs": keyed(_GRAPH, *GRAPHS),
+        "simplify": some(record({"nodes_before": COUNT, "nodes_after": COUNT, "rolled_back": some(TEXT)}, more=True)),
+        "fp16": some(_FP16),
+        "int8": some(_INT8),
+        "engines": keyed(ENGINE, "fp16", "int8"),
+        "labels": some(_LABELS),
+        "parity": some(
+            record({"images": COUNT, "stages": many(_COMPARED)}, {"task": one_of(*TASKS), "reference": NAME}, more=True)
+        ),
+        "latency": some(record({"threads": COUNT, "sides": keyed(_SIDE), "ratios": keyed(_RATIO)}, more=True)),
+        "notes": many(TEXT),
+        "created": NAME,
+    }
+)
+
+
+@cache
+def manifest_check() -> Check:
+    """What raises ValueError, with the place, on values that are no manifest."""
+    return compile_schema(MANIFEST_SCHEMA)
