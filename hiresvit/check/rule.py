@@ -13,8 +13,6 @@ from hiresvit.graph.bodies import index_bodies
 from hiresvit.graph.file import require_weights
 from hiresvit.graph.index import GraphIndex, index_graph, inline_functions
 
-_NAMED = 5  # nodes that a finding names
-
 
 @dataclass(frozen=True)
 class View(GraphIndex):
@@ -84,10 +82,11 @@ def rule(level: Level | LevelOf, reason: str) -> Callable[[Find], Rule]:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found: ``message`` is one line for the user.
+    """What a rule found: ``message`` is one line for the user, ``what`` it begins with is there, the rest is why the
+    target minds and what to do.
 
-    ``nodes`` keeps the first of the ``count`` nodes; there are none where the graph as a whole is meant. ``module`` is
-    the PyTorch module that they all are in, or "". What cannot be printed in their names is spelled out.
+    There are no ``nodes``, and ``count`` is 0, where the graph as a whole is meant. ``module`` is the PyTorch module
+    that they all are in, or "". What cannot be printed in their names is spelled out.
     """
 
     rule: str
@@ -95,12 +94,13 @@ class Finding:
     nodes: tuple[str, ...]
     count: int
     module: str
+    what: str
     message: str
 
     def __post_init__(self) -> None:
-        for name in ("module", "message"):
+        for name in ("module", "what", "message"):
             object.__setattr__(self, name, _printable(getattr(self, name)))
-        object.__setattr__(self, "nodes", tuple(map(_printable, self.nodes[:_NAMED])))
+        object.__setattr__(self, "nodes", tuple(map(_printable, self.nodes)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -51,7 +51,7 @@ def problems_of(view: View) -> list[Finding]:
             spots[what].extend([] if node is None else [_name(node)])
         for what, nodes in spots.items():
             message = f"{what}: {reason}"
-            findings.append(Finding(rule.name, level, tuple(nodes), len(nodes), _common_module(nodes), message))
+            findings.append(Finding(rule.name, level, tuple(nodes), len(nodes), _common_module(nodes), what, message))
     return findings
 
 

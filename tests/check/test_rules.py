@@ -158,7 +158,7 @@ class TestFindings:
         foo, bar = find_problems(model, "rtx")
         assert (foo.rule, foo.level, foo.count, foo.module) == ("operator", "illegal", 7, "net.blocks")
         assert foo.nodes[:2] == ("net.blocks.0.attn/Foo", "net.blocks.1/Foo")
-        assert len(foo.nodes) == 5
+        assert len(foo.nodes) == 7
         assert (bar.nodes, bar.count, bar.module) == (("Bar of y",), 1, "")
         assert foo.to_json()["message"] == foo.message
 
