@@ -77,7 +77,7 @@ class CheckReport:
             names = ", ".join(verdict.target.name for verdict in bad)
             rules = list(dict.fromkeys(finding.rule for verdict in bad for finding in verdict.illegal))
             more = f" (also: {', '.join(rules[1:])})" if rules[1:] else ""
-            return IllegalGraphError(f"{self.graph} is illegal for {names}: {bad[0].illegal[0].message}{more}")
+            return IllegalGraphError(f"{self.graph} is illegal for {names}: {bad[0].illegal[0].what}{more}")
         if self.refused:
             return BuildError(self.refused) if self.inconclusive else IllegalGraphError(self.refused)
         return GateError(self.missed) if self.missed else None
@@ -199,5 +199,5 @@ def _slow_attentions(attentions: Iterable[Attention], target: Target) -> Iterato
         if reason := why_not_fused(attention, documented=target.fuses_as_documented):
             slow[reason].append(attention.node)
     for reason, nodes in slow.items():
-        message = f"attentions that are not fused, or not for certain: {reason}"
-        yield Finding("attention", "advice", tuple(nodes), len(nodes), "", message)
+        what = "attentions that are not fused, or not for certain"
+        yield Finding("attention", "advice", tuple(nodes), len(nodes), "", what, f"{what}: {reason}")

@@ -256,5 +256,5 @@ def _scale(picture: Any) -> Callable[[NDArray[Any]], NDArray[Any]]:
     if highest > 65535:
         raise ValueError(f"its pixels run from {lowest} to {highest}, beyond 16 bits")
     if highest <= 255:  # as 16 bits it would be black
-        return lambda values: values
-    return lambda values: (values.astype(np.int64) * 255 + 32767) // 65535
+        return np.asarray
+    return lambda values: np.asarray((values.astype(np.int64) * 255 + 32767) // 65535)

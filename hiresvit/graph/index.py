@@ -97,11 +97,14 @@ class GraphIndex:
         return self.readers.get(name, [])
 
 
-def index_graph(model: ModelProto, shapes: Shapes | None = None, *, infer: bool = True) -> GraphIndex:
+def index_graph(
+    model: ModelProto, shapes: Shapes | None = None, *, infer: bool = True, around: Iterable[str] = ()
+) -> GraphIndex:
     """Index a graph, with one inference of its types and shapes; weights may be in another file.
 
     ``shapes`` gives dynamic inputs their sizes, and those that it does not name a batch of 1; None leaves dynamic
-    axes as they are. Without ``infer`` types and shapes are what the graph states.
+    axes as they are. Without ``infer`` types and shapes are what the graph states. ``around`` are inputs that are
+    fixed where a body stands (`hiresvit.graph.bodies`).
     """
     graph = model.graph
     constants = _constants(graph)
@@ -136,7 +139,7 @@ def index_graph(model: ModelProto, shapes: Shapes | None = None, *, infer: bool 
         outputs={value.name: value for value in graph.output},
         sparse=tuple(tensor.values.name for tensor in graph.sparse_initializer),
         constants=constants,
-        fixed=_fixed(nodes, constants, known),
+        fixed=_fixed(nodes, {*constants, *around}, known),
         types=types,
         shapes=known,
         producer={name: node for node in nodes for name in node.output if name},
@@ -303,7 +306,7 @@ def _constants(graph: GraphProto) -> dict[str, TensorProto]:
 
 
 def _fixed(
-    nodes: Iterable[NodeProto], constants: Mapping[str, TensorProto], shapes: Mapping[str, tuple[int | None, ...]]
+    nodes: Iterable[NodeProto], constants: Iterable[str], shapes: Mapping[str, tuple[int | None, ...]]
 ) -> frozenset[str]:
     fixed = set(constants)
     for node in nodes:

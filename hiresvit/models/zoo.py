@@ -78,7 +78,7 @@ _HRVIT = ModelEntry(
     imgsz={"segment": (512, 512), "classify": (224, 224), "features": (512, 512)},
     numbers={},
     convention="weights' products, one of the two attention matmuls, norms and biases",
-    weights="none released; the authors' code is mostly CC-BY-NC 4.0",
+    weights="none by the authors, whose code is mostly CC-BY-NC 4.0; a user's of b1: facebookresearch/HRViT#3",
     layout=Layout(classifier="head.classifier.", heads={"segment": ("segformer", "upernet")}),
     preprocess=preprocessing.HRVIT,
 )

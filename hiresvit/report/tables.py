@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ from hiresvit.report.harmless import harmless
 
 Values = Mapping[str, Any]
 
-PLAIN_WIDTH = 160  # of a pipe or a file, which have no width of their own
+PLAIN_WIDTH = 120  # of a pipe or a file, which have no width of their own
 
 
 class _Harmless(Console):
@@ -37,7 +39,7 @@ def render(items: Iterable[RenderableType]) -> str:
     console = _Harmless(
         file=page,
         force_terminal=terminal or None,
-        width=None if terminal else PLAIN_WIDTH,
+        width=page_width(),
         markup=False,
         highlight=False,
         emoji=False,
@@ -48,6 +50,17 @@ def render(items: Iterable[RenderableType]) -> str:
         console.print(item, soft_wrap=isinstance(item, str | Text))
     page.seek(0)
     return page.read().rstrip("\n")
+
+
+def page_width() -> int:
+    """Columns of the terminal that stdout is, or of a page where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """A text as lines of a width; what is longer in itself, as a name may be, stays whole."""
+    lines = textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return lines or [""]
 
 
 def size_text(count: int) -> str:
