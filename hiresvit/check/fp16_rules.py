@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
 from hiresvit.check.rule import Spot, View, rule
-from hiresvit.export.fp16_typing import LARGEST, MAX_TERMS, SMALLEST_NORMAL
+from hiresvit.export.fp16_typing import MAX_TERMS
+from hiresvit.graph.dtypes import LARGEST, SMALLEST_NORMAL
 from hiresvit.graph.index import attributes, operand, reached
 from hiresvit.graph.operators import LAYOUT, LINEARS, QUANTIZERS
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from hiresvit.bundle.stages import EXACT
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
 from hiresvit.errors import UsageError
@@ -67,8 +68,8 @@ def export(
     The bundle holds the graphs and the plan, how far each graph is from PyTorch and how fast it is. Without
     --weights the model has fresh ones, good for a trial.
 
-    A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu, fp16 or
-    int8.
+    A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu, fp16, int8 or
+    fp16 exact.
     """
     began = time.monotonic()
     if not precision.int8:
@@ -78,7 +79,7 @@ def export(
         raise UsageError("--seed draws fresh weights: leave it out with --weights")
     size, overrides = opt.parse_imgsz(model.imgsz), model.overrides()
     fp16 = precision.fp16 or precision.int8
-    absent = {"fp16": not fp16, "int8": not precision.int8, "cpu": graphs.dynamic_batch}
+    absent = {"fp16": not fp16, EXACT: not fp16, "int8": not precision.int8, "cpu": graphs.dynamic_batch}
     gates = limits.gates(without=[stage for stage, missing in absent.items() if missing])
 
     out.load_onnxruntime()

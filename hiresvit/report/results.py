@@ -122,6 +122,28 @@ def parity_table(parity: Values) -> Table:
     return make_table(title, *columns, rows=rows)
 
 
+def compare_report(found: Values) -> list[RenderableType]:
+    """What a comparison found: the table, then what each graph in FP16 uses of its range, and the notes."""
+    lines = [line for graph in found["fp16"] for line in headroom_lines(graph, graph["graph"])]
+    return [parity_table(found), *lines, *(f"note: {note}" for note in found["notes"])]
+
+
+def headroom_lines(found: Values, what: str) -> list[str]:
+    """How much of FP16's range a graph uses, and a line for each tensor that lies below it."""
+    lines = []
+    if headroom := found.get("headroom"):
+        share, where = headroom["share"], _where(headroom)
+        most = "NaN or infinity" if share is None else f"{100 * share:.2g} % of FP16's range, {headroom['max_abs']:.4g}"
+        lines.append(f"{what}: at most {most}, in {where}, on {headroom['images']} images")
+    for row in found.get("underflow", ()):
+        lines.append(f"{what}: underflow in {_where(row)}, all below 2**-14, up to {row['max_abs']:.3g}")
+    return lines
+
+
+def _where(row: Values) -> str:
+    return f"{row['tensor']} of {row['module']}" if row["module"] else str(row["tensor"])
+
+
 def latency_tables(latency: Values) -> list[RenderableType]:
     """One row per side, what the others are divided by first, and a line on the sides that waver."""
     sides, ratios = latency["sides"], latency.get("ratios", {})
@@ -206,9 +228,9 @@ def _fp16_lines(report: Values) -> list[str]:
             worst = max(rows, key=lambda row: abs(row["extreme"]))
             count = f"{sum(row['count'] for row in rows)} weights of {len(rows)} tensors {what}"
             lines.append(f"fp16: {count}, the largest {worst['extreme']:.3g} in {worst['name']}")
-    for row in report.get("activation_hazards", ()):
+    for row in report.get("activation_hazards", ()):  # of schema 4 and before
         lines.append(f"fp16: {row['hazard']} in {row['name']}, up to {row['max_abs']:.3g}")
-    return lines
+    return lines + headroom_lines(report, "fp16")
 
 
 def _parity_cells(output: Values) -> list[str]:

@@ -22,11 +22,12 @@ from hiresvit.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Source:
-    """A runner, its spec where that is known, and what it is called in tables."""
+    """A runner, its spec where that is known, what it is called in tables, and the file if that is an ONNX graph."""
 
     runner: Runner
     spec: ModelSpec | None
     label: str
+    graph: Path | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ def open_source(
         raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
     opened = open_file(path)
     stamped = read_stamp(opened.metadata)
-    return Source(Casting(opened), stamped[0] if stamped else None, path.name + by)
+    return Source(Casting(opened), stamped[0] if stamped else None, path.name + by, _graph(path))
 
 
 def is_plan(text: str, graph: str | None = None) -> bool:
@@ -105,7 +106,11 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     runner = Casting(open_file(bundle.path(wanted)))
     _replay_golden(bundle, runner, wanted)
-    return Source(runner, bundle.manifest.spec, f"{folder.name}/{wanted}{by}")
+    return Source(runner, bundle.manifest.spec, f"{folder.name}/{wanted}{by}", _graph(bundle.path(wanted)))
+
+
+def _graph(path: Path) -> Path | None:
+    return path if path.suffix == ".onnx" else None
 
 
 def _replay_golden(bundle: Bundle, runner: Runner, role: str) -> None:
