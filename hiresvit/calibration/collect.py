@@ -265,7 +265,7 @@ def _widened(work: _Work, ranges: NDArray[np.float32], found: list[NDArray[Any]]
 def _counted(
     work: _Work, progress: _Progress, rows: list[int], found: list[NDArray[Any]], image: int
 ) -> NDArray[np.int64]:
-    counts = progress.counts.copy()
+    counts: NDArray[np.int64] = progress.counts.copy()
     for row, values in zip(rows, found, strict=True):
         try:
             counts[row] += histogram(values, float(np.abs(progress.ranges[row]).max()))

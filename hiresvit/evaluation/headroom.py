@@ -62,12 +62,12 @@ class Headroom:
         """Say in one line each what FP16 cannot hold: the first constant, and the first result with its image."""
         lines = []
         if self.broken:
-            more = f" (and {len(self.broken) - 1} constants more)" if len(self.broken) > 1 else ""
+            more = f" (and {len(self.broken) - 1} more)" if len(self.broken) > 1 else ""
             lines.append(f"{what}: the FP16 constant {self.broken[0].place} has NaN or infinite values{more}; {_MEND}")
         if (over := np.flatnonzero(self.beyond >= 0)).size:
             amax, image = float(self.amax[over[0]]), int(self.beyond[over[0]])
             became = f"reaches {amax:.6g}" if math.isfinite(amax) else "becomes NaN or infinite"
-            more = f" (and {over.size - 1} tensors behind it)" if over.size > 1 else ""
+            more = f" (and {over.size - 1} more behind it)" if over.size > 1 else ""
             lines.append(
                 f"{what}: {self.tensors[over[0]].place} {became} on image {image} of {self.images} (counted from 0),"
                 f" FP16 ends at {LARGEST:g}{more}; {_MEND}"
