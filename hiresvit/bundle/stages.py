@@ -42,9 +42,9 @@ _FP32: Limits = (90.0, 0.999999, 0.999)
 # 11 bits of mantissa leave 43 to 45 dB on fresh b1, b2, b3 at 512x512, and 0.4, 3 and 3.5 % flips: every class
 # competes in every pixel there, while a trained network decides most pixels by a wide margin.
 _FP16: Limits = (38.0, 0.9995, 0.94)
-# Rounded behind every operator, and not in the weights and at a few casts only, FP16 leaves up to 8 dB less: 41.4 dB
-# on fresh b1, 42.2 on b3 and 43.9 on LRFormer-T at 512x512 with at most 3.2 % flips. On a trained b1 it is 69.3 dB,
-# where PyTorch's own half precision has 69.4 and the graph on ONNX Runtime 77.
+# Rounded behind every operator, and not in the weights and at a few casts only, FP16 leaves up to 6 dB less: 41.4 dB on
+# fresh b1, 42.2 on b3 and 43.9 on LRFormer-T at 512x512 with at most 3.2 % flips. On a trained b1 it is 69.3 dB, where
+# PyTorch's own half precision has 69.4 and the graph on ONNX Runtime 77.
 _EXACT: Limits = (36.0, 0.9995, 0.93)
 # Eight bits leave little of a fresh network, whose activations are noise; what a trained one keeps is decided by
 # --max-drop, on pictures. This is what no INT8 graph that means anything misses.

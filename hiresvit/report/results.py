@@ -17,7 +17,7 @@ from rich.text import Text
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.report.int8 import engine_facts, int8_report
-from hiresvit.report.tables import Values, make_table, number_text, size_text
+from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
 
 TOP_OPERATORS = 6
 # What a plan's call is made of by the GPU's clock.
@@ -126,22 +126,6 @@ def compare_report(found: Values) -> list[RenderableType]:
     """What a comparison found: the table, then what each graph in FP16 uses of its range, and the notes."""
     lines = [line for graph in found["fp16"] for line in headroom_lines(graph, graph["graph"])]
     return [parity_table(found), *lines, *(f"note: {note}" for note in found["notes"])]
-
-
-def headroom_lines(found: Values, what: str) -> list[str]:
-    """How much of FP16's range a graph uses, and a line for each tensor that lies below it."""
-    lines = []
-    if headroom := found.get("headroom"):
-        share, where = headroom["share"], _where(headroom)
-        most = "NaN or infinity" if share is None else f"{100 * share:.2g} % of FP16's range, {headroom['max_abs']:.4g}"
-        lines.append(f"{what}: at most {most}, in {where}, on {headroom['images']} images")
-    for row in found.get("underflow", ()):
-        lines.append(f"{what}: underflow in {_where(row)}, all below 2**-14, up to {row['max_abs']:.3g}")
-    return lines
-
-
-def _where(row: Values) -> str:
-    return f"{row['tensor']} of {row['module']}" if row["module"] else str(row["tensor"])
 
 
 def latency_tables(latency: Values) -> list[RenderableType]:

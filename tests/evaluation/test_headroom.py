@@ -30,7 +30,8 @@ def looked(model: ModelProto, *feeds: dict[str, Array]) -> Headroom:
 
 
 def fp16(body: str, output: str = "float16[2] y", **weights: Any) -> ModelProto:
-    return named_graph(body, "float16[2] x", output, **{k: np.asarray(v, np.float16) for k, v in weights.items()})
+    halves: dict[str, Any] = {name: np.asarray(value, np.float16) for name, value in weights.items()}
+    return named_graph(body, "float16[2] x", output, **halves)
 
 
 def test_one_picture_of_many_is_enough() -> None:
@@ -105,7 +106,7 @@ FAIR = {
 @pytest.mark.parametrize("what", list(FAIR))
 def test_what_loses_nothing_is_no_fault(what: str) -> None:
     body = FAIR[what]
-    values = {"mask": [0, -np.inf], "low": [0, -65504], "down": -np.inf, "up": np.inf}
+    values: dict[str, Any] = {"mask": [0, -np.inf], "low": [0, -65504], "down": -np.inf, "up": np.inf}
     found = looked(fp16(body, **{k: v for k, v in values.items() if k in body}), feed(3, -40))
     assert found.failures("g") == []
     assert found.to_json()["headroom"]["max_abs"] == 40
