@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
+from hiresvit.calibration.collect import collect
 from hiresvit.graph.index import GraphIndex, index_graph
 
 Array = NDArray[Any]
@@ -57,6 +58,14 @@ def run(model: ModelProto, feeds: Mapping[str, Array], *, optimise: bool = True)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(content(model), options, providers=["CPUExecutionProvider"])
     return list(session.run(None, dict(feeds)))
+
+
+def magnitudes(model: ModelProto, *feeds: Mapping[str, Array]) -> dict[str, float]:
+    """The largest magnitude of every FP32 tensor over all feeds, as calibration finds it."""
+    index = indexed(model)
+    made = (name for node in index.nodes for name in node.output if name not in index.constants)
+    names = [name for name in (*index.inputs, *made) if index.dtype(name) == "float32"]
+    return {name: found.amax for name, found in collect(model, names, feeds, look="ranges").items()}
 
 
 def distance(reference: Array, test: Array) -> float:

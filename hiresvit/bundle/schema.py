@@ -30,6 +30,12 @@ from hiresvit.schema import (
 from hiresvit.spec import TASKS
 
 _LOSS = record({"name": NAME, "count": COUNT, "total": COUNT, "extreme": NUMBER})
+_RANGE = {
+    "headroom": some(
+        record({"share": NUMBER, "max_abs": NUMBER, "tensor": NAME, "module": some(NAME), "images": COUNT}, more=True)
+    ),
+    "underflow": many(record({"tensor": NAME, "module": some(NAME), "max_abs": NUMBER}, more=True)),
+}
 _FP16 = record(
     {
         "nodes_fp16": COUNT,
@@ -38,15 +44,11 @@ _FP16 = record(
         "subnormal": COUNT,
         "overflow": many(_LOSS),
         "flushed": many(_LOSS),
-        "activation_hazards": many(record({"hazard": TEXT, "name": NAME, "max_abs": NUMBER}, more=True)),
     },
     {
-        "headroom": some(
-            record(
-                {"share": NUMBER, "max_abs": NUMBER, "tensor": NAME, "module": some(NAME), "images": COUNT}, more=True
-            )
-        ),
-        "underflow": many(record({"tensor": NAME, "module": some(NAME), "min_abs": NUMBER}, more=True)),
+        **_RANGE,
+        # Of schema 4 and before
+        "activation_hazards": many(record({"hazard": TEXT, "name": NAME, "max_abs": NUMBER}, more=True)),
     },
     more=True,
 )
@@ -86,6 +88,7 @@ _INT8 = record(
         "fallback": record({"kept": many(NAME), "max_drop": NUMBER, "tried": COUNT}, more=True),
         "accuracy": record({"metric": TEXT, "data": TEXT, "images": COUNT, "rows": _ROWS}, more=True),
         "verdict": many(TEXT),
+        **_RANGE,
     },
     more=True,
 )

@@ -2,8 +2,7 @@
 
 Two passes. The first finds each tensor's range; its maxima are taken inside the graph, so that no activation leaves
 it. The second fetches tensors in chunks of a bounded size, each from a graph that ends where the chunk does, to bin
-them over the range or to look closer at what FP16 cannot hold. Images are read again for each chunk; one is in memory
-at a time.
+them over the range. Images are read again for each chunk; one is in memory at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from hiresvit.calibration.observers import BINS, histogram
 from hiresvit.calibration.probes import range_graph, tensor_graph
 from hiresvit.calibration.table import graph_digest
 from hiresvit.errors import HiresvitError, IllegalGraphError, UsageError
-from hiresvit.export.fp16_typing import LARGEST, SMALLEST_NORMAL
 from hiresvit.files import atomic_path, naming_target
 from hiresvit.graph.index import index_graph
 from hiresvit.process import trim_memory
@@ -41,22 +39,16 @@ SAVE_SECONDS = 5.0
 SMALLEST = float(np.finfo(np.float32).tiny)
 """A tensor whose magnitudes are all below this, FP32's smallest normal number, is dead: it has no range."""
 
-Look = Literal["ranges", "histograms", "fp16"]
+Look = Literal["ranges", "histograms"]
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """One tensor over all images. ``counts``: its `histogram` over [0, amax], None if not asked for or dead.
-
-    ``smallest`` and ``non_finite`` are known where FP16 was asked about and cannot hold the tensor: its least
-    magnitude but 0 (0 without one), and how many NaN and infinities there are, which the range leaves out.
-    """
+    """One tensor over all images. ``counts``: its `histogram` over [0, amax], None if not asked for or dead."""
 
     lowest: float
     highest: float
     counts: NDArray[np.int64] | None = None
-    smallest: float = 0.0
-    non_finite: int = 0
 
     @property
     def amax(self) -> float:
@@ -67,15 +59,6 @@ class Statistics:
     def dead(self) -> bool:
         """Whether it was 0 on every image, or as good as that."""
         return self.amax < SMALLEST
-
-    @property
-    def hazard(self) -> Literal["non-finite", "overflow", "underflow"] | None:
-        """What FP16 does to it: NaN or inf in FP32 already, some beyond 65504, or all of it below 2**-14."""
-        if self.non_finite:
-            return "non-finite"
-        if self.amax > LARGEST:
-            return "overflow"
-        return "underflow" if 0 < self.amax < SMALLEST_NORMAL else None
 
 
 @dataclass(frozen=True)
@@ -117,7 +100,7 @@ class _Progress:
     stage: int
     images: int
     ranges: NDArray[np.float32]  # tensors, (lowest, highest), both NaN where NaN or Inf may pass
-    closer: NDArray[Any]  # tensors, BINS of a histogram; or what `_measured` finds
+    counts: NDArray[np.int64]  # tensors, BINS of a histogram
 
 
 def collect(
@@ -125,14 +108,12 @@ def collect(
 ) -> dict[str, Statistics]:
     """Run a graph on ONNX Runtime's CPU over all of ``feeds``: {tensor: its statistics}, in the order of ``tensors``.
 
-    ``tensors`` are inputs or results of the graph in FP32. ``look`` is for their ranges, for histograms as well, or for
-    what FP16 cannot hold of them. With ``run.state``, a later call with the same graph, tensors, options and ``digest``
-    of the data goes on from where an interrupted one was, to the same result; another or a damaged file is
-    overwritten. It is removed at the end.
+    ``tensors`` are inputs or results of the graph in FP32. ``look`` is for their ranges, or for histograms as well.
+    With ``run.state``, a later call with the same graph, tensors, options and ``digest`` of the data goes on from where
+    an interrupted one was, to the same result; another or a damaged file is overwritten. It is removed at the end.
 
     Raises UsageError for tensors that the graph lacks or that are not FP32, for feeds that do not fit it, and for
-    arguments out of range; HiresvitError where ONNX Runtime cannot run the graph and, unless ``look`` is for FP16, for
-    NaN or Inf in a tensor.
+    arguments out of range; HiresvitError where ONNX Runtime cannot run the graph, and for NaN or Inf in a tensor.
     """
     check_threads(run.threads)
     if run.memory_bytes < 1:
@@ -142,13 +123,6 @@ def collect(
     work = _Work(graph, _inputs(graph), _in_order(graph, tensors), feeds, look, run)
     found = dict(zip(work.tensors, _statistics(work, _through(work, digest)), strict=True))
     return {name: found[name] for name in tensors}
-
-
-def activation_ranges(graph: ModelProto, feeds: Feeds, run: RunOptions = DEFAULTS) -> dict[str, Statistics]:
-    """What `collect` finds of every FP32 tensor of a graph, its inputs first, and what FP16 cannot hold of them."""
-    index = index_graph(graph, {})
-    names = [name for name in _made(graph) if index.dtype(name) == "float32"]
-    return collect(graph, names, feeds, look="fp16", run=run)
 
 
 def _made(graph: ModelProto) -> list[str]:
@@ -178,15 +152,9 @@ def _inputs(graph: ModelProto) -> tuple[TensorSpec, ...]:
 
 
 def _statistics(work: _Work, progress: _Progress) -> Iterator[Statistics]:
-    second = _looked_at(work, progress.ranges)
+    binned = _alive(progress.ranges) & (work.look == "histograms")
     for row, (lowest, highest) in enumerate(progress.ranges.tolist()):
-        if not second[row]:
-            yield Statistics(lowest, highest)
-        elif work.look == "histograms":
-            yield Statistics(lowest, highest, progress.closer[row])
-        else:  # 0 where nothing of it is finite
-            least, most, smallest, broken = np.nan_to_num(progress.closer[row], posinf=0, neginf=0).tolist()
-            yield Statistics(least, most, None, smallest, int(broken))
+        yield Statistics(lowest, highest, progress.counts[row] if binned[row] else None)
 
 
 def _through(work: _Work, digest: str) -> _Progress:
@@ -218,8 +186,8 @@ def _through(work: _Work, digest: str) -> _Progress:
 
 def _start(work: _Work) -> _Progress:
     ranges = np.tile(np.array([np.inf, -np.inf], np.float32), (len(work.tensors), 1))
-    nothing = [0] * BINS if work.look == "histograms" else [np.inf, -np.inf, np.inf, 0]
-    return _Progress(0, 0, ranges, np.tile(np.array(nothing), (len(work.tensors), 1)))
+    bins = BINS if work.look == "histograms" else 0
+    return _Progress(0, 0, ranges, np.zeros((len(work.tensors), bins), np.int64))
 
 
 def _key(work: _Work, digest: str) -> str:
@@ -237,7 +205,7 @@ def _key(work: _Work, digest: str) -> str:
 def _save(state: Path, key: str, progress: _Progress) -> None:
     with atomic_path(state) as temporary, temporary.open("wb") as stream:  # a path would get the suffix .npz
         at = np.array([progress.stage, progress.images])
-        np.savez(stream, key=np.array(key), at=at, ranges=progress.ranges, closer=progress.closer)
+        np.savez(stream, key=np.array(key), at=at, ranges=progress.ranges, counts=progress.counts)
 
 
 def _load(state: Path, key: str) -> _Progress | None:
@@ -247,7 +215,7 @@ def _load(state: Path, key: str) -> _Progress | None:
             if str(file["key"]) != key:
                 return None
             stage, images = file["at"].tolist()
-            return _Progress(stage, images, file["ranges"], file["closer"])
+            return _Progress(stage, images, file["ranges"], file["counts"])
     except Exception:  # a damaged archive makes numpy raise almost anything
         return None
 
@@ -276,10 +244,9 @@ def _stage(work: _Work, progress: _Progress) -> tuple[str, Callable[[_Progress, 
         return None
     rows = chunks[progress.stage - 1]
     run = _runner(work, tensor_graph(work.model, [work.tensors[row] for row in rows]))
-    what = "histograms" if work.look == "histograms" else "values"
     return (
-        f"calibrate: {what} {progress.stage} of {len(chunks)}",
-        lambda p, k: replace(p, closer=_closer(work, p, rows, run(k), k)),
+        f"calibrate: histograms {progress.stage} of {len(chunks)}",
+        lambda p, k: replace(p, counts=_counted(work, p, rows, run(k), k)),
     )
 
 
@@ -290,32 +257,21 @@ def _widened(work: _Work, ranges: NDArray[np.float32], found: list[NDArray[Any]]
     highest, lowest, total = np.array(found).reshape(-1, 3).T
     # ONNX Runtime's maximum and minimum lose a NaN more often than not; a sum never does.
     broken = ~(np.isfinite(highest) & np.isfinite(lowest)) | np.isnan(total)
-    if broken.any() and work.look != "fp16":
+    if broken.any():
         raise _not_finite(work, int(broken.argmax()), image, int(np.count_nonzero(broken)) - 1)
-    lowest, highest = (np.where(broken, np.float32(np.nan), values) for values in (lowest, highest))
     return np.stack([np.minimum(ranges[:, 0], lowest), np.maximum(ranges[:, 1], highest)], 1)
 
 
-def _closer(work: _Work, progress: _Progress, rows: list[int], found: list[NDArray[Any]], image: int) -> NDArray[Any]:
-    closer: NDArray[Any] = progress.closer.copy()
+def _counted(
+    work: _Work, progress: _Progress, rows: list[int], found: list[NDArray[Any]], image: int
+) -> NDArray[np.int64]:
+    counts: NDArray[np.int64] = progress.counts.copy()
     for row, values in zip(rows, found, strict=True):
-        if work.look == "fp16":
-            closer[row] = _measured(closer[row], values)
-            continue
         try:
-            closer[row] += histogram(values, float(np.abs(progress.ranges[row]).max()))
+            counts[row] += histogram(values, float(np.abs(progress.ranges[row]).max()))
         except UsageError as error:  # though the first pass found none: the feeds have changed
             raise _not_finite(work, row, image) from error
-    return closer
-
-
-def _measured(known: NDArray[Any], values: NDArray[Any]) -> tuple[float, ...]:
-    """Lowest and highest of the finite values, the smallest magnitude but 0, and how many are not finite."""
-    lowest, highest, smallest, broken = known
-    finite = values[np.isfinite(values)]
-    magnitudes = np.abs(finite)
-    smallest = np.min(magnitudes, where=magnitudes > 0, initial=smallest)
-    return np.min(finite, initial=lowest), np.max(finite, initial=highest), smallest, broken + values.size - finite.size
+    return counts
 
 
 def _not_finite(work: _Work, row: int, image: int, more: int = 0) -> HiresvitError:
@@ -326,18 +282,13 @@ def _not_finite(work: _Work, row: int, image: int, more: int = 0) -> HiresvitErr
     )
 
 
-def _looked_at(work: _Work, ranges: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which tensors the second pass is for: those that are not dead, or those that FP16 does not hold."""
-    amax = np.abs(ranges).max(1)
-    if work.look == "histograms":
-        return np.asarray(amax >= SMALLEST)
-    held = (amax == 0) | ((amax >= SMALLEST_NORMAL) & (amax <= LARGEST)) | (work.look == "ranges")
-    return np.asarray(~held)
+def _alive(ranges: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(ranges).max(1) >= SMALLEST)
 
 
 def _chunks(work: _Work, ranges: NDArray[np.float32]) -> list[list[int]]:
-    """Rows of the tensors to look closer at, in order, each chunk within ``memory_bytes`` or one tensor."""
-    rows = np.flatnonzero(_looked_at(work, ranges)).tolist()
+    """Rows of the tensors to bin, in order, each chunk within ``memory_bytes`` or one tensor."""
+    rows = np.flatnonzero(_alive(ranges)).tolist() if work.look == "histograms" else []
     index = index_graph(work.model, {}, infer=bool(rows))
     chunks: list[list[int]] = []
     left = 0.0

@@ -22,8 +22,9 @@ from hiresvit.calibration.attention import Attention
 from hiresvit.calibration.sites import Site, Skip
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.fp16 import inferred
-from hiresvit.export.fp16_typing import LARGEST, fresh
+from hiresvit.export.fp16_typing import fresh
 from hiresvit.export.rewrites import replace_all
+from hiresvit.graph.dtypes import LARGEST
 from hiresvit.graph.index import GraphIndex, attributes, index_graph
 
 LEVELS = 127

@@ -14,7 +14,8 @@ from onnx import NodeProto
 
 from hiresvit.check.number_rules import fill_of
 from hiresvit.check.rule import Spot, View, rule
-from hiresvit.export.fp16_typing import LARGEST, MAX_TERMS, SMALLEST_NORMAL
+from hiresvit.export.fp16_typing import MAX_TERMS
+from hiresvit.graph.dtypes import LARGEST, SMALLEST_NORMAL
 from hiresvit.graph.index import attributes, operand, reached
 from hiresvit.graph.operators import LAYOUT, LINEARS, QUANTIZERS
 

@@ -48,7 +48,7 @@ def compare(
     asked = limits.limits()
     model.given()  # says what is wrong with an option before anything is loaded
     from hiresvit.data.image import load_image
-    from hiresvit.report.results import parity_table
+    from hiresvit.report.results import compare_report
     from hiresvit.workflows.compare import compare_sources
 
     images = [load_image(path) for path in pictures.image or ()]
@@ -56,4 +56,5 @@ def compare(
         pair = [(reference, None), (test, running.runner)]
         a, b = open_sources(stack, pair, model, graph, threads=running.threads)
         found, missed = compare_sources(a, b, images, drawn=pictures.images, limits=asked)
-    out.answer(as_json, {"parity": found, "notes": notes_of([a, b])}, [parity_table(found)], missed)
+    notes = [*notes_of([a, b]), *found.pop("notes")]
+    out.answer(as_json, {"parity": found, "notes": notes}, compare_report(found), missed)

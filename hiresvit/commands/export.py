@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from hiresvit.bundle.stages import EXACT
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
 from hiresvit.errors import UsageError
@@ -70,8 +71,8 @@ def export(
     The bundle holds the graphs and the plan, how far each graph is from PyTorch and how fast it is. A
     checkpoint's file alone says which model it is of. Without --weights a model has fresh ones, good for a trial.
 
-    A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu, fp16 or
-    int8.
+    A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu, fp16, int8 or
+    fp16 exact.
     """
     began = time.monotonic()
     if not precision.int8:
@@ -81,7 +82,7 @@ def export(
         raise UsageError("--seed draws fresh weights: leave it out with --weights")
     given = model.given()
     fp16 = precision.fp16 or precision.int8
-    absent = {"fp16": not fp16, "int8": not precision.int8, "cpu": graphs.dynamic_batch}
+    absent = {"fp16": not fp16, EXACT: not fp16, "int8": not precision.int8, "cpu": graphs.dynamic_batch}
     gates = limits.gates(without=[stage for stage, missing in absent.items() if missing])
 
     out.load_onnxruntime()

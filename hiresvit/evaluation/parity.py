@@ -12,7 +12,7 @@ argmaxes that differ were near-ties, towards 1 the network answers something els
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -114,11 +114,25 @@ def compare(reference: Runner, test: Runner, feeds: Iterable[Feed], task: Task) 
 
     Raises UsageError if there is no feed, if a feed does not fit, or if the outputs differ in name or shape.
     """
-    found = [_compare_outputs(reference(feed), test(feed), task) for feed in feeds]
-    if not found:
+    [found] = compare_each(reference, [test], feeds, task)
+    return found
+
+
+def compare_each(
+    reference: Runner, tests: Sequence[Runner], feeds: Iterable[Feed], task: Task
+) -> tuple[ParityReport, ...]:
+    """`compare` of each of ``tests``, for which the reference runs once."""
+    found: list[list[dict[str, Parity]]] = [[] for _ in tests]
+    for feed in feeds:
+        expected = reference(feed)
+        for images, test in zip(found, tests, strict=True):
+            images.append(_compare_outputs(expected, test(feed), task))
+    if not found[0]:
         raise UsageError("no images to compare on; give at least one")
-    outputs = tuple(_summary(name, [image[name] for image in found]) for name in found[0])
-    return ParityReport(task, len(found), outputs)
+    return tuple(
+        ParityReport(task, len(images), tuple(_summary(name, [image[name] for image in images]) for name in images[0]))
+        for images in found
+    )
 
 
 def compare_runs(reference: Feed, test: Feed, task: Task) -> ParityReport:

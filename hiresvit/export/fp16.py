@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hiresvit.errors import IllegalGraphError, UsageError
-from hiresvit.export.fp16_typing import LARGEST, SMALLEST_NORMAL, Op, Versions, decide, float_tensors, fresh
+from hiresvit.export.fp16_typing import Op, Versions, decide, float_tensors, fresh
 from hiresvit.export.rewrites import replace_all
-from hiresvit.graph.dtypes import FLOAT, HALF
+from hiresvit.graph.dtypes import FLOAT, HALF, LARGEST, SMALLEST_NORMAL
 from hiresvit.graph.file import require_weights
 from hiresvit.graph.index import graphs_of, index_graph
 from hiresvit.graph.operators import ISLANDS

@@ -24,8 +24,6 @@ from hiresvit.graph.operators import MOVES, SPREADS
 Versions = dict[str, dict[int, str]]
 """{float tensor: {type: name}}: the types it is wanted in, the one it is made in first."""
 
-LARGEST, SMALLEST_NORMAL = 65504.0, 2.0**-14
-"""FP16's largest number, and the smallest that has all of its 11 bits."""
 MAX_TERMS = 2048
 """FP16 counts to here: beyond, adding 1 to a sum of ones changes nothing."""
 _SUMS = frozenset({"GlobalAveragePool", "ReduceMean", "ReduceSum"})

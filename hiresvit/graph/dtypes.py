@@ -8,6 +8,9 @@ from onnx import TensorProto, helper
 
 FLOAT, HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
 
+LARGEST, SMALLEST_NORMAL = 65504.0, 2.0**-14
+"""FP16's largest number, and the smallest that has all of its 11 bits."""
+
 FLOATS = frozenset({"float", "float16", "bfloat16"})
 """What a product is computed in where nothing is quantized."""
 NUMBERS = frozenset(

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from hiresvit.report.chart import bar_chart, text_bar
-from hiresvit.report.tables import Values, make_table, number_text, size_text
+from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
 
 TOP_MODULES = 12
 
@@ -19,6 +19,7 @@ TOP_MODULES = 12
 def int8_report(int8: Values, engines: Mapping[str, Values] | None = None) -> list[RenderableType]:
     """Ranges, layers, sensitivity, accuracy and, where they were built, both plans; then what follows from it."""
     items: list[RenderableType] = [*_calibration_lines(int8["calibration"]), *_layer_lines(int8["quantize"])]
+    items += headroom_lines(int8, "int8")
     if sensitivity := int8.get("sensitivity"):
         items.append(sensitivity_table(sensitivity, int8["policy"]["keep"]))
     if fallback := int8.get("fallback"):

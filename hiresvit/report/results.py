@@ -17,7 +17,7 @@ from hiresvit.bundle.stages import GRAPHS
 from hiresvit.data.preprocess import describe
 from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.report.int8 import engine_facts, int8_report
-from hiresvit.report.tables import Values, make_table, number_text, size_text
+from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
 from hiresvit.spec import PreprocessSpec
 
 TOP_OPERATORS = 6
@@ -149,6 +149,11 @@ def parity_table(parity: Values) -> Table:
     return make_table(title, *columns, rows=rows)
 
 
+def compare_report(found: Values) -> list[RenderableType]:
+    """What a comparison found: the table, then what each graph in FP16 uses of its range."""
+    return [parity_table(found), *(line for graph in found["fp16"] for line in headroom_lines(graph, graph["graph"]))]
+
+
 def latency_tables(latency: Values) -> list[RenderableType]:
     """One row per side, what the others are divided by first, and a line on the sides that waver."""
     sides, ratios = latency["sides"], latency["ratios"]
@@ -243,9 +248,9 @@ def _fp16_lines(report: Values) -> list[str]:
             worst = max(rows, key=lambda row: abs(row["extreme"]))
             count = f"{sum(row['count'] for row in rows)} weights of {len(rows)} tensors {what}"
             lines.append(f"fp16: {count}, the largest {worst['extreme']:.3g} in {worst['name']}")
-    for row in report["activation_hazards"]:
+    for row in report.get("activation_hazards", ()):  # of schema 4 and before
         lines.append(f"fp16: {row['hazard']} in {row['name']}, up to {row['max_abs']:.3g}")
-    return lines
+    return lines + headroom_lines(report, "fp16")
 
 
 def _parity_cells(output: Values) -> list[str]:

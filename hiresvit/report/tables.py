@@ -87,3 +87,19 @@ def make_table(title: str | None, *columns: str, rows: Iterable[Sequence[str]] =
 def number_text(value: float | None, form: str) -> str:
     """A number in Python's format; nothing for None."""
     return "" if value is None else format(value, form)
+
+
+def headroom_lines(found: Values, what: str) -> list[str]:
+    """How much of FP16's range a graph uses, and a line for each tensor that lies below it."""
+    lines = []
+    if headroom := found.get("headroom"):
+        share, where = headroom["share"], _where(headroom)
+        most = "NaN or infinity" if share is None else f"{100 * share:.2g} % of FP16's range, {headroom['max_abs']:.4g}"
+        lines.append(f"{what}: at most {most}, in {where}, on {headroom['images']} images")
+    for row in found.get("underflow", ()):
+        lines.append(f"{what}: underflow in {_where(row)}, all below 2**-14, up to {row['max_abs']:.3g}")
+    return lines
+
+
+def _where(row: Values) -> str:
+    return f"{row['tensor']} of {row['module']}" if row["module"] else str(row["tensor"])

@@ -186,8 +186,8 @@ class OnnxRuntimeRunner(Runner):
         self.warnings = (note,) if note else ()
         try:
             self.metadata = dict(session.get_modelmeta().custom_metadata_map)
-            self.inputs = tuple(_spec(node, path) for node in session.get_inputs())
-            self.outputs = tuple(_spec(node, path) for node in session.get_outputs())
+            self.inputs = tuple(tensor_spec(node, path) for node in session.get_inputs())
+            self.outputs = tuple(tensor_spec(node, path) for node in session.get_outputs())
         except UnicodeDecodeError as error:
             raise no_graph(path, "names or metadata in it are no text; copy it anew or export it again") from error
         self._path = path
@@ -208,7 +208,8 @@ class OnnxRuntimeRunner(Runner):
         self._session = None
 
 
-def _spec(node: onnxruntime.NodeArg, path: Path) -> TensorSpec:
+def tensor_spec(node: onnxruntime.NodeArg, path: Path) -> TensorSpec:
+    """An input or output of a session. Raises UsageError, about the file, for what numpy cannot hold."""
     shape = tuple(size if size is not None else f"{node.name}_{axis}" for axis, size in enumerate(node.shape))
     return TensorSpec(node.name, numpy_dtype(node.type, _DTYPES, path, node.name), shape)
 

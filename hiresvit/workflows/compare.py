@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
-from hiresvit.errors import GateError, UsageError
-from hiresvit.evaluation.parity import Gate, check_gate, compare
+from hiresvit.errors import GateError, HiresvitError, UsageError, missing_extra
+from hiresvit.evaluation.parity import Gate, check_gate, compare_each
+from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.workflows.open import Source
+
+if TYPE_CHECKING:
+    from hiresvit.evaluation.headroom import ExactHalf
 
 
 def compare_sources(
@@ -22,9 +26,10 @@ def compare_sources(
 ) -> tuple[dict[str, Any], GateError | None]:
     """How far ``test`` is from ``reference`` on uint8 (H, W, 3) images and ``drawn`` streets, and what it missed.
 
-    ``limits`` are fields of `Gate`; what is not there may be anything, but NaN and Inf miss any. The first is plain
-    JSON values, a parity table of one stage. Raises UsageError if neither says how it takes a picture, or without
-    pictures.
+    ``limits`` are fields of `Gate`; what is not there may be anything, but NaN and Inf miss any, and so does on either
+    side what FP16 cannot hold. The first is plain JSON values, a parity table of one stage, or of two if ``test`` is
+    an ONNX graph with FP16 in it: as ONNX Runtime computes it and as FP16 rounds it. Raises UsageError if neither says
+    how it takes a picture, or without pictures.
     """
     spec = reference.spec or test.spec
     if spec is None:
@@ -32,9 +37,46 @@ def compare_sources(
     name = reference.runner.inputs[0].name
     pictures = [*images, *sample_images(drawn, spec.imgsz)]
     feeds = [{name: preprocess(picture, spec.preprocess, spec.imgsz)} for picture in pictures]
-    report = compare(reference.runner, test.runner, feeds, spec.task)
-    stage = {"stage": test.label, "gate": dict(limits), "report": report.to_json()}
-    found = {"reference": reference.label, "task": spec.task, "images": len(feeds), "stages": [stage]}
+    notes: list[str] = []
+    known, half = _exact(reference, notes), _exact(test, notes)
+    tests: dict[str, Runner] = {test.label: test.runner}
+    if half is not None:
+        tests[f"{test.label} (fp16 exact)"] = Casting(half)
+    reports = compare_each(reference.runner, [*tests.values()], feeds, spec.task)
+    if known is not None:
+        for feed in feeds:
+            known(feed)
+    stages = [
+        {"stage": label, "gate": dict(limits), "report": report.to_json()}
+        for label, report in zip(tests, reports, strict=True)
+    ]
+    found = {"reference": reference.label, "task": spec.task, "images": len(feeds), "stages": stages}
+    ranges = [
+        (source.label, runner.found) for source, runner in ((reference, known), (test, half)) if runner is not None
+    ]
+    found["fp16"] = [{"graph": label, **headroom.to_json()} for label, headroom in ranges]
+    found["notes"] = notes
     gate = Gate(**{field.name: limits.get(field.name, -math.inf) for field in fields(Gate)})
-    missed = check_gate(report, gate, test.label)
+    missed = [line for label, headroom in ranges for line in headroom.failures(label)]
+    for label, report in zip(tests, reports, strict=True):
+        missed += check_gate(report, gate, label)
     return found, GateError("; ".join(missed)) if missed else None
+
+
+def _exact(source: Source, notes: list[str]) -> ExactHalf | None:
+    """A source once more, rounded as FP16 rounds it, if it is a graph with FP16 in it; a note if that cannot be had."""
+    if source.graph is None:
+        return None
+    unseen = f"{source.label}: whether FP16 holds its values was not looked at"
+    try:
+        from hiresvit.evaluation.headroom import open_exact
+        from hiresvit.graph.file import load_graph
+
+        return open_exact(load_graph(source.graph, weights=True), source.runner.about.threads)
+    except ModuleNotFoundError as error:
+        if missing_extra(error) is None:
+            raise
+        notes.append(f"{unseen}, that needs onnx: pip install 'hiresvit[export]'")
+    except HiresvitError as error:
+        notes.append(f"{unseen}: {error}")
+    return None

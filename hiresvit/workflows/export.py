@@ -18,8 +18,7 @@ from torch import nn
 from hiresvit.bundle.folder import Bundle, read_bundle, writing_bundle
 from hiresvit.bundle.golden import write_golden
 from hiresvit.bundle.manifest import Manifest, Weights, list_files, write_manifest
-from hiresvit.bundle.stages import PLANS, STAGES, stage_path
-from hiresvit.calibration.collect import RunOptions, activation_ranges
+from hiresvit.bundle.stages import EXACT, PLANS, STAGES, stage_path
 from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_to_json
@@ -29,8 +28,9 @@ from hiresvit.device.plan import EngineReport, Profile
 from hiresvit.device.platform import package_version, this_platform
 from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import MissingDependency, UsageError
+from hiresvit.evaluation.headroom import Headroom, enforce_headroom, open_exact
 from hiresvit.evaluation.latency import latency_report
-from hiresvit.evaluation.parity import GATES, Gate, compare, enforce
+from hiresvit.evaluation.parity import GATES, Gate, compare_each, enforce
 from hiresvit.export.contract import INPUT, describe_graph, fresh_weights, stamp, untrained_note
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
@@ -38,6 +38,7 @@ from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.files import sha256_file
+from hiresvit.graph.file import load_graph
 from hiresvit.models.create import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
 from hiresvit.process import trim_memory
@@ -52,6 +53,8 @@ from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, 
 
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
 BATCH_PROFILE = (1, 1, 8)
+_HALF = {"fp16": EXACT, "int8": "int8 exact"}
+"""The graphs with FP16 in them, and what they are rounded as FP16 rounds; the second has no gate, and no row."""
 TOOLS = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "tensorrt-rtx-cu12")
 
 
@@ -124,17 +127,19 @@ def export_bundle(
         feeds = _feeds(spec, settings.images)
         model, loaded = _load(spec, settings)
         job = _Job(spec, settings, folder, feeds, loaded, on_step)
-        paths, reports = _graphs(job, model, target)
+        paths, reports, looked = _graphs(job, model, target)
         _return_memory()
         with OnnxRuntimeRunner(paths["fp32"]) as runner:
             inputs, outputs = runner.inputs, runner.outputs
         deployed = Deployed(model, spec, resize=settings.resize)  # unfolded: what the user trained
         with TorchRunner(deployed, inputs, outputs, settings.threads) as reference:
-            parity = _parity(job, reference, paths)
+            parity = _parity(job, reference, paths, looked)
             engines, missing = _plans(job, paths)
             golden = job.feeds[0]
             write_golden(stage_path(folder, "golden"), golden, reference(golden))
             latency = _latency(job, reference, paths) if settings.latency else None
+        for stage, found in looked.items():
+            reports[stage] |= found.to_json()
         on_step("write", None)
         if "int8" in engines:
             accuracy = reports["int8"].get("accuracy")
@@ -212,8 +217,8 @@ def _return_memory() -> None:
     trim_memory()
 
 
-def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Write the graphs; returns their paths by role and the reports of what was done to them.
+def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path], dict[str, Any], dict[str, Headroom]]:
+    """Write the graphs; returns their paths by role, the reports of what was done to them, and what calibration saw.
 
     A graph holds the weights once more, so each is dropped as soon as it is written.
     """
@@ -231,6 +236,7 @@ def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path],
     del graph
     save("simplified", simple)
     reports: dict[str, Any] = {"simplify": report.to_json(), "graphs": described}
+    looked: dict[str, Headroom] = {}
     if not settings.dynamic_batch:  # its norms need a known number of rows
         save("cpu", for_cpu(simple))
     if settings.fp16:
@@ -246,31 +252,20 @@ def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path],
             save("int8", made.graph)
             made.table.save(stage_path(job.folder, "calibration"))
             reports["int8"] = made.report
+            looked = made.headroom
             if sensitivity := made.report.get("sensitivity"):
                 chart = sensitivity_chart(sensitivity, made.report["policy"]["keep"])
                 stage_path(job.folder, "sensitivity").write_text(chart, encoding="utf-8")
             del made
         del half
-        _return_memory()
-        job.on_step("ranges", None)
-        reports["fp16"] = half_report.to_json() | {"activation_hazards": _hazards(job, simple)}
-    return {stage: stage_path(job.folder, stage) for stage in described}, reports
+        reports["fp16"] = half_report.to_json()
+    return {stage: stage_path(job.folder, stage) for stage in described}, reports, looked
 
 
 def _save(job: _Job, described: dict[str, Any], stage: str, graph: onnx.ModelProto) -> None:
     stamp(graph, job.spec, stage, labels=job.loaded.labels, untrained=job.loaded.untrained)
     size = stage_path(job.folder, stage).write_bytes(graph.SerializeToString(deterministic=True))
     described[stage] = describe_graph(graph, size)
-
-
-def _hazards(job: _Job, simple: onnx.ModelProto) -> list[dict[str, Any]]:
-    """The tensors that FP16 cannot hold on the first picture."""
-    ranges = activation_ranges(simple, job.feeds[:1], RunOptions(threads=job.settings.threads))
-    return [
-        {"name": n, "max_abs": r.amax, "min_abs": r.smallest, "non_finite": r.non_finite, "hazard": r.hazard}
-        for n, r in ranges.items()
-        if r.hazard
-    ]
 
 
 def _plans(job: _Job, paths: Mapping[str, Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -307,17 +302,29 @@ def _on_phase(on_step: OnStep, name: str, phase: str, fraction: float) -> None:
     on_step(f"{name}: {phase}", fraction)
 
 
-def _parity(job: _Job, reference: Runner, paths: Mapping[str, Path]) -> dict[str, Any]:
-    """Compare every graph with PyTorch. Raises GateError at the first that misses its gate."""
-    stages = []
+def _parity(job: _Job, reference: Runner, paths: Mapping[str, Path], looked: dict[str, Headroom]) -> dict[str, Any]:
+    """Compare every graph with PyTorch, and add to ``looked`` how much of FP16's range those use that are in FP16.
+
+    Raises GateError at the first that misses its gate, or that FP16 cannot hold.
+    """
+    stages, threads = [], job.settings.threads
     for role, path in paths.items():
         stage = STAGES[role].gate
         job.on_step(f"parity: {stage}", None)
-        with OnnxRuntimeRunner(path, threads=job.settings.threads) as runner:
-            report = compare(reference, Casting(runner), job.feeds, job.spec.task)
-        gate = job.settings.gates.get(stage, GATES[stage])
-        enforce(report, gate, stage)
-        stages.append({"stage": stage, "gate": asdict(gate), "report": report.to_json()})
+        half = open_exact(load_graph(path, weights=True), threads) if role in _HALF else None
+        with ExitStack() as stack:
+            runners: dict[str, Runner] = {stage: stack.enter_context(OnnxRuntimeRunner(path, threads=threads))}
+            if half is not None:
+                runners[_HALF[role]] = stack.enter_context(half)
+            reports = compare_each(reference, [*map(Casting, runners.values())], job.feeds, job.spec.task)
+        if half is not None:
+            enforce_headroom(half.found, stage)
+            looked[role] = half.found.joined(looked[role]) if role in looked else half.found
+        for name, report in zip(runners, reports, strict=True):
+            if name in GATES:
+                gate = job.settings.gates.get(name, GATES[name])
+                enforce(report, gate, name)
+                stages.append({"stage": name, "gate": asdict(gate), "report": report.to_json()})
     return {"task": job.spec.task, "images": len(job.feeds), "reference": "pytorch", "stages": stages}
 
 

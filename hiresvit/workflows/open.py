@@ -40,7 +40,7 @@ MOST_INPUT = 2**30  # bytes of one tensor; 8192x4096 pixels are 0.4 GB
 class Source:
     """A runner, its spec and its classes' names where they are known, and what it is called in tables.
 
-    ``said`` is what is to be said of its weights.
+    ``said`` is what is to be said of its weights, ``graph`` the file if that is an ONNX graph.
     """
 
     runner: Runner
@@ -48,6 +48,7 @@ class Source:
     label: str
     labels: Labels | None = None
     said: tuple[str, ...] = ()
+    graph: Path | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -98,7 +99,7 @@ def open_source(
     spec = stamped[0] if stamped else None
     _check_input(path, opened, spec)
     labels = read_labels(opened.metadata, spec) if spec else None
-    return Source(Casting(opened), spec, path.name + by, labels, _said(read_untrained(opened.metadata)))
+    return Source(Casting(opened), spec, path.name + by, labels, _said(read_untrained(opened.metadata)), _graph(path))
 
 
 def is_model(text: str) -> bool:
@@ -157,7 +158,11 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
     untrained = read_untrained(runner.metadata) or (manifest.weights.source if manifest.weights.fresh else "")
     older = [note for note in manifest.notes if note.startswith(_OLDER_NOTE)]
     said = _said(untrained) or tuple(older)
-    return Source(runner, manifest.spec, f"{folder.name}/{wanted}{by}", labels, said)
+    return Source(runner, manifest.spec, f"{folder.name}/{wanted}{by}", labels, said, _graph(bundle.path(wanted)))
+
+
+def _graph(path: Path) -> Path | None:
+    return path if path.suffix == ".onnx" else None
 
 
 def _bundle_labels(bundle: Bundle) -> Labels:

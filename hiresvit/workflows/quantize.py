@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hiresvit.calibration.table import CalibrationTable, graph_digest, load_tabl
 from hiresvit.data.pictures import Feeds, Pictures, find_pictures
 from hiresvit.device.plan import EngineReport
 from hiresvit.errors import GateError, UsageError
+from hiresvit.evaluation.headroom import Headroom, measure_headroom
 from hiresvit.graph.index import index_graph
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec
@@ -56,11 +58,16 @@ class Int8Settings:
 
 @dataclass(frozen=True, eq=False)
 class Int8Result:
-    """The graph, the ranges it was made from, and a report as plain JSON values."""
+    """The graph, the ranges it was made from, and a report as plain JSON values.
+
+    ``headroom``: how much of FP16's range this graph (``int8``) and the one it was written into (``fp16``) use on the
+    pictures that calibrate.
+    """
 
     graph: ModelProto
     table: CalibrationTable
     report: dict[str, Any]
+    headroom: dict[str, Headroom]
 
 
 def make_int8(
@@ -76,7 +83,8 @@ def make_int8(
 
     ``state`` is where an interrupted calibration goes on from. Raises UsageError on settings that cannot be served,
     HiresvitError on pictures that cannot, ArtefactError on a table of another graph, pictures or preprocessing, and
-    GateError if no choice of modules keeps within ``max_drop`` on the pictures of the proof.
+    GateError if no choice of modules keeps within ``max_drop`` on the pictures of the proof, or if FP16 cannot hold
+    what either graph computes on a picture that calibrates.
     """
     check_int8(settings, spec)
     policy = Policy(residual=settings.residual, int8_attention=settings.attention)
@@ -95,6 +103,8 @@ def make_int8(
         on_step=on_step,
     )
     feeds = Feeds(split.calib, spec, simple.graph.input[0].name)
+    look = partial(measure_headroom, feeds=feeds, threads=settings.threads, on_step=on_step)
+    headroom = {"fp16": look(half, what="fp16")}
     tensors = calibration_tensors(sites, find_skips(index, sites, policy), find_attentions(index, policy))
     table = _table(simple, tensors, feeds, settings, state=state, on_step=on_step)
     maker = Maker(simple, index, half, tuple(sites), policy, table)
@@ -111,8 +121,9 @@ def make_int8(
         elif proof is not None:
             report["accuracy"] = proof.accuracy(maker, kept, on_step)
     graph, made = maker.together(kept)
+    headroom["int8"] = look(graph, what="int8")
     report |= {"policy": asdict(policy) | {"keep": list(kept)}, "quantize": made.to_json()}
-    return Int8Result(graph, table, report)
+    return Int8Result(graph, table, report | headroom["int8"].to_json(), headroom)
 
 
 def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:

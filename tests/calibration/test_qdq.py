@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import Array, build, constants_of, content, copied, indexed, noise, run
+from graphs import Array, build, constants_of, content, copied, indexed, magnitudes, noise, run
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -21,7 +21,6 @@ from onnx import ModelProto, NodeProto, TensorProto
 from tiny import tiny_simplified, tiny_spec
 
 from hiresvit.calibration.attention import find_attentions
-from hiresvit.calibration.collect import activation_ranges
 from hiresvit.calibration.qdq import (
     SMALLEST_SCALE,
     calibration_tensors,
@@ -49,11 +48,6 @@ def named(model: ModelProto) -> ModelProto:
     for node in model.graph.node:
         node.name = f"{node.output[0]}/{node.op_type}"
     return model
-
-
-def ranges(model: ModelProto, *feeds: Mapping[str, Array]) -> dict[str, float]:
-    """The largest magnitude of every tensor of an FP32 graph."""
-    return {name: found.amax for name, found in activation_ranges(model, feeds).items()}
 
 
 def inserted(simple: ModelProto, half: ModelProto, amax: Mapping[str, float], policy: Policy) -> tuple[ModelProto, Any]:
@@ -110,7 +104,7 @@ def segment() -> tuple[ModelProto, ModelProto, dict[str, float], Array]:
     spec = tiny_spec()
     pictures = [preprocess(image, spec.preprocess, spec.imgsz) for image in sample_images(3, spec.imgsz)]
     simple = tiny_simplified(spec)
-    return simple, to_fp16(simple)[0], ranges(simple, *({INPUT: p} for p in pictures[:2])), pictures[2]
+    return simple, to_fp16(simple)[0], magnitudes(simple, *({INPUT: p} for p in pictures[:2])), pictures[2]
 
 
 class TestScales:
@@ -235,7 +229,7 @@ class TestByHand:
           o = MatMul(p, x) y = Neg(o) }"""
         x = noise(2, 7, 16, seed=3)
         simple = named(build(text))
-        amax = ranges(simple, {"x": x})
+        amax = magnitudes(simple, {"x": x})
         half = to_fp16(simple)[0]
         model, report = inserted(simple, half, amax, Policy(int8_attention=True))
         assert (report.attentions_int8, report.attentions_fp16) == (1, {})
@@ -266,7 +260,7 @@ class TestSharedWeights:
             site if site.node in int8 else replace(site, excluded="kept")
             for site in find_sites(indexed(simple), EVERYTHING)
         ]
-        made, report = quantize(to_fp16(simple)[0], sites, ranges(simple, {"x": x}))
+        made, report = quantize(to_fp16(simple)[0], sites, magnitudes(simple, {"x": x}))
         assert report.sites_int8 == len(int8)
         return simple, made, x
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import build, copied, indexed, noise
+from graphs import build, copied, indexed, magnitudes, noise
 from onnx import ModelProto, helper, numpy_helper
 from tiny import tiny_simplified, tiny_spec
 
 from hiresvit.calibration.attention import find_attentions
-from hiresvit.calibration.collect import activation_ranges
 from hiresvit.calibration.qdq import Int8Report, quantize
 from hiresvit.calibration.sites import Policy, find_sites, find_skips
 from hiresvit.data.preprocess import preprocess
@@ -40,7 +39,7 @@ def half() -> ModelProto:
 def quantized(policy: Policy) -> tuple[ModelProto, Int8Report]:
     simple = tiny_simplified(SPEC)
     image = preprocess(sample_images(1, SPEC.imgsz)[0], SPEC.preprocess, SPEC.imgsz)
-    amax = {name: found.amax for name, found in activation_ranges(simple, [{INPUT: image}]).items()}
+    amax = magnitudes(simple, {INPUT: image})
     sites = find_sites(indexed(simple), policy)
     skips, attentions = find_skips(indexed(simple), sites, policy), find_attentions(indexed(simple), policy)
     return quantize(half(), sites, amax, skips=skips, attentions=attentions)

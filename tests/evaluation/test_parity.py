@@ -212,7 +212,7 @@ def test_a_failed_gate_says_what_where_and_how_to_change_it() -> None:
 
 
 def test_every_stage_has_a_gate_that_means_something() -> None:
-    assert set(GATES) == {"onnx", "simplified", "cpu", "fp16", "int8"}
+    assert set(GATES) == {"onnx", "simplified", "cpu", "fp16", "int8", "fp16 exact"}
     for gate in GATES.values():
         noise = 10 ** (-gate.min_sqnr_db / 20)
         # White noise of that SQNR has cosine 1 / sqrt(1 + noise^2): the cosine gate must not bite first.

@@ -149,9 +149,11 @@ def test_export_says_what_fp16_loses_and_what_simplify_did() -> None:
     losses = ValueLoss("a", 2, 10, 70000.0), ValueLoss("b", 1, 10, -90000.0)
     fp16 = Fp16Report(10, 3, 4, overflow=losses, flushed=(), subnormal=5).to_json()
     hazard = {"name": "t", "max_abs": 1e5, "min_abs": 1.0, "non_finite": 0, "hazard": "overflow"}
+    headroom = {"share": 0.1234, "max_abs": 8083.0, "tensor": "u", "module": "stem.act", "images": 4}
+    small = {"tensor": "v", "module": "", "max_abs": 1e-5}
     manifest = NOTHING | {
         "simplify": SimplifyReport(20, 12, None).to_json(),
-        "fp16": fp16 | {"activation_hazards": [hazard]},
+        "fp16": fp16 | {"activation_hazards": [hazard], "headroom": headroom, "underflow": [small]},
         "notes": ["fresh"],
     }
     assert report.export_report(manifest) == [
@@ -159,6 +161,8 @@ def test_export_says_what_fp16_loses_and_what_simplify_did() -> None:
         "fp16: 10 nodes in FP16, 3 in FP32, 4 casts, 5 weights below 2**-14",
         "fp16: 3 weights of 2 tensors clamped to 65504, the largest -9e+04 in b",
         "fp16: overflow in t, up to 1e+05",
+        "fp16: at most 12 % of FP16's range, 8083, in u of stem.act, on 4 images",
+        "fp16: underflow in v, all below 2**-14, up to 1e-05",
         "note: fresh",
     ]
 

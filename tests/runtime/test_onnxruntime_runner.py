@@ -12,11 +12,10 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import environment
-from graphs import build, content, indexed
+from graphs import build, content, indexed, magnitudes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from hiresvit.calibration.collect import activation_ranges
 from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
 from hiresvit.errors import HiresvitError, IllegalGraphError, MissingDependency, UsageError
@@ -160,8 +159,7 @@ def test_qdq_is_computed_as_written(tmp_path: Path) -> None:
     for index, node in enumerate(simple.graph.node):
         node.name = f"layer{index}/Conv"
     feed = {"x": generator.normal(0, 1, (1, 32, 8, 8)).astype(np.float32)}
-    amax = {name: found.amax for name, found in activation_ranges(simple, [feed]).items()}
-    quantized, report = quantize(to_fp16(simple)[0], find_sites(indexed(simple)), amax)
+    quantized, report = quantize(to_fp16(simple)[0], find_sites(indexed(simple)), magnitudes(simple, feed))
     assert report.sites_int8 >= 2
     answers = []
     for name, graph in (("fp32", simple), ("int8", quantized)):

@@ -20,6 +20,7 @@ from torch import nn
 
 from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.golden import read_golden
+from hiresvit.bundle.stages import EXACT
 from hiresvit.device import tensorrt_api
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.errors import GateError, HiresvitError, UsageError
@@ -111,10 +112,12 @@ class TestWhole:
         assert manifest.simplify["rolled_back"] is None
         assert manifest.simplify["nodes_after"] <= manifest.simplify["nodes_before"]
         assert manifest.fp16["casts"] > 0
-        assert (manifest.fp16["overflow"], manifest.fp16["activation_hazards"]) == ([], [])
+        assert (manifest.fp16["overflow"], manifest.fp16["underflow"]) == ([], [])
+        assert manifest.fp16["headroom"]["images"] == 2
+        assert 0 < manifest.fp16["headroom"]["share"] < 0.01
         parity = manifest.parity
         assert (parity["images"], parity["task"], parity["reference"]) == (2, "segment", "pytorch")
-        assert [stage["stage"] for stage in parity["stages"]] == ["onnx", "simplified", "cpu", "fp16"]
+        assert [stage["stage"] for stage in parity["stages"]] == ["onnx", "simplified", "cpu", "fp16", EXACT]
         for stage in parity["stages"]:
             assert stage["gate"] == asdict(GATES[stage["stage"]])
             [output] = stage["report"]["outputs"]
@@ -165,7 +168,7 @@ class TestWhole:
         _, steps = whole
         names = list(dict.fromkeys(name for name, _ in steps if not name.startswith("plan")))
         assert names == [
-            *("load", "export", "simplify", "fp16", "ranges"),
+            *("load", "export", "simplify", "fp16"),
             *("parity: onnx", "parity: simplified", "parity: cpu", "parity: fp16", "latency", "write"),
         ]
         building = [fraction for name, fraction in steps if name.startswith("plan: ")]
@@ -185,7 +188,6 @@ STEPS = [
     "export",
     "simplify",
     "fp16",
-    "ranges",
     "parity: onnx",
     "parity: cpu",
     "parity: fp16",
@@ -234,7 +236,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stage", ["onnx", "simplified", "cpu", "fp16"])
+@pytest.mark.parametrize("stage", list(GATES.keys() - {"int8"}))
 def test_a_gate_that_is_missed_leaves_nothing(tmp_path: Path, stage: str) -> None:
     gates = {stage: Gate(min_sqnr_db=1000, min_cosine=0.9, min_agreement=0.9)}  # the others have their defaults
     with pytest.raises(GateError, match=f"^{stage}: output 'logits' has sqnr_db") as caught:
@@ -325,7 +327,7 @@ class TestChoices:
         assert "cpu" not in {entry.role for entry in bundle.manifest.files}
         assert bundle.manifest.inputs[0].shape == ("batch", 3, 64, 96)
         assert bundle.manifest.outputs[0].shape == ("batch", CLASSES, 64, 96)
-        assert [s["stage"] for s in bundle.manifest.parity["stages"]] == ["onnx", "simplified", "fp16"]
+        assert [s["stage"] for s in bundle.manifest.parity["stages"]] == ["onnx", "simplified", "fp16", EXACT]
         if installed("tensorrt_rtx"):
             assert bundle.manifest.engines["fp16"]["profiles"] == {"image": [[n, 3, 64, 96] for n in (1, 1, 8)]}
         source = open_source(str(bundle.folder), threads=1)
