@@ -24,7 +24,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
-from hiresvit.errors import HiresvitError
+from hiresvit.errors import HiresvitError, IllegalGraphError
+from hiresvit.wire import MOST_NODES, count_nodes
 
 MOST_TEXT = 2**26
 """Bytes: more than any JSON file of ours has."""
@@ -38,11 +39,11 @@ _REFUSALS = frozenset(
 
 def open_regular(path: Path) -> BinaryIO:
     """A file, to be read. Raises OSError; also for a pipe and a device, which would block or never end."""
-    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, and no file", str(path))
-    return stream
+    return os.fdopen(descriptor, "rb")
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -78,10 +79,48 @@ def naming_target(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if error.errno not in _REFUSALS or not _belongs(error.filename, target):
             raise
         where = f" ({error.filename})" if error.filename else ""
         raise HiresvitError(f"cannot write {target}: {error.strerror}{where}") from error
+
+
+def _belongs(named: str | bytes | int | None, target: Path) -> bool:
+    """Whether what an error names is the target, a folder above it, in it, or what becomes it; it may name nothing."""
+    if named is None or isinstance(named, int):
+        return True
+    path = Path(os.path.realpath(os.fsdecode(named)))
+    place = Path(os.path.realpath(target))
+    hidden = path.is_relative_to(place.parent) and path.relative_to(place.parent).name.startswith(f".{_system_mark()}")
+    return hidden or path.is_relative_to(place) or place.is_relative_to(path)
+
+
+@contextmanager
+def naming_source(source: Path) -> Iterator[None]:
+    """Turn what the system says no with into one line naming ``source``, the file that is read."""
+    try:
+        yield
+    except OSError as error:
+        raise HiresvitError(f"cannot read {source}: {error.strerror or error}") from error
+
+
+@contextmanager
+def native_path(path: Path) -> Iterator[str]:
+    """A name that native code can open, which takes UTF-8 only: its own, or one by way of /proc for as long as needed.
+
+    Files beside it are found beside that, too, unless the file's own name is not UTF-8. Raises OSError.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        whole = path.name.isascii()
+        descriptor = os.open(path.parent if whole else path, os.O_RDONLY)
+        try:
+            yield f"/proc/self/fd/{descriptor}{f'/{path.name}' if whole else ''}"
+        finally:
+            os.close(descriptor)
+    else:
+        yield str(path)
 
 
 @contextmanager
@@ -279,12 +318,16 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
 
 def require_graph_file(path: Path) -> None:
     """Raise HiresvitError, in the same words for every reader, unless there is a file with something in it."""
-    if not path.exists():
-        raise HiresvitError(f"{path}: no such file; give the path of an .onnx graph")
-    if not path.is_file():
-        raise HiresvitError(f"{path} is no file: write the graph to one, TensorRT opens it again")
-    if not path.stat().st_size:
-        raise HiresvitError(f"{path} is empty; copy or export it again")
+    with naming_source(path):
+        if not path.exists():
+            raise HiresvitError(f"{path}: no such file; give the path of an .onnx graph")
+        if not path.is_file():
+            raise HiresvitError(f"{path} is no file: write the graph to one, TensorRT opens it again")
+        if not path.stat().st_size:
+            raise HiresvitError(f"{path} is empty; copy or export it again")
+        nodes = count_nodes(path)  # opens it, or native code says in its own words that it may not be read
+    if nodes == MOST_NODES:
+        raise no_graph(path, f"its local functions call themselves, or are {MOST_NODES:,} nodes and more when inlined")
 
 
 def no_graph(path: Path, reason: str = "it does not decode as one") -> HiresvitError:
@@ -368,3 +411,13 @@ def _first_member(start: bytes) -> str | None:
         return None
     shown = name.decode("utf-8", "replace")[:60]
     return shown if shown.isprintable() else None
+
+
+def not_taken(path: Path, runtime: str, reason: str) -> HiresvitError:
+    """The error for a graph that a runtime does not take; it is the same as a builder's no."""
+    if "xternal data" in reason:
+        return HiresvitError(f"{path}: the file of its weights is missing or cut ({reason}); copy it, too")
+    return IllegalGraphError(
+        f"{path}: {runtime} cannot load it ({reason}); it is not valid ONNX or uses operators that this {runtime}"
+        " lacks, export it again"
+    )

@@ -279,7 +279,8 @@ def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_n
         assert names(tmp_path) == []
 
 
-def test_the_next_that_is_written_clears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["file", "scratch"])
+def test_the_next_that_is_written_clears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     writing: list[Callable[[], AbstractContextManager[Path]]] = [lambda: atomic_path(tmp_path / "b"), scratch_folder]
     for written in writing:
@@ -293,6 +294,15 @@ def test_the_next_that_is_written_clears_it(tmp_path: Path, monkeypatch: pytest.
             if path.is_file():
                 path.write_bytes(b"whole")
         (tmp_path / "b").unlink(missing_ok=True)
+    files._cleared.cache_clear()
+    with writer(tmp_path, what) as process:
+        process.kill()
+        process.wait()
+    assert len(names(tmp_path)) == 1
+    with atomic_path(tmp_path / "b") if what == "file" else scratch_folder() as path:
+        assert names(tmp_path) == [path.name]
+        if what == "file":
+            path.write_bytes(b"whole")
 
 
 def test_what_is_not_ours_is_never_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

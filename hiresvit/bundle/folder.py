@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiresvit.bundle.manifest import KIND, MANIFEST, FileEntry, Manifest, damaged, read_manifest, short
+from hiresvit.bundle.manifest import KIND, MANIFEST, FileEntry, Manifest, damaged, read_manifest, short, unreadable
 from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.files import (
     MOST_TEXT,
@@ -78,6 +78,8 @@ def read_bundle(path: Path) -> Bundle:
     """
     if not path.is_dir():
         raise HiresvitError(f"{path} is not a bundle folder; give one that `hiresvit export` wrote")
+    if inner := bundles_in(path):
+        raise HiresvitError(f"{path} is no bundle; give one of those in it: {', '.join(map(str, inner))}")
     while True:
         folder = path.stat()
         try:
@@ -85,6 +87,13 @@ def read_bundle(path: Path) -> Bundle:
         except ArtefactError:
             if os.path.samestat(folder, path.stat()):
                 raise
+
+
+def bundles_in(folder: Path) -> list[Path]:
+    """The bundles that lie in a folder which is none itself, by their manifests; nothing for any other path."""
+    if not folder.is_dir() or os.path.lexists(folder / MANIFEST):
+        return []
+    return [one for one in sorted(folder.iterdir()) if one.name[0] != "." and (one / MANIFEST).is_file()]
 
 
 def _read_bundle(path: Path) -> Bundle:
@@ -152,6 +161,6 @@ def _check_file(folder: Path, entry: FileEntry) -> None:
             damaged(path, f"has {status.st_size} bytes, the manifest says {entry.bytes}")
         found = sha256_file(path)
     except OSError as error:
-        damaged(path, f"cannot be read: {error.strerror}", error)
+        unreadable(path, error)
     if found != entry.sha256:
         damaged(path, f"was changed: its sha256 is {short(found)}, not the manifest's {short(entry.sha256)}")

@@ -12,7 +12,7 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.commands.opening import open_sources
+from hiresvit.commands.opening import notes_of, open_sources
 from hiresvit.errors import GateError, UsageError
 
 
@@ -29,7 +29,7 @@ class Timing:
 def bench(
     sources: Annotated[list[str], typer.Argument(help="Model names, .onnx files or bundle folders.")],
     *,
-    model: opt.ModelOptions,
+    model: Annotated[opt.ModelOptions, opt.Without("preprocess")],
     graph: opt.Graph = None,
     timing: Timing,
     runner: Annotated[
@@ -62,4 +62,4 @@ def bench(
         if budget is not None and side["median_ms"] > budget
     ]
     missed = GateError("; ".join(over)) if over else None
-    out.answer(as_json, {"latency": latency}, latency_tables(latency), missed)
+    out.answer(as_json, {"latency": latency, "notes": notes_of(opened)}, latency_tables(latency), missed)

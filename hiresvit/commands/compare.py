@@ -11,14 +11,14 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.commands.opening import open_sources
+from hiresvit.commands.opening import notes_of, open_sources
 
 
 @dataclass(frozen=True)
 class PictureOptions:
     """What two networks are compared on."""
 
-    image: Annotated[list[Path] | None, typer.Option(help="A picture to compare on, too.")] = None
+    image: Annotated[list[Path] | None, typer.Option(help="A picture to compare on, too.", readable=False)] = None
     images: Annotated[int, typer.Option(min=0, help="How many drawn pictures to compare on.")] = 4
 
 
@@ -56,4 +56,4 @@ def compare(
         pair = [(reference, None), (test, running.runner)]
         a, b = open_sources(stack, pair, model, graph, threads=running.threads)
         found, missed = compare_sources(a, b, images, drawn=pictures.images, limits=asked)
-    out.answer(as_json, {"parity": found}, [parity_table(found)], missed)
+    out.answer(as_json, {"parity": found, "notes": notes_of([a, b])}, [parity_table(found)], missed)

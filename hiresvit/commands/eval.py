@@ -9,7 +9,7 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.commands.opening import open_sources
+from hiresvit.commands.opening import notes_of, open_sources
 from hiresvit.errors import UsageError
 
 
@@ -17,7 +17,7 @@ from hiresvit.errors import UsageError
 def evaluate(
     source: opt.Anything,
     *,
-    pictures: opt.DatasetOptions,
+    pictures: Annotated[opt.DatasetOptions, opt.Without("classes")],
     limit: Annotated[int | None, typer.Option(min=1, help="How many; default: 200 scenes, or all of a folder.")] = None,
     model: opt.ModelOptions,
     graph: opt.Graph = None,
@@ -38,4 +38,4 @@ def evaluate(
         [opened] = open_sources(stack, [(source, running.runner)], model, graph, threads=running.threads)
         with out.progress() as on_step:
             found = evaluate_source(opened, dataset, folder=pictures.data, limit=limit, on_step=on_step)
-    out.answer(as_json, found, [accuracy_table(found)])
+    out.answer(as_json, found | {"notes": notes_of([opened])}, [accuracy_table(found)])

@@ -45,7 +45,10 @@ class BundleOptions:
 
     no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not measure latency.")] = False
     threads: opt.Threads = None
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW")] = None
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW", readable=False)] = (
+        None
+    )
+    classes: opt.Classes = None
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False
     as_json: opt.Json = False
 
@@ -64,8 +67,8 @@ def export(
 ) -> None:
     """Turn a checkpoint into a verified bundle.
 
-    The bundle holds the graphs and the plan, how far each graph is from PyTorch and how fast it is. Without
-    --weights the model has fresh ones, good for a trial.
+    The bundle holds the graphs and the plan, how far each graph is from PyTorch and how fast it is. A
+    checkpoint's file alone says which model it is of. Without --weights a model has fresh ones, good for a trial.
 
     A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu, fp16 or
     int8.
@@ -76,21 +79,24 @@ def export(
     int8 = calibration.settings(bundle.threads) if precision.int8 else None
     if precision.seed is not None and model.weights is not None:
         raise UsageError("--seed draws fresh weights: leave it out with --weights")
-    size, overrides = opt.parse_imgsz(model.imgsz), model.overrides()
+    given = model.given()
     fp16 = precision.fp16 or precision.int8
     absent = {"fp16": not fp16, "int8": not precision.int8, "cpu": graphs.dynamic_batch}
     gates = limits.gates(without=[stage for stage, missing in absent.items() if missing])
 
     out.load_onnxruntime()
-    from hiresvit.models.create import model_spec
+    from hiresvit.data.labels import read_classes
+    from hiresvit.models.create import find_spec
     from hiresvit.workflows.export import ExportSettings, export_bundle
 
-    spec = model_spec(name, model.task, size, model.num_classes, **overrides)
+    asked = find_spec(name, **given)
+    spec = asked.spec
     if graphs.logits and spec.task != "segment":
         raise UsageError(f"--logits {graphs.logits} is about segmentation; the task is {spec.task}")
     chosen = ExportSettings(
-        weights=model.weights,
+        weights=asked.weights,
         ema=model.ema,
+        entry=model.entry,
         allow_missing_head=model.allow_missing is not None,
         seed=precision.seed or 0,
         fp16=fp16,
@@ -104,6 +110,8 @@ def export(
         latency=not bundle.no_latency,
         threads=bundle.threads,
         gates=gates,
+        labels=read_classes(bundle.classes, spec.num_classes) if bundle.classes else None,
+        notes=asked.notes,
         force=bundle.force,
     )
     command = ["hiresvit", *context.obj]

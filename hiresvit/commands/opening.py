@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +13,16 @@ from hiresvit.errors import UsageError
 
 if TYPE_CHECKING:
     from hiresvit.workflows.open import Source
+
+
+def one_bundle(path: Path) -> Path:
+    """The bundle that is alone in a folder which is none itself, said on stderr; any other path as it is."""
+    from hiresvit.bundle.folder import bundles_in
+
+    if len(inner := bundles_in(path)) != 1:
+        return path
+    out.print_note(f"{path} is no bundle, the one in it is taken: {inner[0]}")
+    return inner[0]
 
 
 def open_sources(
@@ -28,20 +37,28 @@ def open_sources(
 ) -> list[Source]:
     """Open what texts name, each with the runner named beside it, and close it with ``stack``.
 
-    A model name is computed by PyTorch and is one side, however many runners are named. ``threads`` are what was asked
-    for, ``threads_used`` what is taken where nothing was. Raises UsageError for an option that applies to none.
+    A model name, or a checkpoint's file, is computed by PyTorch and is one side, however many runners are named.
+    ``threads`` are what was asked for, ``threads_used`` what is taken where nothing was. What is to be said of the
+    sources goes to stderr. Raises UsageError for an option that applies to none.
     """
     options = model.given()
     out.load_onnxruntime()
-    from hiresvit.workflows.open import is_plan, open_source
+    from hiresvit.models.zoo import names_checkpoint
+    from hiresvit.workflows.open import is_model, is_plan, open_source
 
+    found = {text: str(one_bundle(Path(text))) if text else text for text, _ in sides}
+    sides = [(found[text], runner) for text, runner in sides]
     texts = list(dict.fromkeys(text for text, _ in sides))
-    names = [text for text in texts if not Path(text).suffix and not Path(text).exists()]
+    names = [text for text in texts if is_model(text)]
+    unnamed = [text for text in names if names_checkpoint(text)]  # which are weights themselves
     folders = [text for text in texts if Path(text).is_dir()]
     listed = ", ".join(texts)
     if options and not names:
         given = ", ".join(map(opt.option_text, options))
         raise UsageError(f"{given}: for a model name; {listed} brings its own")
+    if "weights" in options and len(unnamed) == len(names):
+        raise UsageError(f"--weights {options['weights']}: {', '.join(unnamed)} is a checkpoint itself; leave it out")
+    without = {option: value for option, value in options.items() if option != "weights"}
     named = {text for text, runner in sides if runner}
     if named and named.issubset(names):
         raise UsageError(f"--runner picks what opens a file; {', '.join(sorted(named))} is computed by PyTorch")
@@ -65,10 +82,20 @@ def open_sources(
             runner=None if text in names else runner,
             threads=threads or threads_used,
             cuda_graph=cuda_graph,
-            **(options if text in names else {}),
+            **(without if text in unnamed else options if text in names else {}),
         )
         stack.enter_context(source.runner)
-        for note in source.notes:
-            print(f"note: {source.label}: {note}", file=sys.stderr)
         opened.append(source)
+    say(notes_of(opened))
     return opened
+
+
+def notes_of(sources: Sequence[Source]) -> list[str]:
+    """What is to be said of opened sources, for the ``notes`` of ``--json``, each once."""
+    return list(dict.fromkeys(f"{source.label}: {note}" for source in sources for note in source.notes))
+
+
+def say(notes: Sequence[str]) -> None:
+    """Notes for people, on stderr, where no answer is mistaken for them."""
+    for note in notes:
+        out.print_note(note)

@@ -111,28 +111,15 @@ def check_fit(spec: ModelSpec, dataset: Dataset) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What a network's answers mean: a name for each class, and its colour as a row of uint8 (K, 3)."""
+    """What a network's answers mean: a name for each class, and its colour as a row of uint8 (K, 3).
+
+    ``source`` says whose names they are: ``checkpoint``, ``file``, ``dataset``, a table of `hiresvit.data.labels`, that
+    table assumed, or "" where they are numbers.
+    """
 
     names: tuple[str, ...]
     colours: NDArray[np.uint8]
-
-
-def find_labels(spec: ModelSpec, dataset: Dataset | None = None) -> Labels:
-    """The data set's names and colours for a network's answers; without one, what the number of classes suggests.
-
-    Nineteen classes to segment are taken for Cityscapes', others are ``class 0``, ``class 1`` and so on, and so is
-    what a data set leaves out. Raises UsageError if the network does not fit the data set.
-    """
-    count = spec.num_classes
-    if dataset is not None:
-        check_fit(spec, dataset)
-        colours = palette(count)
-        for index, colour in dataset.colours.items():
-            colours[index] = colour
-        return Labels(tuple(dataset.classes.get(i, f"class {i}") for i in range(count)), colours)
-    if spec.task == "segment" and count == len(CITYSCAPES):
-        return Labels(tuple(CITYSCAPES), np.array(list(CITYSCAPES.values()), np.uint8))
-    return Labels(tuple(f"class {i}" for i in range(count)), palette(count))
+    source: str = ""
 
 
 def palette(num_classes: int) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ and torchvision, ``IMREAD_COLOR`` of OpenCV in mmcv and PaddleSeg), colour profi
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import re
@@ -33,14 +34,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what i
 SOMETIMES = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF"}  # and those, where what is installed reads them
 MOST_PIXELS = 2**28  # 268 million: phones have 200
 # More than this only where rows are decoded one after the other, at 7 bytes a pixel and not at up to 19, and from a
-# file that is as large as a real one would be: a JPEG of a single colour has a byte for 64 to 85 pixels, others have
-# more.
+# file as large as a real one would be: a JPEG of a single colour has a byte for 64 to 85 pixels, others have more.
 FEW_PIXELS = 52_000_000
 PIXELS_PER_BYTE = 100
 _BY_ROWS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "PPM")
 MOST_SCANNED = 2**32  # pixels times scans of a progressive JPEG: writers make about ten scans, an attacker thousands
 PIPED_BYTES = 2**29
-PIPE_WAIT_S = 20.0
+PIPE_WAIT_S = 15.0
+_READ = {f"a {name} picture" for name in ("JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF")}
 _GIVE = "give a JPEG, PNG, WebP or TIFF"
 _BAND = 2**20  # pixels that are converted at a time
 _INSTALL = {
@@ -57,6 +58,7 @@ _TURNED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # EXIF 2.32, 4.6
     8: np.rot90,
 }
 _guard = threading.Lock()
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Python prints what it logs of a damaged file
 
 
 def load_image(path: Path | str) -> NDArray[np.uint8]:
@@ -67,22 +69,23 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
     floats are of 0 to 1 or of 0 to 255.
 
     Raises HiresvitError if there is no such file, if it is no picture or a damaged one, if it has more than 268 million
-    pixels, or more than 52 million in a file far too small for them, and if a pipe stays silent for 20 s.
+    pixels, or more than 52 million in a file far too small for them, and if a pipe stays silent for 15 s.
     """
     name = local_path(str(path))
     start = b""
     try:
-        with _open(name) as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF
+        with _open(name) as stream:
             start = stream.read(512)
             return _decode(stream)
     except HiresvitError:
         raise
     except UnidentifiedImageError:
         kind = name_file_kind(start) or "no kind that is known" if start else "empty"
+        kind = f"{kind}, but a damaged or an unusual one (8 bits a channel are safe)" if kind in _READ else kind
         raise HiresvitError(f"{name}: not a readable image, it is {kind}; {_INSTALL.get(kind, _GIVE)}") from None
     except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = " ".join(said.split()) or type(error).__name__
         raise HiresvitError(f"{name}: not a readable image ({reason}); {_GIVE}") from error
 
 
@@ -101,7 +104,7 @@ def refuse_url(text: str) -> None:
 
 def local_path(text: str) -> str:
     """A path as it is, and that of a ``file://`` address, which is what file managers and terminals paste."""
-    found = re.match(r"file:(//(localhost)?)?(?=/)", text, re.IGNORECASE)
+    found = re.match(r"file:(/{1,2}localhost|//)?(?=/)", text, re.IGNORECASE)
     return unquote(text[found.end() :]) if found else text
 
 
@@ -150,16 +153,34 @@ def _drain(pipe: IO[bytes], name: str) -> bytes:
     raise HiresvitError(f"{name}: nothing came through this pipe for {PIPE_WAIT_S:g} s; {_GIVE}")
 
 
+@contextmanager
+def open_picture(path: Path | str) -> Iterator[Any]:
+    """Pillow's image of a file, its size checked and nothing of it decoded yet. Raises whatever Pillow does."""
+    with _open(str(path)) as stream, _opened(stream) as picture:
+        yield picture
+
+
+@contextmanager
+def _opened(stream: IO[bytes]) -> Iterator[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged EXIF
+        with _no_guard():
+            picture: Any = Image.open(stream, formats=_formats())
+        with picture:
+            _check_size(picture, stream)
+            yield picture
+
+
 def _decode(stream: IO[bytes]) -> NDArray[np.uint8]:
     """The picture's array; Pillow's image of it is gone before the array is turned."""
-    with _no_guard():
-        picture: Any = Image.open(stream, formats=_formats())
-    with picture:
-        _check_size(picture, stream)
+    with _opened(stream) as picture:
+        wide = ";16" in repr(picture.tile)  # of such colours Pillow takes the upper byte
         with _no_guard() if math.prod(picture.size) > FEW_PIXELS else nullcontext():
             picture.load()
         orientation = picture.getexif().get(0x0112)  # after `load`, which turns a TIFF itself
         array = _to_rgb(picture)
+    if wide and not array.any():
+        raise ValueError("its 16-bit colours are all below 256, which is black: save them as 8 bits")
     turn = _TURNED.get(orientation)
     return np.ascontiguousarray(turn(array)) if turn else array
 
@@ -224,9 +245,16 @@ def _scale(picture: Any) -> Callable[[NDArray[Any]], NDArray[Any]]:
         if highest > 255:
             raise ValueError(f"its floats run from {lowest:g} to {highest:g}: save them as 0 to 1 or 0 to 255")
         factor = 255 if highest <= 1 else 1
-        return lambda values: np.rint(values * np.float32(factor))
+
+        def rounded(values: NDArray[Any]) -> NDArray[Any]:
+            if np.isnan(values).any():  # which extrema pass over
+                raise ValueError("some of its floats are NaN")
+            scaled: NDArray[Any] = np.rint(values * np.float32(factor))
+            return scaled
+
+        return rounded
     if highest > 65535:
         raise ValueError(f"its pixels run from {lowest} to {highest}, beyond 16 bits")
     if highest <= 255:  # as 16 bits it would be black
-        return lambda values: values
-    return lambda values: (values.astype(np.int64) * 255 + 32767) // 65535
+        return np.asarray
+    return lambda values: np.asarray((values.astype(np.int64) * 255 + 32767) // 65535)

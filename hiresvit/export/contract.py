@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from hiresvit.data.dataset import Labels
+from hiresvit.data.labels import labels_from_json, labels_to_json, printable
 from hiresvit.errors import ArtefactError
 from hiresvit.schema import SPEC, Check, compile_schema, read_json
 from hiresvit.spec import ModelSpec, TensorSpec
@@ -16,13 +18,14 @@ if TYPE_CHECKING:
     import onnx
 
 _SPEC_KEY, _STAGE_KEY = "hiresvit.spec", "hiresvit.stage"
+_LABELS_KEY, _UNTRAINED_KEY = "hiresvit.labels", "hiresvit.untrained"
 
 INPUT = "image"
 BATCH = "batch"
 
 
 def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:
-    """``image``: float32 (B, 3, H, W), normalised by `hiresvit.data.preprocess`."""
+    """``image``: float32 (B, 3, H, W), as `hiresvit.data.preprocess` makes it by ``spec.preprocess``."""
     return TensorSpec(INPUT, "float32", (batch, 3, *spec.imgsz))
 
 
@@ -44,12 +47,48 @@ def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...
     )
 
 
-def stamp(model: onnx.ModelProto, spec: ModelSpec, stage: str) -> None:
-    """Write into the graph's metadata which model it is and which stage of the export made it."""
+def stamp(
+    model: onnx.ModelProto, spec: ModelSpec, stage: str, *, labels: Labels | None = None, untrained: str = ""
+) -> None:
+    """Write into the graph's metadata which model it is and which stage of the export made it.
+
+    Where they are given, also what the classes are called, and what of the weights nobody trained; what an earlier
+    stage wrote stays.
+    """
     from onnx.helper import set_model_props
 
-    kept = {prop.key: prop.value for prop in model.metadata_props}
-    set_model_props(model, kept | {_SPEC_KEY: json.dumps(spec.to_json(), sort_keys=True), _STAGE_KEY: stage})
+    props = {prop.key: prop.value for prop in model.metadata_props}
+    props |= {_SPEC_KEY: json.dumps(spec.to_json(), sort_keys=True), _STAGE_KEY: stage}
+    if labels is not None:
+        props[_LABELS_KEY] = json.dumps(labels_to_json(labels), sort_keys=True)
+    if untrained:
+        props[_UNTRAINED_KEY] = untrained
+    set_model_props(model, props)
+
+
+def read_labels(metadata: Mapping[str, str], spec: ModelSpec) -> Labels | None:
+    """The names of classes that `stamp` wrote. Raises ArtefactError if damaged."""
+    if _LABELS_KEY not in metadata:
+        return None
+    try:
+        return labels_from_json(read_json(metadata[_LABELS_KEY]), spec.num_classes)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(f"the graph's {_LABELS_KEY} metadata is damaged: {error!r}") from error
+
+
+def read_untrained(metadata: Mapping[str, str]) -> str:
+    """What of the weights nobody trained, as `stamp` wrote it; "" if all were, or nobody said."""
+    return printable(metadata.get(_UNTRAINED_KEY, ""))
+
+
+def fresh_weights(seed: int) -> str:
+    """What weights are called that were drawn."""
+    return f"fresh weights from seed {seed}"
+
+
+def untrained_note(what: str) -> str:
+    """What is to be said wherever answers of weights are shown that nobody trained."""
+    return f"{what}: nobody trained this, so the answers mean nothing; give trained weights with --weights"
 
 
 def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:

@@ -291,9 +291,9 @@ def graphs_of(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def _constants(graph: GraphProto) -> dict[str, TensorProto]:
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name}
     for node in graph.node:
-        if node.op_type == "Constant" and node.domain in OWN_DOMAINS and node.output:
+        if node.op_type == "Constant" and node.domain in OWN_DOMAINS and any(node.output[:1]):
             for attribute in node.attribute:
                 value = helper.get_attribute_value(attribute)
                 if attribute.name in ("value_float", "value_floats"):
@@ -361,7 +361,7 @@ def _inferred(
 
 
 def _stated(graph: GraphProto, inputs: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
-    return {value.name: value for value in (*inputs, *graph.value_info, *graph.output)}
+    return {value.name: value for value in (*inputs, *graph.value_info, *graph.output) if value.name}
 
 
 def plain_domain(domain: str) -> str:

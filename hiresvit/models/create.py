@@ -5,29 +5,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hiresvit.data.preprocess import preprocess
+from hiresvit.data import preprocess as pictures
+from hiresvit.data.dataset import Labels
+from hiresvit.data.labels import printable
 from hiresvit.data.scenes import sample_images
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.models.weights.file import save_safetensors
-from hiresvit.models.weights.layout import Layout
-from hiresvit.models.weights.match import LoadReport, Shapes, load_weights
-from hiresvit.models.zoo import MODELS, find_model
-from hiresvit.spec import TASKS, ModelSpec, PreprocessSpec, Task
+from hiresvit.models.preprocessing import changed
+from hiresvit.models.recognise import choose, describe_candidates, find_candidates, nearest
+from hiresvit.models.weights.facts import facts_of, read_settings
+from hiresvit.models.weights.file import Checkpoint, read_checkpoint, save_safetensors
+from hiresvit.models.weights.match import LoadReport, load_weights
+from hiresvit.models.zoo import MODELS, find_model, names_checkpoint
+from hiresvit.spec import TASKS, ModelSpec, Task
 
 DEFAULT_CLASSES: Mapping[Task, int] = {"classify": 1000, "segment": 19, "features": 0}
 NEARLY_ZERO = 1e-5
-PREPROCESS: Mapping[Task, PreprocessSpec] = {
-    "classify": PreprocessSpec(resize="crop", interpolation="bicubic"),
-    "segment": PreprocessSpec(),
-    "features": PreprocessSpec(),
-}
 
 
 def model_spec(
@@ -35,11 +37,14 @@ def model_spec(
     task: Task | None = None,
     imgsz: tuple[int, int] | int | None = None,
     num_classes: int | None = None,
+    *,
+    preprocess: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> ModelSpec:
     """Fill in the family's defaults and check everything that can be checked before a model is built.
 
-    Raises UsageError on an unknown name, task or override, and on a size that the family cannot take.
+    ``preprocess`` are fields of `PreprocessSpec` that differ from what the family's authors do. Raises UsageError on an
+    unknown name, task, field or override, and on a size that the family cannot take.
     """
     entry = find_model(name)
     task = entry.task if task is None else task
@@ -65,12 +70,73 @@ def model_spec(
         task=task,
         imgsz=(imgsz[0], imgsz[1]),
         num_classes=DEFAULT_CLASSES[task] if num_classes is None else num_classes,
-        preprocess=PREPROCESS[task],
+        preprocess=changed(entry.preprocess[task], task, preprocess or {}),
         overrides=tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in overrides.items())),
         strides=entry.strides,
     )
     entry.check(spec)
     return spec
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for: the spec, the file of weights if there is one, and what is to be said of how it was found."""
+
+    spec: ModelSpec
+    weights: Path | None
+    notes: tuple[str, ...] = ()
+
+
+def find_spec(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    ema: bool = False,
+    entry: str | None = None,
+    allow_missing_head: bool = False,
+    **given: Any,
+) -> Asked:
+    """The spec of a variant's name, or of a checkpoint's file (`recognise_spec`).
+
+    ``given`` are the arguments of `model_spec`. Raises UsageError as that does, for a file with ``weights`` beside it,
+    and for what is said of weights where there are none.
+    """
+    if names_checkpoint(name) or (name not in MODELS and os.path.isfile(name)):
+        if weights is not None:
+            raise UsageError(f"{name} is a checkpoint itself: leave out --weights {weights}, or give the model's name")
+        return recognise_spec(Path(name), ema=ema, entry=entry, allow_missing_head=allow_missing_head, **given)
+    for option, asked in (("ema", ema), ("entry", entry), ("allow_missing_head", allow_missing_head)):
+        if asked and weights is None:
+            raise UsageError(f"{option} is about a checkpoint: give one as weights (--weights)")
+    return Asked(model_spec(name, **given), None if weights is None else Path(weights))
+
+
+def recognise_spec(
+    path: Path, *, ema: bool = False, entry: str | None = None, allow_missing_head: bool = False, **given: Any
+) -> Asked:
+    """What a checkpoint is of: variant, task, number of classes and the head's kind, from its tensors.
+
+    ``given`` are the arguments of `model_spec`; they have the say where a file looks like something else, and loading
+    it then says so. The size is the family's own. Raises UsageError for a file that can be more than one thing, with
+    what to type, and HiresvitError for one that cannot be read or is of no variant.
+    """
+    checkpoint = read_checkpoint(path, ema=ema, entry=entry)
+    found = find_candidates(path, checkpoint, build_empty)
+    if not found:
+        near = nearest(path, checkpoint, build_empty)
+        raise HiresvitError(f"{path} is of none of the {len(MODELS)} models; nearest is {near}")
+    one = choose(path, found, given.get("task"))
+    seen = {**dict(one.settings), **read_settings(checkpoint, one.name, one.task)}
+    chosen = {**seen, **{key: value for key, value in given.items() if value is not None}}
+    if one.num_classes is not None:
+        chosen.setdefault("num_classes", one.num_classes)
+    # of a file without any head features are all that it can give, unless a head is to be drawn
+    chosen.setdefault("task", None if allow_missing_head and one.task == "features" else one.task)
+    hidden = [key for key in MODELS[one.name].overrides if key not in ("head", "drop_path", *chosen)]
+    note = f"{path.name} is recognised as {one}"
+    if hidden:
+        note += f"; {', '.join(hidden)} cannot be seen in a file: the variant's own, unless --set gives others"
+    return Asked(model_spec(one.name, **chosen), path, (note,))
 
 
 def create_model(
@@ -89,20 +155,24 @@ def create_model(
 
     Returns logits (B, classes) for ``classify``, logits (B, classes, H/s, W/s) at the head's own stride s, 4 or 8,
     for ``segment``, or the tuple of maps with strides 4, 8, 16, 32 (HIRI-ViT: 8, 16, 32, 64) for ``features``;
-    input (B, 3, H, W), normalised as `hiresvit.data.preprocess` does. ``imgsz`` is (H, W). Without ``weights`` they are
-    drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and draws only that.
-    ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``; `ModelEntry.overrides`
-    names them. The model carries its `ModelSpec` as ``spec`` and, when weights were read, the `LoadReport` as
-    ``loaded``.
+    input (B, 3, H, W), made as `hiresvit.data.preprocess` does by ``model.spec.preprocess``. ``imgsz`` is (H, W).
+    Without ``weights`` they are drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and
+    draws only that. ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``
+    (`ModelEntry.overrides` names them), the ``preprocess`` of `model_spec`, and ``entry``, which like ``ema`` chooses
+    among several sets of weights in one file. The model carries its `ModelSpec` as ``spec`` and, when weights were
+    read, the `LoadReport` as ``loaded``.
+
+    ``name`` may be a checkpoint's file, which then stands for the model, its head and its weights (`find_spec`).
 
     Raises UsageError on arguments that cannot be served and HiresvitError on weights that do not fit.
     """
-    spec = model_spec(name, task, imgsz, num_classes, **overrides)
+    given = {"task": task, "imgsz": imgsz, "num_classes": num_classes, **overrides}
+    asked = find_spec(name, weights, ema=ema, allow_missing_head=allow_missing_head, **given)
+    spec = asked.spec
     model = build_model(spec, seed=seed)
-    if weights is not None:
-        load_model_weights(model, spec, Path(weights), ema=ema, allow_missing_head=allow_missing_head)
-    elif allow_missing_head:
-        raise UsageError("allow_missing_head is about a checkpoint: give one as weights (--weights)")
+    if asked.weights is not None:
+        entry = overrides.get("entry")
+        load_model_weights(model, spec, asked.weights, ema=ema, entry=entry, allow_missing_head=allow_missing_head)
     return model
 
 
@@ -116,15 +186,32 @@ def build_model(spec: ModelSpec, *, seed: int = 0) -> nn.Module:
 
 
 def load_model_weights(
-    model: nn.Module, spec: ModelSpec, path: Path, *, ema: bool = False, allow_missing_head: bool = False
+    model: nn.Module,
+    spec: ModelSpec,
+    path: Path,
+    *,
+    ema: bool = False,
+    entry: str | None = None,
+    allow_missing_head: bool = False,
 ) -> LoadReport:
     """Read a checkpoint into a model of `build_model`, all of it or nothing. Raises HiresvitError.
 
     With ``allow_missing_head`` the task's head may be absent; the model then keeps its own (`LoadReport.fresh`).
     """
     layout = MODELS[spec.name].layout
+
+    def hint(checkpoint: Checkpoint) -> str:
+        return describe_candidates(find_candidates(path, checkpoint, build_empty), spec)
+
     report = load_weights(
-        model, path, task=spec.task, layout=layout, ema=ema, allow_missing_head=allow_missing_head, siblings=backbones
+        model,
+        path,
+        task=spec.task,
+        layout=layout,
+        ema=ema,
+        entry=entry,
+        allow_missing_head=allow_missing_head,
+        hint=hint,
     )
     if report.fresh and spec.task == "segment":
         standardise_logits(model, _example(spec))
@@ -138,10 +225,12 @@ def convert_weights(
     target: Path,
     *,
     ema: bool = False,
+    entry: str | None = None,
     allow_missing_head: bool = False,
+    labels: Labels | None = None,
     force: bool = False,
 ) -> LoadReport:
-    """Write a checkpoint as safetensors under our names, with the spec in its metadata.
+    """Write a checkpoint as safetensors under our names; its metadata say which model it is of (`facts_of`).
 
     It is loaded as a model would load it. Raises HiresvitError on what does not fit, and if ``target`` is there
     already and ``force`` is not given.
@@ -149,20 +238,20 @@ def convert_weights(
     if target.exists() and not force:
         raise HiresvitError(f"{target} exists; pass --force to replace it or choose another name")
     model = build_model(spec)
-    report = load_model_weights(model, spec, source, ema=ema, allow_missing_head=allow_missing_head)
-    facts = {"hiresvit.model": spec.name, "hiresvit.task": spec.task, "hiresvit.source": source.name}
-    save_safetensors(model, target, facts)
+    report = load_model_weights(model, spec, source, ema=ema, entry=entry, allow_missing_head=allow_missing_head)
+    save_safetensors(model, target, facts_of(spec, printable(source.name), labels or report.labels, report.untrained))
     return report
 
 
-def backbones() -> dict[str, tuple[Layout, Shapes]]:
-    """Every variant's layout of keys and the shapes of its backbone."""
-    found: dict[str, tuple[Layout, Shapes]] = {}
-    for name, entry in MODELS.items():
-        with torch.device("meta"):
-            built = entry.build(model_spec(name, "features"))
-        found[name] = entry.layout, {key: tuple(value.shape) for key, value in built.state_dict().items()}
-    return found
+def build_empty(name: str, task: Task, num_classes: int | None, settings: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The tensors of a variant without their data, at the default size, which they do not depend on."""
+    return _built_empty(MODELS[name].build, model_spec(name, task, None, num_classes, **settings))
+
+
+@lru_cache(maxsize=64)
+def _built_empty(build: Callable[[ModelSpec], nn.Module], spec: ModelSpec) -> Mapping[str, Tensor]:
+    with torch.device("meta"):
+        return build(spec).state_dict()
 
 
 def enliven(model: nn.Module, spec: ModelSpec, seed: int = 0) -> None:
@@ -177,10 +266,10 @@ def enliven(model: nn.Module, spec: ModelSpec, seed: int = 0) -> None:
         standardise_logits(model, _example(spec))
 
 
-def _example(spec: ModelSpec) -> torch.Tensor:
+def _example(spec: ModelSpec) -> Tensor:
     """A drawn street scene as the network takes it: (1, 3, H, W)."""
     [image] = sample_images(1, spec.imgsz)
-    return torch.from_numpy(preprocess(image, spec.preprocess, spec.imgsz))
+    return torch.from_numpy(pictures.preprocess(image, spec.preprocess, spec.imgsz))
 
 
 def perturb_zeros(model: nn.Module, seed: int = 0) -> None:
@@ -192,7 +281,7 @@ def perturb_zeros(model: nn.Module, seed: int = 0) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
 
 
-def standardise_logits(model: nn.Module, images: torch.Tensor) -> None:
+def standardise_logits(model: nn.Module, images: Tensor) -> None:
     """Give every class of a fresh segmentor mean 0 and deviation 1 over ``images`` (B, 3, H, W), in place.
 
     Then all classes compete in every pixel, and a small error shows in the argmax.

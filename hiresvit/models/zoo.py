@@ -10,11 +10,14 @@ import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiresvit.errors import UsageError
+from hiresvit.files import name_file_kind
+from hiresvit.models import preprocessing
 from hiresvit.models.weights.layout import Layout
-from hiresvit.spec import STRIDES, ModelSpec, Task
+from hiresvit.spec import STRIDES, ModelSpec, PreprocessSpec, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,6 +56,7 @@ class ModelEntry:
     convention: str
     weights: str
     layout: Layout
+    preprocess: Mapping[Task, PreprocessSpec]
     strides: tuple[int, ...] = STRIDES
 
 
@@ -75,7 +79,8 @@ _HRVIT = ModelEntry(
     numbers={},
     convention="weights' products, one of the two attention matmuls, norms and biases",
     weights="none by the authors, whose code is mostly CC-BY-NC 4.0; a user's of b1: facebookresearch/HRViT#3",
-    layout=Layout(classifier="head.classifier."),
+    layout=Layout(classifier="head.classifier.", heads={"segment": ("segformer", "upernet")}),
+    preprocess=preprocessing.HRVIT,
 )
 _LRFORMER = ModelEntry(
     family="lrformer",
@@ -88,6 +93,7 @@ _LRFORMER = ModelEntry(
     convention="all products, norms, pooling and resizing; segmentation with 150 classes",
     weights="the authors' {}, Apache-2.0",
     layout=Layout(classifier="head.fc.", foreign_head=True),
+    preprocess=preprocessing.LRFORMER,
 )
 _MIXFORMER = ModelEntry(
     family="mixformer",
@@ -104,6 +110,7 @@ _MIXFORMER = ModelEntry(
         linears=("proj_attn", "proj_cnn", "qkv", "proj", "fc1", "fc2", "last_proj", "head"),
         derived=("relative_position_index",),
     ),
+    preprocess=preprocessing.MIXFORMER,
 )
 _HIRI_VIT = ModelEntry(
     family="hiri_vit",
@@ -115,7 +122,8 @@ _HIRI_VIT = ModelEntry(
     numbers={},
     convention="all products",
     weights="none released, nor any code of the authors",
-    layout=Layout(head=("norm", "head"), classifier="head.fc."),
+    layout=Layout(head=("norm", "head"), classifier="head.fc.", heads={"classify": ("mlp", "linear")}),
+    preprocess=preprocessing.HIRI_VIT,
     strides=(8, 16, 32, 64),
 )
 Row = tuple[float, float] | tuple[float, float, float | None, float] | tuple[float, float, float | None, float, int]
@@ -136,6 +144,7 @@ _NO_PADDLE = replace(_MIXFORMER, weights="none released; the code of PaddleClas 
 _NANO = replace(
     _HRVIT,
     imgsz={"segment": (256, 256), "features": (256, 256)},
+    preprocess=preprocessing.NANO,
     weights="examples/hrvit_nano.safetensors, ours, trained on drawn scenes; the variant is not the paper's",
 )
 
@@ -176,6 +185,25 @@ MODELS: dict[str, ModelEntry] = {
 def list_models() -> list[str]:
     """Names of all variants, in the order of the table."""
     return list(MODELS)
+
+
+# How the files of weights are called that stand where a model's name can.
+_CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".pdparams", ".safetensors", ".pkl", ".gz", ".zip")
+
+
+def names_checkpoint(text: str) -> bool:
+    """Whether a text that stands for a model is a checkpoint's file and no name: by its suffix, or by how it starts."""
+    if text in MODELS:
+        return False
+    path = Path(text)
+    if path.suffix.lower() in _CHECKPOINTS:
+        return not path.is_dir()
+    try:
+        with path.open("rb") as stream:
+            kind = name_file_kind(stream.read(512)) or ""
+    except (OSError, ValueError):
+        return False
+    return kind.startswith(("a PyTorch checkpoint", "a safetensors file", "a pickle"))
 
 
 def find_model(name: str) -> ModelEntry:

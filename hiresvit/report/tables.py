@@ -14,20 +14,29 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hiresvit.report.harmless import harmless
+
 Values = Mapping[str, Any]
 
 PLAIN_WIDTH = 120  # of a pipe or a file, which have no width of their own
 
 
+class _Harmless(Console):
+    """Every text of a table or a line passes here before it is measured, and before we give it a colour."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(harmless(text), **options)
+
+
 def render(items: Iterable[RenderableType]) -> str:
     """Tables and lines as text for stdout, in colour if that is a terminal.
 
-    Nothing is read as markup, since file names may look like it.
+    Nothing is read as markup, since file names may look like it, and nothing in them is a command to a terminal.
     """
     encoding = sys.stdout.encoding or "utf-8"  # decides what lines are drawn with
     page = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace")
     terminal = sys.stdout.isatty()
-    console = Console(
+    console = _Harmless(
         file=page,
         force_terminal=terminal or None,
         width=page_width(),

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.bundle.stages import CALIBRATING
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.export.contract import read_stamp, stamp
+from hiresvit.export.contract import read_stamp, read_untrained, stamp, untrained_note
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.files import atomic_path
 from hiresvit.graph.file import load_graph
@@ -23,10 +23,11 @@ from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was written, the graph first, and the report of `make_int8`."""
+    """What was written, the graph first, the report of `make_int8`, and what is to be said of the weights."""
 
     paths: tuple[Path, ...]
     report: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def quantize_file(
@@ -47,7 +48,8 @@ def quantize_file(
     path = read_bundle(source).path("simplified") if source.is_dir() else source
     simple, spec = _load(path)
     check_sources(settings, spec)
-    target = target or Path(f"{spec.slug}-int8.onnx")
+    stem = source.resolve().name if source.is_dir() else source.stem  # the graph may say anything of itself
+    target = target or Path(f"{stem}-int8.onnx")
     if target.suffix != ".onnx":
         raise UsageError(f"--output {target}: an INT8 graph is written, give a name that ends in .onnx")
     table, chart = target.with_suffix(".calibration.json"), target.with_suffix(".sensitivity.svg")
@@ -67,7 +69,8 @@ def quantize_file(
         paths.append(chart)
     with atomic_path(target) as temporary:
         temporary.write_bytes(made.graph.SerializeToString(deterministic=True))
-    return Quantized(tuple(paths), made.report)
+    untrained = read_untrained({prop.key: prop.value for prop in simple.metadata_props})
+    return Quantized(tuple(paths), made.report, (untrained_note(untrained),) if untrained else ())
 
 
 def _load(path: Path) -> tuple[ModelProto, ModelSpec]:

@@ -21,6 +21,8 @@ from hiresvit.bundle.manifest import Manifest, Weights, list_files, write_manife
 from hiresvit.bundle.stages import PLANS, STAGES, stage_path
 from hiresvit.calibration.collect import RunOptions, activation_ranges
 from hiresvit.calibration.qdq import MIN_OPSET
+from hiresvit.data.dataset import Labels
+from hiresvit.data.labels import labels_to_json
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
 from hiresvit.device.plan import EngineReport, Profile
@@ -29,7 +31,7 @@ from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare, enforce
-from hiresvit.export.contract import INPUT, describe_graph, stamp
+from hiresvit.export.contract import INPUT, describe_graph, fresh_weights, stamp, untrained_note
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
@@ -59,11 +61,13 @@ class ExportSettings:
 
     ``io`` is the type of the FP16 graph's inputs and outputs; ``resize`` off leaves segmentation logits at the
     head's stride; ``images`` are compared at every stage; ``gates`` are limits by stage, where they are not
-    those of `GATES`.
+    those of `GATES`. ``labels`` are the classes' names where they are not the checkpoint's own, ``notes`` what is to be
+    said beside the export's own.
     """
 
     weights: Path | None = None
     ema: bool = False
+    entry: str | None = None
     allow_missing_head: bool = False
     seed: int = 0
     fp16: bool = False
@@ -77,7 +81,19 @@ class ExportSettings:
     latency: bool = True
     threads: int | None = None
     gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)
+    labels: Labels | None = None
+    notes: tuple[str, ...] = ()
     force: bool = False
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What is known of a model's weights: where they are from, what of them nobody trained, the classes' names."""
+
+    weights: Weights
+    untrained: str
+    labels: Labels | None
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,7 @@ class _Job:
     settings: ExportSettings
     folder: Path
     feeds: list[Feed]
+    loaded: _Loaded
     on_step: OnStep
 
 
@@ -105,8 +122,8 @@ def export_bundle(
     with writing_bundle(target, force=settings.force) as folder:
         on_step("load", None)
         feeds = _feeds(spec, settings.images)
-        model, weights, notes = _load(spec, settings)
-        job = _Job(spec, settings, folder, feeds, on_step)
+        model, loaded = _load(spec, settings)
+        job = _Job(spec, settings, folder, feeds, loaded, on_step)
         paths, reports = _graphs(job, model, target)
         _return_memory()
         with OnnxRuntimeRunner(paths["fp32"]) as runner:
@@ -126,14 +143,15 @@ def export_bundle(
             spec=spec,
             inputs=inputs,
             outputs=outputs,
-            weights=weights,
-            files=list_files(folder, weights),
+            weights=loaded.weights,
+            files=list_files(folder, loaded.weights),
             tools=_tools(),
             command=list(command),
             parity=parity,
             latency=latency,
             engines=engines,
-            notes=(*notes, *missing),
+            labels=loaded.labels and labels_to_json(loaded.labels),
+            notes=(*settings.notes, *loaded.notes, *missing),
             **reports,
         )
         write_manifest(folder, manifest)
@@ -156,23 +174,32 @@ def _check(settings: ExportSettings, spec: ModelSpec) -> None:
         raise UsageError(f"{settings.threads} threads: give at least 1")
     if settings.ema and settings.weights is None:
         raise UsageError("--ema chooses among the weights of a checkpoint: give one with --weights")
+    if settings.entry is not None and settings.weights is None:
+        raise UsageError("--entry chooses among the weights of a checkpoint: give one with --weights")
     if settings.allow_missing_head and settings.weights is None:
         raise UsageError("--allow-missing head is about a checkpoint: give one with --weights")
 
 
-def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, Weights, list[str]]:
+def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, _Loaded]:
     model = build_model(spec, seed=settings.seed)
     if settings.weights is None:
-        enliven(model, spec, settings.seed)
-        note = (
-            f"fresh weights from seed {settings.seed}, made lively for the comparison: the graph is right, its answers"
-            " mean nothing; give a checkpoint with --weights"
-        )
-        return model, Weights(f"fresh, seed {settings.seed}"), [note]
+        enliven(model, spec, settings.seed)  # a comparison through zeros would see nothing
+        untrained = fresh_weights(settings.seed)
+        weights = Weights(f"fresh, seed {settings.seed}")
+        return model, _Loaded(weights, untrained, settings.labels, [untrained_note(untrained)])
     report = load_model_weights(
-        model, spec, settings.weights, ema=settings.ema, allow_missing_head=settings.allow_missing_head
+        model,
+        spec,
+        settings.weights,
+        ema=settings.ema,
+        entry=settings.entry,
+        allow_missing_head=settings.allow_missing_head,
     )
-    return model, Weights(settings.weights.name, sha256_file(settings.weights)), report.lines(settings.weights)
+    notes = report.lines(settings.weights)
+    if report.untrained:
+        notes.append(untrained_note(report.untrained))
+    weights = Weights(settings.weights.name, sha256_file(settings.weights))
+    return model, _Loaded(weights, report.untrained, settings.labels or report.labels, notes)
 
 
 def _feeds(spec: ModelSpec, count: int) -> list[Feed]:
@@ -231,7 +258,7 @@ def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path],
 
 
 def _save(job: _Job, described: dict[str, Any], stage: str, graph: onnx.ModelProto) -> None:
-    stamp(graph, job.spec, stage)
+    stamp(graph, job.spec, stage, labels=job.loaded.labels, untrained=job.loaded.untrained)
     size = stage_path(job.folder, stage).write_bytes(graph.SerializeToString(deterministic=True))
     described[stage] = describe_graph(graph, size)
 

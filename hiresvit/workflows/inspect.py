@@ -12,14 +12,14 @@ from hiresvit.bundle.manifest import MANIFEST
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.device.plan import is_plan_file
 from hiresvit.errors import HiresvitError, UsageError, missing_extra
-from hiresvit.export.contract import describe_graph, read_stamp
-from hiresvit.models.zoo import MODELS, find_model
+from hiresvit.export.contract import describe_graph, read_stamp, read_untrained, untrained_note
+from hiresvit.models.zoo import MODELS, find_model, names_checkpoint
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.preflight import check_file
 
 
 def inspect_source(text: str) -> dict[str, Any]:
-    """What can be said of a model name, an ONNX file or a bundle without running it, as plain JSON values.
+    """What can be said of a model name, a checkpoint, an ONNX file or a bundle without running it, as JSON values.
 
     Raises as `open_source` does.
     """
@@ -32,14 +32,22 @@ def inspect_source(text: str) -> dict[str, Any]:
     if path.suffix == ".onnx":
         with open_runner(path) as runner:  # says in one line what is wrong with a damaged file
             inputs, outputs = ([asdict(spec) for spec in side] for side in (runner.inputs, runner.outputs))
+        stamped = read_stamp(runner.metadata)
+        spec = stamped[0].to_json() if stamped else None
         found = graph_summary(path, runner.metadata)
-        return {"kind": "graph", "path": str(path), **found, "inputs": inputs, "outputs": outputs}
+        untrained = read_untrained(runner.metadata)
+        found |= {"notes": [untrained_note(untrained)] if untrained else []}
+        return {"kind": "graph", "path": str(path), "spec": spec, **found, "inputs": inputs, "outputs": outputs}
     if is_plan_file(path):
         header, sidecar = check_file(path)
         known = asdict(sidecar) if sidecar else {}
         return {"kind": "plan", "path": str(path), "bytes": path.stat().st_size, **asdict(header), **known}
+    if names_checkpoint(text):
+        return {"kind": "checkpoint", "path": text, **describe_checkpoint(path)}
     if text not in MODELS and path.exists():
-        raise UsageError(f"{text}: give a model name, an .onnx file, a plan or a bundle folder (one with {MANIFEST})")
+        raise UsageError(
+            f"{text}: give a model name, a checkpoint, an .onnx file, a plan or a bundle folder (one with {MANIFEST})"
+        )
     if path.suffix or len(path.parts) > 1:
         raise HiresvitError(f"{text} does not exist")
     return {"kind": "model", **describe_model(text)}
@@ -49,7 +57,13 @@ def describe_model(name: str) -> dict[str, Any]:
     """A row of the registry as plain JSON values: tasks with their sizes and numbers, settings, weights."""
     entry = find_model(name)
     tasks = [
-        {"task": task, "default": task == entry.task, "imgsz": list(size), **asdict(entry.numbers[task])}
+        {
+            "task": task,
+            "default": task == entry.task,
+            "imgsz": list(size),
+            **asdict(entry.numbers[task]),
+            "preprocess": asdict(entry.preprocess[task]),
+        }
         for task, size in entry.imgsz.items()
     ]
     return {
@@ -61,6 +75,22 @@ def describe_model(name: str) -> dict[str, Any]:
         "paper_counts": entry.convention,
         "weights": entry.weights,
     }
+
+
+def describe_checkpoint(path: Path) -> dict[str, Any]:
+    """What a file of weights can be loaded as, as plain JSON values. Raises as `find_candidates` and its reader do."""
+    from hiresvit.models.create import build_empty
+    from hiresvit.models.recognise import find_candidates
+    from hiresvit.models.weights.facts import read_labels
+    from hiresvit.models.weights.file import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    models = []
+    for one in find_candidates(path, checkpoint, build_empty):
+        labels, _ = read_labels(checkpoint, one.num_classes or 0)
+        models.append({**asdict(one), "settings": dict(one.settings), "labels": labels.source if labels else None})
+    count = len(checkpoint.tensors)
+    return {"entry": checkpoint.source, "tensors": count, "models": models, "notes": list(checkpoint.notes)}
 
 
 def graph_summary(path: Path, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.golden import read_golden
 from hiresvit.bundle.stages import PLANS, RUNNABLE, STAGES
+from hiresvit.data.dataset import Labels
+from hiresvit.data.labels import labels_from_json
 from hiresvit.device.plan import is_plan_file
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
-from hiresvit.export.contract import input_spec, output_specs, read_stamp
-from hiresvit.models.zoo import find_model
+from hiresvit.export.contract import (
+    fresh_weights,
+    input_spec,
+    output_specs,
+    read_labels,
+    read_stamp,
+    read_untrained,
+    untrained_note,
+)
+from hiresvit.models.zoo import find_model, names_checkpoint
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.spec import ModelSpec
 
+_OLDER_NOTE = "not in the file and untrained: "  # what bundles say whose graphs do not, up to schema 4
+MOST_INPUT = 2**30  # bytes of one tensor; 8192x4096 pixels are 0.4 GB
+
 
 @dataclass(frozen=True)
 class Source:
-    """A runner, its spec where that is known, and what it is called in tables."""
+    """A runner, its spec and its classes' names where they are known, and what it is called in tables.
+
+    ``said`` is what is to be said of its weights.
+    """
 
     runner: Runner
     spec: ModelSpec | None
     label: str
+    labels: Labels | None = None
+    said: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of the runner, for example that a plan was built on another model of GPU."""
-        return self.runner.warnings
+        """What is to be said of it, for example that nobody trained it, or that a plan is of another model of GPU."""
+        return (*self.said, *self.runner.warnings)
 
 
 def open_source(
@@ -43,7 +64,7 @@ def open_source(
     cuda_graph: bool = False,
     **model_options: Any,
 ) -> Source:
-    """Open a model name (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph`` (default: cpu).
+    """Open a model name or a checkpoint (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph`` (default: cpu).
 
     ``runner`` names what opens a file (see `open_runner`) and is then part of the label. ``threads`` are for what runs
     on the CPU, ``cuda_graph`` is for a plan; neither has a say in the other. ``model_options`` are those of
@@ -52,12 +73,12 @@ def open_source(
     HiresvitError for what is missing.
     """
     path = Path(text)
-    if not path.exists() and not path.suffix:
+    if is_model(text):
+        what = "a checkpoint" if names_checkpoint(text) else "a model name"
         if graph is not None:
-            raise UsageError(f"--graph picks a file of a bundle; {text} is a model name")
+            raise UsageError(f"--graph picks a file of a bundle; {text} is {what}")
         if runner is not None:
-            raise UsageError(f"--runner picks what opens a file; {text} is a model name")
-        find_model(text)
+            raise UsageError(f"--runner picks what opens a file; {text} is {what}")
         return _open_model(text, threads, model_options)
     if given := [name for name, value in model_options.items() if value is not None]:
         raise UsageError(f"{text} is a file and brings its own {', '.join(given)}: leave the option out")
@@ -74,7 +95,23 @@ def open_source(
         raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
     opened = open_file(path)
     stamped = read_stamp(opened.metadata)
-    return Source(Casting(opened), stamped[0] if stamped else None, path.name + by)
+    spec = stamped[0] if stamped else None
+    _check_input(path, opened, spec)
+    labels = read_labels(opened.metadata, spec) if spec else None
+    return Source(Casting(opened), spec, path.name + by, labels, _said(read_untrained(opened.metadata)))
+
+
+def is_model(text: str) -> bool:
+    """Whether a text names what PyTorch computes: a model of the registry, or a checkpoint's file.
+
+    Raises UsageError for what looks like a name and is none.
+    """
+    if names_checkpoint(text):
+        return True
+    if Path(text).exists() or Path(text).suffix:
+        return False
+    find_model(text)
+    return True
 
 
 def is_plan(text: str, graph: str | None = None) -> bool:
@@ -82,18 +119,27 @@ def is_plan(text: str, graph: str | None = None) -> bool:
     return is_plan_file(Path(text)) or graph in PLANS
 
 
-def _open_model(name: str, threads: int | None, options: dict[str, Any]) -> Source:
+def _said(untrained: str) -> tuple[str, ...]:
+    return (untrained_note(untrained),) if untrained else ()
+
+
+def _open_model(text: str, threads: int | None, options: dict[str, Any]) -> Source:
     from hiresvit.export.deployed import Deployed
-    from hiresvit.models.create import create_model, enliven
+    from hiresvit.models.create import build_model, enliven, find_spec, load_model_weights
     from hiresvit.runtime.torch_runner import TorchRunner
 
-    model = create_model(name, **{key: value for key, value in options.items() if value is not None})
-    spec = model.spec
-    assert isinstance(spec, ModelSpec)
-    if options.get("weights") is None:
+    asked = find_spec(text, **{key: value for key, value in options.items() if value is not None})
+    spec, weights, labels, said = asked.spec, asked.weights, None, asked.notes
+    model = build_model(spec)
+    if weights is None:
         enliven(model, spec)  # as an export does, so that the two can be compared
+        said += _said(fresh_weights(0))
+    else:
+        taken = {name: bool(options.get(name)) for name in ("ema", "allow_missing_head")}
+        report = load_model_weights(model, spec, weights, entry=options.get("entry"), **taken)
+        labels, said = report.labels, (*said, *report.remarks, *_said(report.untrained))
     runner = TorchRunner(Deployed(model, spec), (input_spec(spec),), output_specs(spec), threads)
-    return Source(runner, spec, f"{name} (PyTorch)")
+    return Source(runner, spec, f"{Path(text).name} (PyTorch)", labels, said)
 
 
 def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[Path], Runner]) -> Source:
@@ -104,8 +150,42 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
     if wanted not in RUNNABLE:
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     runner = Casting(open_file(bundle.path(wanted)))
+    _check_input(bundle.path(wanted), runner, bundle.manifest.spec)
     _replay_golden(bundle, runner, wanted)
-    return Source(runner, bundle.manifest.spec, f"{folder.name}/{wanted}{by}")
+    manifest = bundle.manifest
+    labels = None if manifest.labels is None else _bundle_labels(bundle)
+    untrained = read_untrained(runner.metadata) or (manifest.weights.source if manifest.weights.fresh else "")
+    older = [note for note in manifest.notes if note.startswith(_OLDER_NOTE)]
+    said = _said(untrained) or tuple(older)
+    return Source(runner, manifest.spec, f"{folder.name}/{wanted}{by}", labels, said)
+
+
+def _bundle_labels(bundle: Bundle) -> Labels:
+    try:
+        return labels_from_json(bundle.manifest.labels, bundle.manifest.spec.num_classes)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(f"{bundle.folder}: its manifest's labels are damaged ({error}); export it again") from error
+
+
+def _check_input(path: Path, runner: Runner, spec: ModelSpec | None) -> None:
+    """Raise ArtefactError unless a spec is about the network that it stands in, and UsageError if no call of it fits.
+
+    Both before anything is made of the sizes that a file says.
+    """
+    if spec is not None:
+        wanted = input_spec(spec)
+        if len(runner.inputs) != 1 or runner.inputs[0].shape[1:] != wanted.shape[1:]:
+            takes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in runner.inputs)
+            raise ArtefactError(
+                f"{path} takes {takes}, and says that it takes {wanted.name} {list(wanted.shape)}; export it again"
+            )
+    for tensor in runner.inputs:
+        size = math.prod(runner.best_shapes[tensor.name]) * np.dtype(tensor.dtype).itemsize
+        if size > MOST_INPUT:
+            raise UsageError(
+                f"{path}: one call of it takes {size / 2**30:,.1f} GiB for {tensor.name!r} {list(tensor.shape)}; at"
+                f" most {MOST_INPUT / 2**30:g} are tried"
+            )
 
 
 def _replay_golden(bundle: Bundle, runner: Runner, role: str) -> None:

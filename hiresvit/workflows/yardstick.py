@@ -9,7 +9,8 @@ from typing import Any
 from onnx import ModelProto
 
 from hiresvit.calibration.sensitivity import Judge, Judgement, by_running, running
-from hiresvit.data.dataset import IGNORE, Colour, Dataset, Sample, find_labels
+from hiresvit.data.dataset import IGNORE, Colour, Dataset, Sample
+from hiresvit.data.labels import find_labels
 from hiresvit.data.pictures import Pictures
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs

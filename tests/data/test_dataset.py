@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from hiresvit.data.dataset import CITYSCAPES, Colour, Sample, find_labels, palette
+from hiresvit.data.dataset import CITYSCAPES, Colour, Sample, palette
+from hiresvit.data.labels import find_labels
 from hiresvit.data.scenes import Scenes
 from hiresvit.errors import UsageError
 from hiresvit.spec import ModelSpec, PreprocessSpec, Task

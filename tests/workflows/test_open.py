@@ -23,6 +23,7 @@ from hiresvit.bundle.manifest import Manifest, list_files, write_manifest
 from hiresvit.data.preprocess import preprocess
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate, compare, compare_runs
+from hiresvit.export.contract import fresh_weights, untrained_note
 from hiresvit.models.create import build_model
 from hiresvit.models.zoo import MODELS
 from hiresvit.spec import Feed
@@ -32,6 +33,7 @@ from hiresvit.workflows.inspect import graph_summary, inspect_source
 from hiresvit.workflows.open import open_source
 
 SPEC = tiny_spec()
+UNTRAINED = untrained_note(fresh_weights(0))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -253,7 +255,7 @@ class TestBundles:
     def test_another_runner_answers_the_same_and_is_named(self, made: Bundle) -> None:
         pytest.importorskip("openvino")
         source = open_source(str(made.folder), runner="openvino", threads=1)
-        assert (source.spec, source.label, source.notes) == (SPEC, "tiny/cpu (openvino)", ())
+        assert (source.spec, source.label, source.notes) == (SPEC, "tiny/cpu (openvino)", (UNTRAINED,))
         assert source.runner.about.backend == "OpenVINO"
         inputs, outputs = read_golden(made)
         with (
@@ -269,7 +271,8 @@ class TestBundles:
     def test_what_a_runner_has_to_say_is_a_note(self, made: Bundle) -> None:
         pytest.importorskip("openvino")
         source = open_source(str(made.folder), graph="fp16", runner="openvino", threads=1)
-        assert source.notes == ("what the graph has in FP16 is computed in FP32, from weights in FP16",)
+        said = "what the graph has in FP16 is computed in FP32, from weights in FP16"
+        assert source.notes == (UNTRAINED, said)
 
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -429,7 +432,7 @@ def test_the_pair_is_held_to_the_exports_own_gate(made: Bundle, folder: Path) ->
     ("text", "error", "said"),
     [
         ("hrvit_b9", UsageError, "unknown model"),
-        ("notes.txt", UsageError, "give a model name, an .onnx file, a plan or a bundle folder"),
+        ("notes.txt", UsageError, "give a model name, a checkpoint, an .onnx file, a plan or a bundle folder"),
         ("nothing.onnx", HiresvitError, "no such file"),
         ("some/where", HiresvitError, "some/where does not exist"),
         ("nothing.zip", HiresvitError, r"nothing\.zip does not exist"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,8 @@ class Layout:
     ``head`` are the key groups, that is what is before the first dot, of the classifier, and ``classifier`` the
     prefix of its layer whose rows are the classes. With ``foreign_head`` the authors' files may hold a classifier
     under names that nobody documented. ``linears`` and ``derived`` say how to read the family's files of Paddle, see
-    `hiresvit.models.weights.paddle.as_pytorch`; a family without ``linears`` has none.
+    `hiresvit.models.weights.paddle.as_pytorch`; a family without ``linears`` has none. ``heads`` are the values of the
+    setting ``head`` by task, the default first, where a family has a choice: they show in the shapes.
     """
 
     head: tuple[str, ...] = ("head",)
@@ -20,3 +22,4 @@ class Layout:
     foreign_head: bool = False
     linears: tuple[str, ...] = ()
     derived: tuple[str, ...] = ()
+    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -23,10 +23,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hiresvit.data.dataset import Labels
+from hiresvit.data.labels import printable
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.models.weights.file import Checkpoint, read_checkpoint, some
+from hiresvit.models.weights.facts import read_labels, read_untrained
+from hiresvit.models.weights.file import Checkpoint, read_checkpoint
 from hiresvit.models.weights.layout import Layout
 from hiresvit.models.weights.paddle import as_pytorch
+from hiresvit.models.weights.tree import some
 from hiresvit.spec import Task
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -41,7 +45,8 @@ SEGMENTER_CLASSES = f"{SEGMENTER}.conv_seg."
 class LoadReport:
     """What `load_weights` did: entry used, tensors copied, key groups left out by name, things to know.
 
-    ``fresh`` are the groups that the file does not have and that keep the model's own values.
+    ``fresh`` are the groups that the file does not have and that keep the model's own values; ``untrained`` says what
+    of the model nobody trained, "" for nothing. ``labels`` are the classes' names, if the file has them.
     """
 
     source: str
@@ -49,19 +54,21 @@ class LoadReport:
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
     fresh: tuple[str, ...] = ()
+    untrained: str = ""
+    labels: Labels | None = None
 
     def lines(self, path: Path) -> list[str]:
         """What to tell the user."""
-        said = [f"{self.loaded} tensors from {self.source} of {path.name}", *self.notes]
-        if self.left_out:
-            said.append(f"left out by name: {', '.join(self.left_out)}")
-        if self.fresh:
-            said.append(f"not in the file and untrained: {', '.join(self.fresh)}; its answers mean nothing")
-        return said
+        return [f"{self.loaded} tensors from {self.source} of {path.name}", *self.remarks]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of the file even where only an answer is wanted."""
+        return [*self.notes, *([f"left out by name: {', '.join(self.left_out)}"] if self.left_out else [])]
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """A checkpoint's tensors by what they belong to: backbone (without its prefix), the heads by task, the rest."""
 
     backbone: dict[str, Tensor]
@@ -76,52 +83,60 @@ def load_weights(
     task: Task,
     layout: Layout,
     ema: bool = False,
+    entry: str | None = None,
     allow_missing_head: bool = False,
-    siblings: Callable[[], Mapping[str, tuple[Layout, Shapes]]] | None = None,
+    hint: Callable[[Checkpoint], str] = lambda _: "",
 ) -> LoadReport:
     """Copy a checkpoint's tensors into ``model``: every one of them or, with HiresvitError, none.
 
+    ``ema`` and ``entry`` choose among the sets of weights in the file, see `read_checkpoint`.
     With ``allow_missing_head`` a file without the task's head may leave the model's own there; a head that is
-    there must fit. ``siblings`` gives, when a checkpoint does not fit, layout and backbone shapes of every
-    variant, so that the error can say which one it looks like. BatchNorm's ``num_batches_tracked`` may be
-    absent (old files); the model then keeps its own.
+    there must fit. ``hint`` is asked about a checkpoint that does not fit: "" or what it looks like and how to ask for
+    that. BatchNorm's ``num_batches_tracked`` may be absent (old files); the model then keeps its own.
     """
     if allow_missing_head and task == "features":
         raise UsageError("features have no head that could be missing: leave out --allow-missing head")
-    checkpoint = read_checkpoint(path, ema=ema)
+    checkpoint = read_checkpoint(path, ema=ema, entry=entry)
     wanted = model.state_dict()
-    wanted_parts = _sort(path, wanted, layout)
-    parts = _sort(path, _laid_out(checkpoint, layout), layout)
+    wanted_parts = sort_tensors(path, wanted, layout)
+    parts = sort_tensors(path, laid_out(checkpoint, layout), layout)
     foreign = _foreign(parts, wanted_parts, task) if layout.foreign_head else {}
     body = {key: tensor for key, tensor in parts.backbone.items() if key not in foreign}
-    if _shapes(body) != _shapes(wanted_parts.backbone) and siblings:
-        _require_no_sibling(path, checkpoint, task, siblings())
+    if shapes_of(body) != shapes_of(wanted_parts.backbone) and (looks := hint(checkpoint)):
+        raise HiresvitError(f"{path}: not the model asked for: {looks}")
     if checkpoint.source == "pdparams" and not layout.linears:
         raise HiresvitError(f"{path} is Paddle's, which this model has none of; give a PyTorch or safetensors file")
     head = {key: tensor for key, tensor in parts.heads.get(task, {}).items() if key not in foreign}
     fresh = {} if head else wanted_parts.heads.get(task, {})
     prefix = BACKBONE if task == "segment" else ""
     tensors = {**{prefix + key: tensor for key, tensor in body.items()}, **head}
-    if misfit := _misfit(tensors, {key: value for key, value in wanted.items() if key not in fresh}):
-        raise HiresvitError(f"{path}: {_explain(misfit, head, wanted, layout)}")
+    if misfit := misfit_of(tensors, {key: value for key, value in wanted.items() if key not in fresh}):
+        raise HiresvitError(f"{path}: {_explain(misfit, head, wanted, layout, lambda: hint(checkpoint))}")
     if fresh and not allow_missing_head:
-        raise HiresvitError(f"{path} {_no_head(task, layout, list(foreign))}")
+        raise HiresvitError(f"{path} {_no_head(task, layout, list(foreign), hint(checkpoint))}")
     notes = (*checkpoint.notes, *_conversions(tensors))
     tensors = {key: tensor.to(wanted[key].dtype) for key, tensor in tensors.items() if key in wanted}
     _require_finite(path, tensors)
     model.load_state_dict({**wanted, **tensors}, strict=True)
-    others = {group for other, keys in parts.heads.items() if other != task for group in _groups(keys)}
-    left_out = sorted({*others, *parts.rest, *_groups(foreign)})
-    return LoadReport(checkpoint.source, len(tensors), tuple(left_out), notes, tuple(sorted(_groups(fresh))))
+    others = {group for other, keys in parts.heads.items() if other != task for group in groups_of(keys)}
+    left_out = sorted({*others, *parts.rest, *groups_of(foreign)})
+    labels, untrained = None, f"{', '.join(sorted(groups_of(fresh)))} (not in {printable(path.name)})" if fresh else ""
+    if head:
+        labels, said = read_labels(checkpoint, class_count(head, layout) or 0)
+        notes, untrained = (*notes, *([said] if said else [])), read_untrained(checkpoint)
+    groups = tuple(sorted(groups_of(fresh)))
+    return LoadReport(checkpoint.source, len(tensors), tuple(left_out), notes, groups, untrained, labels)
 
 
-def _laid_out(checkpoint: Checkpoint, layout: Layout) -> dict[str, Tensor]:
+def laid_out(checkpoint: Checkpoint, layout: Layout) -> dict[str, Tensor]:
+    """A checkpoint's tensors by PyTorch's names and layouts, Paddle's translated."""
     if checkpoint.source != "pdparams":
         return checkpoint.tensors
     return as_pytorch(checkpoint.tensors, layout.linears, layout.derived)
 
 
-def _sort(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> _Parts:
+def sort_tensors(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> Parts:
+    """Tensors by what they belong to. Raises HiresvitError for a name that is there with and without ``backbone.``."""
     backbone: dict[str, Tensor] = {}
     heads: dict[Task, dict[str, Tensor]] = {}
     rest, seen = set(), set()
@@ -139,26 +154,27 @@ def _sort(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> _Parts:
             heads.setdefault("classify", {})[name] = tensor
         else:
             backbone[name] = tensor
-    return _Parts(backbone, heads, tuple(sorted(rest)))
+    return Parts(backbone, heads, tuple(sorted(rest)))
 
 
-def _foreign(parts: _Parts, wanted: _Parts, task: Task) -> dict[str, Tensor]:
+def _foreign(parts: Parts, wanted: Parts, task: Task) -> dict[str, Tensor]:
     """A classifier of unknown names: what belongs to no part of the backbone, and a head of other keys than ours."""
-    known = _groups(wanted.backbone)
+    known = groups_of(wanted.backbone)
     found = {key: tensor for key, tensor in parts.backbone.items() if _group(key) not in known}
     head, ours = (side.heads.get("classify", {}) for side in (parts, wanted))
-    return found | head if task == "classify" and _shapes(head).keys() != _shapes(ours).keys() else found
+    return found | head if task == "classify" and shapes_of(head).keys() != shapes_of(ours).keys() else found
 
 
 def _group(key: str) -> str:
     return f"{key.partition('.')[0]}.*"
 
 
-def _groups(keys: Mapping[str, object]) -> set[str]:
+def groups_of(keys: Mapping[str, object]) -> set[str]:
+    """``decode_head.*`` for keys that start so."""
     return {_group(key) for key in keys}
 
 
-def _no_head(task: Task, layout: Layout, foreign: list[str]) -> str:
+def _no_head(task: Task, layout: Layout, foreign: list[str], looks: str) -> str:
     """What to do about a file whose backbone fits and that lacks the head."""
     if task == "segment":
         lacks = f"segmentation head (no {SEGMENTER}.* keys)"
@@ -167,10 +183,11 @@ def _no_head(task: Task, layout: Layout, foreign: list[str]) -> str:
         keys = " ".join(f"{group}.*" for group in layout.head)
         lacks, instead = f"classification head (no {keys} keys)", "--task segment or --task features"
     unplaced = f"; skipped {len(foreign)} that belong to nothing known ({some(foreign)})" if foreign else ""
-    return f"has no {lacks}{unplaced}: use {instead}; or --allow-missing head to go on with an untrained head"
+    looks = f"{looks}, or " if looks else ""
+    return f"has no {lacks}{unplaced}: {looks}use {instead}; or --allow-missing head to go on with an untrained head"
 
 
-def _misfit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def misfit_of(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """What does not match, by kind; empty when every key of both sides is accounted for."""
     groups = {
         "missing": [key for key in wanted if key not in tensors and not _optional(key)],
@@ -193,42 +210,32 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _explain(
-    misfit: Mapping[str, list[str]], head: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout: Layout
+    misfit: Mapping[str, list[str]],
+    head: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    layout: Layout,
+    hint: Callable[[], str],
 ) -> str:
     classes = (layout.classifier, SEGMENTER_CLASSES)
     shapes = [key.partition(" ")[0] for key in misfit.get("of another shape", ())]
-    have, want = _classes(head, layout), _classes(wanted, layout)
-    if misfit.keys() == {"of another shape"} and all(key.startswith(classes) for key in shapes) and have:
+    have, want = class_count(head, layout), class_count(wanted, layout)
+    only_classes = misfit.keys() == {"of another shape"} and all(key.startswith(classes) for key in shapes)
+    if only_classes and have not in (None, want):
         return f"trained with {have} classes, the model has {want}: pass --num-classes {have}"
     found = "; ".join(f"{len(keys)} {what} ({some(keys)})" for what, keys in misfit.items())
-    return f"does not fit the model, nothing was loaded: {found}"
+    looks = hint()
+    return f"does not fit the model, nothing was loaded: {found}{f'; {looks}' if looks else ''}"
 
 
-def _require_no_sibling(
-    path: Path, checkpoint: Checkpoint, task: Task, siblings: Mapping[str, tuple[Layout, Shapes]]
-) -> None:
-    """Raise HiresvitError if the file's backbone is another variant's."""
-    alike, hint = [], ""
-    for name, (layout, shapes) in siblings.items():
-        parts = _sort(path, _laid_out(checkpoint, layout), layout)
-        groups = _groups(shapes)
-        own = {key: t for key, t in parts.backbone.items() if not layout.foreign_head or _group(key) in groups}
-        if _shapes(own) == {key: shape for key, shape in shapes.items() if not _optional(key)}:
-            alike.append(name)
-            have = _classes(parts.heads.get(task, {}), layout)
-            hint = f" with --num-classes {have}" if have else ""
-    if alike:
-        names = " or ".join(alike)
-        raise HiresvitError(f"{path}: not the model asked for: this looks like {names}; ask for that{hint}")
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """By name, without what may be absent."""
     return {key: tuple(tensor.shape) for key, tensor in tensors.items() if not _optional(key)}
 
 
-def _classes(head: Mapping[str, Tensor], layout: Layout) -> int | None:
+def class_count(head: Mapping[str, Tensor], layout: Layout) -> int | None:
+    """How many classes a head has; None where that does not show."""
     prefixes = (layout.classifier, SEGMENTER_CLASSES)
-    return next((t.shape[0] for key, t in head.items() if key.startswith(prefixes) and t.dim()), None)
+    return next((t.shape[0] for key, t in head.items() if key.startswith(prefixes) and t.dim() and t.numel()), None)
 
 
 def _conversions(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
