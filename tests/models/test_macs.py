@@ -62,8 +62,8 @@ def test_counting_needs_no_data() -> None:
 
 # How far our count of multiply-accumulates may be from the paper's, by family. HRViT's convention is known and leaves
 # 1.1 % of norms and biases. LRFormer's tool counts pooling, resizing and norms, 0.5 to 4.5 %. MixFormer prints one
-# decimal and counts norms, 5 % for B3. HIRI-ViT has no code; the reading that fits best is within 1 %, 2 % at 224 and 3 %
-# with UPerNet at 1024x1024, where one of the attention matmuls is 1 to 2 %.
+# decimal and counts norms, 5 % for B3. HIRI-ViT has no code; the reading that fits best is within 1 %, 2 % at 224 and
+# 3 % with UPerNet at 1024x1024, where one of the attention matmuls is 1 to 2 %.
 TOLERANCES = {"hrvit": 0.015, "lrformer": 0.045, "mixformer": 0.055, "hiri_vit": 0.01}
 
 
