@@ -45,7 +45,7 @@ Transform = Callable[[Path, Size], Input | None]
 
 
 def photos(folder: Path) -> list[Path]:
-    """Twelve photos of the packages, three cuts of one, and one of 25 megapixels put together from it."""
+    """Twelve photos of the packages, three cuts of one, and one of 23 megapixels put together from it."""
     found = [
         Path(str(importlib.import_module(package).__file__)).parent / name if package != "ultralytics" else file(name)
         for package, names in PHOTOS.items()

@@ -139,6 +139,8 @@ def test_resealing_by_the_documented_rule_is_accepted(bundle: Path) -> None:
 
 # Schema 3, as the version before wrote it
 
+LATER = {"filter": "pillow", "rounding": "floor", "divisor": 1}  # what was done, and was not said
+
 
 def test_a_bundle_of_schema_3_is_read(schema_3: Path) -> None:
     values = json.loads((schema_3 / "manifest.json").read_text())
@@ -153,6 +155,7 @@ def test_a_bundle_of_schema_3_is_read(schema_3: Path) -> None:
     assert bundle.manifest.graphs == {}
     same = set(values) - {"kind", "schema_version", "manifest_sha256", "engine", "int8"}
     written = json.loads(json.dumps(bundle.manifest.to_json()))
+    values["spec"]["preprocess"] |= LATER
     assert {key: written[key] for key in same} == {key: values[key] for key in same}
 
 
@@ -202,6 +205,7 @@ def test_a_bundle_of_schema_4_is_read_and_written_as_this_one(schema_4: Path) ->
     manifest = read_bundle(schema_4).manifest
     assert manifest.labels is None
     envelope = ("kind", "schema_version", "manifest_sha256")
+    values["spec"]["preprocess"] |= LATER
     assert json.loads(json.dumps(manifest.to_json())) == {
         **{key: value for key, value in values.items() if key not in envelope},
         "labels": None,
