@@ -129,7 +129,9 @@ class Worker:
         self.left = EACH
 
 
-def faults_of(outcome: tuple[int, str, float, int, str], folder: Path, before: set[str], honest: int | None) -> Iterator[str]:
+def faults_of(
+    outcome: tuple[int, str, float, int, str], folder: Path, before: set[str], honest: int | None
+) -> Iterator[str]:
     """What is wrong with how one command ended."""
     code, escaped, _, memory, printed = outcome
     if escaped:
