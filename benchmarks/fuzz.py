@@ -5,9 +5,9 @@
 Manifests are sealed again after they were changed, so that what reads them is reached. Commands run in workers, a fresh
 one after each crash, hang and some hundred inputs. A fault is: a planted pickle that ran, a traceback or "internal
 error", an exit code that is none of ours, a control character on stdout or stderr, a file written outside of the
-working folder, more than 30 s, and more memory than 1.5 times the files and 1 GiB (but not what a graph allocates when it is run: it is
-a program, and is held by the 5 GiB of a worker alone). Input K of a seed is always the
-same: ``--first K --inputs 1`` runs it again.
+working folder, more than 30 s, and more memory than 1.5 times the files and 1 GiB (but not what a graph allocates when
+it is run: it is a program, and held by a worker's 5 GiB alone). Input K of a seed is always the same:
+``--first K --inputs 1`` runs it again.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ LIMIT_BYTES = 5 * 2**30  # of address space beyond a worker's own: a bomb gets n
 EACH = 400  # inputs to a worker
 CODES = {0, 1, 2, 3, 4, 5, 6, 7}
 POWER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+Outcome = tuple[int, str, float, int, str]
+"""Exit code, what escaped, seconds, bytes of memory, and what was printed; a code of -2 is a hang, -3 a crash."""
 
 
 @dataclass
@@ -92,8 +96,8 @@ class Worker:
         self.process: multiprocessing.process.BaseProcess | None = None
         self.pipe: Connection
 
-    def run(self, folder: Path, argv: list[str]) -> tuple[int, str, float, int, str]:
-        """Exit code, what escaped, seconds, bytes, and what was printed; a code of -2 is a hang, -3 a crash."""
+    def run(self, folder: Path, argv: list[str]) -> Outcome:
+        """How one command ends."""
         if not self.left:
             self._start()
         self.left -= 1
@@ -129,9 +133,7 @@ class Worker:
         self.left = EACH
 
 
-def faults_of(
-    outcome: tuple[int, str, float, int, str], folder: Path, before: set[str], honest: int | None
-) -> Iterator[str]:
+def faults_of(outcome: Outcome, folder: Path, before: set[str], honest: int | None) -> Iterator[str]:
     """What is wrong with how one command ended."""
     code, escaped, _, memory, printed = outcome
     if escaped:

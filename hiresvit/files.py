@@ -331,7 +331,14 @@ def require_graph_file(path: Path) -> None:
 
 
 def no_graph(path: Path, reason: str = "it does not decode as one") -> HiresvitError:
-    """The error for a file that is no ONNX graph, or a damaged one."""
+    """The error for a file that is no ONNX graph, or a damaged one; and what it is, where its first bytes say that."""
+    try:
+        with open_regular(path) as stream:
+            kind = name_file_kind(stream.read(512))
+    except OSError:
+        kind = None
+    if kind not in (None, "an ONNX graph"):
+        return HiresvitError(f"{path} is not an ONNX graph: it is {kind}")
     return HiresvitError(f"{path} is not an ONNX graph: {reason}")
 
 

@@ -12,6 +12,7 @@ from hostile_graphs import hostile_graphs, write_all
 
 from hiresvit.errors import HiresvitError
 from hiresvit.graph.file import load_graph
+from hiresvit.runtime.open import open_runner
 from hiresvit.wire import MOST_NODES, count_nodes
 
 WRONG = {
@@ -73,3 +74,24 @@ def test_nodes_are_counted_as_they_are_inlined(folder: Path, tmp_path: Path) -> 
     assert count_nodes(folder / "circle.onnx") is None, "it has no functions"
     (folder / "no.onnx").write_bytes(b"\x0a\xff\xff\xff\xff\x0f")
     assert count_nodes(folder / "no.onnx") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n", "is a Git LFS pointer"),
+        (b"<!DOCTYPE html><html><body>Not found</body></html>", "is an HTML page"),
+        (b"\x1f\x8b\x08\x00" + bytes(30), "is a gzip archive"),
+        (b"PK\x03\x04" + bytes(60), "is a zip archive"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(30), "is a PNG picture"),
+        (b"Entry not found\n", "is text that begins 'Entry not found'"),
+        (b"\x08\x09\x12\xff", "is not an ONNX graph: it does not decode as one"),
+    ],
+)
+def test_a_file_that_is_something_else_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    """In the same words by what loads it and by what runs it."""
+    path = tmp_path / "a.onnx"
+    path.write_bytes(content)
+    for read in (load_graph, open_runner):
+        with pytest.raises(HiresvitError, match=said):
+            read(path)
