@@ -56,4 +56,4 @@ def compare(
         pair = [(reference, None), (test, running.runner)]
         a, b = open_sources(stack, pair, model, graph, threads=running.threads)
         found, missed = compare_sources(a, b, images, drawn=pictures.images, limits=asked)
-    out.answer(as_json, {"parity": found, "notes": notes_of([a, b])}, [parity_table(found)], missed)
+    out.answer(as_json, {"parity": found}, [parity_table(found)], missed, notes_of([a, b]))

@@ -12,7 +12,7 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.commands.opening import notes_of, open_sources, say
+from hiresvit.commands.opening import notes_of, open_sources
 from hiresvit.errors import UsageError
 
 
@@ -52,20 +52,19 @@ def run(
         known = read_classes(dataset.classes, spec.num_classes) if dataset.classes else opened.labels
         labels = find_labels(spec, pictures, known)
         found = Predictor(opened.runner, spec).predict(picture)
-    assumed = [note] if (note := assumption(labels)) else []
-    say(assumed)
+    notes = [*notes_of([opened]), *([assumed] if (assumed := assumption(labels)) else [])]
     document: dict[str, Any] = {"source": opened.label, "image": str(image), "task": spec.task}
-    document |= {"labels": {"source": labels.source}, "notes": [*notes_of([opened]), *assumed]}
+    document["labels"] = {"source": labels.source}
     if isinstance(found, ClassifyResult):
         top = [{"class": index, "name": labels.names[index], "probability": p} for index, p in found.top]
-        out.answer(as_json, document | {"top": top}, [top_table(top)])
+        out.answer(as_json, document | {"top": top}, [top_table(top)], notes=notes)
         return
     shares = save_overlay(target, picture, found.labels, labels)
     size = target.stat().st_size
     wrote = f"\nwrote {target}: {size_text(size)}, in {time.monotonic() - began:.1f} s"
     following = f"next: hiresvit bench {shlex.quote(source)}"
     document |= {"output": str(target), "bytes": size, "shares": shares}
-    out.answer(as_json, document, [shares_table(shares), wrote, following])
+    out.answer(as_json, document, [shares_table(shares), wrote, following], notes=notes)
 
 
 def _overlay_name(image: Path, output: Path | None) -> Path:
