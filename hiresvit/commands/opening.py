@@ -28,8 +28,8 @@ def open_sources(
     """Open what texts name, each with the runner named beside it, and close it with ``stack``.
 
     A model name, or a checkpoint's file, is computed by PyTorch and is one side, however many runners are named.
-    ``threads`` are what was asked for, ``threads_used`` what is taken where nothing was. Raises UsageError for an option
-    that applies to none.
+    ``threads`` are what was asked for, ``threads_used`` what is taken where nothing was. Raises UsageError for an
+    option that applies to none.
     """
     options = model.given()
     out.load_onnxruntime()
