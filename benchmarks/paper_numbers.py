@@ -50,15 +50,15 @@ def more(model: str, what: str, task: Task, params: float | None, macs: float | 
     return Row(model, what, task, params, macs, rest.pop("imgsz", find_model(model).imgsz[task]), **rest)
 
 
-def upernet(model: str, params: float, digits: int = 1, within: float | None = None) -> Row:
+def upernet(model: str, params: float | None, macs: float | None = None, **rest: Any) -> Row:
     overrides = {"head": "upernet"} if model.startswith("hrvit") else {}
-    options: dict[str, Any] = {"digits": digits, "within": within, "overrides": overrides}
     what = "segment, UPerNet, 150 classes"
-    return more(model, what, "segment", params, None, num_classes=150, auxiliary=True, **options)
+    return more(model, what, "segment", params, macs, num_classes=150, auxiliary=True, overrides=overrides, **rest)
 
 
 # What the papers have beyond the registry: ADE20K with its 150 classes, other sizes, other settings.
 ADE, HUGE = "segment, 150 classes", (1024, 2048)
+WIDE, SQUARE = (512, 2048), (1024, 1024)
 PLAN_224 = "classify, stride_plan 2-1-2-2"
 EXTRA = (
     more("hrvit_b1", ADE, "segment", 8.2, 14.6, num_classes=150),
@@ -72,9 +72,9 @@ EXTRA = (
         66.78,
         overrides={"windows": (1, 2, 9, 9)},
     ),
-    upernet("hrvit_b1", 35.9, within=0.002),
-    upernet("hrvit_b2", 49.7),
-    upernet("hrvit_b3", 55.4, within=0.01),
+    upernet("hrvit_b1", 35.9, 219, within=0.002),
+    upernet("hrvit_b2", 49.7, 233),
+    upernet("hrvit_b3", 55.4, 236, within=0.01),
     more("lrformer_t", ADE, "segment", 13, 17, num_classes=150, digits=0),
     more("lrformer_s", ADE, "segment", 32, 40, num_classes=150, digits=0),
     # 69 and 113 are 67.5 and 111.0 with the 1280-channel classifier, which the segmentor does not use.
@@ -90,6 +90,8 @@ EXTRA = (
     upernet("mixformer_b2", 37, within=0.015),
     upernet("mixformer_b3", 44, digits=0),
     upernet("mixformer_b4", 63, digits=0),
+    upernet("mixformer_b1", None, 854, imgsz=WIDE),
+    upernet("mixformer_b4", None, 918, imgsz=WIDE),
     more("hiri_vit_s", "classify", "classify", None, 16.1, imgsz=(768, 768)),
     more("hiri_vit_b", "classify", "classify", None, 31.6, imgsz=(768, 768)),
     more("hiri_vit_l", "classify", "classify", None, 63.4, imgsz=(768, 768)),
@@ -99,6 +101,8 @@ EXTRA = (
     ),
     upernet("hiri_vit_s", 61.4, within=0.005),
     upernet("hiri_vit_b", 80.6, within=0.005),
+    upernet("hiri_vit_s", None, 240, imgsz=SQUARE),
+    upernet("hiri_vit_b", None, 265, imgsz=SQUARE),
 )
 
 

@@ -6,6 +6,7 @@ The public verbs are here and are imported when they are first used, so that ``i
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from hiresvit.errors import missing_extra
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from hiresvit.runtime.open import open_runner
     from hiresvit.runtime.predictor import Predictor
     from hiresvit.workflows.quantize import make_int8
+
+# ONNX Runtime keeps a device id and a record of its sessions in the user's home, and reads this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _VERBS = {
     "Predictor": "hiresvit.runtime.predictor",

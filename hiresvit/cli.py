@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from inspect import getdoc
 from typing import Annotated
 
 import typer
@@ -31,7 +32,7 @@ from hiresvit.commands.export import export
 from hiresvit.commands.inspect import inspect
 from hiresvit.commands.list import list_models
 from hiresvit.commands.run import run
-from hiresvit.errors import HiresvitError, UsageError, missing_extra
+from hiresvit.errors import HiresvitError, UsageError, missing_extra, refused
 from hiresvit.version import __version__
 
 BROKEN_PIPE = 141  # what a shell reports for SIGPIPE
@@ -75,7 +76,8 @@ def _root(
 
 
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    # Its first paragraph whole: the list of commands would cut it to a line.
+    app.command(_name, short_help=(getdoc(_command) or "").partition("\n\n")[0])(_command)
 
 
 def _stop(number: int, _frame: object) -> None:
@@ -104,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         error = missing_extra(raised) or raised
         if os.environ.get("HIRESVIT_DEBUG") == "1" and not out.expected(error):
             raise
+        error = refused(error) or error
         out.print_error(error)
         if "--json" in args:
             with suppress(OSError, HiresvitError):  # of two failures the first is the one to report

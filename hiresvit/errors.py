@@ -14,6 +14,10 @@
 A message is one line: what was given, what is allowed, what to do.
 """
 
+from __future__ import annotations
+
+import errno
+
 
 class HiresvitError(Exception):
     """Bad input; the message is for the user and needs no traceback."""
@@ -59,6 +63,23 @@ class ArtefactError(HiresvitError):
     """A bundle, plan or table that is damaged, stale or does not match."""
 
     exit_code = 7
+
+
+_ADVICE = {
+    errno.EACCES: "look at the permissions of it and of the folders above it",
+    errno.EPERM: "look at the permissions of it and of the folders above it",
+    errno.ENAMETOOLONG: "choose a shorter one",
+    errno.ENOSPC: "make room there or choose another place",
+}
+
+
+def refused(error: BaseException) -> HiresvitError | None:
+    """What the system's own no means to the user, as a folder that may not be entered; None for any other error."""
+    if not isinstance(error, OSError) or not error.strerror:  # without one it is a library's
+        return None
+    where = f"cannot open {error.filename}: " if error.filename else ""
+    advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
+    return HiresvitError(f"{where}{error.strerror}{advice}")
 
 
 _EXPORT = {"torch": "PyTorch", "onnx": "onnx", "onnxscript": "onnxscript", "onnxsim": "onnxsim"}

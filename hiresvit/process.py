@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -40,21 +41,27 @@ class ChildResult:
         return f"was killed by {name}{hint}"
 
 
+# What a child starts with. The current folder, which `python -c` and `python -m` put in front before Python 3.11 can be
+# told not to, goes before anything is imported: a file onnx.py in it must not shadow the library.
+_START = "import sys; sys.path[:] = filter(None, sys.path); from hiresvit.process import start_child; start_child()"
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
 def run_child(argv: Sequence[str], *, on_line: Callable[[str], None] | None = None) -> ChildResult:
     """Run ``python *argv`` to its end, for example ``run_child(["-m", "package.module", "argument"])``.
 
     Each line of the child's stdout goes to ``on_line`` as it comes, without its newline. The child imports
     what this process imports (its ``sys.path``, not the current folder). Whatever is raised meanwhile,
-    KeyboardInterrupt included, first kills the child and all it has started.
+    KeyboardInterrupt included, first kills the child and all it has started; if this process dies, so does the child.
 
     Raises HiresvitError when no process can be started. A child that fails is a result, not an exception.
     """
     modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    safe = {"PYTHONSAFEPATH": "1"}  # a file onnx.py in the current folder must not shadow the library
-    with tempfile.TemporaryFile() as stderr:  # a file, not a pipe: nobody has to drain it
+    safe = {"PYTHONSAFEPATH": "1"}  # from Python 3.11 on; for what it starts in its turn
+    with _temporary_file() as stderr:  # a file, not a pipe: nobody has to drain it
         try:
             process = subprocess.Popen(
-                [sys.executable, *argv],
+                [sys.executable, "-c", _START, str(os.getpid()), *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -77,6 +84,30 @@ def run_child(argv: Sequence[str], *, on_line: Callable[[str], None] | None = No
                 process.wait()
                 raise
         return ChildResult(process.returncode, _last_lines(stderr))
+
+
+def _temporary_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise HiresvitError(f"cannot make a temporary file: {error.strerror}; set TMPDIR to a folder for it") from error
+
+
+def start_child() -> None:
+    """The first thing that a child of `run_child` does: bind its life to its parent's, and run what it is for."""
+    _, parent, *sys.argv[:] = sys.argv
+    with suppress(OSError, AttributeError):  # another system than Linux: there it outlives its parent
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it died before we said so
+        os.kill(os.getpid(), signal.SIGKILL)
+    kind = sys.argv[0]
+    if kind == "-m":
+        del sys.argv[0]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        exec(compile(sys.argv.pop(1), "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        runpy.run_path(kind, run_name="__main__")
 
 
 def peak_rss_bytes() -> int:

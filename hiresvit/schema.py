@@ -90,7 +90,7 @@ PREPROCESS = record(
         "std": _SPREAD,
     },
     # What older files do not say
-    {"filter": one_of("pillow", "opencv"), "rounding": one_of("floor", "round")},
+    {"filter": one_of("pillow", "opencv"), "rounding": one_of("floor", "round"), "divisor": SIZE},
 )
 _SETTING: Schema = {"anyOf": [{"type": ["null", "boolean"]}, NUMBER, NAME]}
 SPEC = record(

@@ -48,16 +48,32 @@ def tensor_specs(values: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 class PreprocessSpec:
     """How a uint8 RGB image becomes the network's input.
 
-    ``resize="stretch"`` scales both sides to the input size (segmentation: no pixel of the image is lost);
-    ``"crop"`` scales the shorter side to ``size / crop_pct`` and takes the centre (ImageNet's protocol).
-    Then ``(x / 255 - mean) / std`` per channel, NCHW, float32.
+    ``resize="stretch"`` scales both sides to the input size; ``"crop"`` scales until ``size / crop_pct`` is covered and
+    takes the centre (ImageNet's protocol); ``"keep"`` scales until the whole image fits into the input size, after that
+    each side up to a multiple of ``divisor``. Then ``(x / 255 - mean) / std`` per channel, NCHW, float32, and for
+    "keep" zeros at the right and the bottom.
+
+    ``filter`` is whose resampling: Pillow's, with antialias, or OpenCV's bilinear, without. ``rounding`` is of the side
+    that follows from the aspect ratio, and of where the crop starts: "floor" is torchvision's (start: half to even),
+    "round" PaddleClas's and mmcv's (start: floor). The last three have the defaults of what was written before they
+    were known.
     """
 
-    resize: Literal["stretch", "crop"] = "stretch"
+    resize: Literal["stretch", "crop", "keep"] = "stretch"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop_pct: float = 0.875
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    filter: Literal["pillow", "opencv"] = "pillow"
+    rounding: Literal["floor", "round"] = "floor"
+    divisor: int = 1
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> PreprocessSpec:
+        """Rebuild it from plain JSON values. Raises KeyError or TypeError on fields that are missing or are none."""
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(values).items()}
+        first = {name: given.pop(name) for name in ("resize", "interpolation", "crop_pct", "mean", "std")}
+        return cls(**first, **given)
 
 
 @dataclass(frozen=True)
@@ -90,13 +106,11 @@ class ModelSpec:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ModelSpec:
         """Rebuild a spec from values that `hiresvit.schema.SPEC` has nothing against."""
-        pre = dict(values["preprocess"])
-        pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
         overrides = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in values["overrides"])
         height, width = values["imgsz"]
         rest = {
             **values,
-            "preprocess": PreprocessSpec(**pre),
+            "preprocess": PreprocessSpec.from_json(values["preprocess"]),
             "overrides": overrides,
             "imgsz": (height, width),
             "strides": tuple(values.get("strides", STRIDES)),  # older manifests have none

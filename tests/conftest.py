@@ -51,18 +51,23 @@ def hiresvit_command(*args: str | Path, before: str = "") -> list[str]:
     return [sys.executable, "-c", PROGRAM.format(before=before), *map(str, args)]
 
 
-def environment() -> dict[str, str]:
-    """The child imports this working tree, and takes one core."""
+def environment(place: Path | None = None) -> dict[str, str]:
+    """The child imports this working tree, and takes one core; what it writes beside what is asked lies in ``place``.
+
+    ORT_DISABLE_TELEMETRY is what hiresvit has set in this process: there it is the child's own to set.
+    """
     tests = Path(__file__).parent
-    return {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}
+    taken = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    own = {"HOME": str(place), "TMPDIR": str(place)} if place else {}
+    return {**taken, **own, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}
 
 
 def run_program(folder: Path, *args: str | Path, before: str = "") -> Result:
-    """Run the command line in a process of its own."""
+    """Run the command line in a process of its own, whose current folder, home and TMPDIR are one."""
     done = subprocess.run(
         hiresvit_command(*args, before=before),
         cwd=folder,
-        env=environment(),
+        env=environment(folder),
         capture_output=True,
         text=True,
         timeout=600,

@@ -9,17 +9,32 @@ import io
 import lzma
 import os
 import pickle
+import signal
 import stat
+import subprocess
+import sys
 import tarfile
+import tempfile
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hiresvit import files
 from hiresvit.errors import HiresvitError
-from hiresvit.files import atomic_path, name_file_kind
+from hiresvit.files import (
+    atomic_path,
+    clear_abandoned,
+    exchange,
+    name_file_kind,
+    naming_target,
+    scratch_folder,
+    temporary_name,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -212,3 +227,169 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b
 )
 def test_a_file_is_named_by_how_it_begins(content: bytes, kind: str | None) -> None:
     assert name_file_kind(content) == kind
+
+
+# What a process leaves that was killed
+
+WRITERS = {
+    "file": "atomic_path(folder / 'a.plan')",
+    "folder": "writing_bundle(folder / 'a', force=False)",
+    "scratch": "scratch_folder()",
+}
+
+
+@contextmanager
+def writer(folder: Path, what: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that is in the middle of writing into a folder."""
+    code = f"""
+import sys, time
+from pathlib import Path
+from hiresvit.bundle.folder import writing_bundle
+from hiresvit.files import atomic_path, scratch_folder
+folder = Path(sys.argv[1])
+with {WRITERS[what]} as temporary:
+    (temporary / "half" if temporary.is_dir() else temporary).write_bytes(b"half")
+    print("writes", flush=True)
+    time.sleep(60)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(folder)}
+    argv = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "writes\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("what", list(WRITERS))
+def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(tmp_path: Path, what: str) -> None:
+    with writer(tmp_path, what) as living, writer(tmp_path, what) as dead:
+        assert len(names(tmp_path)) == 2
+        dead.kill()
+        dead.wait()
+        assert len(names(tmp_path)) == 2
+        clear_abandoned(tmp_path)
+        [left] = names(tmp_path)
+        clear_abandoned(tmp_path)
+        assert names(tmp_path) == [left]
+        living.send_signal(signal.SIGINT)  # which still finds its own, and removes it
+        living.wait()
+        assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("what", ["file", "scratch"])
+def test_the_next_that_is_written_clears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    writing: list[Callable[[], AbstractContextManager[Path]]] = [lambda: atomic_path(tmp_path / "b"), scratch_folder]
+    for written in writing:
+        files._cleared.cache_clear()
+        with writer(tmp_path, "file") as process:
+            process.kill()
+            process.wait()
+        assert len(names(tmp_path)) == 1
+        with written() as path:
+            assert names(tmp_path) == [path.name]
+            if path.is_file():
+                path.write_bytes(b"whole")
+        (tmp_path / "b").unlink(missing_ok=True)
+    files._cleared.cache_clear()
+    with writer(tmp_path, what) as process:
+        process.kill()
+        process.wait()
+    assert len(names(tmp_path)) == 1
+    with atomic_path(tmp_path / "b") if what == "file" else scratch_folder() as path:
+        assert names(tmp_path) == [path.name]
+        if what == "file":
+            path.write_bytes(b"whole")
+
+
+def test_what_is_not_ours_is_never_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = temporary_name(tmp_path / "a")
+    elsewhere = tmp_path / f".{'0' * 8}{mine.name[9:]}"  # of another machine, or before this one was started again
+    for path in (elsewhere, tmp_path / ".0123abcd.tmp.a", tmp_path / ".a.calibration.npz", tmp_path / f"x{mine.name}"):
+        path.write_bytes(b"theirs")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c").write_bytes(b"theirs")
+    temporary_name(tmp_path / "link").symlink_to(tmp_path / "b")
+    os.mkfifo(temporary_name(tmp_path / "pipe"))
+    before = names(tmp_path)
+    clear_abandoned(tmp_path)
+    assert names(tmp_path) == before
+    mine.write_bytes(b"another user's")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    clear_abandoned(tmp_path)
+    assert mine.exists()
+    monkeypatch.undo()
+    clear_abandoned(tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_where_there_are_no_locks_nothing_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(_descriptor: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"whole")
+        clear_abandoned(tmp_path)
+        assert temporary.exists()
+    assert names(tmp_path) == ["a"]
+
+
+def test_one_that_is_cleared_before_it_is_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process may come between the two at any time: it is done here at the two that matter."""
+    real, times = files.lock_path, iter(("before", "after"))
+
+    def lock_path(path: Path) -> int:
+        when = next(times, None)
+        if when == "before":
+            path.unlink()
+        found = real(path)
+        if when == "after":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(files, "lock_path", lock_path)
+    with atomic_path(tmp_path / "a") as temporary:
+        assert temporary.exists()
+        temporary.write_bytes(b"whole")
+    assert names(tmp_path) == ["a"]
+
+
+def test_two_folders_change_places_in_one_step(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    with pytest.raises(FileNotFoundError):
+        exchange(one, other)
+    other.write_bytes(b"a file will do, too")
+    assert exchange(one, other), "tests run on a disk that can"
+    assert one.is_file()
+    assert other.is_dir()
+
+
+# Whose fault it is
+
+
+def test_no_room_for_temporary_files_is_not_the_targets_fault(tmp_path: Path) -> None:
+    def write() -> None:
+        with naming_target(tmp_path / "bundle"), scratch_folder():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    where = tempfile.gettempdir()
+    with pytest.raises(HiresvitError, match=f"^cannot write temporary files in {where}: No space left .* set TMPDIR"):
+        write()
+
+
+def test_nor_that_there_is_no_place_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    with pytest.raises(HiresvitError, match="No usable temporary directory"), naming_target(tmp_path / "a"):
+        scratch_folder().__enter__()
+
+
+def test_what_is_written_elsewhere_meanwhile_is(tmp_path: Path) -> None:
+    said = r"cannot write \S+bundle: Is a directory"
+    with pytest.raises(HiresvitError, match=said), naming_target(tmp_path / "bundle"), scratch_folder():
+        Path("/").write_bytes(b"")

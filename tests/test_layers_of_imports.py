@@ -23,8 +23,9 @@ LAYERS = (
     ("engine", "export", "evaluation"),
     ("graph", "runtime", "report"),
     ("models", "device", "bundle"),
-    ("data", "process", "files", "schema"),
-    ("spec", "errors", "version", "progress"),
+    ("data", "process"),
+    ("files", "schema"),
+    ("spec", "errors", "version", "progress", "wire"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -101,13 +103,49 @@ def test_the_child_imports_what_we_import(tmp_path: Path, monkeypatch: pytest.Mo
     assert lines == ["found"]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH came with 3.11")
-def test_a_file_in_the_current_folder_shadows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "numpy.py").write_text("raise SystemExit('shadowed')")
+@pytest.mark.parametrize("argv", [["-c", "import numpy"], ["-m", "numpy.version"]], ids=["code", "module"])
+def test_a_file_in_the_current_folder_shadows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    for name in ("numpy", "runpy", "ctypes", "hiresvit"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    result = run_child(["-c", "import numpy"])
+    result = run_child(argv)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_child_dies_with_its_parent() -> None:
+    """A parent that is killed cannot kill what it has started, and native code may look at nothing for minutes."""
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = f"from hiresvit.process import run_child; run_child(['-c', {child!r}], on_line=print)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert _runs(pid)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while _runs(pid):
+        assert time.monotonic() < deadline, "the child is still there"
+        time.sleep(0.01)
+
+
+def test_a_child_whose_parent_is_gone_before_it_starts_does_nothing() -> None:
+    code = "from hiresvit.process import start_child; start_child()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    argv = [sys.executable, "-c", code, "1", "-c", "print('ran')"]  # whose parent is another
+    done = subprocess.run(argv, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"")
+
+
+def test_no_room_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(HiresvitError, match="a temporary file: No space left on device; set TMPDIR"):
+        run_child(["-c", ""])
 
 
 def test_the_child_has_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ EVERYTHING = ModelSpec(
     task="features",
     imgsz=(448, 224),
     num_classes=0,
-    preprocess=PreprocessSpec("crop", "bicubic", 0.9, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)),
+    preprocess=PreprocessSpec("keep", "bicubic", 0.9, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3), "opencv", "round", 8),
     overrides=(("drop_path", 0.1), ("head", "wide"), ("stride_plan", (2, 2, 1))),
     strides=(8, 16, 32, 64),
 )
@@ -38,6 +38,15 @@ def test_a_spec_is_the_same_after_json(spec: ModelSpec) -> None:
 def test_every_field_counts() -> None:
     for field, value in EVERYTHING.to_json().items():
         assert value != PLAIN.to_json()[field], f"the two specs do not show whether {field} is kept"
+
+
+def test_older_manifests_know_one_resampling() -> None:
+    """What they did: Pillow's filters, sides rounded down."""
+    values = through_json(PLAIN)
+    for later in ("filter", "rounding", "divisor"):
+        del values["preprocess"][later]
+    assert ModelSpec.from_json(values) == PLAIN
+    assert (PLAIN.preprocess.filter, PLAIN.preprocess.rounding, PLAIN.preprocess.divisor) == ("pillow", "floor", 1)
 
 
 def test_older_manifests_have_no_strides() -> None:

@@ -12,13 +12,24 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiresvit.bundle.manifest import KIND, MANIFEST, FileEntry, Manifest, damaged, read_manifest, short
+from hiresvit.bundle.manifest import KIND, MANIFEST, FileEntry, Manifest, damaged, read_manifest, short, unreadable
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import MOST_TEXT, naming_target, new_parents, read_regular, sha256_file, temporary_name
+from hiresvit.files import (
+    MOST_TEXT,
+    clear_abandoned,
+    exchange,
+    lock_path,
+    naming_target,
+    new_parents,
+    read_regular,
+    sha256_file,
+    temporary_beside,
+    temporary_name,
+)
 from hiresvit.schema import read_json
 
 
@@ -50,27 +61,42 @@ def writing_bundle(target: Path, *, force: bool) -> Iterator[Path]:
     """
     with naming_target(target):
         target = Path(os.path.realpath(target))  # a link is followed, not replaced
+        clear_abandoned(target.parent)
         _require_free(target, force)
-        temporary = temporary_name(target)
-        with new_parents(target):
-            try:
-                temporary.mkdir()
-                yield temporary
-                read_bundle(temporary)
-                _require_free(target, force)
-                _replace(temporary, target)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        with new_parents(target), temporary_beside(target, Path.mkdir) as temporary:
+            yield temporary
+            read_bundle(temporary)
+            _require_free(target, force)
+            _replace(temporary, target)
 
 
 def read_bundle(path: Path) -> Bundle:
     """Read a bundle and check it: the manifest's own sum, its file names, sizes, parents and the files' sums.
 
-    Raises HiresvitError where there is no folder and ArtefactError on anything damaged, exchanged, edited or written
-    by another schema.
+    One that is replaced meanwhile is read again. Raises HiresvitError where there is no folder or it cannot be read,
+    and ArtefactError on anything damaged, exchanged, edited or written by another schema.
     """
     if not path.is_dir():
         raise HiresvitError(f"{path} is not a bundle folder; give one that `hiresvit export` wrote")
+    if inner := bundles_in(path):
+        raise HiresvitError(f"{path} is no bundle; give one of those in it: {', '.join(map(str, inner))}")
+    while True:
+        folder = path.stat()
+        try:
+            return _read_bundle(path)
+        except ArtefactError:
+            if os.path.samestat(folder, path.stat()):
+                raise
+
+
+def bundles_in(folder: Path) -> list[Path]:
+    """The bundles that lie in a folder which is none itself, by their manifests; nothing for any other path."""
+    if not folder.is_dir() or os.path.lexists(folder / MANIFEST):
+        return []
+    return [one for one in sorted(folder.iterdir()) if one.name[0] != "." and (one / MANIFEST).is_file()]
+
+
+def _read_bundle(path: Path) -> Bundle:
     manifest = read_manifest(path / MANIFEST)
     for entry in manifest.files:
         _check_file(path, entry)
@@ -99,17 +125,30 @@ def _require_free(target: Path, force: bool) -> None:
 
 
 def _replace(temporary: Path, target: Path) -> None:
-    """Rename ``temporary`` to ``target``; what was there is deleted only when the new one is in place."""
-    aside = temporary_name(target)
+    """Rename ``temporary`` to ``target``; what was there is under the temporary name then, or gone.
+
+    In one step where that can be: at no time is there no bundle. Where it takes two, one that is moved aside by a
+    process that is killed between them is brought back by the next (`clear_abandoned`).
+    """
+    with suppress(FileNotFoundError):  # nothing is there yet, or not any more
+        if exchange(temporary, target):
+            return
+    if not os.path.lexists(target):
+        temporary.rename(target)
+        return
+    aside, lock = temporary_name(target, "old"), None
+    with suppress(OSError):  # a file system without locks
+        lock = lock_path(target)
     try:
-        if target.exists():
-            target.rename(aside)
+        target.rename(aside)
         temporary.rename(target)
     finally:
         if target.exists():
             shutil.rmtree(aside, ignore_errors=True)
         elif aside.exists():
             aside.rename(target)
+        if lock is not None:
+            os.close(lock)
 
 
 def _check_file(folder: Path, entry: FileEntry) -> None:
@@ -122,6 +161,6 @@ def _check_file(folder: Path, entry: FileEntry) -> None:
             damaged(path, f"has {status.st_size} bytes, the manifest says {entry.bytes}")
         found = sha256_file(path)
     except OSError as error:
-        damaged(path, f"cannot be read: {error.strerror}", error)
+        unreadable(path, error)
     if found != entry.sha256:
         damaged(path, f"was changed: its sha256 is {short(found)}, not the manifest's {short(entry.sha256)}")

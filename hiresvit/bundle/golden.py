@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.bundle.folder import Bundle
-from hiresvit.bundle.manifest import Manifest, damaged
+from hiresvit.bundle.manifest import Manifest, damaged, unreadable
 from hiresvit.files import atomic_path, open_regular
 from hiresvit.spec import Feed, TensorSpec
 
@@ -51,6 +51,8 @@ def read_golden(bundle: Bundle) -> tuple[Feed, Feed]:
             for side, tensor in tensors:
                 sides[side][tensor.name] = _array(archive, f"{side}/{tensor.name}.npy", tensor)
     except Exception as error:  # numpy and zipfile raise about anything on damaged bytes
+        if isinstance(error, OSError) and error.errno:
+            unreadable(path, error)
         reason = str(error) if type(error) is ValueError else type(error).__name__
         damaged(path, f"cannot be read ({reason})", error)
     return sides["inputs"], sides["outputs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 
 from hiresvit.bundle.schema import manifest_check
 from hiresvit.bundle.stages import STAGES
-from hiresvit.errors import ArtefactError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.files import MOST_TEXT, atomic_path, read_regular, sha256_file
 from hiresvit.schema import read_json
 from hiresvit.spec import ModelSpec, TensorSpec, tensor_specs
@@ -22,6 +23,9 @@ from hiresvit.spec import ModelSpec, TensorSpec, tensor_specs
 SCHEMA_VERSION = 5
 KIND = "hiresvit-bundle"  # there are many manifest.json in the world; this one is ours
 MANIFEST = "manifest.json"
+
+# What is wrong with the bundle; anything else that a system says of a file is about who reads it, or about the disk.
+_DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG})
 
 # The manifest's own sum is taken over its bytes with zeros in the sum's place: a few lines in any language.
 _UNSEALED = "0" * 64
@@ -145,7 +149,7 @@ def read_manifest(path: Path) -> Manifest:
         data = read_regular(path, MOST_TEXT)
         values = read_json(data)
     except OSError as error:
-        damaged(path, f"cannot be read: {error.strerror}", error)
+        unreadable(path, error)
     except ValueError as error:
         damaged(path, f"is not valid JSON ({error})", error)
     if not isinstance(values, dict):
@@ -227,6 +231,13 @@ def _check_chain(path: Path, manifest: Manifest) -> None:
 def damaged(path: Path, what: str, cause: Exception | None = None) -> NoReturn:
     """Raise ArtefactError about a file of a bundle."""
     raise ArtefactError(f"{path} {what}; export the bundle again or copy it anew") from cause
+
+
+def unreadable(path: Path, error: OSError) -> NoReturn:
+    """Raise ArtefactError for a file of a bundle that is not there, HiresvitError for one that may not be read."""
+    if error.errno in _DAMAGE:
+        damaged(path, f"cannot be read: {error.strerror}", error)
+    raise HiresvitError(f"cannot read {path}: {error.strerror}") from error
 
 
 def short(digest: str | None) -> str:

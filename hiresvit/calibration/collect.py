@@ -26,7 +26,7 @@ from onnx import ModelProto, helper
 from hiresvit.calibration.observers import BINS, histogram
 from hiresvit.calibration.probes import range_graph, tensor_graph
 from hiresvit.calibration.table import graph_digest
-from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.errors import HiresvitError, IllegalGraphError, UsageError
 from hiresvit.export.fp16_typing import LARGEST, SMALLEST_NORMAL
 from hiresvit.files import atomic_path, naming_target
 from hiresvit.graph.index import index_graph
@@ -357,7 +357,7 @@ def _runner(work: _Work, cut: ModelProto) -> Callable[[int], list[NDArray[Any]]]
     try:
         session = open_session(cut.SerializeToString(), threads=work.run.threads, low_memory=True)
     except Exception as error:  # its exception classes share no base
-        raise HiresvitError(f"ONNX Runtime cannot load the graph to calibrate ({_line(error)})") from error
+        raise IllegalGraphError(f"ONNX Runtime cannot load the graph to calibrate ({_line(error)})") from error
     names = [value.name for value in cut.graph.output]
 
     def run(image: int) -> list[NDArray[Any]]:

@@ -8,7 +8,6 @@ is the judge's business; here it is per cent, and a loss is in percentage points
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import onnx
 from onnx import ModelProto
 
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.files import scratch_folder
 from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Runner
@@ -126,7 +126,7 @@ def by_running(score: Callable[[Runner], Judgement], *, threads: int | None = No
 @contextmanager
 def running(graph: ModelProto, threads: int | None) -> Iterator[Runner]:
     """The graph, loaded with ONNX Runtime on the CPU."""
-    with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
+    with scratch_folder() as folder:
         path = Path(folder) / "graph.onnx"
         onnx.save(graph, path)
         with OnnxRuntimeRunner(path, threads=threads) as runner:

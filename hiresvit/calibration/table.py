@@ -18,7 +18,7 @@ from onnx import ModelProto
 
 from hiresvit.calibration.observers import METHODS, Method
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import MOST_TEXT, atomic_path, read_regular
+from hiresvit.files import MOST_TEXT, atomic_path, naming_source, read_regular
 from hiresvit.graph.file import require_weights
 from hiresvit.schema import COUNT, NAME, TEXT, Check, compile_schema, keyed, many, one_of, read_json, record
 from hiresvit.spec import PreprocessSpec
@@ -69,11 +69,13 @@ class CalibrationTable:
 
 def load_table(path: Path) -> CalibrationTable:
     """Read a table. Raises HiresvitError where there is none, ArtefactError on a damaged one or another schema."""
-    if not path.is_file():
-        raise HiresvitError(f"{path}: no such file; give a table that `hiresvit calibrate` wrote")
+    with naming_source(path):
+        if not path.is_file():
+            raise HiresvitError(f"{path}: no such file; give a table that `hiresvit calibrate` wrote")
+        text = read_regular(path, MOST_TEXT)
     try:
-        return CalibrationTable.from_json(read_json(read_regular(path, MOST_TEXT)))
-    except (OSError, ValueError) as error:
+        return CalibrationTable.from_json(read_json(text))
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise ArtefactError(f"{path}: not a calibration table ({reason[:200]}); calibrate again") from error
 
@@ -84,11 +86,12 @@ def require_match(table: CalibrationTable, *, graph: str, data: str | None, prep
     ``data`` is None where the images are not at hand.
     """
     wanted = preprocess_json(preprocess)
-    names = [name for name in sorted({*table.preprocess, *wanted}) if table.preprocess.get(name) != wanted.get(name)]
+    had = preprocess_json(PreprocessSpec()) | dict(table.preprocess)  # an older table lacks what was not known then
+    names = [name for name in sorted({*had, *wanted}) if had.get(name) != wanted.get(name)]
     rows = (
         ("graph", table.graph, graph, ""),
         ("data", table.data, table.data if data is None else data, ""),
-        ("preprocessing", _digest(table.preprocess), _digest(wanted), f" ({', '.join(names)})"),
+        ("preprocessing", _digest(had), _digest(wanted), f" ({', '.join(names)})"),
     )
     if differing := [f"{what} {then[:12]} and not {now[:12]}{more}" for what, then, now, more in rows if then != now]:
         raise ArtefactError(f"the calibration table is stale, it was made from {', '.join(differing)}; calibrate again")

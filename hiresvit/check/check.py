@@ -6,7 +6,6 @@ no rule of ours can know all that a parser refuses.
 
 from __future__ import annotations
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from hiresvit.engine.kernels import Kernel
 from hiresvit.engine.precision import Realised, check_requirement, parse_requirement, realise
 from hiresvit.engine.profiles import check_profiles
 from hiresvit.errors import BuildError, GateError, HiresvitError, IllegalGraphError, UsageError
+from hiresvit.files import scratch_folder
 from hiresvit.graph.attentions import Attention, find_attentions
 from hiresvit.graph.file import load_graph, load_weights
 from hiresvit.graph.index import GraphIndex, index_graph
@@ -77,7 +77,7 @@ class CheckReport:
             names = ", ".join(verdict.target.name for verdict in bad)
             rules = list(dict.fromkeys(finding.rule for verdict in bad for finding in verdict.illegal))
             more = f" (also: {', '.join(rules[1:])})" if rules[1:] else ""
-            return IllegalGraphError(f"{self.graph} is illegal for {names}: {bad[0].illegal[0].message}{more}")
+            return IllegalGraphError(f"{self.graph} is illegal for {names}: {bad[0].illegal[0].what}{more}")
         if self.refused:
             return BuildError(self.refused) if self.inconclusive else IllegalGraphError(self.refused)
         return GateError(self.missed) if self.missed else None
@@ -179,7 +179,7 @@ def _why_not_build(report: CheckReport, view: View, wanted: bool) -> str | None:
 def _compile(
     graph: Path, index: GraphIndex, settings: BuildSettings, on_progress: Callable[[str, float], None] | None
 ) -> Compiled:
-    with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
+    with scratch_folder() as folder:
         plan = Path(folder, "checked.plan")
         report = build_engine(graph, plan, settings, on_progress=on_progress)
         sidecar = read_sidecar(plan)
@@ -199,5 +199,5 @@ def _slow_attentions(attentions: Iterable[Attention], target: Target) -> Iterato
         if reason := why_not_fused(attention, documented=target.fuses_as_documented):
             slow[reason].append(attention.node)
     for reason, nodes in slow.items():
-        message = f"attentions that are not fused, or not for certain: {reason}"
-        yield Finding("attention", "advice", tuple(nodes), len(nodes), "", message)
+        what = "attentions that are not fused, or not for certain"
+        yield Finding("attention", "advice", tuple(nodes), len(nodes), "", what, f"{what}: {reason}")

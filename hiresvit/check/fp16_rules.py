@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Set
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto
 
+from hiresvit.check.number_rules import fill_of
 from hiresvit.check.rule import Spot, View, rule
 from hiresvit.export.fp16_typing import LARGEST, MAX_TERMS, SMALLEST_NORMAL
 from hiresvit.graph.index import attributes, operand, reached
@@ -95,13 +96,13 @@ def tiny_factor(view: View) -> Iterator[Spot]:
 
 @rule("hazard", "FP16 ends at 65504: clamp them, or keep the constant in FP32")
 def infinite(view: View) -> Iterator[Spot]:
-    """Constants that are no numbers any more."""
+    """Constants that are infinite; those that are NaN are `not_a_number`'s."""
     for name in view.constants:
         values = _half(view, name)
-        if values is not None and (lost := int(np.count_nonzero(~np.isfinite(values)))):
+        if values is not None and (lost := int(np.count_nonzero(np.isinf(values)))):
             for node, _ in view.reads(name):
                 if node.op_type not in QUANTIZERS:  # a scale: see qdq_rules
-                    yield node, f"{lost} of {values.size} values of {name!r} infinite or NaN"
+                    yield node, f"{lost} of {values.size} values of {name!r} infinite"
 
 
 @rule("hazard", f"FP16 counts to {MAX_TERMS}: reduce in steps, or keep it in FP32")
@@ -170,13 +171,7 @@ def _behind(view: View, names: Iterable[str], through: Set[str]) -> Iterator[Nod
 
 def _half_fill(view: View, node: NodeProto) -> float:
     """What a ConstantOfShape fills a tensor of FP16 with; 0 for anything else."""
-    fill = attributes(node).get("value") if node.op_type == "ConstantOfShape" else None
-    if fill is None or view.types.get(node.output[0]) != "float16":
-        return 0.0
-    try:
-        return float(numpy_helper.to_array(fill).min(initial=0))
-    except (ValueError, TypeError):  # damaged: the parser will say so
-        return 0.0
+    return fill_of(node) if view.types.get(node.output[0]) == "float16" else 0.0
 
 
 def _after_mask(view: View, node: NodeProto, index: int, infinite: bool) -> set[tuple[str, bool]]:

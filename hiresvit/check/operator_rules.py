@@ -1,28 +1,18 @@
-"""Rules about operators and sizes: what there is, in which form, and what must be known when a plan is built."""
+"""Rules about operators and sizes: what there is, and what must be known when a plan is built."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 import onnx
-from onnx import NodeProto
 
-from hiresvit.check.nvidia_parser import names
 from hiresvit.check.rule import Spot, View, rule
-from hiresvit.graph.index import attributes, operand, reached
+from hiresvit.graph.index import operand, reached
 from hiresvit.graph.operators import OWN_DOMAINS
 
 # Names that the parser knows beside ONNX's: experimental operators of old.
 _OLD_OPS = frozenset({"ImageScaler", "ParametricSoftplus", "ScaledTanh"})
 _KNOWN_OPS = _OLD_OPS | {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
-_LEAST_AXES = {
-    **dict.fromkeys(("ArgMax", "ArgMin", "Hardmax", "LogSoftmax", "Softmax"), 2),
-    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"), 3),
-}
-_AXES_AS_OPERAND = names(
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum",
-    "ReduceSumSquare Squeeze Unsqueeze",
-)
 
 
 @rule("illegal", "{target} builds no network without one: name the graph's outputs")
@@ -76,14 +66,6 @@ def domain(view: View) -> Iterator[Spot]:
             yield node, f"operator {node.op_type} of domain {node.domain!r}"
 
 
-@rule("illegal", "{target} does not take this form of the operator: choose another")
-def form(view: View) -> Iterator[Spot]:
-    """A form of an operator that the parser's importer refuses."""
-    for node in view.nodes:
-        if what := _refused_attributes(view, node) or _refused_operands(view, node):
-            yield node, f"{node.op_type} with {what}"
-
-
 @rule("illegal", "{target} has tensors of up to {target.max_rank} axes: merge some")
 def rank(view: View) -> Iterator[Spot]:
     """More axes than a tensor can have."""
@@ -126,69 +108,3 @@ def _fed(view: View, name: str) -> list[str]:
 
     sources = reached([name], above)
     return [fed for fed in view.inputs if fed in sources]
-
-
-def _refused_attributes(view: View, node: NodeProto) -> str:
-    """What is refused of an operator's form, or "". Run on RTX 1.7; the restrictions are operators.md's of 10.15."""
-    given = attributes(node)
-    match node.op_type:
-        case "Resize":
-            mode: str = given.get("coordinate_transformation_mode", b"half_pixel").decode()
-            policy: str = given.get("keep_aspect_ratio_policy", b"stretch").decode()
-            if given.get("antialias"):
-                return "antialias"
-            if mode in ("half_pixel_symmetric", "tf_crop_and_resize"):
-                return mode
-            return "" if policy == "stretch" else f"keep_aspect_ratio_policy={policy}"
-        case "AveragePool" | "LpPool" | "MaxPool":
-            if any(size != 1 for size in given.get("dilations", [])):
-                return "dilations"
-            return "Indices as output" if node.op_type == "MaxPool" and any(node.output[1:]) else ""
-        case "BatchNormalization" | "LayerNormalization":
-            return "training outputs" if given.get("training_mode") or any(node.output[1:]) else ""
-        case "ScatterElements" | "ScatterND":
-            reduction = given.get("reduction", b"none").decode()
-            return "" if reduction == "none" else f"reduction={reduction}"
-    return ""
-
-
-def _refused_operands(view: View, node: NodeProto) -> str:
-    op, shapes = node.op_type, [view.shapes.get(name) for name in node.input]
-    match op:
-        case "Conv" | "ConvTranspose":
-            axes = len(shapes[1] or ()) - 2
-            return f"{axes} spatial axes" if axes > 3 else ""
-        case "TopK":
-            return _refused_k(view, node)
-        case "Dropout":
-            training = view.array(operand(node, 2))
-            if training is None:
-                return "a training_mode that is no initializer" if operand(node, 2) else ""
-            return "training_mode" if training.any() else ""
-        case "STFT":
-            constant = all(name in view.constants for name in (operand(node, 1), operand(node, 3)) if name)
-            return "" if constant else "a step or length that is no initializer"
-        case "Slice":
-            data, starts = shapes[:2]
-            if operand(node, 3) or data is None or len(shapes) < 3 or not starts or starts[0] is None:
-                return ""
-            return f"{starts[0]} starts for {len(data)} axes and no axes" if starts[0] < len(data) else ""
-        case "Attention":
-            same = view.target.needs_separate_qkv and len(node.input) > 2 and len(set(node.input[:3])) == 1
-            return "q, k and v in one tensor" if same else ""
-    if op in _AXES_AS_OPERAND:
-        return "axes that are not constant" if operand(node, 1) and node.input[1] not in view.fixed else ""
-    few = op in _LEAST_AXES and shapes[0] is not None and len(shapes[0]) < _LEAST_AXES[op]
-    return f"an operand of less than {_LEAST_AXES[op]} axes" if few else ""
-
-
-def _refused_k(view: View, node: NodeProto) -> str:
-    k = view.array(operand(node, 1))
-    if k is None or k.size != 1:
-        return ""
-    shape, axis = view.shapes.get(node.input[0], ()), attributes(node).get("axis", -1)
-    size = shape[axis] if -len(shape) <= axis < len(shape) else None
-    if size is not None and k.max() > size:
-        return f"K = {k.max()} of {size} elements"
-    most = view.target.max_topk
-    return f"K above {most}" if k.max() > most else ""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from onnx import ModelProto, NodeProto
 
 from hiresvit.check.targets import Target
+from hiresvit.graph.bodies import index_bodies
 from hiresvit.graph.file import require_weights
 from hiresvit.graph.index import GraphIndex, index_graph, inline_functions
-
-_NAMED = 5  # nodes that a finding names
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,14 @@ class View(GraphIndex):
 
     target: Target
     profiled: bool
+    seen: dict[int, dict[str, GraphIndex]] = field(default_factory=dict, repr=False, compare=False)
+    """The bodies that were indexed, by their node: the views of other targets share them."""
+
+    def bodies_of(self, node: NodeProto) -> Mapping[str, GraphIndex]:
+        """The bodies of an If, a Loop or a Scan, by the names of their attributes; none of other nodes."""
+        if id(node) not in self.seen:  # the index keeps the node
+            self.seen[id(node)] = index_bodies(self, node)
+        return self.seen[id(node)]
 
 
 def look(model: ModelProto, target: Target, profiled: bool) -> View:
@@ -32,6 +39,14 @@ def look(model: ModelProto, target: Target, profiled: bool) -> View:
     require_weights(model)
     index = index_graph(inline_functions(model))
     return View(**vars(index), target=target, profiled=profiled)
+
+
+def scopes(view: View) -> Iterator[View]:
+    """The view, and those of all bodies in it."""
+    yield view
+    for node in view.nodes:
+        for body in view.bodies_of(node).values():
+            yield from scopes(replace(view, **vars(body)))
 
 
 Level = Literal["illegal", "hazard", "advice"]
@@ -67,10 +82,11 @@ def rule(level: Level | LevelOf, reason: str) -> Callable[[Find], Rule]:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found: ``message`` is one line for the user.
+    """What a rule found: ``message`` is one line for the user, ``what`` it begins with is there, the rest is why the
+    target minds and what to do.
 
-    ``nodes`` keeps the first of the ``count`` nodes; there are none where the graph as a whole is meant. ``module`` is
-    the PyTorch module that they all are in, or "". What cannot be printed in their names is spelled out.
+    There are no ``nodes``, and ``count`` is 0, where the graph as a whole is meant. ``module`` is the PyTorch module
+    that they all are in, or "". What cannot be printed in their names is spelled out.
     """
 
     rule: str
@@ -78,12 +94,13 @@ class Finding:
     nodes: tuple[str, ...]
     count: int
     module: str
+    what: str
     message: str
 
     def __post_init__(self) -> None:
-        for name in ("module", "message"):
+        for name in ("module", "what", "message"):
             object.__setattr__(self, name, _printable(getattr(self, name)))
-        object.__setattr__(self, "nodes", tuple(map(_printable, self.nodes[:_NAMED])))
+        object.__setattr__(self, "nodes", tuple(map(_printable, self.nodes)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

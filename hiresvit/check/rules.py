@@ -2,7 +2,7 @@
 
 A rule looks at the graph for one thing, and asks what the target can do, never which it is. What is said of
 TensorRT-RTX was seen when such a graph was built there; what it builds, and another target is documented, or known, to
-refuse, is illegal for that one alone.
+refuse, is illegal for that one alone; a type that no document of another target lists is a hazard there.
 """
 
 from __future__ import annotations
@@ -13,13 +13,21 @@ from itertools import takewhile
 
 from onnx import NodeProto
 
-from hiresvit.check import fp16_rules, operator_rules, qdq_rules, type_rules, validity_rules
+from hiresvit.check import (
+    form_rules,
+    fp16_rules,
+    number_rules,
+    operator_rules,
+    qdq_rules,
+    type_rules,
+    validity_rules,
+)
 from hiresvit.check.rule import Finding, Rule, View
 from hiresvit.check.validity_rules import operands
 
 RULES: tuple[Rule, ...] = tuple(
     value
-    for module in (validity_rules, operator_rules, type_rules, qdq_rules, fp16_rules)
+    for module in (validity_rules, operator_rules, form_rules, type_rules, qdq_rules, number_rules, fp16_rules)
     for value in vars(module).values()
     if isinstance(value, Rule)
 )
@@ -43,7 +51,7 @@ def problems_of(view: View) -> list[Finding]:
             spots[what].extend([] if node is None else [_name(node)])
         for what, nodes in spots.items():
             message = f"{what}: {reason}"
-            findings.append(Finding(rule.name, level, tuple(nodes), len(nodes), _common_module(nodes), message))
+            findings.append(Finding(rule.name, level, tuple(nodes), len(nodes), _common_module(nodes), what, message))
     return findings
 
 

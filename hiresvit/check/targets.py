@@ -1,7 +1,8 @@
 """What each target takes: the facts behind `hiresvit check`, which needs none of them installed.
 
 Where a fact was read, and what was not, stands beside it. Only TensorRT-RTX was run here ("run"); the other targets
-are NVIDIA's documents and the project's issues, and what was measured on RTX, whose parser is the same code.
+are NVIDIA's documents and the project's issues. Where these are silent, what was measured on RTX counts, whose parser
+is the same code; where they rule out what RTX takes, they count.
 """
 
 from __future__ import annotations
@@ -45,11 +46,19 @@ class Target:
     """The types of tensor that there are."""
     types: Mapping[str, frozenset[str]] = field(default_factory=lambda: nvidia.TYPES, hash=False)
     """The types that an operator computes in; one that is not here is not judged."""
-    doubtful: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
-    """Types that its documents promise for an operator, and that a relation of it was seen to refuse."""
+    documented: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+    """The types that its documents list for an operator, where ``types`` was tried on a relation of it."""
+    quantized_only: frozenset[str] = frozenset()
+    """Types of tensor that its documents only take from a QuantizeLinear."""
+    refused: frozenset[str] = nvidia.REFUSED
+    """Forms of operators that it refuses, by their names in `hiresvit.check.form_rules`."""
+    ruled_out: frozenset[str] = frozenset()
+    """Forms that its documents rule out, and that a relation of it was seen to take."""
+    doubted: frozenset[str] = frozenset()
+    """Forms that later documents say they brought, and its own do not rule out."""
     max_rank: int = 8
     """Axes that a tensor may have."""
-    max_topk: int = 3840
+    max_topk: int = 3839
     """The largest K of a TopK."""
     host_inputs: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: nvidia.HOST_INPUTS, hash=False)
     """Inputs of operators whose values a build needs."""
@@ -60,8 +69,6 @@ class Target:
     """It reads operators as it knows them, whatever the number."""
     takes_any_domain: bool = False
     """It takes an operator of any domain for ONNX's of that name."""
-    needs_separate_qkv: bool = False
-    """An Attention of one tensor for q, k and v kills its builder."""
     asymmetric: frozenset[str] = frozenset()
     """The types of ``quantized`` whose zero point need not be 0."""
     takes_uint8_as_int8: bool = False
@@ -98,30 +105,33 @@ JETPACK6 = Target(
     name="jetpack6",
     title="TensorRT 10.3 of JetPack 6",
     tensorrt=("10.3",),
-    # operators.md of 10.0; its changelog raises ONNX again only in 10.6. 10.3's own page was not read.
+    # operators.md of 10.1; the changelog raises ONNX again only with 10.6.
     min_opset=9,
     max_opset=20,
-    # 10.15's list without what the changelog says came after 10.3. Gelu and Mish are in the checks of 10.6, and the
-    # changelog does not say that they came between: not read for 10.3 itself.
-    unsupported=nvidia.NEVER | nvidia.TOO_NEW | nvidia.ONLY_RTX | frozenset(_after(3)),
-    since=_after(3),
+    unsupported=nvidia.NEVER | nvidia.TOO_NEW | nvidia.ONLY_RTX | nvidia.ONLY_11 | frozenset(_after(3)),
+    since={**_after(3), **dict.fromkeys(nvidia.ONLY_11, "11")},
     quantized=_INT,  # Orin's tensor cores know no FP8
-    doubtful=nvidia.DOUBTFUL,
+    documented=nvidia.DOCUMENTED_10_3,
+    quantized_only=_INT_AND_FP,
+    ruled_out=nvidia.RULED_OUT_10_3,
+    doubted=nvidia.DOUBTED_10_3,
     fuses_as_documented=True,
 )
 JETPACK7 = Target(
     name="jetpack7",
     title="TensorRT 10.13 and 10.16 of JetPack 7",
     tensorrt=("10.13", "10.16"),
-    # ONNX 1.17 (opset 22) came with 10.6 and 1.18 with 10.11; operators.md of 10.15 says 9 to 24. The pages of 10.13
-    # and 10.16 were not read: the smaller promise.
+    # ONNX 1.17 (opset 22) came with 10.6 and 1.18 with 10.11; operators.md of 10.14 says 9 to 24, that of 10.13 was not
+    # to be had: the smaller promise.
     min_opset=9,
     max_opset=22,
-    # What 10.13 lacks, for one graph that serves all of JetPack 7. 10.16's own list was not read.
-    unsupported=nvidia.NEVER | nvidia.TOO_NEW | nvidia.ONLY_RTX | frozenset(_after(13)),
-    since=_after(13),
+    # What 10.13 lacks, for one graph that serves all of JetPack 7.
+    unsupported=nvidia.NEVER | nvidia.TOO_NEW | nvidia.ONLY_RTX | nvidia.ONLY_11 | frozenset(_after(13)),
+    since={**_after(13), **dict.fromkeys(nvidia.ONLY_11, "11")},
     quantized=_INT,  # one graph for Thor, which has FP8, and for Orin, which has not
-    doubtful=nvidia.DOUBTFUL,
+    documented=nvidia.DOCUMENTED,
+    quantized_only=_INT_AND_FP,
+    ruled_out=nvidia.RULED_OUT,
     boards_disagree_on_qdq=True,  # TensorRT#4832
     miscompiles_shared_norm=True,  # TensorRT-Edge-LLM#151
     fuses_as_documented=True,
@@ -130,13 +140,15 @@ TRT11 = Target(
     name="trt11",
     title="TensorRT 11",
     tensorrt=("11",),
-    # docs.nvidia.com/deeplearning/tensorrt/latest/reference/onnx-opset-guide.html
+    # operators.md of 11.1. docs.nvidia.com/deeplearning/tensorrt/latest/reference/onnx-opset-guide.html says 25 for all
+    # of 11, and the notes of 11.5 that it came with that.
     min_opset=9,
-    max_opset=25,
-    # 11's own list was not read: RTX 1.7 has its API and parser. DeformConv, which only 10.15 lists, needs a plugin.
-    unsupported=nvidia.NEVER | nvidia.TOO_NEW,
+    max_opset=24,
+    unsupported=nvidia.NEVER | nvidia.TOO_NEW | nvidia.ONLY_RTX,
     quantized=_INT_AND_FP,  # FP8 needs a GPU of 8.9 or later, FP4 one of 10.0
-    doubtful=nvidia.DOUBTFUL,
+    documented=nvidia.DOCUMENTED,
+    quantized_only=_INT_AND_FP,
+    ruled_out=nvidia.RULED_OUT,
 )
 RTX = Target(
     name="rtx",
@@ -149,11 +161,13 @@ RTX = Target(
     # Run: OnnxParser.supports_operator over every operator of onnx 1.23 (tests/check/test_targets.py).
     unsupported=nvidia.NEVER | nvidia.TOO_NEW | {"DeformConv"},
     # Run: their plugins are not in the wheel, or no kernel is found.
-    unbuildable=names("NonMaxSuppression NonZero RoiAlign"),
+    unbuildable=names("NonMaxSuppression NonZero RoiAlign") | nvidia.ONLY_RTX,
     quantized=_INT_AND_FP,
+    # One tensor for q, k and v kills its builder, which lives if one of the three is another.
+    refused=nvidia.REFUSED | {"Attention.one_tensor"},
+    max_topk=3840,
     # All run.
     takes_any_domain=True,  # it builds foo.Relu as Relu
-    needs_separate_qkv=True,  # and lives if one of the three is another tensor
     takes_uint8_as_int8=True,  # "Defaulting to INT8 instead"
     takes_infinite_scales=True,
     takes_scales_of_any_type=True,  # in INT8

@@ -69,9 +69,24 @@ def uint8(view: View) -> Iterator[Spot]:
 @rule("illegal", "{target} does not compute it in this type: cast the operand")
 def operand_type(view: View) -> Iterator[Spot]:
     """Data of a type that the operator does not compute in."""
-    for node, kind in _data_types(view):
-        if kind not in view.target.types[node.op_type] | view.target.doubtful.get(node.op_type, frozenset()):
+    for node, kind, tried, documented in _data_types(view):
+        if kind not in (tried or set()) | (documented or set()):
             yield node, f"{node.op_type} of {shown(kind)}"
+
+
+@rule(
+    lambda target: "illegal" if target.quantized_only else None,
+    "to {target} it is a quantized type, which it takes from a QuantizeLinear alone: cast before the graph",
+)
+def unquantized(view: View) -> Iterator[Spot]:
+    """Data of a quantized type that no QuantizeLinear made."""
+    for name, kind in view.types.items():
+        maker = view.producer.get(name)
+        fed = name in view.inputs or (maker is not None and maker.op_type in ("Cast", "CastLike"))
+        if kind in view.target.quantized_only and fed:
+            for node, _ in view.reads(name):
+                if node.op_type not in QUANTIZERS:
+                    yield node, f"{node.op_type} of {shown(kind)}"
 
 
 @rule(
@@ -91,14 +106,26 @@ def mixed_types(view: View) -> Iterator[Spot]:
 
 
 @rule(
-    lambda target: "hazard" if target.doubtful else None,
+    lambda target: "hazard" if target.documented else None,
     "NVIDIA's list of operators has it and the parser of TensorRT-RTX refuses it; {target} was not tried: use "
     "FP32 or FP16 there",
 )
 def doubtful_type(view: View) -> Iterator[Spot]:
     """Data of a type that documents promise and TensorRT-RTX was seen to refuse."""
-    for node, kind in _data_types(view):
-        if kind in view.target.doubtful.get(node.op_type, ()):
+    for node, kind, tried, documented in _data_types(view):
+        if tried is not None and kind not in tried and kind in (documented or ()):
+            yield node, f"{node.op_type} of {shown(kind)}"
+
+
+@rule(
+    lambda target: "hazard" if target.documented else None,
+    "the parser of TensorRT-RTX takes it, and NVIDIA's list of operators has no such type for {target}, which was not "
+    "tried: cast the operand there",
+)
+def undocumented_type(view: View) -> Iterator[Spot]:
+    """Data of a type that TensorRT-RTX was seen to take and documents do not promise."""
+    for node, kind, tried, documented in _data_types(view):
+        if documented is not None and kind not in documented and kind in (tried or ()):
             yield node, f"{node.op_type} of {shown(kind)}"
 
 
@@ -122,14 +149,20 @@ def int64(view: View) -> Iterator[Spot]:
             yield node, f"{node.op_type} of INT64 data"
 
 
-def _data_types(view: View) -> Iterator[tuple[NodeProto, str]]:
-    """The nodes that the target has types for, with that of their data, where it is known and no other rule's."""
+_Types = frozenset[str] | None
+
+
+def _data_types(view: View) -> Iterator[tuple[NodeProto, str, _Types, _Types]]:
+    """The nodes that the target has types for, with that of their data, where it is known and no other rule's; and the
+    types that were tried and that are documented, where there are such.
+    """
     for node in view.nodes:
-        if node.op_type in view.target.types:  # whatever its domain: the parser goes by the name
+        tried, documented = (table.get(node.op_type) for table in (view.target.types, view.target.documented))
+        if tried is not None or documented is not None:  # whatever its domain: the parser goes by the name
             kind = view.type_of(node, _DATA_INPUT.get(node.op_type, 0))
             kind = "float" if kind == "double" else kind
             if kind in view.target.tensors - {"uint8"}:
-                yield node, kind
+                yield node, kind, tried, documented
 
 
 def _same_type(node: NodeProto, version: int | None) -> list[list[int]]:

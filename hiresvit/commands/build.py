@@ -13,6 +13,7 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
+from hiresvit.commands.opening import one_bundle
 from hiresvit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class BuildOptions:
         typer.Option("--workspace", metavar="MIB", help="Most scratch memory; default: all there is."),
     ] = None
     timing_cache: Annotated[
-        Path | None, typer.Option("--timing-cache", metavar="DIR", help="Keep TensorRT's measurements here.")
+        Path | None,
+        typer.Option("--timing-cache", metavar="DIR", help="Keep TensorRT's measurements here.", readable=False),
     ] = None
     opt_level: Annotated[int | None, typer.Option("--opt-level", metavar="N", help="0 (quick) to 5; default: 3.")] = (
         None
@@ -87,7 +89,7 @@ def build(
         bool, typer.Option("--dry-run", help="Build nothing; print the line for NVIDIA's own program.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: ./STEM.plan, or ./BUNDLE-fp16.plan")
+        Path | None, typer.Option("--output", "-o", help="Default: ./STEM.plan, or ./BUNDLE-fp16.plan", readable=False)
     ] = None,
     force: opt.ForceFile = False,
     as_json: opt.Json = False,
@@ -97,7 +99,7 @@ def build(
     Precision is in the graph: there is no option for it. Beside the plan is written what is known about it.
     """
     began = time.monotonic()
-    settings = building.settings()
+    settings, graph = building.settings(), one_bundle(graph)
     from hiresvit.report.results import engine_report
     from hiresvit.workflows.build import build_file, trtexec_lines
 

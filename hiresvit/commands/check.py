@@ -8,6 +8,7 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
+from hiresvit.commands.opening import one_bundle
 from hiresvit.errors import UsageError
 
 
@@ -46,7 +47,7 @@ def check(
     from hiresvit.workflows.build import find_graph
 
     targets = [find_target(name) for name in dict.fromkeys(target or TARGETS)]
-    path = find_graph(graph, which)
+    path = find_graph(one_bundle(graph), which)
     with out.progress() as on_step:
         found = check_graph(
             path,

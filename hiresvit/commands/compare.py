@@ -18,7 +18,7 @@ from hiresvit.commands.opening import notes_of, open_sources
 class PictureOptions:
     """What two networks are compared on."""
 
-    image: Annotated[list[Path] | None, typer.Option(help="A picture to compare on, too.")] = None
+    image: Annotated[list[Path] | None, typer.Option(help="A picture to compare on, too.", readable=False)] = None
     images: Annotated[int, typer.Option(min=0, help="How many drawn pictures to compare on.")] = 4
 
 
@@ -47,7 +47,7 @@ def compare(
     """Compare two networks' answers on pictures."""
     asked = limits.limits()
     model.given()  # says what is wrong with an option before anything is loaded
-    from hiresvit.data.preprocess import load_image
+    from hiresvit.data.image import load_image
     from hiresvit.report.results import parity_table
     from hiresvit.workflows.compare import compare_sources
 

@@ -15,14 +15,16 @@ from hiresvit.errors import UsageError
 
 @opt.grouped
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint as the authors' code saves it.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to write.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Checkpoint as the authors' code saves it.", readable=False)
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to write.", readable=False)],
     *,
     name: Annotated[
         str | None,
         typer.Option("--model", metavar="NAME", help="A name of `hiresvit list`; default: as the file's tensors say."),
     ] = None,
-    model: Annotated[opt.ModelOptions, opt.Without("weights", "imgsz")],
+    model: Annotated[opt.ModelOptions, opt.Without("weights", "imgsz", "preprocess")],
     classes: opt.Classes = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     as_json: opt.Json = False,
@@ -43,7 +45,14 @@ def convert(
     spec, missing = asked.spec, model.allow_missing is not None
     labels = read_classes(classes, spec.num_classes) if classes else None
     report = convert_weights(
-        spec, source, target, ema=model.ema, allow_missing_head=missing, labels=labels, force=force
+        spec,
+        source,
+        target,
+        ema=model.ema,
+        entry=model.entry,
+        allow_missing_head=missing,
+        labels=labels,
+        force=force,
     )
     size, named = target.stat().st_size, labels or report.labels
     notes = [*asked.notes, *report.lines(source), *([untrained_note(report.untrained)] if report.untrained else [])]

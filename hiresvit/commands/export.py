@@ -45,7 +45,9 @@ class BundleOptions:
 
     no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not measure latency.")] = False
     threads: opt.Threads = None
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW")] = None
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: ./MODEL-TASK-HxW", readable=False)] = (
+        None
+    )
     classes: opt.Classes = None
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False
     as_json: opt.Json = False
@@ -94,6 +96,7 @@ def export(
     chosen = ExportSettings(
         weights=asked.weights,
         ema=model.ema,
+        entry=model.entry,
         allow_missing_head=model.allow_missing is not None,
         seed=precision.seed or 0,
         fp16=fp16,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
+from hiresvit.commands.opening import one_bundle
 
 
 def inspect(source: opt.Anything, as_json: opt.Json = False) -> None:
@@ -12,5 +15,5 @@ def inspect(source: opt.Anything, as_json: opt.Json = False) -> None:
     from hiresvit.report.results import inspect_report
     from hiresvit.workflows.inspect import inspect_source
 
-    found = inspect_source(source)
+    found = inspect_source(str(one_bundle(Path(source))) if source else source)
     out.answer(as_json, found, inspect_report(found))

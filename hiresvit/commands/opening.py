@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from hiresvit.workflows.open import Source
 
 
+def one_bundle(path: Path) -> Path:
+    """The bundle that is alone in a folder which is none itself, said on stderr; any other path as it is."""
+    from hiresvit.bundle.folder import bundles_in
+
+    if len(inner := bundles_in(path)) != 1:
+        return path
+    out.print_note(f"{path} is no bundle, the one in it is taken: {inner[0]}")
+    return inner[0]
+
+
 def open_sources(
     stack: ExitStack,
     sides: Sequence[tuple[str, str | None]],
@@ -36,6 +46,8 @@ def open_sources(
     from hiresvit.models.zoo import names_checkpoint
     from hiresvit.workflows.open import is_model, is_plan, open_source
 
+    found = {text: str(one_bundle(Path(text))) if text else text for text, _ in sides}
+    sides = [(found[text], runner) for text, runner in sides]
     texts = list(dict.fromkeys(text for text, _ in sides))
     names = [text for text in texts if is_model(text)]
     unnamed = [text for text in names if names_checkpoint(text)]  # which are weights themselves

@@ -19,7 +19,7 @@ import typer
 
 from hiresvit.bundle.stages import BUILDABLE, RUNNABLE, either
 from hiresvit.errors import UsageError
-from hiresvit.spec import Task
+from hiresvit.spec import PreprocessSpec, Task
 
 if TYPE_CHECKING:
     from hiresvit.evaluation.parity import Gate
@@ -29,7 +29,7 @@ Texts = list[str] | None
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name of `hiresvit list`, or a checkpoint's file.")]
 Anything = Annotated[str, typer.Argument(help="A model name, a checkpoint, an .onnx file, a plan or a bundle folder.")]
-BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.")]
+BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.", readable=False)]
 BundleGraph = Annotated[
     str | None,
     typer.Option("--graph", help=f"Which of a bundle: {BUILDABLE[0]} (default), {either(BUILDABLE[1:])}."),
@@ -46,7 +46,9 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 ForceFile = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Your labelled pictures: images/, labels/ and classes.json in it."),
+    typer.Option(
+        "--data", metavar="DIR", help="Your labelled pictures: images/, labels/ and classes.json in it.", readable=False
+    ),
 ]
 Classes = Annotated[
     str | None,
@@ -113,9 +115,14 @@ class ModelOptions:
     """What makes a model from its name."""
 
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.")
+        Path | None,
+        typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.", readable=False),
     ] = None
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False
+    entry: Annotated[
+        str | None,
+        typer.Option("--entry", metavar="KEY", help="Of several sets of weights in the checkpoint: its key."),
+    ] = None
     allow_missing: Annotated[
         Literal["head"] | None,
         typer.Option("--allow-missing", help="Take a checkpoint without the task's head, and draw that."),
@@ -133,16 +140,26 @@ class ModelOptions:
             help="A setting of the family: windows=1,2,9,9, pooled_size=12, ...",
         ),
     ] = None
+    preprocess: Annotated[
+        Texts,
+        typer.Option(
+            "--preprocess",
+            metavar="NAME=VALUE",
+            help="Other than the authors': resize=stretch, crop_pct=0.95, mean=0.5,0.5,0.5, ...",
+        ),
+    ] = None
 
     def given(self) -> dict[str, Any]:
         """What `create_model` takes: those that were given."""
         options = {
             "weights": self.weights,
             "ema": self.ema or None,
+            "entry": self.entry,
             "task": self.task,
             "allow_missing_head": True if self.allow_missing else None,
             "imgsz": parse_imgsz(self.imgsz),
             "num_classes": self.num_classes,
+            "preprocess": self.changes(),
             **self.overrides(),
         }
         return {name: value for name, value in options.items() if value is not None}
@@ -150,6 +167,10 @@ class ModelOptions:
     def overrides(self) -> dict[str, Any]:
         """``--set`` as the family's own arguments."""
         return parse_settings(self.settings)
+
+    def changes(self) -> dict[str, Any] | None:
+        """``--preprocess`` as fields of `PreprocessSpec`, None if it was not given."""
+        return parse_preprocess(self.preprocess) if self.preprocess else None
 
 
 @dataclass(frozen=True)
@@ -180,7 +201,9 @@ class CalibrationOptions:
     ] = None
     calib_table: Annotated[
         Path | None,
-        typer.Option("--calib-table", metavar="JSON", help="Take the ranges of an earlier calibration."),
+        typer.Option(
+            "--calib-table", metavar="JSON", help="Take the ranges of an earlier calibration.", readable=False
+        ),
     ] = None
     max_drop: Annotated[
         float | None,
@@ -319,6 +342,27 @@ def parse_settings(texts: Texts) -> dict[str, Any]:
         else:
             settings[name] = float(value) if re.fullmatch(r"-?\d*\.\d+", value, re.ASCII) else value
     return settings
+
+
+def parse_preprocess(texts: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` as fields of `PreprocessSpec`; whether a value is allowed is found where it is used."""
+    found: dict[str, Any] = {}
+    known = [field.name for field in fields(PreprocessSpec)]
+    for text in texts:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if name not in known or not value:
+            raise UsageError(f"--preprocess {text}: give NAME=VALUE; names are {', '.join(known)}")
+        if name in found:
+            raise UsageError(f"--preprocess {text}: {name} is already set to {found[name]}")
+        try:
+            if name in ("mean", "std"):
+                found[name] = tuple(float(part) for part in value.split(","))
+            else:
+                found[name] = {"crop_pct": float, "divisor": int}.get(name, str)(value)
+        except ValueError:
+            given = "three numbers such as 0.5,0.5,0.5" if name in ("mean", "std") else "a number"
+            raise UsageError(f"--preprocess {text}: give {given}") from None
+    return found
 
 
 def option_text(name: str) -> str:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.progress import OnStep, silent
+from hiresvit.report.harmless import harmless
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCHEMA_VERSION = 1
-_COLOUR = r"(?!\x1b\[[\d;]*m)"
 INTERRUPTED = 130  # what a shell reports for SIGINT: 128 and the signal's number
 
 
@@ -46,7 +45,7 @@ def answer(
     ``notes`` are what is to be said of where it comes from: on stderr, and in the document.
     """
     for note in notes or ():
-        print(f"note: {harmless(note)}", file=sys.stderr)
+        print_note(note)
     if notes is not None:
         document = {**document, "notes": list(notes)}
     if as_json:
@@ -77,12 +76,8 @@ def print_json(document: dict[str, Any], failure: BaseException | None = None) -
 
 def print_text(text: str) -> None:
     """Print on stdout and see it through. Raises BrokenPipeError, and HiresvitError if the disk is full."""
-    encoding = sys.stdout.encoding or "utf-8"
     try:
-        print(
-            harmless(text, sys.stdout.isatty()).encode(encoding, "backslashreplace").decode(encoding),
-            flush=True,
-        )
+        print(_encodable(harmless(text, sys.stdout.isatty()), sys.stdout), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -90,12 +85,10 @@ def print_text(text: str) -> None:
         raise HiresvitError(f"cannot write the result to stdout: {error.strerror}") from error
 
 
-def harmless(text: str, colours: bool = False) -> str:
-    """A text without power over the terminal: names out of a file may hold anything.
-
-    Control characters are spelled out, but for the ends of lines, and ``colours`` where we have set some.
-    """
-    return re.sub(rf"{_COLOUR if colours else ''}[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: repr(m[0])[1:-1], text)
+def _encodable(text: str, stream: TextIO) -> str:
+    """With what a stream cannot say spelled out, as the bytes of a file's name that are no text."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def abandon_stdout() -> None:
@@ -106,7 +99,12 @@ def abandon_stdout() -> None:
 def print_error(error: BaseException) -> None:
     """Print what went wrong as one line on stderr."""
     prefix = "" if isinstance(error, KeyboardInterrupt) or not expected(error) else "error: "
-    print(prefix + explain(error), file=sys.stderr)
+    print(_encodable(prefix + explain(error), sys.stderr), file=sys.stderr)
+
+
+def print_note(text: str) -> None:
+    """Print one line on stderr that is to be said beside a result."""
+    print(_encodable(f"note: {harmless(' '.join(text.split()))}", sys.stderr), file=sys.stderr)
 
 
 def expected(error: BaseException) -> bool:
@@ -191,6 +189,7 @@ def progress() -> Iterator[OnStep]:
 
         def on_step(name: str, fraction: float | None) -> None:
             nonlocal stage, began
+            name = harmless(name)
             now = name.partition(":")[0]
             if now != stage:
                 finish()

@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hiresvit.data.dataset import Colour, Sample
-from hiresvit.data.preprocess import SUFFIXES, load_image
+from hiresvit.data.image import load_image, readable_suffixes
+from hiresvit.data.source import UNREADABLE, Found, walk
 from hiresvit.errors import HiresvitError
 from hiresvit.spec import Task
 
@@ -120,7 +121,7 @@ class Folder:
     @cached_property
     def pairs(self) -> list[tuple[Path, Path | int]]:
         """Each picture with its labels: a file, or a class."""
-        pictures = _files(self.folder / "images", SUFFIXES)
+        pictures = _files(self.folder / "images", readable_suffixes())
         if self.task == "classify":
             numbers = {_composed(name): index for index, name in self.classes.items()}
             return [(path, self._class_of(path, numbers)) for path in pictures]
@@ -196,14 +197,12 @@ def load_labels(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
-    if not found:
-        raise HiresvitError(f"{folder}: no files here that end in {', '.join(suffixes)}; {LAYOUT}")
-    return found
+    found = Found()
+    if folder.is_dir():
+        found.paths = sorted(walk(folder, suffixes, found))
+    if UNREADABLE in found.left_out:
+        raise HiresvitError(f"{found.left_out[UNREADABLE][1]} may not be read; give this user the right to")
+    return found.require(str(folder), f"no files here that end in {', '.join(suffixes)}; {LAYOUT}").paths
 
 
 def _by_name(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:

@@ -1,60 +1,87 @@
 """From an image file to the network's input: the only Python definition of preprocessing.
 
-Every size here is (height, width); images are uint8 HWC RGB arrays. Both filters are Pillow's, which
-antialias when they shrink and round to uint8, as torchvision does on Pillow images.
+Every size here is (height, width); images are uint8 HWC RGB arrays. Which family takes which, and from where that is
+known, is in `hiresvit.models.preprocessing`; the resampling itself in `hiresvit.data.resample`.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.data.image import load_image as load_image  # noqa: PLC0414 (where it was until 0.1)
+from hiresvit.data.resample import resample
+from hiresvit.errors import UsageError
 from hiresvit.spec import PreprocessSpec
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what is looked for in folders
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-def load_image(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as uint8 (H, W, 3) RGB, turned as its EXIF orientation says.
-
-    Of an animation it is the first frame. Transparent pixels are laid on white; 16-bit greys are scaled to 8 bits.
-    Raises HiresvitError if the file is missing, is no image, is damaged, or declares more pixels than Pillow's guard
-    against decompression bombs allows (179 million).
-    """
-    if not Path(path).is_file():
-        raise HiresvitError(f"{path}: no such file; give the path of a picture")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF; large but still allowed sizes
-            with Image.open(path) as picture:
-                return np.array(_to_rgb(ImageOps.exif_transpose(picture)))
-    except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise HiresvitError(f"{path}: not a readable image ({reason}); give a JPEG, PNG, WebP or TIFF") from error
 
 
 def preprocess(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int, int]) -> NDArray[np.float32]:
     """Turn a uint8 (h, w, 3) RGB image into the float32 (1, 3, H, W) input, for imgsz = (H, W).
 
-    Resized as ``spec.resize`` says, then ``(x / 255 - mean) / std`` in float32. Raises UsageError on an
-    image of another type or shape, and on a spec or size that cannot be served.
+    Resized as ``spec.resize`` says, then ``(x / 255 - mean) / std`` in float32; what `valid_region` leaves free is
+    zero. Raises UsageError on an image of another type or shape, and on a spec or size that cannot be served.
     """
     check_image(image)
+    check_preprocess(spec)
     if min(imgsz) < 1:
         raise UsageError(f"imgsz {imgsz}: height and width must be positive")
-    picture = Image.fromarray(image)
-    resized = _crop(picture, spec, imgsz) if spec.resize == "crop" else _resize(picture, spec, imgsz)
-    x = np.asarray(resized, dtype=np.float32) / np.float32(255)  # H, W, 3
+    for size in _scaled(image.shape[:2], spec, imgsz):
+        image = resample(image, size, spec)
+    if spec.resize == "crop":
+        top, left = (_start(side - kept, spec) for side, kept in zip(image.shape[:2], imgsz, strict=True))
+        image = image[top : top + imgsz[0], left : left + imgsz[1]]
+    x = image.astype(np.float32) / np.float32(255)  # h, w, 3
     x = (x - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
-    return np.ascontiguousarray(x.transpose(2, 0, 1)[None])  # 1, 3, H, W
+    filled = np.zeros((1, 3, *imgsz), np.float32)
+    filled[0, :, : x.shape[0], : x.shape[1]] = x.transpose(2, 0, 1)
+    return filled
+
+
+def valid_region(size: tuple[int, int], spec: PreprocessSpec, imgsz: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the part of the input, from its upper left corner, that shows the image of a size.
+
+    All of it, unless the aspect ratio is kept: then the rest is filled.
+    """
+    return _scaled(size, spec, imgsz)[-1] if spec.resize == "keep" else imgsz
+
+
+def describe(spec: PreprocessSpec, imgsz: tuple[int, int]) -> str:
+    """In one line what `preprocess` does, with its numbers and nothing else's."""
+    by = {"pillow": "Pillow, antialiased", "opencv": "OpenCV, not antialiased"}[spec.filter]
+    size = f"{imgsz[0]}x{imgsz[1]}"
+    if spec.resize == "stretch":
+        how = f"stretched to {size}"
+    elif spec.resize == "crop":
+        cover = "x".join(str(math.floor(side / spec.crop_pct)) for side in imgsz)
+        how = f"scaled to cover {cover}, of which the central {size} is taken (crop_pct {spec.crop_pct:g})"
+    else:
+        up = f", each side up to a multiple of {spec.divisor}" if spec.divisor > 1 else ""
+        how = f"scaled to fit into {size}{up}, the rest filled with the mean at the right and the bottom"
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
+    return f"{how}; {spec.interpolation} by {by}; mean {mean}, std {std}"
+
+
+def check_preprocess(spec: PreprocessSpec) -> None:
+    """Raise UsageError unless every value of a spec is one that `preprocess` can serve."""
+    hints = get_type_hints(PreprocessSpec)
+    for name in ("resize", "interpolation", "filter", "rounding"):
+        value, allowed = getattr(spec, name), get_args(hints[name])
+        if value not in allowed:
+            raise UsageError(f"{name} {value!r}: it must be {' or '.join(allowed)}")
+    if spec.filter == "opencv" and spec.interpolation != "bilinear":
+        raise UsageError(f"interpolation {spec.interpolation} with OpenCV's filter: only bilinear is known of it")
+    if not _is_number(spec.crop_pct) or not 0 < spec.crop_pct <= 1:
+        raise UsageError(f"crop_pct {spec.crop_pct}: it must be over 0 and at most 1")
+    if type(spec.divisor) is not int or spec.divisor < 1:
+        raise UsageError(f"divisor {spec.divisor!r}: it must be a whole number of 1 or more")
+    for name, values in (("mean", spec.mean), ("std", spec.std)):
+        if not isinstance(values, tuple) or len(values) != 3 or not all(map(_is_number, values)):
+            raise UsageError(f"{name} {values!r}: it must be three finite numbers, of red, green and blue from 0 to 1")
+    if min(spec.std) <= 0:
+        raise UsageError(f"std {spec.std!r}: each must be over 0")
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
@@ -63,35 +90,30 @@ def check_image(image: NDArray[np.uint8]) -> None:
         raise UsageError(f"image is {image.dtype} {image.shape}; it must be uint8 (height, width, 3) RGB")
 
 
-def _resize(picture: Image.Image, spec: PreprocessSpec, size: tuple[int, int]) -> Image.Image:
+def _scaled(size: tuple[int, int], spec: PreprocessSpec, imgsz: tuple[int, int]) -> list[tuple[int, int]]:
+    """The sizes that an image is resampled to, one after the other; a crop comes after them."""
+    if spec.resize == "stretch":
+        return [imgsz]
     height, width = size
-    return picture.resize((width, height), _FILTERS[spec.interpolation])
+    if spec.resize == "crop":
+        cover = math.floor(imgsz[0] / spec.crop_pct), math.floor(imgsz[1] / spec.crop_pct)
+        if spec.rounding == "round":  # PaddleClas: in floating point, halves to even
+            scale = max(cover[0] / height, cover[1] / width)
+            return [(round(height * scale), round(width * scale))]
+        if cover[0] * width >= cover[1] * height:  # the height is what has to be covered
+            return [(cover[0], cover[0] * width // height)]
+        return [(cover[1] * height // width, cover[1])]
+    scale = min(imgsz[0] / height, imgsz[1] / width)
+    more = 0.5 if spec.rounding == "round" else 0  # mmcv: halves up
+    fitted = [min(max(int(side * scale + more), 1), most) for side, most in zip(size, imgsz, strict=True)]
+    aligned = [min(-(-side // spec.divisor) * spec.divisor, most) for side, most in zip(fitted, imgsz, strict=True)]
+    return [(fitted[0], fitted[1]), (aligned[0], aligned[1])]
 
 
-def _crop(picture: Image.Image, spec: PreprocessSpec, imgsz: tuple[int, int]) -> Image.Image:
-    """ImageNet's protocol: scale until imgsz / crop_pct is just covered, then take the centre."""
-    if not 0 < spec.crop_pct <= 1:
-        raise UsageError(f"crop_pct {spec.crop_pct}: it must be over 0 and at most 1")
-    height, width = (math.floor(side / spec.crop_pct) for side in imgsz)
-    if height * picture.width >= width * picture.height:  # the height is what has to be covered
-        size = height, height * picture.width // picture.height
-    else:
-        size = width * picture.height // picture.width, width
-    resized = _resize(picture, spec, size)
-    top, left = round((size[0] - imgsz[0]) / 2), round((size[1] - imgsz[1]) / 2)
-    return resized.crop((left, top, left + imgsz[1], top + imgsz[0]))
+def _start(over: int, spec: PreprocessSpec) -> int:
+    """Where the centre begins, of ``over`` pixels too many."""
+    return over // 2 if spec.rounding == "round" else round(over / 2)
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB, where plain `convert` would clip 16-bit greys and bare hidden colours."""
-    if picture.mode == "F":
-        raise ValueError("pixels are floats, whose range is unknown")
-    if picture.mode.startswith("I"):  # 16-bit grey: I;16, or I from an older Pillow
-        grey: NDArray[Any] = np.asarray(picture).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError(f"pixels run from {grey.min()} to {grey.max()}, beyond 16 bits")
-        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        rgba = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return picture.convert("RGB")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)

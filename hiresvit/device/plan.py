@@ -127,10 +127,14 @@ def find_sidecar(plan: Path) -> Path:
 
 def write_sidecar(plan: Path, sidecar: Sidecar) -> None:
     """Write the file beside a plan. Raises HiresvitError where that cannot be."""
-    values = {"kind": KIND, "schema_version": SCHEMA_VERSION, **asdict(sidecar)}
-    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
     with atomic_path(sidecar_path(plan)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(sidecar_text(sidecar), encoding="utf-8")
+
+
+def sidecar_text(sidecar: Sidecar) -> str:
+    """The JSON document."""
+    values = {"kind": KIND, "schema_version": SCHEMA_VERSION, **asdict(sidecar)}
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
 def read_sidecar(plan: Path) -> Sidecar | None:

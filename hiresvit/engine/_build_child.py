@@ -24,6 +24,7 @@ from hiresvit.device.platform import has_driver, this_platform
 from hiresvit.engine.config import load_timing_cache, make_config, read_config, runs_on, save_timing_cache
 from hiresvit.engine.kernels import Kernel, count_kinds, parse_inspector, parse_layers, parse_memory, realised_precision
 from hiresvit.errors import BuilderRefusal, BuildError, HiresvitError, IllegalGraphError, MissingDependency
+from hiresvit.files import native_path
 from hiresvit.process import peak_rss_bytes
 from hiresvit.spec import TensorSpec
 
@@ -266,8 +267,9 @@ def make_monitor(trt: Any, report: Report, wanted: Callable[[], bool]) -> Any:
 
 def parse(parser: Any, graph: str) -> None:
     """Fill the parser's network from a graph. Raises IllegalGraphError naming the first node refused."""
-    if parser.parse_from_file(graph):
-        return
+    with native_path(Path(graph)) as name:
+        if parser.parse_from_file(name):
+            return
     if parser.num_errors == 0:
         raise IllegalGraphError(f"{graph}: TensorRT cannot parse it and gives no reason")
     error = parser.get_error(0)

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hiresvit import errors
-from hiresvit.device.plan import EngineReport, Profile, Sidecar, sidecar_path, write_sidecar
+from hiresvit.device.plan import EngineReport, Profile, Sidecar, sidecar_path, sidecar_text
 from hiresvit.device.tensorrt_api import TITLES, Backend, find_backend
 from hiresvit.engine.profiles import check_profiles
 from hiresvit.errors import BuildError, HiresvitError, UsageError
-from hiresvit.files import atomic_path, naming_target, refuse_existing
+from hiresvit.files import atomic_path, naming_target, refuse_existing, sync
 from hiresvit.graph.attentions import count_attentions
 from hiresvit.graph.file import file_digest, load_graph
 from hiresvit.process import run_child
@@ -84,26 +84,20 @@ def build_engine(
     check_profiles(graph, model, settings.shapes)
     _check_target(graph, plan)
     digest = file_digest(graph, model)
-    staged: Path | None = None
-    try:
-        with atomic_path(plan, replace=replace) as temporary:
-            temporary.touch()  # a folder that cannot be written to is said now, not after the build
-            request = _request(graph, temporary, settings, backend)
-            built = _run_builder(request, backend, on_progress)
-            layers = tuple(built.pop("layers"))
-            report = EngineReport.from_json({**built, "attentions_total": count_attentions(model)})
-            metadata = {prop.key: prop.value for prop in model.metadata_props}
-            if file_digest(graph, model) != digest:
-                raise HiresvitError(f"{graph} was changed while the plan was built from it; build it again")
-            write_sidecar(temporary, Sidecar(graph.name, digest, report, layers, metadata))
-            staged = sidecar_path(temporary)  # both are on the disk before either gets its name
-            refuse_existing(plan, replace=replace)
-            sidecar_path(plan).unlink(missing_ok=True)  # at no time does an old one stand beside a new plan
-        with naming_target(sidecar_path(plan)):
-            os.replace(staged, sidecar_path(plan))
-    finally:
-        if staged is not None:
-            staged.unlink(missing_ok=True)
+    beside = sidecar_path(plan)
+    # Each is locked and cleared away if this process dies, and neither gets its name before both are on the disk.
+    with atomic_path(beside) as staged, atomic_path(plan, replace=replace) as temporary:
+        request = _request(graph, temporary, settings, backend)
+        built = _run_builder(request, backend, on_progress)
+        layers = tuple(built.pop("layers"))
+        report = EngineReport.from_json({**built, "attentions_total": count_attentions(model)})
+        metadata = {prop.key: prop.value for prop in model.metadata_props}
+        if file_digest(graph, model) != digest:
+            raise HiresvitError(f"{graph} was changed while the plan was built from it; build it again")
+        staged.write_text(sidecar_text(Sidecar(graph.name, digest, report, layers, metadata)), encoding="utf-8")
+        sync(staged)
+        refuse_existing(plan, replace=replace)
+        beside.unlink(missing_ok=True)  # at no time does an old one stand beside a new plan
     return report
 
 

@@ -8,9 +8,12 @@ deviation over the mean. No sample is ever removed. What was not measured is Non
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +25,18 @@ if TYPE_CHECKING:
 
 MAX_CV_PERCENT = 2.5
 """Above this coefficient of variation a run is marked unstable, as trtexec does."""
+
+BUDGET_S = 10.0
+"""Seconds for each side after which the rounds end early, if nobody has asked for longer ones."""
+
+FEW = 3
+"""The least that is measured then: a median that one odd call does not make."""
+
+BUSY = 0.25
+"""Above this share of the CPUs taken by others a measurement says so; an idle desktop takes a few per cent."""
+
+LEAST_S = 0.5
+"""A shorter measurement says nothing of others: the system counts in hundredths of a second."""
 
 SETTLE_S = 0.03
 """The rest before each call: several times as long as idle workers of PyTorch and ONNX Runtime spin."""
@@ -90,6 +105,7 @@ def measure_latency(
     warmup_s: float = 0.2,
     min_s: float = 3.0,
     min_iterations: int = 10,
+    max_s: float = math.inf,
     settle_s: float = 0.0,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, LatencyStats]:
@@ -97,10 +113,11 @@ def measure_latency(
 
     Warm-up rounds (at least one) take ``warmup_s`` seconds per side; then follow at least ``min_iterations``
     rounds and ``min_s`` seconds per side, both counted over all sides together, so that one slow side does
-    not stretch the run. Before each call the machine rests for ``settle_s`` seconds, untimed: the idle workers
-    of a thread pool spin on for some milliseconds and would slow the next side down. ``clock`` returns nanoseconds.
-    Sample i of every side comes from round i. Raises UsageError if there is nothing to run, on impossible limits, and
-    if the clock is too coarse to see a call.
+    not stretch the run. After ``max_s`` seconds per side `FEW` rounds are enough, and a warning says so. Before each
+    call the machine rests for ``settle_s`` seconds, untimed: the idle workers of a thread pool spin on for some
+    milliseconds and would slow the next side down. ``clock`` returns nanoseconds. Sample i of every side comes from
+    round i. Raises UsageError if there is nothing to run, on impossible limits, and if the clock is too coarse to see
+    a call.
     """
     if not runs or warmup_s < 0 or min_s < 0 or min_iterations < 1:
         raise UsageError(
@@ -109,13 +126,18 @@ def measure_latency(
         )
     sides = {name: run if isinstance(run, Side) else Side(run) for name, run in runs.items()}
     _rounds(sides, clock, settle_s, seconds=warmup_s, least=1)
-    samples = _rounds(sides, clock, settle_s, seconds=min_s, least=min_iterations)
-    return {name: _side_stats(side, samples[name]) for name, side in sides.items()}
+    before = _cpu_seconds()
+    samples = _rounds(sides, clock, settle_s, seconds=min_s, least=min_iterations, budget=max_s)
+    notes = _load_notes(before, _cpu_seconds())
+    done = len(next(iter(samples.values())))
+    if done < min_iterations:
+        notes = (f"measured {done} calls, not {min_iterations}: they take long here", *notes)
+    return {name: _side_stats(side, samples[name], notes) for name, side in sides.items()}
 
 
 def latency_report(sides: Mapping[str, Callable[[], object] | Side], *, min_s: float) -> dict[str, Any]:
     """Measure all sides and compare each with the first, as plain JSON values: ``sides`` and ``ratios``."""
-    stats = measure_latency(sides, min_s=min_s, settle_s=SETTLE_S)
+    stats = measure_latency(sides, min_s=min_s, max_s=max(BUDGET_S, min_s), settle_s=SETTLE_S)
     (first, base), *others = stats.items()
     return {
         "sides": {name: side.to_json() for name, side in stats.items()},
@@ -160,9 +182,9 @@ def ratio(a: LatencyStats, b: LatencyStats) -> Ratio:
     return Ratio(float(np.median(pairs)), _percentile(pairs, 10), _percentile(pairs, 90))
 
 
-def _side_stats(side: Side, samples: Sequence[_Sample]) -> LatencyStats:
+def _side_stats(side: Side, samples: Sequence[_Sample], notes: tuple[str, ...]) -> LatencyStats:
     stats = latency_stats([ns for ns, _ in samples], side.batch)
-    stats = replace(stats, warnings=side.notes + stats.warnings)
+    stats = replace(stats, warnings=side.notes + stats.warnings + notes)
     times = [(times.h2d_ms, times.d2h_ms, times.compute_ms) for _, times in samples if times is not None]
     if not times:
         return stats
@@ -171,13 +193,22 @@ def _side_stats(side: Side, samples: Sequence[_Sample]) -> LatencyStats:
 
 
 def _rounds(
-    sides: Mapping[str, Side], clock: Callable[[], int], settle_s: float, *, seconds: float, least: int
+    sides: Mapping[str, Side],
+    clock: Callable[[], int],
+    settle_s: float,
+    *,
+    seconds: float,
+    least: int,
+    budget: float = math.inf,
 ) -> dict[str, list[_Sample]]:
     samples: dict[str, list[_Sample]] = {name: [] for name in sides}
     order = list(sides)
-    deadline = clock() + seconds * 1e9 * len(sides)
+    began, each = clock(), 1e9 * len(sides)
     done = 0
-    while done < least or clock() < deadline:
+    while True:
+        taken = (clock() - began) / each
+        if (done >= least and taken >= seconds) or (done >= FEW and taken >= budget):
+            return samples
         for name in order:
             side = sides[name]
             if settle_s:
@@ -188,7 +219,36 @@ def _rounds(
             samples[name].append((elapsed, side.gpu_times() if side.gpu_times else None))
         order.append(order.pop(0))
         done += 1
-    return samples
+
+
+def _cpu_seconds() -> tuple[float, float, float] | None:
+    """Seconds on a clock, seconds of work on the CPUs that we may use, and our own share of these; None if unknown.
+
+    A guest also counts what its host kept back (steal). proc_stat(5).
+    """
+    try:
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    ticks = 0
+    for name, *counts in map(str.split, lines):
+        if name in mine:
+            user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, counts)
+            ticks += user + nice + system + irq + softirq + steal
+    return time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+
+def _load_notes(before: tuple[float, float, float] | None, after: tuple[float, float, float] | None) -> tuple[str, ...]:
+    """What is to be said of a machine that others used meanwhile."""
+    if before is None or after is None:
+        return ()
+    seconds, work, own = (b - a for a, b in zip(before, after, strict=True))
+    cpus = len(os.sched_getaffinity(0))
+    if seconds < LEAST_S or work - own < BUSY * cpus * seconds:
+        return ()
+    others, load = (work - own) / seconds, os.getloadavg()[0]
+    return (f"the machine is busy, other programs took {others:.1f} of its {cpus} CPUs meanwhile (load {load:.1f})",)
 
 
 def _percentile(ascending: Sequence[float], percent: int) -> float:

@@ -25,7 +25,7 @@ BATCH = "batch"
 
 
 def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:
-    """``image``: float32 (B, 3, H, W), normalised by `hiresvit.data.preprocess`."""
+    """``image``: float32 (B, 3, H, W), as `hiresvit.data.preprocess` makes it by ``spec.preprocess``."""
     return TensorSpec(INPUT, "float32", (batch, 3, *spec.imgsz))
 
 

@@ -107,10 +107,15 @@ def _reject_unsupported(model: ModelProto) -> None:
 
 def inferred(model: ModelProto, what: str) -> ModelProto:
     """A copy with the type and shape of every tensor in ``value_info``, checked in full. Raises IllegalGraphError."""
+    graph = model.graph
+    made = {value.name for value in (*graph.input, *graph.initializer)}
+    made.update(name for node in graph.node for name in node.output)
+    if lost := {value.name for value in (*graph.output, *graph.value_info)} - made:  # the checker does not look
+        raise IllegalGraphError(f"{what} is not valid ONNX: nothing makes {min(lost)!r}")
     try:
         onnx.checker.check_model(model, full_check=True)
         return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise IllegalGraphError(f"{what} is not valid ONNX: {' '.join(str(error).split())}") from error
 
 

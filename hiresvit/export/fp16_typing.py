@@ -16,7 +16,7 @@ import onnx
 from onnx import NodeProto
 from onnx.defs import OpSchema
 
-from hiresvit.errors import UsageError
+from hiresvit.errors import IllegalGraphError, UsageError
 from hiresvit.graph.dtypes import FLOAT, HALF
 from hiresvit.graph.index import GraphIndex, plain_domain
 from hiresvit.graph.operators import MOVES, SPREADS
@@ -116,7 +116,7 @@ def _typed(node: NodeProto, floats: Collection[str], opsets: Mapping[str, int]) 
     try:
         schema = onnx.defs.get_schema(node.op_type, opsets[domain], domain)
     except (KeyError, onnx.defs.SchemaError) as error:
-        raise UsageError(f"operator {node.op_type!r} of domain {domain!r} is unknown to ONNX") from error
+        raise IllegalGraphError(f"operator {node.op_type!r} of domain {domain!r} is unknown to ONNX") from error
 
     def types(names: Iterable[str], formals: Iterable[OpSchema.FormalParameter]) -> list[int | None]:
         allowed = [HALF if "tensor(float16)" in formal.types else FLOAT for formal in formals]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from hiresvit.spec import ModelSpec
 from hiresvit.version import __version__
 
 OPSETS = range(17, 23)
+_COMPILER_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 DEFAULT_OPSET = 20  # the first with Gelu as one node; every TensorRT from 10.3 on reads it
 
 
@@ -102,13 +105,20 @@ def _module_path(node: onnx.NodeProto) -> str | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns about torchvision, its own deprecations and opset 18; none of it is the user's concern."""
+    """The exporter warns about torchvision, its own deprecations and opset 18; none of it is the user's concern.
+
+    Nor is the folder of PyTorch's compiler, which nothing here uses and an import makes: it is told one that is there.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
+    folder = os.environ.get(_COMPILER_FOLDER)
+    os.environ[_COMPILER_FOLDER] = folder or tempfile.gettempdir()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        if folder is None:
+            del os.environ[_COMPILER_FOLDER]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from hiresvit.errors import HiresvitError
 from hiresvit.export.rewrites import rewrite
+from hiresvit.files import scratch_folder
 from hiresvit.graph.file import load_graph
 from hiresvit.process import run_child
 from hiresvit.runtime.onnxruntime_runner import open_session
@@ -63,7 +63,7 @@ class _SimplifyFailed(Exception):  # noqa: N818
 
 
 def _onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
+    with scratch_folder() as folder:
         source, target = Path(folder, "in.onnx"), Path(folder, "out.onnx")
         onnx.save(model, source)
         result = run_child(["-m", "hiresvit.export._simplify_child", str(source), str(target)])

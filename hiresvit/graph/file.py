@@ -29,12 +29,8 @@ def load_graph(graph: Path, *, weights: bool = False) -> ModelProto:
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    try:
-        str(graph).encode()
-    except UnicodeEncodeError as error:
-        raise HiresvitError(
-            f"{graph}: its name is not UTF-8, and TensorRT's parser cannot open it; rename it"
-        ) from error
+    from hiresvit.graph.sound import unsound
+
     try:
         require_graph_file(graph)
         model = onnx.load(str(graph), format="protobuf", load_external_data=False)
@@ -44,6 +40,8 @@ def load_graph(graph: Path, *, weights: bool = False) -> ModelProto:
         raise _no_graph(graph) from error
     if not model.graph.output:
         raise _no_graph(graph, "it has no outputs")
+    if reason := unsound(model):
+        raise _no_graph(graph, f"{reason}; copy it anew or export it again")
     for tensor in _external(model):
         _check_place(graph, tensor)
     if weights:
@@ -114,7 +112,10 @@ def _place(graph: Path, tensor: TensorProto) -> ExternalDataInfo:
     from onnx.external_data_helper import ExternalDataInfo
 
     try:
-        return ExternalDataInfo(tensor)
+        info = ExternalDataInfo(tensor)
+        if min(info.offset or 0, info.length or 0) < 0 or "\0" in info.location:
+            raise ValueError("a place that there is not")
+        return info
     except ValueError as error:
         said = {entry.key: entry.value for entry in tensor.external_data}
         raise HiresvitError(

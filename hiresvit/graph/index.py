@@ -97,11 +97,14 @@ class GraphIndex:
         return self.readers.get(name, [])
 
 
-def index_graph(model: ModelProto, shapes: Shapes | None = None, *, infer: bool = True) -> GraphIndex:
+def index_graph(
+    model: ModelProto, shapes: Shapes | None = None, *, infer: bool = True, around: Iterable[str] = ()
+) -> GraphIndex:
     """Index a graph, with one inference of its types and shapes; weights may be in another file.
 
     ``shapes`` gives dynamic inputs their sizes, and those that it does not name a batch of 1; None leaves dynamic
-    axes as they are. Without ``infer`` types and shapes are what the graph states.
+    axes as they are. Without ``infer`` types and shapes are what the graph states. ``around`` are inputs that are
+    fixed where a body stands (`hiresvit.graph.bodies`).
     """
     graph = model.graph
     constants = _constants(graph)
@@ -136,7 +139,7 @@ def index_graph(model: ModelProto, shapes: Shapes | None = None, *, infer: bool 
         outputs={value.name: value for value in graph.output},
         sparse=tuple(tensor.values.name for tensor in graph.sparse_initializer),
         constants=constants,
-        fixed=_fixed(nodes, constants, known),
+        fixed=_fixed(nodes, {*constants, *around}, known),
         types=types,
         shapes=known,
         producer={name: node for node in nodes for name in node.output if name},
@@ -288,9 +291,9 @@ def graphs_of(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def _constants(graph: GraphProto) -> dict[str, TensorProto]:
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name}
     for node in graph.node:
-        if node.op_type == "Constant" and node.domain in OWN_DOMAINS and node.output:
+        if node.op_type == "Constant" and node.domain in OWN_DOMAINS and any(node.output[:1]):
             for attribute in node.attribute:
                 value = helper.get_attribute_value(attribute)
                 if attribute.name in ("value_float", "value_floats"):
@@ -303,7 +306,7 @@ def _constants(graph: GraphProto) -> dict[str, TensorProto]:
 
 
 def _fixed(
-    nodes: Iterable[NodeProto], constants: Mapping[str, TensorProto], shapes: Mapping[str, tuple[int | None, ...]]
+    nodes: Iterable[NodeProto], constants: Iterable[str], shapes: Mapping[str, tuple[int | None, ...]]
 ) -> frozenset[str]:
     fixed = set(constants)
     for node in nodes:
@@ -358,7 +361,7 @@ def _inferred(
 
 
 def _stated(graph: GraphProto, inputs: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
-    return {value.name: value for value in (*inputs, *graph.value_info, *graph.output)}
+    return {value.name: value for value in (*inputs, *graph.value_info, *graph.output) if value.name}
 
 
 def plain_domain(domain: str) -> str:

@@ -15,25 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hiresvit.data import preprocess as pictures
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import printable
-from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.models.preprocessing import changed
 from hiresvit.models.recognise import choose, describe_candidates, find_candidates, nearest
 from hiresvit.models.weights.facts import facts_of, read_settings
 from hiresvit.models.weights.file import Checkpoint, read_checkpoint, save_safetensors
 from hiresvit.models.weights.match import LoadReport, load_weights
 from hiresvit.models.zoo import MODELS, find_model, names_checkpoint
-from hiresvit.spec import TASKS, ModelSpec, PreprocessSpec, Task
+from hiresvit.spec import TASKS, ModelSpec, Task
 
 DEFAULT_CLASSES: Mapping[Task, int] = {"classify": 1000, "segment": 19, "features": 0}
 NEARLY_ZERO = 1e-5
-PREPROCESS: Mapping[Task, PreprocessSpec] = {
-    "classify": PreprocessSpec(resize="crop", interpolation="bicubic"),
-    "segment": PreprocessSpec(),
-    "features": PreprocessSpec(),
-}
 
 
 def model_spec(
@@ -41,11 +37,14 @@ def model_spec(
     task: Task | None = None,
     imgsz: tuple[int, int] | int | None = None,
     num_classes: int | None = None,
+    *,
+    preprocess: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> ModelSpec:
     """Fill in the family's defaults and check everything that can be checked before a model is built.
 
-    Raises UsageError on an unknown name, task or override, and on a size that the family cannot take.
+    ``preprocess`` are fields of `PreprocessSpec` that differ from what the family's authors do. Raises UsageError on an
+    unknown name, task, field or override, and on a size that the family cannot take.
     """
     entry = find_model(name)
     task = entry.task if task is None else task
@@ -71,7 +70,7 @@ def model_spec(
         task=task,
         imgsz=(imgsz[0], imgsz[1]),
         num_classes=DEFAULT_CLASSES[task] if num_classes is None else num_classes,
-        preprocess=PREPROCESS[task],
+        preprocess=changed(entry.preprocess[task], task, preprocess or {}),
         overrides=tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in overrides.items())),
         strides=entry.strides,
     )
@@ -89,7 +88,13 @@ class Asked:
 
 
 def find_spec(
-    name: str, weights: str | Path | None = None, *, ema: bool = False, allow_missing_head: bool = False, **given: Any
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    ema: bool = False,
+    entry: str | None = None,
+    allow_missing_head: bool = False,
+    **given: Any,
 ) -> Asked:
     """The spec of a variant's name, or of a checkpoint's file (`recognise_spec`).
 
@@ -99,21 +104,23 @@ def find_spec(
     if names_checkpoint(name) or (name not in MODELS and os.path.isfile(name)):
         if weights is not None:
             raise UsageError(f"{name} is a checkpoint itself: leave out --weights {weights}, or give the model's name")
-        return recognise_spec(Path(name), ema=ema, allow_missing_head=allow_missing_head, **given)
-    for option, asked in (("--ema", ema), ("--allow-missing head", allow_missing_head)):
+        return recognise_spec(Path(name), ema=ema, entry=entry, allow_missing_head=allow_missing_head, **given)
+    for option, asked in (("--ema", ema), ("--entry", entry), ("--allow-missing head", allow_missing_head)):
         if asked and weights is None:
             raise UsageError(f"{option} is about a checkpoint: give one with --weights")
     return Asked(model_spec(name, **given), None if weights is None else Path(weights))
 
 
-def recognise_spec(path: Path, *, ema: bool = False, allow_missing_head: bool = False, **given: Any) -> Asked:
+def recognise_spec(
+    path: Path, *, ema: bool = False, entry: str | None = None, allow_missing_head: bool = False, **given: Any
+) -> Asked:
     """What a checkpoint is of: variant, task, number of classes and the head's kind, from its tensors.
 
     ``given`` are the arguments of `model_spec`; they have the say where a file looks like something else, and loading
     it then says so. The size is the family's own. Raises UsageError for a file that can be more than one thing, with
     what to type, and HiresvitError for one that cannot be read or is of no variant.
     """
-    checkpoint = read_checkpoint(path, ema=ema)
+    checkpoint = read_checkpoint(path, ema=ema, entry=entry)
     found = find_candidates(path, checkpoint, build_empty)
     if not found:
         near = nearest(path, checkpoint, build_empty)
@@ -148,11 +155,12 @@ def create_model(
 
     Returns logits (B, classes) for ``classify``, logits (B, classes, H/s, W/s) at the head's own stride s, 4 or 8,
     for ``segment``, or the tuple of maps with strides 4, 8, 16, 32 (HIRI-ViT: 8, 16, 32, 64) for ``features``;
-    input (B, 3, H, W), normalised as `hiresvit.data.preprocess` does. ``imgsz`` is (H, W). Without ``weights`` they are
-    drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and draws only that.
-    ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``; `ModelEntry.overrides`
-    names them. The model carries its `ModelSpec` as ``spec`` and, when weights were read, the `LoadReport` as
-    ``loaded``.
+    input (B, 3, H, W), made as `hiresvit.data.preprocess` does by ``model.spec.preprocess``. ``imgsz`` is (H, W).
+    Without ``weights`` they are drawn from ``seed``; ``allow_missing_head`` takes weights that lack the task's head and
+    draws only that. ``overrides`` are the family's own arguments, such as HRViT's ``windows=(1, 2, 9, 9)``
+    (`ModelEntry.overrides` names them), the ``preprocess`` of `model_spec`, and ``entry``, which like ``ema`` chooses
+    among several sets of weights in one file. The model carries its `ModelSpec` as ``spec`` and, when weights were
+    read, the `LoadReport` as ``loaded``.
 
     ``name`` may be a checkpoint's file, which then stands for the model, its head and its weights (`find_spec`).
 
@@ -163,7 +171,8 @@ def create_model(
     spec = asked.spec
     model = build_model(spec, seed=seed)
     if asked.weights is not None:
-        load_model_weights(model, spec, asked.weights, ema=ema, allow_missing_head=allow_missing_head)
+        entry = overrides.get("entry")
+        load_model_weights(model, spec, asked.weights, ema=ema, entry=entry, allow_missing_head=allow_missing_head)
     return model
 
 
@@ -177,7 +186,13 @@ def build_model(spec: ModelSpec, *, seed: int = 0) -> nn.Module:
 
 
 def load_model_weights(
-    model: nn.Module, spec: ModelSpec, path: Path, *, ema: bool = False, allow_missing_head: bool = False
+    model: nn.Module,
+    spec: ModelSpec,
+    path: Path,
+    *,
+    ema: bool = False,
+    entry: str | None = None,
+    allow_missing_head: bool = False,
 ) -> LoadReport:
     """Read a checkpoint into a model of `build_model`, all of it or nothing. Raises HiresvitError.
 
@@ -189,7 +204,14 @@ def load_model_weights(
         return describe_candidates(find_candidates(path, checkpoint, build_empty), spec)
 
     report = load_weights(
-        model, path, task=spec.task, layout=layout, ema=ema, allow_missing_head=allow_missing_head, hint=hint
+        model,
+        path,
+        task=spec.task,
+        layout=layout,
+        ema=ema,
+        entry=entry,
+        allow_missing_head=allow_missing_head,
+        hint=hint,
     )
     if report.fresh and spec.task == "segment":
         standardise_logits(model, _example(spec))
@@ -203,6 +225,7 @@ def convert_weights(
     target: Path,
     *,
     ema: bool = False,
+    entry: str | None = None,
     allow_missing_head: bool = False,
     labels: Labels | None = None,
     force: bool = False,
@@ -215,7 +238,7 @@ def convert_weights(
     if target.exists() and not force:
         raise HiresvitError(f"{target} exists; pass --force to replace it or choose another name")
     model = build_model(spec)
-    report = load_model_weights(model, spec, source, ema=ema, allow_missing_head=allow_missing_head)
+    report = load_model_weights(model, spec, source, ema=ema, entry=entry, allow_missing_head=allow_missing_head)
     save_safetensors(model, target, facts_of(spec, printable(source.name), labels or report.labels, report.untrained))
     return report
 
@@ -246,7 +269,7 @@ def enliven(model: nn.Module, spec: ModelSpec, seed: int = 0) -> None:
 def _example(spec: ModelSpec) -> Tensor:
     """A drawn street scene as the network takes it: (1, 3, H, W)."""
     [image] = sample_images(1, spec.imgsz)
-    return torch.from_numpy(preprocess(image, spec.preprocess, spec.imgsz))
+    return torch.from_numpy(pictures.preprocess(image, spec.preprocess, spec.imgsz))
 
 
 def perturb_zeros(model: nn.Module, seed: int = 0) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from hiresvit.errors import UsageError
-from hiresvit.models.weights.file import Checkpoint, some
+from hiresvit.models.weights.file import Checkpoint
 from hiresvit.models.weights.match import class_count, groups_of, laid_out, misfit_of, shapes_of, sort_tensors
+from hiresvit.models.weights.tree import some
 from hiresvit.models.zoo import MODELS
 from hiresvit.spec import ModelSpec, Task
 

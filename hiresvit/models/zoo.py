@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from hiresvit.errors import UsageError
 from hiresvit.files import name_file_kind
+from hiresvit.models import preprocessing
 from hiresvit.models.weights.layout import Layout
-from hiresvit.spec import STRIDES, ModelSpec, Task
+from hiresvit.spec import STRIDES, ModelSpec, PreprocessSpec, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,6 +56,7 @@ class ModelEntry:
     convention: str
     weights: str
     layout: Layout
+    preprocess: Mapping[Task, PreprocessSpec]
     strides: tuple[int, ...] = STRIDES
 
 
@@ -76,8 +78,9 @@ _HRVIT = ModelEntry(
     imgsz={"segment": (512, 512), "classify": (224, 224), "features": (512, 512)},
     numbers={},
     convention="weights' products, one of the two attention matmuls, norms and biases",
-    weights="none released; the authors' code is mostly CC-BY-NC 4.0",
+    weights="none by the authors, whose code is mostly CC-BY-NC 4.0; a user's of b1: facebookresearch/HRViT#3",
     layout=Layout(classifier="head.classifier.", heads={"segment": ("segformer", "upernet")}),
+    preprocess=preprocessing.HRVIT,
 )
 _LRFORMER = ModelEntry(
     family="lrformer",
@@ -90,6 +93,7 @@ _LRFORMER = ModelEntry(
     convention="all products, norms, pooling and resizing; segmentation with 150 classes",
     weights="the authors' {}, Apache-2.0",
     layout=Layout(classifier="head.fc.", foreign_head=True),
+    preprocess=preprocessing.LRFORMER,
 )
 _MIXFORMER = ModelEntry(
     family="mixformer",
@@ -106,6 +110,7 @@ _MIXFORMER = ModelEntry(
         linears=("proj_attn", "proj_cnn", "qkv", "proj", "fc1", "fc2", "last_proj", "head"),
         derived=("relative_position_index",),
     ),
+    preprocess=preprocessing.MIXFORMER,
 )
 _HIRI_VIT = ModelEntry(
     family="hiri_vit",
@@ -118,6 +123,7 @@ _HIRI_VIT = ModelEntry(
     convention="all products",
     weights="none released, nor any code of the authors",
     layout=Layout(head=("norm", "head"), classifier="head.fc.", heads={"classify": ("mlp", "linear")}),
+    preprocess=preprocessing.HIRI_VIT,
     strides=(8, 16, 32, 64),
 )
 Row = tuple[float, float] | tuple[float, float, float | None, float] | tuple[float, float, float | None, float, int]
@@ -138,6 +144,7 @@ _NO_PADDLE = replace(_MIXFORMER, weights="none released; the code of PaddleClas 
 _NANO = replace(
     _HRVIT,
     imgsz={"segment": (256, 256), "features": (256, 256)},
+    preprocess=preprocessing.NANO,
     weights="examples/hrvit_nano.safetensors, ours, trained on drawn scenes; the variant is not the paper's",
 )
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 from hiresvit.errors import UsageError
+from hiresvit.report.harmless import harmless
 
 MOST_ROWS = 40
 """A longer chart is cut after this many rows, and says how many more there are."""
@@ -134,7 +135,7 @@ def _text(
 
 def _escaped(text: str) -> str:
     """For XML, which has no way to write most control characters."""
-    return escape(_NOT_XML.sub("\ufffd", text))
+    return escape(_NOT_XML.sub("\ufffd", harmless(text)))
 
 
 def _document(parts: Iterable[str], height: float, title: str) -> str:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
 
 from hiresvit.report.results import engine_report
-from hiresvit.report.tables import Values, make_table
+from hiresvit.report.tables import Values, make_table, page_width, wrapped
 
 _LEVELS = ("illegal", "hazard", "advice")
 _VERDICTS = {True: "legal", False: "ILLEGAL", None: "unknown"}
 _SHOWN = 8  # modules of a table
+_SPOTS = 6  # things that a paragraph names of a kind
+_NAMED = 3  # nodes that it names for each
 
 
 def check_report(found: Values) -> list[RenderableType]:
     """Verdicts, then what was found, then what the build made of the graph."""
+    width = page_width()
     items: list[RenderableType] = [verdict_table(found["targets"])]
-    items += [line for level in _LEVELS for line in _finding_lines(found["targets"], level)]
+    items += filter(None, (findings_text(found["targets"], level, width) for level in _LEVELS))
     if compiled := found["compiled"]:
         items += engine_report(compiled["engine"])
         items.append(f"\nproducts, by multiply-accumulates: {_shares(compiled['macs'])}")
@@ -26,10 +29,10 @@ def check_report(found: Values) -> list[RenderableType]:
         if compiled["leftovers"]:
             items.append(leftover_table(compiled["leftovers"]))
         if compiled["uncounted"]:
-            items.append(f"multiplies, and cannot be counted: {', '.join(compiled['uncounted'])}")
+            items.append(_wrapped(f"multiplies, and cannot be counted: {_first(compiled['uncounted'])}", width))
     if found["refused"]:
-        items.append(f"TensorRT-RTX makes no plan of it: {found['refused']}")
-    return [*items, *([found["skipped"]] if found["skipped"] else [])]
+        items.append(_wrapped(f"\nTensorRT-RTX makes no plan of it: {found['refused']}", width))
+    return [*items, *([_wrapped(f"\n{found['skipped']}", width)] if found["skipped"] else [])]
 
 
 def verdict_table(targets: Iterable[Values]) -> Table:
@@ -53,28 +56,52 @@ def leftover_table(leftovers: Sequence[Values]) -> Table:
     return make_table("computed in FP32", "module", "operators", ">MMACs", ">kernels beside", rows=rows)
 
 
-def _finding_lines(targets: Sequence[Values], level: str) -> list[str]:
-    """What was found at a level, each once, with the targets that it is about."""
-    about: dict[tuple[str, str], list[tuple[str, str]]] = {}
+def findings_text(targets: Sequence[Values], level: str, width: int) -> str:
+    """What was found at a level, a paragraph for each rule and what it minds; "" if there is nothing.
+
+    One that several targets share stands once, with their names.
+    """
+    groups: dict[tuple[str, str], dict[str, list[Values]]] = {}
     for row in targets:
         for finding in row["findings"]:
             if finding["level"] == level:
-                text = _finding_text(finding)
-                key = (finding["rule"], text.replace(row["title"], "TensorRT"))  # alike but for whom it is about
-                about.setdefault(key, []).append((row["target"], text))
-    lines = []
-    for (rule, common), found in about.items():
-        names = "every target" if len(found) == len(targets) > 1 else ", ".join(name for name, _ in found)
-        lines.append(f"{level}, {names} ({rule}): {common if len(found) > 1 else found[0][1]}")
-    return lines
+                why = _why(finding).replace(row["title"], "TensorRT")  # alike but for whom it is about
+                groups.setdefault((finding["rule"], why), {}).setdefault(row["target"], []).append(finding)
+    lines = [f"\n{level}"] if groups else []
+    for (rule, why), found in groups.items():
+        for names, findings in _alike(found):
+            whom = "every target" if len(names) == len(targets) > 1 else ", ".join(names)
+            lines += _paragraph(rule, whom, findings, why if len(names) > 1 else _why(findings[0]), width)
+    return "\n".join(lines)
 
 
-def _finding_text(finding: Values) -> str:
-    if not finding["count"]:
-        return str(finding["message"])
-    more = finding["count"] - len(finding["nodes"])
-    where = ", ".join(finding["nodes"]) + (f" and {more} more" if more > 0 else "")
-    return f"{finding['message']} [{where}]"
+def _why(finding: Values) -> str:
+    """Why the target minds, and what to do."""
+    return str(finding["message"]).removeprefix(finding["what"]).removeprefix(": ")
+
+
+def _alike(found: Mapping[str, list[Values]]) -> list[tuple[list[str], list[Values]]]:
+    """The targets about which the same things were found, together, with these."""
+    groups: dict[str, tuple[list[str], list[Values]]] = {}
+    for target, findings in found.items():
+        key = repr([(finding["what"], finding["nodes"]) for finding in findings])
+        groups.setdefault(key, ([], findings))[0].append(target)
+    return list(groups.values())
+
+
+def _paragraph(rule: str, whom: str, findings: Sequence[Values], why: str, width: int) -> list[str]:
+    """Which rule, for whom and at how many nodes; what is there and at which nodes; what to do."""
+    count = sum(finding["count"] for finding in findings)
+    nodes = f", {count} node{'s' if count > 1 else ''}" if count else ""
+    lines = wrapped(f"  {rule} ({whom}{nodes})", width, "    ")
+    for finding in findings[:_SPOTS]:
+        names = list(finding["nodes"])
+        more = f" and {finding['count'] - _NAMED} more" if finding["count"] > _NAMED else ""
+        where = f" [{', '.join(names[:_NAMED])}{more}]" if names else ""
+        lines += wrapped(f"    {finding['what']}{where}", width, "      ")
+    if len(findings) > _SPOTS:
+        lines.append(f"    and {len(findings) - _SPOTS} more of the kind: see --json")
+    return [*lines, *wrapped(f"    -> {why}", width, "       ")]
 
 
 def _attention_items(attentions: Sequence[Values]) -> list[RenderableType]:
@@ -87,6 +114,16 @@ def _attention_items(attentions: Sequence[Values]) -> list[RenderableType]:
         return []
     cells = [(str(len(rows)), reason, rows[0]["node"]) for reason, rows in loose.items()]
     return [make_table("attentions that TensorRT-RTX did not fuse", ">number", "why", "first", rows=cells)]
+
+
+def _wrapped(text: str, width: int) -> str:
+    start = text[: len(text) - len(text.lstrip("\n"))]
+    return start + "\n".join(wrapped(text.lstrip("\n"), width, "  "))
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first of many names, and how many there are beside."""
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _shares(macs: Values) -> str:

@@ -1,18 +1,23 @@
-"""Labels painted over a picture for people to look at, and how much of it is of which class."""
+"""Labels to look at, painted over the picture with a legend, and labels for programs, as a palette PNG."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from hiresvit.data.dataset import Labels
 from hiresvit.data.preprocess import check_image
 from hiresvit.errors import UsageError
 from hiresvit.files import atomic_path
+
+_ROWS = 2**20  # pixels that are painted at a time
+_LETTERS = 32  # of a class's name
+_SMALLEST = 9  # pixels of a letter's height, which else is a fortieth of the picture's
 
 
 def overlay(image: NDArray[np.uint8], labels: NDArray[Any], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -26,15 +31,73 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[Any], colours: NDArray[np.
     if labels.min() < 0 or labels.max() >= len(colours):
         found = f"{labels.min()} to {labels.max()}"
         raise UsageError(f"labels run from {found}; {len(colours)} classes end at {len(colours) - 1}")
-    return np.asarray((image.astype(np.uint16) + colours[labels] + 1) >> 1, np.uint8)
+    mixed = np.empty_like(image)
+    rows = max(_ROWS // image.shape[1], 1)
+    for band in (slice(top, top + rows) for top in range(0, len(image), rows)):
+        mixed[band] = (image[band].astype(np.uint16) + colours[labels[band]] + 1) >> 1
+    return mixed
 
 
 def save_overlay(target: Path, image: NDArray[np.uint8], labels: NDArray[Any], meaning: Labels) -> list[dict[str, Any]]:
-    """Write the overlay as a PNG and return `class_shares`."""
+    """Write the overlay with its legend as a PNG of the picture's size, and return `class_shares`."""
+    shares = class_shares(labels, meaning.names)
     painted = Image.fromarray(overlay(image, labels, meaning.colours))
+    draw_legend(painted, [(row["name"], meaning.colours[row["class"]]) for row in shares])
     with atomic_path(target) as temporary:
-        painted.save(temporary, "PNG")
-    return class_shares(labels, meaning.names)
+        painted.save(temporary, "PNG", compress_level=3)  # a third of the time, a tenth larger
+    return shares
+
+
+def save_labels(target: Path, labels: NDArray[Any], meaning: Labels) -> None:
+    """Write labels (H, W) as a PNG of their numbers: of 8 bits with the classes' colours as its palette.
+
+    More than 256 classes are 16-bit grey without colours. `hiresvit.data.folder.load_labels` reads both.
+    """
+    if len(meaning.colours) <= 256:
+        picture = Image.frombytes("P", labels.shape[::-1], labels.astype(np.uint8).tobytes())
+        # of a shorter palette Pillow makes fewer bits a pixel, and some readers do not unpack them
+        picture.putpalette(meaning.colours.tobytes().ljust(3 * 256, b"\0"))
+    else:
+        picture = Image.fromarray(labels.astype(np.uint16))
+    with atomic_path(target) as temporary:
+        picture.save(temporary, "PNG")
+
+
+def draw_legend(picture: Image.Image, classes: Sequence[tuple[str, NDArray[np.uint8]]]) -> None:
+    """Draw names with their colours into the lower left corner, as many from the first on as have place there.
+
+    A line says how many more there are. A picture without place for one stays as it is.
+    """
+    size = max(min(picture.size) // 40, _SMALLEST)
+    pad, line = max(size // 3, 2), size + max(size // 3, 2)
+    room = int(0.9 * picture.height - 2 * pad) // line
+    if room < min(len(classes), 2) or not classes:
+        return
+    shown = list(classes) if len(classes) <= room else list(classes)[: room - 1]
+    names = [_plain(name) for name, _ in shown]
+    if more := len(classes) - len(shown):
+        names.append(f"and {more} more")
+    font = ImageFont.load_default(size)
+    letters = ImageDraw.Draw(picture)
+    width = 3 * pad + size + max(round(letters.textlength(name, font)) for name in names)
+    height = pad + line * len(names) + pad
+    if width > 0.9 * picture.width:
+        return
+    top = picture.height - height
+    box = (0, top, width, picture.height)
+    picture.paste(Image.blend(picture.crop(box), Image.new("RGB", (width, height), "black"), 0.7), box[:2])
+    for number, name in enumerate(names):
+        y = top + pad + number * line
+        if number < len(shown):
+            colour = tuple(map(int, shown[number][1]))
+            letters.rectangle((pad, y, pad + size - 1, y + size - 1), fill=colour, outline="white")
+        letters.text((2 * pad + size, y), name, fill="white", font=font)
+
+
+def _plain(name: str) -> str:
+    """A class's name as the font that comes with Pillow can write it: it has Latin letters only."""
+    letters = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in " ".join(name.split()))
+    return letters if len(letters) <= _LETTERS else f"{letters[: _LETTERS - 3]}..."
 
 
 def class_shares(labels: NDArray[Any], names: tuple[str, ...]) -> list[dict[str, Any]]:

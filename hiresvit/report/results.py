@@ -12,12 +12,13 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from hiresvit.bundle.stages import GRAPHS
+from hiresvit.data.preprocess import describe
 from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.report.int8 import engine_facts, int8_report
 from hiresvit.report.tables import Values, make_table, number_text, size_text
+from hiresvit.spec import PreprocessSpec
 
 TOP_OPERATORS = 6
 # What a plan's call is made of by the GPU's clock.
@@ -49,9 +50,12 @@ def inspect_report(found: Values) -> list[RenderableType]:
     """What `inspect_source` said of a model name, a graph or a bundle."""
     if found["kind"] == "model":
         facts = {key: _plain(value) for key, value in found.items() if key not in {"kind", "tasks", "name"}}
+        facts |= {f"pictures to {row['task']}": _preprocessing(row) for row in found["tasks"]}
         return [models_table([found]), _facts(facts)]
     if found["kind"] == "graph":
-        return [_contract_table(found), *_graphs_report({found["stage"] or "unknown": found}), *_notes(found["notes"])]
+        ours = [_facts(_spec_facts(found["spec"]))] if found["spec"] else []
+        graph = _graphs_report({found["stage"] or "unknown": found})
+        return [*ours, _contract_table(found), *graph, *_notes(found["notes"])]
     if found["kind"] == "checkpoint":
         return [*_checkpoint_report(found), *_notes(found["notes"])]
     if found["kind"] == "plan":
@@ -199,6 +203,16 @@ def top_table(top: Sequence[Values]) -> Table:
     return make_table(None, "class", ">probability", rows=rows)
 
 
+def pictures_table(rows: Sequence[Values]) -> Table:
+    """A picture a row: its three largest classes or its best one, or why it has no answer."""
+    table = make_table(None, "picture", "answer")
+    for row in rows:
+        found = row.get("shares", row.get("top", [])[:1])[:3]
+        said = [f"{one['name']} {100 * one.get('share', one.get('probability')):.1f} %" for one in found]
+        table.add_row(row["image"], ", ".join(said) or "none")
+    return table
+
+
 def doctor_tables(found: Values) -> list[RenderableType]:
     """What `doctor.examine` found."""
     libraries = [
@@ -294,7 +308,13 @@ def _spec_facts(spec: Values) -> dict[str, str]:
         facts["classes"] = str(spec["num_classes"])
     for name, value in spec["overrides"]:
         facts[name] = _plain(value)
-    return facts | {"preprocessing": _plain(spec["preprocess"])}
+    return facts | {"pictures": _preprocessing(spec)}
+
+
+def _preprocessing(values: Values) -> str:
+    """What is done to a picture, by the ``preprocess`` and ``imgsz`` of a spec or of a task's row."""
+    height, width = values["imgsz"]
+    return describe(PreprocessSpec.from_json(values["preprocess"]), (height, width))
 
 
 def _origin_facts(found: Values) -> dict[str, str]:
@@ -313,7 +333,7 @@ def _facts(facts: Values) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, Text(str(value)))
+        table.add_row(name, str(value))
     return table
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,23 +14,32 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hiresvit.report.harmless import harmless
+
 Values = Mapping[str, Any]
 
-PLAIN_WIDTH = 160  # of a pipe or a file, which have no width of their own
+PLAIN_WIDTH = 120  # of a pipe or a file, which have no width of their own
+
+
+class _Harmless(Console):
+    """Every text of a table or a line passes here before it is measured, and before we give it a colour."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(harmless(text), **options)
 
 
 def render(items: Iterable[RenderableType]) -> str:
     """Tables and lines as text for stdout, in colour if that is a terminal.
 
-    Nothing is read as markup, since file names may look like it.
+    Nothing is read as markup, since file names may look like it, and nothing in them is a command to a terminal.
     """
     encoding = sys.stdout.encoding or "utf-8"  # decides what lines are drawn with
     page = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace")
     terminal = sys.stdout.isatty()
-    console = Console(
+    console = _Harmless(
         file=page,
         force_terminal=terminal or None,
-        width=None if terminal else PLAIN_WIDTH,
+        width=page_width(),
         markup=False,
         highlight=False,
         emoji=False,
@@ -39,6 +50,17 @@ def render(items: Iterable[RenderableType]) -> str:
         console.print(item, soft_wrap=isinstance(item, str | Text))
     page.seek(0)
     return page.read().rstrip("\n")
+
+
+def page_width() -> int:
+    """Columns of the terminal that stdout is, or of a page where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """A text as lines of a width; what is longer in itself, as a name may be, stays whole."""
+    lines = textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return lines or [""]
 
 
 def size_text(count: int) -> str:

@@ -17,8 +17,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
-from hiresvit.files import no_graph, require_graph_file
+from hiresvit.errors import HiresvitError, MissingDependency, UsageError
+from hiresvit.files import naming_scratch, native_path, no_graph, not_taken, require_graph_file
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
@@ -27,6 +27,7 @@ _SUFFIX = "executionprovider"
 _OTHERS = "onnxruntime-gpu (CUDA, TensorRT), onnxruntime-openvino, onnxruntime-qnn and their like bring others"
 _NOT_WHOLE = "fallback to CPU EP has been explicitly disabled"  # how a session says that the CPU would take nodes
 
+_WARNINGS = 2
 _FATAL = 4  # every error reaches the user as an exception, so that the log would only repeat it on stderr
 _NO_GRAPH = {  # what it says of a file that is none, and what we do
     "Protobuf parsing failed": "it does not decode as one",
@@ -70,6 +71,8 @@ def open_session(
     as soon as that is there. ``whole``: fail if another ``provider`` than the CPU's does not take every node. Raises
     whatever ONNX Runtime raises; its exception classes share no base.
     """
+    # What it says of a weight, before there is a session, goes to another log; on the CPU nothing is read from either.
+    onnxruntime.set_default_logger_severity(_FATAL if provider == CPU else _WARNINGS)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     # Q/DQ as written. ONNX Runtime 1.31's rewrite of DQ-Conv-Q puts another bias in place of an FP16 one, and
@@ -88,21 +91,23 @@ def open_session(
     return onnxruntime.InferenceSession(graph, options, providers=[provider], enable_fallback=0)
 
 
-def _open_on(path: Path, provider: str, threads: int | None) -> tuple[onnxruntime.InferenceSession, str | None]:
-    """A session on another provider than the CPU's, and what is to be said of it.
+def _open_on(
+    path: Path, name: str, provider: str, threads: int | None
+) -> tuple[onnxruntime.InferenceSession, str | None]:
+    """A session on another provider than the CPU's, and what is to be said of it; ``name`` is the path's native one.
 
     Raises MissingDependency if the provider does not start, UsageError if it takes no node, and whatever ONNX Runtime
     raises on a graph that the CPU does not take either.
     """
     with _stderr() as said:
         try:
-            return open_session(str(path), threads=threads, provider=provider, whole=True), None
+            return open_session(name, threads=threads, provider=provider, whole=True), None
         except Exception as error:
             failed = error
         if _NOT_WHOLE in str(failed):
-            session = open_session(str(path), threads=threads, provider=provider)
+            session = open_session(name, threads=threads, provider=provider)
         else:
-            session = open_session(str(path), threads=1)  # raises if the graph is at fault
+            session = open_session(name, threads=1)  # raises if the graph is at fault
             said.append(str(failed))
     if session.get_providers()[0] != provider:
         reason = next((line for line in said if "cannot open shared object" in line), said[-1] if said else "")
@@ -135,7 +140,7 @@ def _stderr() -> Iterator[list[str]]:
     Why a provider does not start stands in ONNX Runtime's log and nowhere else.
     """
     said: list[str] = []
-    with tempfile.TemporaryFile() as caught:
+    with naming_scratch(), tempfile.TemporaryFile() as caught:
         try:
             before = os.dup(2)
         except OSError:  # stderr is closed: nobody reads it
@@ -154,8 +159,8 @@ def _stderr() -> Iterator[list[str]]:
 class OnnxRuntimeRunner(Runner):
     """An ONNX graph with every graph optimisation on; ``detail`` names an execution provider (see `find_provider`).
 
-    Raises HiresvitError if the file is missing, ArtefactError if ONNX Runtime cannot load it, MissingDependency for a
-    provider that does not start, and UsageError for ``threads`` under 1, a provider that is not there or takes
+    Raises HiresvitError if the file is missing, IllegalGraphError if ONNX Runtime cannot load it, MissingDependency
+    for a provider that does not start, and UsageError for ``threads`` under 1, a provider that is not there or takes
     nothing of the graph, or a graph whose inputs or outputs are not numeric tensors.
     """
 
@@ -164,26 +169,27 @@ class OnnxRuntimeRunner(Runner):
         provider, note = find_provider(detail), None
         require_graph_file(path)
         try:
-            if provider == CPU:
-                session = open_session(str(path), threads=threads)
-            else:
-                session, note = _open_on(path, provider, threads)
+            with native_path(path) as name:
+                if provider == CPU:
+                    session = open_session(name, threads=threads)
+                else:
+                    session, note = _open_on(path, name, provider, threads)
         except HiresvitError:
             raise
         except Exception as error:  # its exception classes share no base
             for said, reason in _NO_GRAPH.items():
                 if said in str(error):
                     raise no_graph(path, reason) from error
-            raise ArtefactError(
-                f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); the file is damaged or uses"
-                " operators that this ONNX Runtime lacks, export it again"
-            ) from error
+            raise not_taken(path, "ONNX Runtime", _first_line(error)) from error
         device = "CPU" if provider == CPU else provider
         self.about = About("ONNX Runtime", str(onnxruntime.__version__), device, threads)
         self.warnings = (note,) if note else ()
-        self.metadata = dict(session.get_modelmeta().custom_metadata_map)
-        self.inputs = tuple(_spec(node, path) for node in session.get_inputs())
-        self.outputs = tuple(_spec(node, path) for node in session.get_outputs())
+        try:
+            self.metadata = dict(session.get_modelmeta().custom_metadata_map)
+            self.inputs = tuple(_spec(node, path) for node in session.get_inputs())
+            self.outputs = tuple(_spec(node, path) for node in session.get_outputs())
+        except UnicodeDecodeError as error:
+            raise no_graph(path, "names or metadata in it are no text; copy it anew or export it again") from error
         self._path = path
         self._session: onnxruntime.InferenceSession | None = session
 

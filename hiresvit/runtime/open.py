@@ -71,8 +71,9 @@ def open_runner(
     the most a graph may use (default: the runtime's choice); ``cuda_graph`` launches a plan's kernels as one.
 
     Raises UsageError for another suffix or name, an option that does not apply and ``threads`` under 1,
-    HiresvitError for a missing file, ArtefactError for a damaged one and for a plan that does not fit this machine,
-    MissingDependency for a backend, a provider or a device that is not here.
+    HiresvitError for a missing or damaged graph, IllegalGraphError for one that its runtime does not take,
+    ArtefactError for a plan that is damaged or does not fit this machine, MissingDependency for a backend, a provider
+    or a device that is not here.
     """
     path = Path(path)
     backend, detail = find_backend(path, runner)

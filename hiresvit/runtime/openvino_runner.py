@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
-from hiresvit.files import no_graph, require_graph_file
+from hiresvit.errors import HiresvitError, MissingDependency, UsageError
+from hiresvit.files import native_path, no_graph, not_taken, require_graph_file
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
@@ -29,8 +29,9 @@ _DTYPES = {
 class OpenVinoRunner(Runner):
     """An ONNX graph on OpenVINO's CPU plugin, tuned for one call at a time. Calls may come from any thread.
 
-    Raises HiresvitError if the file is missing or no graph, ArtefactError if OpenVINO cannot load it, MissingDependency
-    without OpenVINO, and UsageError for ``threads`` under 1 or a graph whose inputs or outputs numpy cannot hold.
+    Raises HiresvitError if the file is missing or no graph, IllegalGraphError if OpenVINO cannot load it,
+    MissingDependency without OpenVINO, and UsageError for ``threads`` under 1 or a graph whose inputs or outputs numpy
+    cannot hold.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -41,17 +42,15 @@ class OpenVinoRunner(Runner):
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            model = _read(openvino, path)
-            compiled = openvino.Core().compile_model(model, "CPU", settings)
+            with native_path(path) as name:
+                model = _read(openvino, path, name)
+                compiled = openvino.Core().compile_model(model, "CPU", settings)
         except HiresvitError:
             raise
         except Exception as error:  # most are RuntimeError, those of its parsers are their own
             if "Model can't be parsed" in str(error):
                 raise no_graph(path) from error
-            raise ArtefactError(
-                f"{path}: OpenVINO cannot load it ({_reason(error)}); the file is damaged or uses operators that"
-                " this OpenVINO lacks, export it again"
-            ) from error
+            raise not_taken(path, "OpenVINO", _reason(error)) from error
         self.inputs = tuple(_spec(port, path) for port in compiled.inputs)
         self.outputs = tuple(_spec(port, path) for port in compiled.outputs)
         used = int(compiled.get_property("INFERENCE_NUM_THREADS"))
@@ -100,10 +99,10 @@ def load_openvino() -> Any:
     return openvino
 
 
-def _read(openvino: Any, path: Path) -> Any:
+def _read(openvino: Any, path: Path, name: str) -> Any:
     """The model, by the reader of ONNX alone: asked for any, others print on stderr what they think of a bad file."""
     reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
-    model = reader.convert(reader.load(str(path)))
+    model = reader.convert(reader.load(name))
     if not model.outputs:
         raise no_graph(path, "it has no outputs")
     return model

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data.preprocess import preprocess
+from hiresvit.data.preprocess import preprocess, valid_region
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.runtime.runner import Runner
 from hiresvit.spec import ModelSpec
+
+_BAND = 2**19  # pixels labelled at a time: their logits stay in a CPU's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +36,8 @@ class Predictor:
     def __init__(self, runner: Runner, spec: ModelSpec, *, top_k: int = 5) -> None:
         if spec.task == "features":
             raise UsageError(f"{spec.name}: feature maps are no answer to draw; give a classify or segment model")
-        if spec.task == "segment" and spec.preprocess.resize != "stretch":
-            raise UsageError(f"{spec.name}: segmentation needs resize='stretch', a crop leaves pixels without a label")
+        if spec.task == "segment" and spec.preprocess.resize == "crop":
+            raise UsageError(f"{spec.name}: resize=crop leaves pixels without a label; segmentation stretches or keeps")
         if top_k < 1:
             raise UsageError(f"top_k {top_k}: give at least 1")
         if len(runner.inputs) != 1 or len(runner.outputs) != 1:
@@ -48,16 +50,17 @@ class Predictor:
     def predict(self, image: NDArray[np.uint8]) -> SegmentResult | ClassifyResult:
         """Answer for one uint8 (H, W, 3) RGB image.
 
-        The logits are resized bilinearly to the image's size, and only then comes the argmax: the heads
-        answer at stride 4 or 8, labels enlarged from there have staircase borders, and it is how mmseg
-        computes the published mIoU. Raises HiresvitError if the network returns NaN or Inf.
+        The logits of the part of the input that shows the image are resized bilinearly to the image's size, and only
+        then comes the argmax: the heads answer at stride 4 or 8, labels enlarged from there have staircase borders, and
+        it is how mmseg computes the published mIoU. Raises HiresvitError if the network returns NaN or Inf.
         """
         feed = preprocess(image, self.spec.preprocess, self.spec.imgsz)
         logits = self.runner({self.runner.inputs[0].name: feed})[self.runner.outputs[0].name]
         self._check(logits)
         if self.spec.task == "classify":
             return ClassifyResult(_top(logits[0], self.top_k))
-        return SegmentResult(_labels(logits[0], image.shape[:2]))
+        region = valid_region(image.shape[:2], self.spec.preprocess, self.spec.imgsz)
+        return SegmentResult(_labels(logits[0], image.shape[:2], region, self.spec.imgsz))
 
     def _check(self, logits: NDArray[Any]) -> None:
         rank = 2 if self.spec.task == "classify" else 4
@@ -76,29 +79,43 @@ def _top(logits: NDArray[Any], k: int) -> tuple[tuple[int, float], ...]:
     return tuple((int(i), float(p[i])) for i in best)
 
 
-def _labels(logits: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.uint8] | NDArray[np.int32]:
-    """Argmax over C of logits (C, h, w) resized bilinearly to (H, W); of equals the lowest class.
+def _labels(
+    logits: NDArray[Any], size: tuple[int, ...], region: tuple[int, int], imgsz: tuple[int, int]
+) -> NDArray[np.uint8] | NDArray[np.int32]:
+    """Argmax over C of logits (C, h, w), of a region of the input resized bilinearly to (H, W); of equals the lowest.
 
-    One class at a time: all logits at the image's size would take 5 GB for 150 classes at 2048x4096.
+    Some rows at a time, and of them one class: all logits at the image's size would take 5 GB for 150 classes at
+    2048x4096.
     """
     height, width = size
-    top, bottom, down = _taps(logits.shape[1], height)
-    left, right, across = _taps(logits.shape[2], width)
-    best = np.full(size, -np.inf, np.float32)
+    top, bottom, down = _taps(logits.shape[1], height, region[0], imgsz[0])
+    left, right, across = _taps(logits.shape[2], width, region[1], imgsz[1])
     labels: NDArray[np.uint8] | NDArray[np.int32]
     labels = np.zeros(size, np.uint8 if len(logits) <= 256 else np.int32)
-    for index, plane in enumerate(logits.astype(np.float32, copy=False)):
-        wide = plane[:, left]  # h, W
-        wide += (plane[:, right] - wide) * across
-        full = wide[top]  # H, W
-        full += (wide[bottom] - full) * down[:, None]
-        np.copyto(labels, index, where=full > best)
-        np.maximum(best, full, out=best)
+    rows = max(_BAND // width, 1)
+    for band in (slice(start, start + rows) for start in range(0, height, rows)):
+        first, last = top[band][0], bottom[band][-1]
+        best = np.full(labels[band].shape, -np.inf, np.float32)
+        for index, plane in enumerate(logits[:, first : last + 1].astype(np.float32, copy=False)):
+            wide = plane[:, left]  # of h, W
+            wide += (plane[:, right] - wide) * across
+            full = wide[top[band] - first]  # of H, W
+            full += (wide[bottom[band] - first] - full) * down[band, None]
+            np.copyto(labels[band], index, where=full > best)
+            np.maximum(best, full, out=best)
     return labels
 
 
-def _taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Two source indices and the second's weight per target index; half-pixel centres, repeated edges."""
-    centre = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+def _taps(
+    source: int, target: int, region: int, whole: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Two source indices and the second's weight per target index; half-pixel centres, repeated edges.
+
+    The target lies over the first ``region`` of ``whole`` pixels of the input, all of which the source lies over;
+    nothing beyond the centre of the region's last pixel is looked at.
+    """
+    span = source * region / whole
+    last = source - 1 if region == whole else max(span - source / whole / 2 - 0.5, 0)
+    centre = np.clip((np.arange(target) + 0.5) * span / target - 0.5, 0, last)
     first = centre.astype(np.intp)
     return first, np.minimum(first + 1, source - 1), (centre - first).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hiresvit.device.cuda import Device
 from hiresvit.device.plan import PlanHeader, Sidecar, find_sidecar, read_header, read_plan, read_sidecar
 from hiresvit.device.platform import package_version, this_platform
 from hiresvit.device.tensorrt_api import TITLES, Backend
-from hiresvit.errors import ArtefactError
+from hiresvit.errors import ArtefactError, UsageError
 from hiresvit.files import sha256_file
 
 # How packages that carry a library are called after it; the system's of a Jetson is called as the library is.
@@ -18,6 +19,9 @@ _SUFFIXES = ("", "_cu12", "_cu13", "_cu12_bindings", "_cu13_bindings")
 # NVIDIA's support matrix of 11.4.1: a version-compatible plan runs in later versions of its own major version, and in
 # one other.
 _NEXT_MAJOR = {8: 10, 10: 11}
+
+HOST_CODE = "HIRESVIT_HOST_CODE"
+"""The variable of the environment that allows plans to bring code of their own."""
 
 _SIZE_AT = slice(16, 24)  # where RTX 1.7 writes the plan's size; a full TensorRT's plan was not looked at
 
@@ -110,6 +114,16 @@ def check_device(plan: Path, header: PlanHeader, sidecar: Sidecar | None, device
 def host_code(sidecar: Sidecar | None) -> bool:
     """Whether a plan is version-compatible, and so brings code that runs on the host."""
     return sidecar is not None and "VERSION_COMPATIBLE" in sidecar.report.flags.get("builder_flags", ())
+
+
+def allow_host_code(plan: Path, sidecar: Sidecar | None) -> bool:
+    """`host_code`, for which a file that anybody can write is not enough. Raises UsageError without the user's word."""
+    if host_code(sidecar) and os.environ.get(HOST_CODE) != "1":
+        raise UsageError(
+            f"{plan} is version-compatible: it brings native code, which runs as you do; if you built it, or trust who"
+            f" did, set {HOST_CODE}=1"
+        )
+    return host_code(sidecar)
 
 
 def _declared_size(plan: Path, header: PlanHeader) -> int | None:

@@ -62,7 +62,7 @@ class TensorRTRunner(Runner):
         preflight.check_version(path, header, sidecar, trt.__version__)
         preflight.check_device(path, header, sidecar, cuda.device())
         self.metadata = sidecar.metadata if sidecar else {}
-        self._start(path, trt, cuda, cuda_graph=cuda_graph, host_code=preflight.host_code(sidecar))
+        self._start(path, trt, cuda, cuda_graph=cuda_graph, host_code=preflight.allow_host_code(path, sidecar))
 
     @classmethod
     def _open(

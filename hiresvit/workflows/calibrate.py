@@ -48,7 +48,8 @@ def quantize_file(
     path = read_bundle(source).path("simplified") if source.is_dir() else source
     simple, spec = _load(path)
     check_sources(settings, spec)
-    target = target or Path(f"{spec.slug}-int8.onnx")
+    stem = source.resolve().name if source.is_dir() else source.stem  # the graph may say anything of itself
+    target = target or Path(f"{stem}-int8.onnx")
     if target.suffix != ".onnx":
         raise UsageError(f"--output {target}: an INT8 graph is written, give a name that ends in .onnx")
     table, chart = target.with_suffix(".calibration.json"), target.with_suffix(".sensitivity.svg")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -18,6 +17,7 @@ from hiresvit.device import cuda
 from hiresvit.device.platform import PLATFORMS, Platform, find_platform, package_version, this_platform
 from hiresvit.device.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
 from hiresvit.errors import HiresvitError, MissingDependency, missing_extra
+from hiresvit.files import scratch_folder
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.openvino_runner import INSTALL_HINT as INSTALL_OPENVINO
 from hiresvit.version import __version__
@@ -103,7 +103,7 @@ def _libraries() -> list[dict[str, Any]]:
 def _abilities() -> list[dict[str, Any]]:
     again = "install hiresvit again: pip install --force-reinstall hiresvit"
     here = find_platform()
-    with tempfile.TemporaryDirectory(prefix="hiresvit-") as folder:
+    with scratch_folder() as folder:
         graph = Path(folder, "one_node.onnx")
         graph.write_bytes(ONE_NODE)
         rows = [

@@ -67,6 +67,7 @@ class ExportSettings:
 
     weights: Path | None = None
     ema: bool = False
+    entry: str | None = None
     allow_missing_head: bool = False
     seed: int = 0
     fp16: bool = False
@@ -173,6 +174,8 @@ def _check(settings: ExportSettings, spec: ModelSpec) -> None:
         raise UsageError(f"{settings.threads} threads: give at least 1")
     if settings.ema and settings.weights is None:
         raise UsageError("--ema chooses among the weights of a checkpoint: give one with --weights")
+    if settings.entry is not None and settings.weights is None:
+        raise UsageError("--entry chooses among the weights of a checkpoint: give one with --weights")
     if settings.allow_missing_head and settings.weights is None:
         raise UsageError("--allow-missing head is about a checkpoint: give one with --weights")
 
@@ -185,7 +188,12 @@ def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, _Loaded
         weights = Weights(f"fresh, seed {settings.seed}")
         return model, _Loaded(weights, untrained, settings.labels, [untrained_note(untrained)])
     report = load_model_weights(
-        model, spec, settings.weights, ema=settings.ema, allow_missing_head=settings.allow_missing_head
+        model,
+        spec,
+        settings.weights,
+        ema=settings.ema,
+        entry=settings.entry,
+        allow_missing_head=settings.allow_missing_head,
     )
     notes = report.lines(settings.weights)
     if report.untrained:

@@ -32,10 +32,12 @@ def inspect_source(text: str) -> dict[str, Any]:
     if path.suffix == ".onnx":
         with open_runner(path) as runner:  # says in one line what is wrong with a damaged file
             inputs, outputs = ([asdict(spec) for spec in side] for side in (runner.inputs, runner.outputs))
+        stamped = read_stamp(runner.metadata)
+        spec = stamped[0].to_json() if stamped else None
         found = graph_summary(path, runner.metadata)
         untrained = read_untrained(runner.metadata)
-        notes = [untrained_note(untrained)] if untrained else []
-        return {"kind": "graph", "path": str(path), **found, "inputs": inputs, "outputs": outputs, "notes": notes}
+        found |= {"notes": [untrained_note(untrained)] if untrained else []}
+        return {"kind": "graph", "path": str(path), "spec": spec, **found, "inputs": inputs, "outputs": outputs}
     if is_plan_file(path):
         header, sidecar = check_file(path)
         known = asdict(sidecar) if sidecar else {}
@@ -55,7 +57,13 @@ def describe_model(name: str) -> dict[str, Any]:
     """A row of the registry as plain JSON values: tasks with their sizes and numbers, settings, weights."""
     entry = find_model(name)
     tasks = [
-        {"task": task, "default": task == entry.task, "imgsz": list(size), **asdict(entry.numbers[task])}
+        {
+            "task": task,
+            "default": task == entry.task,
+            "imgsz": list(size),
+            **asdict(entry.numbers[task]),
+            "preprocess": asdict(entry.preprocess[task]),
+        }
         for task, size in entry.imgsz.items()
     ]
     return {

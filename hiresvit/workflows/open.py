@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.golden import read_golden
@@ -30,6 +33,7 @@ from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.spec import ModelSpec
 
 _OLDER_NOTE = "not in the file and untrained: "  # what bundles say whose graphs do not, up to schema 4
+MOST_INPUT = 2**30  # bytes of one tensor; 8192x4096 pixels are 0.4 GB
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def open_source(
     opened = open_file(path)
     stamped = read_stamp(opened.metadata)
     spec = stamped[0] if stamped else None
+    _check_input(path, opened, spec)
     labels = read_labels(opened.metadata, spec) if spec else None
     return Source(Casting(opened), spec, path.name + by, labels, _said(read_untrained(opened.metadata)))
 
@@ -131,7 +136,7 @@ def _open_model(text: str, threads: int | None, options: dict[str, Any]) -> Sour
         said += _said(fresh_weights(0))
     else:
         taken = {name: bool(options.get(name)) for name in ("ema", "allow_missing_head")}
-        report = load_model_weights(model, spec, weights, **taken)
+        report = load_model_weights(model, spec, weights, entry=options.get("entry"), **taken)
         labels, said = report.labels, (*said, *report.remarks, *_said(report.untrained))
     runner = TorchRunner(Deployed(model, spec), (input_spec(spec),), output_specs(spec), threads)
     return Source(runner, spec, f"{Path(text).name} (PyTorch)", labels, said)
@@ -145,6 +150,7 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
     if wanted not in RUNNABLE:
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     runner = Casting(open_file(bundle.path(wanted)))
+    _check_input(bundle.path(wanted), runner, bundle.manifest.spec)
     _replay_golden(bundle, runner, wanted)
     manifest = bundle.manifest
     labels = None if manifest.labels is None else _bundle_labels(bundle)
@@ -159,6 +165,27 @@ def _bundle_labels(bundle: Bundle) -> Labels:
         return labels_from_json(bundle.manifest.labels, bundle.manifest.spec.num_classes)
     except (ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"{bundle.folder}: its manifest's labels are damaged ({error}); export it again") from error
+
+
+def _check_input(path: Path, runner: Runner, spec: ModelSpec | None) -> None:
+    """Raise ArtefactError unless a spec is about the network that it stands in, and UsageError if no call of it fits.
+
+    Both before anything is made of the sizes that a file says.
+    """
+    if spec is not None:
+        wanted = input_spec(spec)
+        if len(runner.inputs) != 1 or runner.inputs[0].shape[1:] != wanted.shape[1:]:
+            takes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in runner.inputs)
+            raise ArtefactError(
+                f"{path} takes {takes}, and says that it takes {wanted.name} {list(wanted.shape)}; export it again"
+            )
+    for tensor in runner.inputs:
+        size = math.prod(runner.best_shapes[tensor.name]) * np.dtype(tensor.dtype).itemsize
+        if size > MOST_INPUT:
+            raise UsageError(
+                f"{path}: one call of it takes {size / 2**30:,.1f} GiB for {tensor.name!r} {list(tensor.shape)}; at"
+                f" most {MOST_INPUT / 2**30:g} are tried"
+            )
 
 
 def _replay_golden(bundle: Bundle, runner: Runner, role: str) -> None:

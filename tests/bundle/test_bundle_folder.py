@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -166,10 +167,61 @@ def test_a_rename_that_fails_brings_the_old_bundle_back(tmp_path: Path, monkeypa
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", interrupted)
+    monkeypatch.setattr("hiresvit.bundle.folder.exchange", lambda one, other: False)  # so that it takes two renames
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "b", force=True, content=b"better")
     assert snapshot(tmp_path / "b") == before
     assert os.listdir(tmp_path) == ["b"]
+
+
+def test_whoever_looks_finds_a_bundle_while_it_is_replaced(tmp_path: Path) -> None:
+    """Two renames would leave none between them: 2 to 20 % of the looks found that."""
+    target = make(tmp_path / "b")
+    writers = "import sys\nfrom pathlib import Path\nfrom bundles import make\n"
+    writers += "for _ in range(150): make(Path(sys.argv[1]), force=True)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    looks = 0
+    with subprocess.Popen([sys.executable, "-c", writers, str(target)], env=environment) as process:
+        while process.poll() is None:
+            assert (target / "manifest.json").exists(), f"after {looks} looks"
+            looks += 1
+            if not looks % 10:
+                read_bundle(target)
+    assert process.returncode == 0
+    assert looks > 1000
+    assert os.listdir(tmp_path) == ["b"]
+
+
+@pytest.mark.parametrize("one_step", [True, False])
+def test_a_kill_between_two_steps_loses_no_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_step: bool
+) -> None:
+    before = snapshot(make(tmp_path / "b"))
+    code = f"""
+import os, signal
+from pathlib import Path
+from hiresvit.bundle import folder
+from bundles import make
+if not {one_step}:
+    folder.exchange = lambda one, other: False
+rename = Path.rename
+def killed(self, target):
+    if target.name == "b":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.rename = killed
+folder.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+folder._require_free = lambda *_: None
+make(Path({str(tmp_path / "b")!r}), force=True, content=b"better")
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "b").exists() is one_step
+    assert len(os.listdir(tmp_path)) == 2
+    make(tmp_path / "c")
+    assert sorted(os.listdir(tmp_path)) == ["b", "c"], "nothing hidden"
+    assert (snapshot(tmp_path / "b") == before) is not one_step
 
 
 def test_a_bundle_that_does_not_hold_together_never_gets_its_name(tmp_path: Path) -> None:

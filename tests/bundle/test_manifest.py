@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from bundles import Values, edit, make, manifest_of
 
-from hiresvit.bundle.folder import read_bundle
+from hiresvit.bundle.folder import read_bundle, writing_bundle
 from hiresvit.bundle.manifest import SCHEMA_VERSION, write_manifest
-from hiresvit.errors import ArtefactError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 
 
 @pytest.fixture
@@ -209,3 +209,22 @@ def test_a_bundle_of_schema_4_is_read_and_written_as_this_one(schema_4: Path) ->
     write_manifest(schema_4, manifest)
     assert json.loads((schema_4 / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION
     assert read_bundle(schema_4).manifest == manifest
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "folder", "large"])
+def test_a_manifest_that_is_no_file_does_not_block(bundle: Path, what: str) -> None:
+    path = bundle / "manifest.json"
+    path.unlink()
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.touch()
+        os.truncate(path, 2**40)  # a terabyte that takes no place on the disk
+    with pytest.raises(ArtefactError, match=r"manifest\.json cannot be read: it (is a folder, a pipe|has more than)"):
+        read_bundle(bundle)
+    with pytest.raises(HiresvitError, match="exists and is not a bundle"), writing_bundle(bundle, force=True):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,14 @@ def test_a_table_belongs_to_its_graph_data_and_preprocessing(tmp_path: Path) -> 
             require_match(read, graph="c" * 64, data=data, preprocess=PreprocessSpec())
 
 
+def test_an_older_table_did_what_was_done_then() -> None:
+    older = {name: value for name, value in TABLE.preprocess.items() if name not in ("filter", "rounding", "divisor")}
+    table = replace(TABLE, preprocess=older)
+    require_match(table, graph=GRAPH, data=DATA, preprocess=PreprocessSpec())
+    with pytest.raises(ArtefactError, match=r"\(filter\)"):
+        require_match(table, graph=GRAPH, data=DATA, preprocess=PreprocessSpec(filter="opencv"))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -205,3 +214,11 @@ def test_weights_elsewhere_have_no_digest() -> None:
     external.graph.initializer[0].data_location = TensorProto.EXTERNAL
     with pytest.raises(UsageError, match="outside the proto"):
         graph_digest(external)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_table_that_is_no_file_does_not_block(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "table.json"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(HiresvitError, match=r"table\.json: no such file; give a table"):
+        load_table(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from corpus_forms import FORMS
 from corpus_graphs import F16, F32, GRAPHS, I8, PICTURE, ROWS, Entry, entry
 from corpus_wrong import WRONG
 
@@ -126,7 +127,14 @@ add_int8(
 )
 add_int8("float bias", f"{Q} {W} y = Conv(d, dw, b)", constants={"b": np.ones(16, F16)})
 TURNED = "t = Transpose(w) dw = DequantizeLinear<axis = 1>(t, ws) y = MatMul(x, dw)"
-add_int8("int8 weight that is turned", TURNED, "illegal stored", {"w": np.ones((16, 16), I8)}, io=ROWS)
+add_int8(
+    "int8 weight that is turned",
+    TURNED,
+    "illegal stored hazard undocumented_type",
+    {"w": np.ones((16, 16), I8)},
+    io=ROWS,
+    rtx="illegal stored",
+)
 TURNED = "dw = DequantizeLinear<axis = 0>(w, ws) t = Transpose(dw) y = MatMul(x, t)"
 add_int8("float weight that is turned", TURNED, "", {"w": np.ones((16, 16), I8)}, io=ROWS)
 CAST = "c = Cast<to = 10>(w) m = Mul(c, s) y = MatMul(x, m)"
@@ -381,4 +389,4 @@ add_half("size computed in FP16", SIZED.format(10, "half_one"), "hazard half_siz
 add_half("size computed in FP32", SIZED.format(1, "wide_one"), io=SIZES)
 add_half("shared norm", "n = LayerNormalization(x, row) q = MatMul(n, linear) k = MatMul(n, linear) y = Add(q, k)")
 
-CORPUS = [*GRAPHS, *WRONG, *MORE]
+CORPUS = [*GRAPHS, *WRONG, *FORMS, *MORE]

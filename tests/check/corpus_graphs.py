@@ -170,7 +170,14 @@ add("local function", "y = Relu(x)", change=local_function)
 # Forms of operators
 PICTURE = "(float16[1,2,8,8] x) => (float16[1,2,H,W] y)"
 SCALES = {"s": np.array([1, 1, 2, 2], F32), "sizes": np.array([1, 2, 16, 16])}
-add("resize", 'y = Resize<mode="cubic">(x, , s)', io=PICTURE, constants=SCALES)
+add(
+    "resize cubic",
+    'y = Resize<mode="cubic">(x, , s)',
+    "illegal ruled_out",
+    io=PICTURE,
+    constants=SCALES,
+    rtx="",
+)
 for what, extra in (
     ("antialias", "antialias = 1"),
     ("symmetric", 'coordinate_transformation_mode = "half_pixel_symmetric"'),
@@ -210,8 +217,10 @@ add(
     constants=ONES,
 )
 PLACE = {"i": np.array([[0, 1]]), "u": np.ones(1, F16)}
-add("scatter", "y = ScatterND(x, i, u)", io=ROWS, constants=PLACE)
-add("scatter add", 'y = ScatterND<reduction = "add">(x, i, u)', "illegal form", io=ROWS, constants=PLACE)
+add("scatter", "y = ScatterND(x, i, u)", io=ROWS, constants=PLACE, opset=17)
+add("scatter of late", "y = ScatterND(x, i, u)", io=ROWS, constants=PLACE, jetpack6="hazard doubted")
+ADDED = 'y = ScatterND<reduction = "add">(x, i, u)'
+add("scatter add", ADDED, "illegal form", io=ROWS, constants=PLACE, opset=17)
 add(
     "convolution 3D",
     "y = Conv(x, w)",
@@ -234,6 +243,8 @@ add(
 add(
     "reduce along what constants give",
     "a = Cast<to = 7>(c) y = ReduceMax(x, a)",
+    "illegal ruled_out",
+    rtx="",
     io="(float16[4,16] x) => (float16[4,1] y)",
     constants={"c": np.array([1], np.int32)},
 )
@@ -241,7 +252,8 @@ add("softmax of a vector", "y = Softmax(x)", "illegal form", io="(float16[8] x) 
 add("softmax of a row", "y = Softmax(x)", io="(float16[1,8] x) => (float16[1,8] y)")
 add("average of a row", "y = GlobalAveragePool(x)", "illegal form", io="(float16[1,8] x) => (float16[1,8] y)")
 TOP = "(float16[5000] x) => (float16[K] y, int64[K] z)"
-add("top 3840", "y, z = TopK(x, k)", io=TOP, constants={"k": np.array([3840])})
+add("top 3839", "y, z = TopK(x, k)", io=TOP, constants={"k": np.array([3839])})
+add("top 3840", "y, z = TopK(x, k)", "illegal form", io=TOP, constants={"k": np.array([3840])}, rtx="")
 add("top 3841", "y, z = TopK(x, k)", "illegal form", io=TOP, constants={"k": np.array([3841])})
 add(
     "dropout in training",
@@ -345,8 +357,13 @@ add(
     constants={"o": np.array(1, F32)},
 )
 add("norm of another type", "y = LayerNormalization(x, f)", "illegal mixed_types", io=ROWS, constants=ONES)
-add("batch norm in FP32", "y = BatchNormalization(x, f, f, f, f)", constants=KERNEL)
-add("exponent of another type", "y = Pow(x, e)", constants={"e": np.array(2, F32)})
+add(
+    "batch norm in FP32",
+    "y = BatchNormalization(x, f, f, f, f)",
+    constants=KERNEL,
+    jetpack6="illegal ruled_out",
+)
+add("exponent of another type", "y = Pow(x, e)", constants={"e": np.array(2, F32)}, jetpack6="hazard doubted")
 GRID = "(float16[1,1,4,4] x) => (float16[1,1,2,2] y)"
 add("grid", "y = GridSample(x, g)", io=GRID, constants={"g": np.zeros((1, 2, 2, 2), F16)})
 add(

@@ -147,7 +147,7 @@ def test_what_one_target_refuses_is_still_built_for_the_others(tmp_path: Path) -
 
 def test_what_only_tensorrt_rtx_refuses_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rules are asked although it is no target, and a requirement is then not met by silence."""
-    finding = Finding("form", "illegal", ("n",), 1, "", "no such thing")
+    finding = Finding("form", "illegal", ("n",), 1, "", "no such", "no such thing")
     monkeypatch.setattr(check, "installed", lambda backend: True)
     monkeypatch.setattr(check, "problems_of", lambda view: [finding] if view.target.name == "rtx" else [])
     graph = save(tmp_path / "g.onnx", attention())

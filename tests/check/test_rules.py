@@ -35,15 +35,20 @@ NEIGHBOURS = {
     "opset": ("opset 9", "opset 6"),
     "operator": ("local function", "operator of nobody"),
     "domain": ("domain that is ONNX's", "domain with a known name"),
-    "form": ("convolution 3D", "convolution 4D"),
     "rank": ("eight axes", "nine axes"),
     "dynamic": ("dynamic with a profile", "dynamic"),
     "fed_size": ("fed K behind a TopK", "fed K"),
+    "form": ("convolution 3D", "convolution 4D"),
+    "ruled_out": ("grid", "grid of a volume"),
+    "doubted": ("einsum", "einsum with ellipsis"),
+    "ignored": ("gru", "gru of pictures first"),
     "tensor_type": ("bool input", "uint16 input"),
     "uint8": ("pixels cast first", "pixels moved first"),
     "operand_type": ("maximum of int32", "product of int32"),
+    "unquantized": ("bytes that are dequantized", "bytes that are cast"),
     "mixed_types": ("grid", "grid of another type"),
     "doubtful_type": ("hardswish", "hardswish in bfloat16"),
+    "undocumented_type": ("grid", "grid in bfloat16"),
     "double": ("relu", "double"),
     "int64": ("labels plus one in int32", "labels plus one"),
     "asymmetric": ("int8 convolution with zero points", "zero points of a weight"),
@@ -67,6 +72,8 @@ NEIGHBOURS = {
     "block_axis": ("int8 convolution", "blocks along a convolution's inputs"),
     "orin_qdq": ("convolution", "int8 convolution"),
     "int8_conv": ("weight of MatMul along axis 1", "int8 convolution"),
+    "not_a_number": ("weight in FP32", "nan in a weight in FP32"),
+    "infinite_weight": ("weight in FP32", "infinite weight in FP32"),
     "decomposed_norm": ("norm in pieces in FP32", "norm in pieces with a power"),
     "mask": ("mask of -100", "mask of -65504"),
     "epsilon": ("epsilon", "epsilon of 0"),
@@ -151,7 +158,7 @@ class TestFindings:
         foo, bar = find_problems(model, "rtx")
         assert (foo.rule, foo.level, foo.count, foo.module) == ("operator", "illegal", 7, "net.blocks")
         assert foo.nodes[:2] == ("net.blocks.0.attn/Foo", "net.blocks.1/Foo")
-        assert len(foo.nodes) == 5
+        assert len(foo.nodes) == 7
         assert (bar.nodes, bar.count, bar.module) == (("Bar of y",), 1, "")
         assert foo.to_json()["message"] == foo.message
 

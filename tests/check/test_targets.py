@@ -24,7 +24,8 @@ from onnx import ModelProto
 from rtx_builds import build as build_with_rtx
 
 from hiresvit.check import check, rule, rules, targets
-from hiresvit.check.nvidia_parser import ARRIVED, DOUBTFUL, NVIDIA_OPS, TYPES
+from hiresvit.check.forms import FORMS as KNOWN_FORMS
+from hiresvit.check.nvidia_parser import ARRIVED, NVIDIA_OPS, TYPES
 from hiresvit.check.rules import RULES
 from hiresvit.check.targets import JETPACK6, JETPACK7, RTX, TARGETS, TRT11, Target, find_target
 from hiresvit.device.tensorrt_api import installed, load
@@ -97,9 +98,11 @@ class TestTables:
             assert (op in JETPACK6.unsupported, op in JETPACK7.unsupported) == (minor > 3, minor > 13)
             assert op not in TRT11.unsupported
 
-    def test_doubtful_types_are_not_known_to_work(self) -> None:
-        for op, types in DOUBTFUL.items():
-            assert not types & TYPES[op]
+    def test_every_form_is_known_and_asked_for(self) -> None:
+        asked = {name for target in TARGETS.values() for name in target.refused | target.ruled_out | target.doubted}
+        assert asked == set(KNOWN_FORMS)
+        for target in TARGETS.values():
+            assert not target.refused & (target.ruled_out | target.doubted)
 
     def test_our_own_operators_and_opset_are_in_all(self) -> None:
         for target in TARGETS.values():
@@ -119,6 +122,9 @@ HEADSET = Target(
     own_ops=frozenset({"Swirl"}),
     tensors=frozenset({"float", "int32", "int8", "uint8"}),
     types={"Relu": frozenset({"float"}), "Add": frozenset({"float", "int32"})},
+    documented={"Relu": frozenset({"float", "int32"})},
+    refused=frozenset({"Resize.cubic", "TopK.k"}),
+    ruled_out=frozenset({"TopK.sorted"}),
     max_rank=5,
     max_topk=10,
     host_inputs={"Tile": (1,)},
@@ -144,7 +150,11 @@ class TestANewRow:
             ("(float[4] x) => (float[4] y)", "y = Erf(x)", {"operator"}),
             ("(float[4] x) => (float[4] y)", "y = Swirl(x)", set()),
             ("(float[4] x) => (float[4] y)", "y = Mish(x)", set()),
-            ("(int32[4] x) => (int32[4] y)", "y = Relu(x)", {"operand_type"}),
+            ("(int8[4] x) => (int8[4] y)", "y = Relu(x)", {"operand_type"}),
+            ("(int32[4] x) => (int32[4] y)", "y = Relu(x)", {"doubtful_type"}),
+            ("(float[1,1,2,2] x) => (float[1,1,A,B] y)", 'y = Resize<mode = "cubic">(x, , twice)', {"form"}),
+            ("(float[1,1,2,2] x) => (float[1,1,A,B] y)", "y = Resize<antialias = 1>(x, , twice)", set()),
+            (LARGEST, "y, j = TopK<sorted = 0>(x, ten) i = Cast<to = 6>(j)", {"tensor_type", "ruled_out"}),
             ("(int32[4] x) => (int32[4] y)", "y = Add(x, x)", set()),
             ("(float16[4] x) => (float16[4] y)", "y = Tanh(x)", {"tensor_type"}),
             (LARGEST, "y, j = TopK(x, ten) i = Cast<to = 6>(j)", {"tensor_type"}),
@@ -158,6 +168,7 @@ class TestANewRow:
     )
     def test_is_obeyed(self, io: str, body: str, rules: set[str]) -> None:
         known: dict[str, Any] = {"s": np.float32(0.1), "z": np.uint8(128), "w": np.ones(16, np.uint8)}
+        known |= {"twice": np.array([1, 1, 2, 2], np.float32)}
         known |= {"c": np.ones(16, np.int32), "ten": np.array([10]), "more": np.array([11])}
         constants = {name: value for name, value in known.items() if re.search(rf"\b{name}\b", body)}
         model = build(f"g {io} {{ {body} }}", constants)
@@ -193,7 +204,8 @@ class TestANewRow:
 
     def test_rules_read_every_field_and_no_name(self) -> None:
         """Nor a row: what a rule asks of a target is one of its fields, and no field is there for nothing."""
-        files = [*Path(targets.__file__).parent.glob("*_rules.py"), Path(rules.__file__), Path(rule.__file__)]
+        folder = Path(targets.__file__).parent
+        files = [*folder.glob("*_rules.py"), *folder.glob("*forms.py"), Path(rules.__file__), Path(rule.__file__)]
         nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
         slow = ast.parse(Path(check.__file__).read_text(encoding="utf-8"))  # the finding about attentions
         asked = {
@@ -208,6 +220,94 @@ class TestANewRow:
         assert rows == {"JETPACK6", "JETPACK7", "TRT11", "RTX"}
         assert not {node.id for node in nodes if isinstance(node, ast.Name)} & rows
         assert not {node.name for node in nodes if isinstance(node, ast.alias)} & rows
+
+
+# How the words under Restrictions of an operator are held: by forms, or by rules of another kind.
+RESTRICTIONS = {
+    "Attention": "Attention.inputs Attention.mask Attention.outputs Attention.rank Attention.softcap",
+    "AveragePool": "Pool.dilations Pool.line Pool.spatial",
+    "Constant": "tensor_type",
+    "CumSum": "CumSum.computed fed_size",
+    "DeformConv": "DeformConv.pads DeformConv.spatial",
+    "DequantizeLinear": "asymmetric",
+    "Dropout": "Dropout.training",
+    "EyeLike": "EyeLike.dynamic",
+    "GRU": "RNN.activations",
+    "GridSample": "GridSample.rank",
+    "Hardmax": "Hardmax.dynamic",
+    "If": "If.names If.ranks If.ranks_ever",
+    "LSTM": "LSTM.input_forget LSTM.layout RNN.activations",
+    "LayerNormalization": "Norm.training",
+    "Loop": "Loop.carried Loop.scan",
+    "LpPool": "Pool.dilations",
+    "MaxPool": "MaxPool.indices Pool.dilations Pool.line Pool.spatial",
+    "OneHot": "fed_size",
+    "Pad": "Pad.computed fed_size",
+    "QuantizeLinear": "asymmetric",
+    "RNN": "RNN.activations",
+    "Resize": "Resize.antialias Resize.axes Resize.cubic Resize.nearest Resize.policy Resize.transformation",
+    "RotaryEmbedding": "RotaryEmbedding.positions",
+    "STFT": "STFT.complex STFT.fed",
+    "ScatterND": "Scatter.reduction",
+    "Slice": "fed_size",  # of 10.1; the changelog lifts it with 10.3
+    "Squeeze": "Reduce.fed Squeeze.computed",
+    "TensorScatter": "TensorScatter.axis TensorScatter.rank",
+    "TopK": "TopK.k TopK.sorted",
+    "Unsqueeze": "Reduce.fed",
+    **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"), "ignored"),
+    **dict.fromkeys((op for op in ONNX_OPS if op.startswith("Reduce")), "Reduce.computed Reduce.fed"),
+}
+# What no page counts among ONNX's operators, and the parser knows of old.
+OF_OLD = {"ImageScaler", "ParametricSoftplus", "ScaledTanh"}
+# Whose data is no tensor that is computed with, or that takes any.
+UNTYPED = {"BlackmanWindow", "Cast", "CastLike", "Constant", "ConstantOfShape", "DequantizeLinear", "HammingWindow"}
+UNTYPED |= {"HannWindow", "If", "Loop", "QuantizeLinear", "RandomNormal", "RandomUniform", "Scan"}
+
+
+class TestAgainstTheDocuments:
+    """The rows of targets against NVIDIA's pages, which were written down apart from our tables."""
+
+    def pages(self) -> dict[str, tuple[dict[str, set[str]], set[str]]]:
+        """What each release supports in which types, and what it has words about."""
+        golden = json.loads((Path(__file__).parents[1] / "golden" / "operators_md.json").read_text(encoding="utf-8"))
+        supported: dict[str, set[str]] = {}
+        restricted: set[str] = set()
+        pages = {}
+        for release in ("10.1", "10.14", "10.15", "11.1"):
+            page = golden[release]
+            supported = supported | {op: set(types.split()) for op, types in page["supported"].items()}
+            restricted = (restricted | set(page["restricted"])) - set(page.get("unrestricted", []))
+            pages[release] = supported, restricted
+        return pages
+
+    @pytest.mark.parametrize(
+        ("target", "release", "less"),
+        [
+            (JETPACK6, "10.1", set()),
+            (JETPACK7, "10.14", {"Attention"}),  # 10.13 for one graph
+            (TRT11, "11.1", set()),
+        ],
+        ids=["jetpack6", "jetpack7", "trt11"],
+    )
+    def test_operators_and_types(self, target: Target, release: str, less: set[str]) -> None:
+        supported = self.pages()[release][0]
+        known = ONNX_OPS - target.unsupported
+        assert known - supported.keys() == set()
+        # The windows of 10.4 and STFT are not in 10.1's page, and no target is between them.
+        assert supported.keys() - known - less - OF_OLD == set()
+        for op in known & supported.keys() - UNTYPED:
+            assert target.documented[op] == supported[op], op
+
+    def test_every_restriction_is_held(self) -> None:
+        """By the name of a form that a target refuses or whose documents rule it out, or of another rule."""
+        pages = self.pages()
+        assert set.union(*(restricted for _, restricted in pages.values())) == RESTRICTIONS.keys()
+        names = {rule.name for rule in RULES}
+        for target, release in ((JETPACK6, "10.1"), (JETPACK7, "10.14"), (TRT11, "11.1")):
+            for op in pages[release][1] - target.unsupported:
+                held = target.refused | target.ruled_out | names
+                lifted = {"CumSum.computed", "Pad.computed", "Squeeze.computed"} if target != JETPACK6 else set()
+                assert set(RESTRICTIONS[op].split()) - held <= lifted, (target.name, op)
 
 
 @needs_rtx
@@ -249,15 +349,17 @@ NUMPY: dict[str, Any] = {
     "bool": np.bool_,
 }
 MAP = "1,4,8,8"
+RECURRENT = "y = {}<hidden_size = 4>(x, w, r)"
 Form = tuple[str, tuple[str, ...], dict[str, Any]]
 """Body, the shapes of its inputs x and z, and its constants; a shape among these is one of the type that is tried."""
 
 ONE = (
-    "Abs Ceil Celu Cos Elu Erf Exp Floor Gelu GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Hardmax IsInf "
-    "IsNaN LeakyRelu Log LogSoftmax LpNormalization MeanVarianceNormalization Mish Neg Not Reciprocal Relu Round Selu "
-    "Sigmoid Sign Sin Softmax Softplus Softsign Sqrt Tanh ThresholdedRelu Trilu"
+    "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Celu Cos Cosh Dropout Elu Erf Exp Floor Gelu GlobalAveragePool "
+    "GlobalLpPool GlobalMaxPool HardSigmoid HardSwish Hardmax Identity IsInf IsNaN LeakyRelu Log LogSoftmax "
+    "LpNormalization MeanVarianceNormalization Mish Neg Not RandomNormalLike RandomUniformLike Reciprocal Relu Round "
+    "Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Tan Tanh ThresholdedRelu Trilu"
 )
-TWO = "Add And Div Greater GreaterOrEqual Less LessOrEqual MatMul Max Mean Min Mul Or PRelu Pow Sub Sum Xor"
+TWO = "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual MatMul Max Mean Min Mul Or PRelu Pow Sub Sum Xor"
 REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare"
 
 
@@ -275,6 +377,14 @@ FORMS: dict[str, Form] = {
     **forms("DepthToSpace SpaceToDepth", "y = {}<blocksize = 2>(x)"),
     **forms("Conv ConvTranspose", "y = {}(x, w)", w=(4, 4, 2, 2)),
     **forms("Squeeze Unsqueeze", "y = {}(x, a)", a=np.array([0])),
+    "GRU": (RECURRENT.format("GRU"), ("3,2,5",), {"w": (1, 12, 5), "r": (1, 12, 4)}),
+    "LSTM": (RECURRENT.format("LSTM"), ("3,2,5",), {"w": (1, 16, 5), "r": (1, 16, 4)}),
+    "RNN": (RECURRENT.format("RNN"), ("3,2,5",), {"w": (1, 4, 5), "r": (1, 4, 4)}),
+    "ReverseSequence": (
+        "y = ReverseSequence<batch_axis = 0, time_axis = 1>(x, a)",
+        ("4,4",),
+        {"a": np.full(4, 3)},
+    ),
     "BatchNormalization": ("y = BatchNormalization(x, s, s, s, s)", (MAP,), {"s": (4,)}),
     "Clip": ("y = Clip(x, s, s)", (MAP,), {"s": ()}),
     "Concat": ("y = Concat<axis = 1>(x, x)", (MAP,), {}),
@@ -312,7 +422,7 @@ FORMS: dict[str, Form] = {
 }
 # Types of results that are not the data's.
 RESULTS = dict.fromkeys(("ArgMax", "ArgMin"), "int64")
-RESULTS |= dict.fromkeys(("Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"), "bool")
+RESULTS |= dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"), "bool")
 
 
 def form(op: str, kind: str) -> ModelProto:

@@ -27,7 +27,7 @@ CHOICE = "(bool[4,4] c, float16[4,4] x) => (float16[4,4] y)"
 WHOLE = "(int64[4] x) => (int64[4] y)"
 PAIRS: dict[str, tuple[ModelProto, ModelProto]] = {
     "tensor_type": (
-        graph("(int8[4,4] x) => (int8[4,4] y)", "y = Identity(x)"),
+        graph("(bool[4,4] x) => (bool[4,4] y)", "y = Identity(x)"),
         graph("(int16[4,4] x) => (int16[4,4] y)", "y = Identity(x)"),
     ),
     "uint8": (
@@ -35,8 +35,12 @@ PAIRS: dict[str, tuple[ModelProto, ModelProto]] = {
         graph(PICTURE, "t = Transpose(x) y = Cast<to = 10>(t)"),
     ),
     "operand_type": (
-        graph(CHOICE, "y = Where(c, x, x)"),
-        graph(CHOICE, "e = Cast<to = 17>(x) w = Where(c, e, e) y = Cast<to = 10>(w)"),
+        graph("(bfloat16[4] x) => (bfloat16[4] y)", "y = Gelu(x)"),
+        graph("(bfloat16[4] x) => (bfloat16[4] y)", "y = Mish(x)"),
+    ),
+    "unquantized": (
+        graph("(int8[4,4] x) => (float[4,4] y)", "y = DequantizeLinear(x, s)", {"s": F32(0.1)}),
+        graph("(int8[4,4] x) => (float[4,4] y)", "y = Cast<to = 1>(x)"),
     ),
     "mixed_types": (
         graph(HALF, "y = Clip(x, m)", {"m": F32(0)}),
@@ -45,6 +49,10 @@ PAIRS: dict[str, tuple[ModelProto, ModelProto]] = {
     "doubtful_type": (
         graph("(int32[4] x) => (int32[4] y)", "y = Abs(x)"),
         graph("(int32[4] x) => (int32[4] y)", "y = Relu(x)"),
+    ),
+    "undocumented_type": (
+        graph(WHOLE, "y = Identity(x)"),
+        graph(WHOLE, "y = Clip(x, zero)", {"zero": np.array(0)}),
     ),
     "double": (
         graph("(float[4] x) => (float[4] y)", "y = Relu(x)"),
@@ -83,19 +91,19 @@ class TestTheDataOfAnOperator:
         model = graph(io, body, {"three": np.array(3)} if "three" in body else {})
         op = model.graph.node[0].op_type
         for kind, expected in (("float16", []), ("bool", [f"{op} of FP16"]), ("int64", [f"{op} of FP16"])):
-            target = replace(JETPACK6, types={op: frozenset({kind})})
+            target = replace(JETPACK6, types={op: frozenset({kind})}, documented={})
             findings = problems_on(model, [target])[target.name]
             assert [finding.message.partition(":")[0] for finding in findings] == expected, kind
 
     def test_an_operator_that_was_not_tried_is_not_judged(self) -> None:
-        target = replace(JETPACK6, types={}, doubtful={})
+        target = replace(JETPACK6, types={}, documented={})
         _, bad = PAIRS["operand_type"]
         assert problems_on(bad, [target]) == {target.name: []}
 
     def test_double_is_judged_as_fp32(self) -> None:
         model = graph("(double[4] x) => (double[4] y)", "y = Mish(x)")
         assert found(model, "operand_type") == []
-        target = replace(TRT11, types={"Mish": frozenset({"float16"})})
+        target = replace(TRT11, types={"Mish": frozenset({"float16"})}, documented={})
         assert "operand_type" in {finding.rule for finding in problems_on(model, [target])["trt11"]}
 
 
@@ -137,7 +145,7 @@ def test_a_sequence_and_a_sparse_constant_are_no_tensors() -> None:
 
 
 def test_a_mask_of_truths_may_stand_beside_attention_in_fp16() -> None:
-    io = "(float16[1,2,8,16] q, float16[1,2,8,16] k, float16[1,2,8,16] v, {}[8,8] m) => (float16[1,2,8,16] y)"
+    io = "(float16[1,2,8,16] q, float16[1,2,8,16] k, float16[1,2,8,16] v, {}[1,1,8,8] m) => (float16[1,2,8,16] y)"
     for mask, rules in (("bool", []), ("float16", []), ("float", ["mixed_types"])):
         model = build(f"g {io.format(mask)} {{ y = Attention(q, k, v, m) }}", opset=23)
         assert [finding.rule for finding in find_problems(model, "trt11")] == rules, mask

@@ -23,9 +23,10 @@ from PIL import Image
 
 from hiresvit import cli as commands
 from hiresvit.cli import COMMANDS
-from hiresvit.commands.output import harmless, progress
+from hiresvit.commands.output import progress
 from hiresvit.errors import UsageError
 from hiresvit.models.zoo import MODELS
+from hiresvit.report.harmless import harmless
 from hiresvit.version import __version__
 
 GOLDEN = Path(__file__).parents[1] / "golden"

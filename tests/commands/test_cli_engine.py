@@ -146,7 +146,7 @@ class TestBuild:
     ) -> None:
         command = hiresvit_command("build", exported[0] / "fp16.onnx", "--json")
         process = subprocess.Popen(
-            command, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, env=environment(here), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         deadline = time.monotonic() + 60
         while not files(here) and time.monotonic() < deadline:  # the temporary file of the plan

@@ -43,7 +43,7 @@ def test_export_prints_one_document_and_nothing_else(exported: Exported) -> None
 
 def test_export_leaves_a_verified_bundle_and_only_that(exported: Exported) -> None:
     folder, _ = exported
-    assert list(folder.parent.iterdir()) == [folder]
+    assert list(folder.parent.iterdir()) == [folder], "nor anything of ONNX Runtime's or PyTorch's in HOME and TMPDIR"
     bundle = read_bundle(folder)
     assert bundle.unlisted == ()
     plan = {"fp16.plan", "fp16.plan.json"} if installed("tensorrt_rtx") else set()
@@ -211,7 +211,7 @@ def test_ctrl_c_leaves_nothing(stage: str) -> None:
     wanted = ".*.tmp.bundle" if stage == "the model is built" else ".*.tmp.bundle/fp32.onnx"
     process = subprocess.Popen(
         hiresvit_command(*typed, before=TINY),
-        env=environment(),
+        env=environment(Path.cwd()),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -58,14 +58,15 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparent_pixels_are_white(mode: str, tmp_path: Path) -> None:
-    picture = Image.new(mode, (3, 1), (0,) * len(mode))  # transparent black
-    picture.putpixel((1, 0), (0,) * (len(mode) - 1) + (255,))  # opaque black
+def test_colours_below_alpha_are_kept(mode: str, tmp_path: Path) -> None:
+    """As cv2.imread and convert("RGB") do it: a render target has its picture where nothing is opaque."""
+    picture = Image.new(mode, (3, 1), (90,) * (len(mode) - 1) + (0,))
+    picture.putpixel((1, 0), (200,) * (len(mode) - 1) + (128,))
     picture.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(load_image(tmp_path / "a.png")[0, :, 0], [255, 0, 255])
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png")[0, :, 0], [90, 200, 90])
 
 
-def test_transparent_palette_entries_are_white_and_warn_nobody(tmp_path: Path) -> None:
+def test_transparent_palette_entries_keep_their_colour_and_warn_nobody(tmp_path: Path) -> None:
     picture = Image.new("P", (2, 1))
     picture.putpalette([10, 20, 30, 40, 50, 60])
     picture.putpixel((1, 0), 1)
@@ -73,7 +74,7 @@ def test_transparent_palette_entries_are_white_and_warn_nobody(tmp_path: Path) -
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image = load_image(tmp_path / "a.png")
-    np.testing.assert_array_equal(image[0], [[255, 255, 255], [40, 50, 60]])
+    np.testing.assert_array_equal(image[0], [[10, 20, 30], [40, 50, 60]])
 
 
 def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -278,3 +279,16 @@ class TestLinks:
             assert read_sidecar(tmp_path / name) is None
             with pytest.raises(HiresvitError, match=f"cannot read .*{name}: "):
                 read_header(tmp_path / name)
+
+
+@pytest.mark.parametrize("what", ["plan", "sidecar"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_does_not_block(tmp_path: Path, what: str, kind: str) -> None:
+    plan = tmp_path / "a.plan"
+    path = plan if what == "plan" else sidecar_path(plan)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(HiresvitError, match="it is a folder, a pipe or a device, and no file"):
+        read_header(plan) if what == "plan" else read_sidecar(plan)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiresvit.errors import UsageError
-from hiresvit.evaluation.latency import LatencyStats, Ratio, Side, latency_stats, measure_latency, ratio
+from hiresvit.evaluation import latency
+from hiresvit.evaluation.latency import (
+    FEW,
+    LatencyStats,
+    Ratio,
+    Side,
+    latency_stats,
+    measure_latency,
+    ratio,
+)
 from hiresvit.runtime.runner import GpuTimes
 
 MS = 1_000_000
@@ -127,6 +137,54 @@ def test_a_side_has_a_batch_and_notes_of_its_own() -> None:
     # mean 1.5, deviation 0.5
     assert stats["a"].warnings == ("a word", "unstable: coefficient of variation 33.3 % is over 2.5 %")
     assert stats["b"].warnings == ()
+
+
+def test_slow_calls_are_few_and_said() -> None:
+    """10 s a call, as on a machine that others use: 10 rounds of it would take minutes."""
+    clock = Clock()
+    runs = {"slow": clock.run("slow", 10_000 * MS), "fast": clock.run("fast", MS)}
+    stats = measure_latency(runs, min_s=1.0, max_s=10.0, clock=clock)
+    assert {name: side.calls for name, side in stats.items()} == {"slow": FEW, "fast": FEW}
+    assert len(clock.calls) == 2 * (1 + FEW), "and one to warm up"
+    assert all(side.warnings == ("measured 3 calls, not 10: they take long here",) for side in stats.values())
+    clock = Clock()
+    stats = measure_latency({"a": clock.run("a", 2_000 * MS)}, min_s=30.0, max_s=30.0, clock=clock)
+    assert stats["a"].calls == 15, "what was asked for is kept"
+    assert stats["a"].warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "work", "own", "said"),
+    [
+        (10.0, 4.0, 4.0, False),  # ours
+        (10.0, 5.0, 4.0, False),  # a little of others
+        (10.0, 20.0, 4.0, True),
+        (0.1, 0.2, 0.0, False),  # too short to tell
+    ],
+)
+def test_a_machine_that_others_use_is_said(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, work: float, own: float, said: bool
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("os.getloadavg", lambda: (7.9, 3.0, 1.0))
+    counters = iter([(100.0, 50.0, 20.0), (100.0 + seconds, 50.0 + work, 20.0 + own)])
+    monkeypatch.setattr(latency, "_cpu_seconds", lambda: next(counters))
+    clock = Clock()
+    [stats] = measure_latency({"a": clock.run("a", MS)}, min_s=0, clock=clock).values()
+    words = "the machine is busy, other programs took 1.6 of its 2 CPUs meanwhile (load 7.9)"
+    assert stats.warnings == ((words,) if said else ())
+
+
+def test_the_systems_counters_are_read() -> None:
+    before = latency._cpu_seconds()
+    deadline = time.process_time() + 0.2
+    while time.process_time() < deadline:
+        pass
+    after = latency._cpu_seconds()
+    if before is not None and after is not None:  # None on another system than Linux
+        seconds, work, own = (b - a for a, b in zip(before, after, strict=True))
+        assert seconds > 0
+        assert 0.2 <= own <= work + 0.05  # what we did is a part of all, to the hundredths in which that is counted
 
 
 def test_durations_are_counted_over_all_sides() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from graphs import build, indexed, noise
 
-from hiresvit.errors import UsageError
+from hiresvit.errors import IllegalGraphError, UsageError
 from hiresvit.export.fp16_typing import MAX_TERMS, Versions, decide, float_tensors, fresh
 from hiresvit.graph.dtypes import FLOAT, HALF
 from hiresvit.graph.operators import ISLANDS
@@ -124,5 +124,5 @@ def test_graphs_that_cannot_be_typed(text: str, message: str) -> None:
 
 
 def test_an_operator_that_onnx_does_not_have() -> None:
-    with pytest.raises(UsageError, match="operator 'Thing' of domain 'here' is unknown to ONNX"):
+    with pytest.raises(IllegalGraphError, match="operator 'Thing' of domain 'here' is unknown to ONNX"):
         decided("g (float[2] x) => (float[2] y) { y = here.Thing(x) }")

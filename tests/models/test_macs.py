@@ -62,11 +62,14 @@ def test_counting_needs_no_data() -> None:
 
 # How far our count of multiply-accumulates may be from the paper's, by family. HRViT's convention is known and leaves
 # 1.1 % of norms and biases. LRFormer's tool counts pooling, resizing and norms, 0.5 to 4.5 %. MixFormer prints one
-# decimal and counts norms, 5 % for B3. HIRI-ViT has no code; the reading that fits best is within 1 %, and 2 % at 224.
-TOLERANCES = {"hrvit": 0.015, "lrformer": 0.045, "mixformer": 0.055, "hiri_vit": 0.02}
+# decimal and counts norms, 5 % for B3. HIRI-ViT has no code; the reading that fits best is within 1 %, 2 % at 224 and 3 %
+# with UPerNet at 1024x1024, where one of the attention matmuls is 1 to 2 %.
+TOLERANCES = {"hrvit": 0.015, "lrformer": 0.045, "mixformer": 0.055, "hiri_vit": 0.01}
 
 
-@pytest.mark.parametrize("index", range(len(ROWS)), ids=[f"{r.model}, {r.what}, {r.imgsz[0]}" for r in ROWS])
+@pytest.mark.parametrize(
+    "index", range(len(ROWS)), ids=[f"{r.model}, {r.what}, {r.imgsz[0]}x{r.imgsz[1]}" for r in ROWS]
+)
 def test_paper(counts: list[Any], index: int) -> None:
     count = counts[index]
     row = count.row
@@ -76,8 +79,8 @@ def test_paper(counts: list[Any], index: int) -> None:
         assert count.params / 1e6 == pytest.approx(row.params, rel=row.within)
     if row.macs is not None:
         tolerance = TOLERANCES[MODELS[row.model].family]
-        if row.model.startswith("hiri_vit") and row.imgsz != (224, 224):
-            tolerance = 0.01
+        if row.model.startswith("hiri_vit"):
+            tolerance = {224: 0.02, 1024: 0.03}.get(row.imgsz[0], 0.01)
         assert count.alike / 1e9 == pytest.approx(row.macs, rel=tolerance)
     assert row.params is not None or row.macs is not None
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import environment
 from graphs import build, content, indexed
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper
 from hiresvit.calibration.collect import activation_ranges
 from hiresvit.calibration.qdq import quantize
 from hiresvit.calibration.sites import find_sites
-from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+from hiresvit.errors import HiresvitError, IllegalGraphError, MissingDependency, UsageError
 from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.graph.file import load_graph
@@ -102,7 +103,7 @@ def test_damaged_files_are_no_graphs(double: Path, tmp_path: Path) -> None:
 
 def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
     path = save(tmp_path / "a.onnx", helper.make_node("Teleport", ["x"], ["y"]))
-    with pytest.raises(ArtefactError, match="Teleport"):
+    with pytest.raises(IllegalGraphError, match="Teleport"):
         open_runner(path)
 
 
@@ -243,3 +244,16 @@ class TestProviders:
             assert runner.warnings == (f"AzureExecutionProvider {said}",)
             assert runner.about.device == "AzureExecutionProvider"
             assert runner({"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[2, 2]]
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_nothing_is_written_but_what_the_user_asks_for(tmp_path: Path, chosen: str | None) -> None:
+    """ONNX Runtime 1.32 would keep a device id and a record of its sessions in HOME and TMPDIR, by its import alone."""
+    code = "import os, hiresvit.runtime.onnxruntime_runner as r\nfrom hiresvit.process import run_child\n"
+    code += "from hiresvit.workflows.doctor import ONE_NODE\nr.open_session(ONE_NODE)\n"
+    code += "run_child(['-c', 'import os, onnxruntime; print(os.environ[\"ORT_DISABLE_TELEMETRY\"])'], on_line=print)"
+    env = environment(tmp_path) | ({"ORT_DISABLE_TELEMETRY": chosen} if chosen else {})
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{chosen or 1}\n"
+    if not chosen:
+        assert list(tmp_path.iterdir()) == []

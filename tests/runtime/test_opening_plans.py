@@ -52,7 +52,23 @@ class TestOpening:
         monkeypatch.setattr(preflight, "installed_version", lambda backend: here["version"])
         return here
 
-    def test_cuda_is_asked_before_tensorrt(self, tmp_path: Path, here: dict[str, Any]) -> None:
+    def test_a_file_is_not_enough_to_run_native_code(
+        self, tmp_path: Path, here: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The file beside a plan is nobody's signature."""
+        path = save(tmp_path / "a.plan", flags=VC)
+        here["trt"].network = replace(Network(), plan=path.read_bytes())
+        for said in (None, "", "0"):
+            monkeypatch.delenv("HIRESVIT_HOST_CODE", raising=False)
+            if said is not None:
+                monkeypatch.setenv("HIRESVIT_HOST_CODE", said)
+            with pytest.raises(UsageError, match=r"brings native code, .* set HIRESVIT_HOST_CODE=1"):
+                open_runner(path)
+
+    def test_cuda_is_asked_before_tensorrt(
+        self, tmp_path: Path, here: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HIRESVIT_HOST_CODE", "1")
         path = save(tmp_path / "a.plan", flags=VC)
         here["trt"].network = replace(Network(), plan=path.read_bytes())
         with open_runner(path) as runner:

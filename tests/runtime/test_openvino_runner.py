@@ -12,7 +12,7 @@ import pytest
 from graphs import build
 from numpy.typing import NDArray
 
-from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+from hiresvit.errors import HiresvitError, IllegalGraphError, MissingDependency, UsageError
 from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -101,7 +101,7 @@ def test_calls_from_several_threads_do_not_mix(tmp_path: Path) -> None:
 def test_an_operator_that_it_lacks_is_named(tmp_path: Path) -> None:
     model = build("g (float[1,2] x) => (float[1,2] y) { y = Relu(x) }")
     model.graph.node[0].op_type = "Teleport"
-    with pytest.raises(ArtefactError, match=r"OpenVINO cannot load it \(.*Teleport.*\)") as caught:
+    with pytest.raises(IllegalGraphError, match=r"OpenVINO cannot load it \(.*Teleport.*\)") as caught:
         OpenVinoRunner(save(model, tmp_path))
     assert "\n" not in str(caught.value)
 

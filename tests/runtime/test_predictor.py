@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hiresvit.data.preprocess import preprocess
+from hiresvit.data.preprocess import preprocess, valid_region
 from hiresvit.data.scenes import sample_image
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.runtime.predictor import ClassifyResult, Predictor, SegmentResult
@@ -108,11 +108,35 @@ def test_specs_that_cannot_be_predicted_are_refused() -> None:
     with pytest.raises(UsageError, match="top_k 0"):
         predictor(Two(), "classify", 3, top_k=0)
     fine = predictor(Two(), "segment", 3)
-    with pytest.raises(UsageError, match="stretch"):
+    with pytest.raises(UsageError, match="resize=crop"):
         Predictor(fine.runner, replace(fine.spec, preprocess=PreprocessSpec("crop")))
     specs = (TensorSpec("a", "float32", ()), TensorSpec("b", "float32", ()))
     with pytest.raises(UsageError, match="1 inputs and 2 outputs"):
         Predictor(TorchRunner(Two(), specs[:1], specs), fine.spec)
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_the_filled_part_of_the_input_has_no_say(stride: int) -> None:
+    """As mmsegmentation undoes a padding: logits to the input's size, cut to the picture, to the picture's own size.
+
+    The network answers at random where the picture is, and one class more surely than any other where it is not.
+    """
+    imgsz, region, size = (40, 88), (40, 60), (40, 60) if stride > 1 else (20, 30)
+    logits = np.random.default_rng(0).standard_normal((1, 4, 40 // stride, 88 // stride)).astype(np.float32)
+    logits[:, 3] = -9
+    logits[:, 3, :, -(-region[1] // stride) :] = 99
+    spec = ModelSpec("toy", "toy", "segment", imgsz, 4, PreprocessSpec("keep", filter="opencv", rounding="round"))
+    assert valid_region(size, spec.preprocess, imgsz) == region
+    runner = predictor(Returns(logits), "segment", 4, imgsz).runner
+    found = Predictor(runner, spec).predict(np.zeros((*size, 3), np.uint8))
+    whole = nn.functional.interpolate(torch.from_numpy(logits), imgsz, mode="bilinear")[..., : region[0], : region[1]]
+    expected = nn.functional.interpolate(whole, size, mode="bilinear")
+    two = expected.topk(2, dim=1).values[0].numpy()
+    sure = two[0] - two[1] > 1e-4  # float32 rounding of logits up to 99
+    assert isinstance(found, SegmentResult)
+    assert sure.mean() > 0.99
+    np.testing.assert_array_equal(found.labels[sure], expected.argmax(1)[0].numpy()[sure])
+    assert (found.labels == 3).mean() < 0.1
 
 
 class Two(nn.Module):

@@ -113,7 +113,9 @@ class TestDamage:
 
     def test_values_of_other_types(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.plan", kernels=3)
-        assert "a.plan.json does not describe a plan; build the plan again" in said_of(path)
+        assert "a.plan.json does not describe a plan: report.kernels must be object; build the plan again" in said_of(
+            path
+        )
 
 
 class TestPlatform:

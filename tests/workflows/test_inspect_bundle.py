@@ -15,6 +15,7 @@ from hiresvit.bundle.folder import read_bundle
 from hiresvit.bundle.manifest import write_manifest
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.report.results import inspect_report
+from hiresvit.spec import PreprocessSpec
 from hiresvit.workflows import inspect as inspecting
 from hiresvit.workflows.inspect import graph_summary, inspect_source
 from hiresvit.workflows.open import open_source
@@ -72,3 +73,18 @@ def test_schema_3_without_onnx_says_what_is_left_out(schema_3: Path, monkeypatch
 def test_schema_3_is_opened_and_its_pair_comes_out(schema_3: Path, graph: str | None) -> None:
     with open_source(str(schema_3), graph=graph, threads=1).runner as runner:
         assert runner.outputs[0].shape == (1, 2, 32, 32)
+
+
+def test_what_is_done_to_a_picture_is_said_of_everything(schema_3: Path) -> None:
+    """A stretch has no crop, with the numbers of the size it goes to."""
+    bundle, graph = said(inspect_source(str(schema_3))), said(inspect_source(str(schema_3 / "fp32.onnx")))
+    for text in (bundle, graph):
+        assert "stretched to 32x32; bilinear by Pillow" in text
+        assert "crop" not in text
+    manifest = read_bundle(schema_3).manifest
+    spec = replace(manifest.spec, preprocess=PreprocessSpec("keep"))
+    write_manifest(schema_3, replace(manifest, spec=spec))
+    assert "fit into 32x32, the rest filled" in said(inspect_source(str(schema_3)))
+    model = said(inspect_source("lrformer_t"))
+    assert "fit into 512x512, each side up to a multiple of 32" in model
+    assert "cover 256x256, of which the central 224x224 is taken (crop_pct 0.875)" in model

@@ -1,70 +1,54 @@
 """Files of weights, read safely: tensors by name, and nothing of a file is ever run.
 
-Read are ``.pth`` / ``.pth.tar`` files of PyTorch (timm's saver, mmcv's and mmengine's runners, a bare
-``state_dict``, with or without ``module.``), PaddleClas' ``.pdparams`` and safetensors. PyTorch's ``weights_only``
-reader looks up every name that a file asks for in a table, and the zip's checksums are verified (PyTorch does not).
+Read are ``.pth`` / ``.pth.tar`` / ``.ckpt`` files of PyTorch, zipped or older, pickles of numpy arrays such as Paddle's
+``.pdparams``, and safetensors. Which of the tensors are the model's is in `hiresvit.models.weights.entries`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import warnings
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError
-from hiresvit.files import atomic_path
-from hiresvit.models.weights.paddle import read_pdparams
+from hiresvit.files import atomic_path, name_file_kind
+from hiresvit.models.weights.arrays import MOST_AXES
+from hiresvit.models.weights.entries import choose
+from hiresvit.models.weights.inert import Persistent, Refused
+from hiresvit.models.weights.names import Name
+from hiresvit.models.weights.paddle import is_paddle, renamed
+from hiresvit.models.weights.stored import Leaf, Stored, open_legacy, open_pickle, open_zip
+from hiresvit.models.weights.tree import Tree, facts, flatten, nothing, some
 
-EMA_ENTRY = "state_dict_ema"
-# The official loader's order: the first that is there wins.
-ENTRIES = ("state_dict", EMA_ENTRY, "model")
-
-# How a pickle starts that PyTorch wrote before it took to zip: protocol 2 and its magic number.
-LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
-
-
-class _Ignored:
-    """Stands in for a class whose contents we do not need: it takes everything and keeps nothing."""
-
-    def __new__(cls, *_args: object) -> _Ignored:
-        return super().__new__(cls)
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-# Beside the weights timm's saver keeps the command line's Namespace, mmcv's runner may keep numpy scalars and arrays,
-# and mmengine's its log as HistoryBuffers of arrays; PyTorch's weights_only reader rejects them. Allowing these names
-# is safe because none of the named classes is ever made: the reader looks a name up in this table and calls what it
-# finds, `_Ignored`. docs/models.md lists them.
-_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_Ignored, name)
-    for name in (
-        "argparse.Namespace",
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        *("numpy.ndarray", "numpy.dtype", "numpy.dtypes.Float64DType", "numpy.dtypes.Int64DType"),
-        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    )
-]
+# How a pickle starts that PyTorch wrote before it took to zip: its magic number, in each protocol.
+LEGACY = re.compile(
+    rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.|L119547037146038801333356L?\n\.", re.S
+)
+# How a pickle starts, also in the two protocols that have no mark of their own.
+PICKLE = re.compile(rb"\x80[\x01-\x05]|\(?[dl]p?\d*\n|[}\]]q\x00|c[\w.]+\n[\w.]+\n")
+SAFETENSORS = re.compile(rb".{6}\x00\x00\{", re.S)  # eight bytes of length, then JSON
+OTHERS = ("safetensors", "pdparams")
+"""Kinds of files that `Checkpoint.source` names, whatever the entry was."""
+WANTED = "give a checkpoint: .pth, .pt, .pth.tar, .ckpt, .pdparams or .safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: tensors by name (without ``module.``), their origin, and plain facts beside them.
+    """What a file holds: tensors by name, without wrappers' prefixes, their origin, and plain facts beside them.
 
-    ``source`` is one of `ENTRIES`, ``"bare"``, ``"pdparams"`` or ``"safetensors"``. ``meta`` are the facts with their
-    structure, as str, int, float, bool, None, list and dict: what the file has beside its weights by its own keys, and
-    what is in its ``meta`` (mmcv, mmengine) lifted up to them: ``CLASSES``, ``PALETTE``, ``dataset_meta``, ``arch``.
+    ``source`` is the entry that they were in, such as ``"state_dict"`` or ``"model_ema"``, or ``"bare"``,
+    ``"pdparams"`` or ``"safetensors"``. ``meta`` are the facts with their structure, as str, int, float, bool, None,
+    list and dict: what the file has beside its weights by its own keys, and what is in its ``meta`` (mmcv, mmengine)
+    lifted up to them: ``CLASSES``, ``PALETTE``, ``dataset_meta``, ``arch``.
     """
 
     tensors: dict[str, Tensor]
@@ -74,29 +58,31 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
-    """Read the tensors of a PyTorch, PaddleClas or safetensors file to CPU memory, running nothing that it brings.
+def read_checkpoint(path: Path, *, ema: bool = False, entry: str | None = None) -> Checkpoint:
+    """Read one model's tensors of a PyTorch, Paddle or safetensors file to CPU memory, running nothing that it brings.
 
-    ``ema`` asks for the exponential moving average of the weights; otherwise the official loader's order
-    counts: ``state_dict``, ``state_dict_ema``, ``model``, else the file itself. A prefix ``module.`` on every
-    key is removed. Raises HiresvitError on a file that is missing, damaged, not a checkpoint, or that wants
-    to run code.
+    ``ema`` asks for the exponential moving average of the weights, ``entry`` for those under a key of the file, such
+    as ``"teacher"``; otherwise what is there alone is taken, and ``state_dict`` and ``model`` before others. Prefixes
+    of wrappers are removed. Raises HiresvitError on a file that is missing, damaged, not a checkpoint, that wants to
+    run code, or that holds several models of which none was asked for.
     """
-    magic = _first_bytes(path)
-    if magic[8:9] == b"{":  # eight bytes of length, then JSON
-        _require_no_ema(path, ema, "safetensors")
-        return _read_safetensors(path)
-    if magic.startswith(b"PK"):
-        _require_checksums(path)
-    elif magic.startswith(b"\x80") and magic != LEGACY:  # a pickle that PyTorch did not write
-        _require_no_ema(path, ema, ".pdparams")
-        return Checkpoint(_plain_tensors(path, read_pdparams(path)), "pdparams", {})
-    elif magic != LEGACY:
-        raise HiresvitError(f"{path} is neither a PyTorch checkpoint, a .pdparams nor a safetensors file")
-    content = _unpickle(path)
-    if not isinstance(content, dict):
-        raise HiresvitError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
-    return _pick_entry(path, content, ema)
+    start = _first_bytes(path)
+    kind, opened = _opened(path, start)
+    try:
+        with opened as stored:
+            return _read(kind, stored, ema=ema, entry=entry)
+    except HiresvitError as error:
+        raise HiresvitError(f"{path} {error}") from error
+    except Refused as refused:
+        raise HiresvitError(f"{path} was not loaded: it {refused}") from refused
+    except OSError as error:
+        raise HiresvitError(f"cannot read {path}: {error.strerror or type(error).__name__}") from error
+    except MemoryError as error:
+        raise HiresvitError(f"{path} was not loaded: there is not enough memory") from error
+    except Exception as error:  # damaged bytes make the readers raise about anything
+        raise HiresvitError(
+            f"{path} is truncated, damaged or not a checkpoint ({type(error).__name__}); copy or download it again"
+        ) from error
 
 
 def save_safetensors(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
@@ -113,115 +99,100 @@ def save_safetensors(model: nn.Module, path: Path, metadata: Mapping[str, str]) 
         stream.write(plain[start:])
 
 
-def _require_no_ema(path: Path, ema: bool, kind: str) -> None:
-    if ema:
-        raise HiresvitError(f"{path} has no EMA weights: a {kind} file holds one set; leave out --ema")
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, ValueError, OSError) as error:
-        raise HiresvitError(f"{path} is not a whole safetensors file: {str(error)[:200]!r}") from error
-    return Checkpoint(_plain_tensors(path, tensors), "safetensors", metadata)
-
-
 def _first_bytes(path: Path) -> bytes:
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
         raise HiresvitError(f"{path} {what}; give a checkpoint's file")
     try:
         with path.open("rb") as stream:
-            first = stream.read(len(LEGACY))
+            start = stream.read(512)
     except OSError as error:
         raise HiresvitError(f"cannot read {path}: {error.strerror}") from error
-    if not first:
+    if not start:
         raise HiresvitError(f"{path} is empty; copy or download it again")
-    return first
+    return start
 
 
-def _require_checksums(path: Path) -> None:
+def _opened(path: Path, start: bytes) -> tuple[str, AbstractContextManager[Stored]]:
+    if SAFETENSORS.match(start):
+        return "safetensors", _open_safetensors(path)
+    if start.startswith(b"PK"):
+        return "bare", open_zip(path)
+    if LEGACY.match(start):
+        return "bare", open_legacy(path)
+    if PICKLE.match(start):
+        return "pdparams" if path.suffix == ".pdparams" else "pickle", open_pickle(path)
+    named = name_file_kind(start) or "neither a PyTorch checkpoint, a .pdparams nor a safetensors file"
+    raise HiresvitError(f"{path} is {named}; {WANTED}")
+
+
+def _read(kind: str, stored: Stored, *, ema: bool, entry: str | None) -> Checkpoint:
+    tree = flatten(stored)
+    if not tree.leaves:
+        raise HiresvitError(nothing(stored))
+    meta = dict(stored.metadata) or facts(stored.content)
+    chosen = choose(tree, ema=ema, entry=entry, swapped=partial(_exchanged, meta))
+    tensors = {key: _tensor(key, reader) for key, reader in chosen.leaves.items()}
+    source = kind if kind in OTHERS else chosen.source or "bare"
+    if kind == "pickle" and is_paddle(tensors, tree.others):
+        source = "pdparams"
+    if source == "pdparams":
+        tensors = renamed(tensors)
+    texts = {key: str(value) for key, value in meta.items() if isinstance(value, (str, int, float))}
+    return Checkpoint(tensors, source, texts, (*chosen.notes, *_said(tree, stored.named)), meta)
+
+
+def _tensor(key: str, reader: Leaf) -> Tensor:
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # damaged bytes make zipfile raise more than BadZipFile
-        raise HiresvitError(f"{path} is truncated or damaged; copy or download it again") from error
-    if damaged:
-        raise HiresvitError(f"{path} is damaged: {damaged!r} fails its checksum; copy or download it again")
+        return reader()
+    except Refused as refused:
+        raise HiresvitError(f"was not loaded: {key} {refused}") from refused
 
 
-def _unpickle(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
-            warnings.simplefilter("ignore")  # each is about a file that is then refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on damaged bytes the unpickler raises about anything
-        raise HiresvitError(f"{path} {_why_not(error)}") from error
+def _said(tree: Tree, named: Mapping[str, Name]) -> Iterator[str]:
+    """What to say about the objects of a file, none of which is made."""
+    if tree.whole:
+        yield "the model was pickled whole: its weights were read, its code was not run"
+    others = [str(name) for name in named.values() if not name.plain and name.module.partition(".")[0] != "torch"]
+    if others and not tree.whole:
+        yield f"left out, never made: {some(sorted(others))}"
 
 
-def _why_not(error: Exception) -> str:
-    text = str(error)
-    if name := re.search(r"GLOBAL ([\w.]+)", text):
-        return (
-            f"was not loaded: it asks for {name[1]}, which is not plain data and could run code; "
-            "save only model.state_dict() to a new file"
-        )
-    if "TorchScript" in text:
-        return "is a TorchScript program, not a checkpoint; save model.state_dict() instead"
-    if "Unsupported operand" in text:
-        return "is a pickle that PyTorch did not write; save it with torch.save and its defaults"
-    return f"is truncated, damaged or not a checkpoint ({type(error).__name__}); copy or download it again"
+# mmcv's priorities of hooks: what is before NORMAL, 50, is done before the checkpoint is written.
+_EARLY = r"'?(HIGHEST|VERY_HIGH|HIGH|ABOVE_NORMAL|[0-4]?\d)\b"
 
 
-def _pick_entry(path: Path, content: dict[Any, Any], ema: bool) -> Checkpoint:
-    present = [name for name in ENTRIES if isinstance(content.get(name), dict)]
-    if ema and EMA_ENTRY not in present:
-        has = ", ".join(present) or "one bare set"
-        raise HiresvitError(f"{path} has no EMA weights ({EMA_ENTRY}), only {has}; leave out --ema")
-    if not present:
-        return Checkpoint(_plain_tensors(path, content), "bare", {})
-    source = EMA_ENTRY if ema else present[0]
-    facts = {str(key): str(value) for key, value in content.items() if isinstance(value, (str, int, float))}
-    notes: tuple[str, ...] = ()
-    if not ema and EMA_ENTRY in present:
-        only = source == EMA_ENTRY
-        notes = ("the file has only EMA weights" if only else "the file has EMA weights too: --ema loads them",)
-    return Checkpoint(_plain_tensors(path, content[source]), source, facts, notes, _meta(content))
+def _exchanged(meta: Mapping[str, Any], name: str) -> bool:
+    """Whether the trainer exchanged an average with the weights as trained when it saved.
+
+    mmengine's EMAHook does so always (``_swap_ema_state_dict``). mmcv's does so after an epoch: then what is written
+    is exchanged if the hook comes before the one that writes, by a priority above NORMAL; in training by iterations it
+    never is.
+    """
+    if name.rpartition(".")[2] == "ema_state_dict":
+        return "message_hub" in meta or "mmengine_version" in meta
+    config = str(meta.get("config", "")) if name == "ema_" else ""
+    hook = re.search(r"dict\([^()]*E[Mm][Aa]Hook[^()]*\)", config)
+    early = hook and re.search(rf"priority['\"]?\s*[=:]\s*{_EARLY}", hook[0])
+    return bool(early) and "IterBasedRunner" not in config
 
 
-def _meta(content: dict[Any, Any]) -> dict[str, Any]:
-    inner = content.get("meta")
-    lifted = {**content, **(inner if isinstance(inner, dict) else {})}
-    return {key: plain for key, value in lifted.items() if (plain := _plain(value)) is not None}
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[Stored]:
+    with safe_open(path, framework="pt") as file:
+
+        def reader(key: str) -> Leaf:
+            return lambda: _from_safetensors(file, key)
+
+        content = {key: Persistent(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        yield Stored(content, None, {}, reader, dict(file.metadata() or {}))
 
 
-def _plain(value: object) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if isinstance(key, str)}
-    return value if isinstance(value, (str, int, float)) else None
-
-
-def _plain_tensors(path: Path, entry: dict[Any, Any]) -> dict[str, Tensor]:
-    """The entry as dense CPU tensors by name, without the ``module.`` of DataParallel."""
-    if not any(isinstance(value, Tensor) for value in entry.values()):
-        keys = some([repr(key)[:40] for key in entry])
-        raise HiresvitError(f"{path} holds no tensors, {f'only {keys}' if keys else 'it is empty'}")
-    for key, value in entry.items():
-        if not isinstance(key, str) or not key.isprintable():
-            raise HiresvitError(f"{path}: {repr(key)[:40]} is not a tensor's name")
-        if not isinstance(value, Tensor):
-            raise HiresvitError(f"{path}: {key} is a {type(value).__name__}, not a tensor")
-        if value.layout != torch.strided or value.is_quantized or not value.is_cpu:
-            raise HiresvitError(f"{path}: {key} is sparse, quantised or without its data, not a plain tensor")
-    prefix = "module." if all(key.startswith("module.") for key in entry) else ""
-    return {key.removeprefix(prefix): value.detach() for key, value in entry.items()}
-
-
-def some(names: list[str]) -> str:
-    """The first three names of a list that may be long, and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+def _from_safetensors(file: Any, key: str) -> Tensor:
+    one = file.get_slice(key)
+    if len(one.get_shape()) > MOST_AXES:
+        raise Refused(f"has {len(one.get_shape())} axes")
+    if not re.fullmatch(r"F(64|32|16)|BF16|F8_E[45]M[23]|[IU](64|32|16|8)|BOOL|C64", one.get_dtype()):
+        raise Refused(f"is of type {one.get_dtype()}, which is no plain number")
+    tensor: Tensor = file.get_tensor(key)
+    return tensor

@@ -27,9 +27,10 @@ from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import printable
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.models.weights.facts import read_labels, read_untrained
-from hiresvit.models.weights.file import Checkpoint, read_checkpoint, some
+from hiresvit.models.weights.file import Checkpoint, read_checkpoint
 from hiresvit.models.weights.layout import Layout
 from hiresvit.models.weights.paddle import as_pytorch
+from hiresvit.models.weights.tree import some
 from hiresvit.spec import Task
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -82,18 +83,20 @@ def load_weights(
     task: Task,
     layout: Layout,
     ema: bool = False,
+    entry: str | None = None,
     allow_missing_head: bool = False,
     hint: Callable[[Checkpoint], str] = lambda _: "",
 ) -> LoadReport:
     """Copy a checkpoint's tensors into ``model``: every one of them or, with HiresvitError, none.
 
+    ``ema`` and ``entry`` choose among the sets of weights in the file, see `read_checkpoint`.
     With ``allow_missing_head`` a file without the task's head may leave the model's own there; a head that is
     there must fit. ``hint`` is asked about a checkpoint that does not fit: "" or what it looks like and how to ask for
     that. BatchNorm's ``num_batches_tracked`` may be absent (old files); the model then keeps its own.
     """
     if allow_missing_head and task == "features":
         raise UsageError("features have no head that could be missing: leave out --allow-missing head")
-    checkpoint = read_checkpoint(path, ema=ema)
+    checkpoint = read_checkpoint(path, ema=ema, entry=entry)
     wanted = model.state_dict()
     wanted_parts = sort_tensors(path, wanted, layout)
     parts = sort_tensors(path, laid_out(checkpoint, layout), layout)

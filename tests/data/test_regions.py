@@ -1,0 +1,90 @@
+"""Where a picture lies in the network's input, and what of a spec is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hiresvit.data.preprocess import describe, preprocess, valid_region
+from hiresvit.errors import UsageError
+from hiresvit.spec import PreprocessSpec
+
+KEEP = PreprocessSpec("keep", filter="opencv", rounding="round")
+sizes = st.tuples(st.integers(1, 90), st.integers(1, 90))
+
+
+@pytest.mark.parametrize(
+    ("size", "imgsz", "region"),
+    [
+        ((1024, 2048), (512, 1024), (512, 1024)),
+        ((427, 640), (512, 512), (342, 512)),  # 341.6: mmcv rounds half up
+        ((1080, 810), (512, 1024), (512, 384)),  # a portrait in a landscape input
+        ((5, 4), (10, 10), (10, 8)),
+        ((3000, 1), (64, 64), (64, 1)),  # 0.02, where mmcv would leave nothing
+    ],
+)
+def test_the_whole_picture_fits_and_touches_two_sides(size: Any, imgsz: Any, region: Any) -> None:
+    assert valid_region(size, KEEP, imgsz) == region
+
+
+def test_a_divisor_lengthens_a_side_up_to_the_input() -> None:
+    spec = replace(KEEP, divisor=32)
+    assert valid_region((427, 640), spec, (512, 512)) == (352, 512)
+    assert valid_region((427, 640), spec, (512, 510)) == (352, 510)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, sizes, st.sampled_from([KEEP, replace(KEEP, divisor=8), PreprocessSpec("keep")]))
+def test_the_rest_is_zero_and_nothing_else_is(size: tuple[int, int], imgsz: tuple[int, int], spec: Any) -> None:
+    """Of a white picture, which the mean makes far from zero."""
+    x = preprocess(np.full((*size, 3), 255, np.uint8), spec, imgsz)
+    height, width = valid_region(size, spec, imgsz)
+    assert x.shape == (1, 3, *imgsz)
+    assert (x[..., :height, :width] > 2).all()
+    assert not x[..., height:, :].any()
+    assert not x[..., width:].any()
+
+
+@pytest.mark.parametrize("spec", [PreprocessSpec(), PreprocessSpec("crop")])
+def test_without_an_aspect_ratio_all_of_the_input_is_picture(spec: PreprocessSpec) -> None:
+    assert valid_region((10, 90), spec, (32, 64)) == (32, 64)
+
+
+def test_what_is_said_is_what_is_done() -> None:
+    stretch = describe(PreprocessSpec(), (512, 1024))
+    assert stretch.startswith("stretched to 512x1024; bilinear by Pillow, antialiased;")
+    assert "crop" not in stretch
+    crop = describe(PreprocessSpec("crop", "bicubic", 0.9), (224, 224))
+    assert crop.startswith("scaled to cover 248x248, of which the central 224x224 is taken (crop_pct 0.9); bicubic by")
+    keep = describe(replace(KEEP, divisor=32), (512, 512))
+    assert "fit into 512x512, each side up to a multiple of 32, the rest filled" in keep
+    assert "bilinear by OpenCV, not antialiased" in keep
+    assert "crop" not in keep
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resize": "squash"}, "resize 'squash': it must be stretch or crop or keep"),
+        ({"resize": ["crop"]}, "it must be stretch"),
+        ({"interpolation": "nearest"}, "it must be bilinear or bicubic"),
+        ({"filter": "opencv", "interpolation": "bicubic"}, "only bilinear"),
+        ({"rounding": None}, "it must be floor or round"),
+        ({"crop_pct": float("nan")}, "over 0 and at most 1"),
+        ({"crop_pct": "0.9"}, "over 0 and at most 1"),
+        ({"divisor": 0}, "1 or more"),
+        ({"divisor": True}, "1 or more"),
+        ({"mean": (0.5, 0.5)}, "three finite numbers"),
+        ({"mean": (0.5, 0.5, float("inf"))}, "three finite numbers"),
+        ({"std": (0.2, 0.2, 0.0)}, "each must be over 0"),
+    ],
+    ids=str,
+)
+def test_a_spec_that_makes_no_sense_is_refused(changes: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        preprocess(np.zeros((4, 4, 3), np.uint8), replace(PreprocessSpec(), **changes), (4, 4))
