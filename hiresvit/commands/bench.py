@@ -62,4 +62,4 @@ def bench(
         if budget is not None and side["median_ms"] > budget
     ]
     missed = GateError("; ".join(over)) if over else None
-    out.answer(as_json, {"latency": latency, "notes": notes_of(opened)}, latency_tables(latency), missed)
+    out.answer(as_json, {"latency": latency}, latency_tables(latency), missed, notes_of(opened))

@@ -57,4 +57,4 @@ def compare(
         a, b = open_sources(stack, pair, model, graph, threads=running.threads)
         found, missed = compare_sources(a, b, images, drawn=pictures.images, limits=asked)
     notes = [*notes_of([a, b]), *found.pop("notes")]
-    out.answer(as_json, {"parity": found, "notes": notes}, compare_report(found), missed)
+    out.answer(as_json, {"parity": found}, compare_report(found), missed, notes)

@@ -38,4 +38,4 @@ def evaluate(
         [opened] = open_sources(stack, [(source, running.runner)], model, graph, threads=running.threads)
         with out.progress() as on_step:
             found = evaluate_source(opened, dataset, folder=pictures.data, limit=limit, on_step=on_step)
-    out.answer(as_json, found | {"notes": notes_of([opened])}, [accuracy_table(found)])
+    out.answer(as_json, found, [accuracy_table(found)], notes=notes_of([opened]))

@@ -38,8 +38,8 @@ def open_sources(
     """Open what texts name, each with the runner named beside it, and close it with ``stack``.
 
     A model name, or a checkpoint's file, is computed by PyTorch and is one side, however many runners are named.
-    ``threads`` are what was asked for, ``threads_used`` what is taken where nothing was. What is to be said of the
-    sources goes to stderr. Raises UsageError for an option that applies to none.
+    ``threads`` are what was asked for, ``threads_used`` what is taken where nothing was. Raises UsageError for an
+    option that applies to none.
     """
     options = model.given()
     out.load_onnxruntime()
@@ -86,16 +86,9 @@ def open_sources(
         )
         stack.enter_context(source.runner)
         opened.append(source)
-    say(notes_of(opened))
     return opened
 
 
 def notes_of(sources: Sequence[Source]) -> list[str]:
-    """What is to be said of opened sources, for the ``notes`` of ``--json``, each once."""
+    """What is to be said of opened sources beside an answer, each once."""
     return list(dict.fromkeys(f"{source.label}: {note}" for source in sources for note in source.notes))
-
-
-def say(notes: Sequence[str]) -> None:
-    """Notes for people, on stderr, where no answer is mistaken for them."""
-    for note in notes:
-        out.print_note(note)

@@ -38,8 +38,16 @@ def answer(
     document: dict[str, Any],
     items: Sequence[RenderableType],
     failure: HiresvitError | None = None,
+    notes: Sequence[str] | None = None,
 ) -> None:
-    """Print a result, as a document or for people; a failure belongs to it and ends the program."""
+    """Print a result, as a document or for people; a failure belongs to it and ends the program.
+
+    ``notes`` are what is to be said of where it comes from: on stderr, and in the document.
+    """
+    for note in notes or ():
+        print_note(note)
+    if notes is not None:
+        document = {**document, "notes": list(notes)}
     if as_json:
         print_json(document, failure)
     else:

@@ -14,7 +14,7 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.commands.opening import notes_of, open_sources, say
+from hiresvit.commands.opening import notes_of, open_sources
 from hiresvit.errors import HiresvitError, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def run(
 
     targets, single, notes = _targets(images, written.output, written.labels)
     picture = load_image(targets[0].image) if single else None
-    say(notes)
+    for note in notes:
+        out.print_note(note)
     with ExitStack() as stack:
         [opened] = open_sources(stack, [(source, running.runner)], model, graph, threads=running.threads)
         spec = opened.spec
@@ -80,8 +81,6 @@ def run(
         pictures = open_dataset(named, folder=dataset.data, imgsz=spec.imgsz) if named else None
         known = read_classes(dataset.classes, spec.num_classes) if dataset.classes else opened.labels
         meaning = find_labels(spec, pictures, known)
-        assumed = [note] if (note := assumption(meaning)) else []
-        say(assumed)
         predictor = Predictor(opened.runner, spec)
         if single:
             rows = [answer_picture(predictor, meaning, targets[0], picture)]
@@ -93,11 +92,12 @@ def run(
                 if "error" in row:
                     out.print_note(row["error"])
     document: dict[str, Any] = {"source": opened.label, "task": spec.task, "labels": {"source": meaning.source}}
-    document |= {"notes": [*notes_of([opened]), *assumed], "left_out": notes, "pictures": rows}
+    document |= {"left_out": notes, "pictures": rows}
     if single:
         document |= rows[0]
     following = f"next: hiresvit bench {shlex.quote(source)}"
-    out.answer(as_json, document, [*_report(rows, single, began), following], _failure(rows))
+    said = [*notes_of([opened]), *([assumed] if (assumed := assumption(meaning)) else [])]
+    out.answer(as_json, document, [*_report(rows, single, began), following], _failure(rows), said)
 
 
 def _targets(texts: list[str], output: Path | None, labels: Path | None) -> tuple[list[Target], bool, list[str]]:

@@ -105,9 +105,9 @@ def find_spec(
         if weights is not None:
             raise UsageError(f"{name} is a checkpoint itself: leave out --weights {weights}, or give the model's name")
         return recognise_spec(Path(name), ema=ema, entry=entry, allow_missing_head=allow_missing_head, **given)
-    for option, asked in (("ema", ema), ("entry", entry), ("allow_missing_head", allow_missing_head)):
+    for option, asked in (("--ema", ema), ("--entry", entry), ("--allow-missing head", allow_missing_head)):
         if asked and weights is None:
-            raise UsageError(f"{option} is about a checkpoint: give one as weights (--weights)")
+            raise UsageError(f"{option} is about a checkpoint: give one with --weights")
     return Asked(model_spec(name, **given), None if weights is None else Path(weights))
 
 

@@ -146,6 +146,7 @@ def test_what_trainers_write_is_found(beside: dict[str, Any], painted: bool) -> 
 def test_names_of_something_else_are_left_out_and_said() -> None:
     found, said = names_of_trainer({"CLASSES": NAMES}, 5)
     assert (found, said) == (None, "the file names 3 classes, the model has 5: the names are left out")
+    assert names_of_trainer({"CLASSES": NAMES}, 2)[0] is None, "nor are the first two of three"
     assert names_of_trainer({"epoch": 3, "CLASSES": None, "classes": 19}, 5) == (None, "")
     deep: dict[str, Any] = {"classes": NAMES}
     for _ in range(100):

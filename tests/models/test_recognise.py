@@ -189,9 +189,9 @@ def test_weights_beside_a_file_and_options_without_one_are_refused(saved: Saver)
     path = saved("hrvit_b1", "features")
     with pytest.raises(UsageError, match="is a checkpoint itself: leave out --weights"):
         find_spec(str(path), path)
-    with pytest.raises(UsageError, match="is about a checkpoint"):
+    with pytest.raises(UsageError, match="--ema is about a checkpoint"):
         find_spec("hrvit_b1", ema=True)
-    with pytest.raises(UsageError, match="is about a checkpoint"):
+    with pytest.raises(UsageError, match="--allow-missing head is about a checkpoint"):
         find_spec("hrvit_b1", allow_missing_head=True)
     with pytest.raises(HiresvitError, match=r"gone\.pth does not exist"):
         find_spec("gone.pth")

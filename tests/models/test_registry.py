@@ -130,7 +130,7 @@ def test_windows(name: str) -> None:
         ({"head": "unet"}, "head='unet': give segformer or upernet"),
         ({"head": "upernet", "task": "classify"}, "head='upernet' serves segment; the task is classify"),
         ({"pooled_size": 7}, "hrvit_b1 has no argument pooled_size"),
-        ({"allow_missing_head": True}, "allow_missing_head is about a checkpoint"),
+        ({"allow_missing_head": True}, "--allow-missing head is about a checkpoint"),
         ({"num_classes": 0}, "num_classes=0: give a whole number of 1 or more"),
         ({"task": "detect"}, "unknown task 'detect': classify, segment, features"),
         ({"task": "features", "num_classes": 19}, "features have no classes"),

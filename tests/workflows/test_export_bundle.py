@@ -446,7 +446,7 @@ class TestCheckpoints:
             export(tmp_path / "bundle", replace(FAST, allow_missing_head=True))
         assert list(tmp_path.iterdir()) == [path]
         bundle = export(tmp_path / "bundle", replace(FAST, weights=path, allow_missing_head=True))
-        [note] = [note for note in bundle.manifest.notes if "untrained" in note]
+        [note] = [note for note in bundle.manifest.notes if "nobody trained" in note]
         assert note == "not in the file and untrained: decode_head.*; its answers mean nothing"
 
     def test_an_average_that_is_not_there(self, tmp_path: Path, checkpoint: Path) -> None:
