@@ -283,6 +283,12 @@ class TestTargets:
         assert read_bundle(tmp_path / "bundle") == after
         assert list(tmp_path.iterdir()) == [tmp_path / "bundle"]
 
+    def test_another_number_of_threads_gives_the_same_files(self, tmp_path: Path) -> None:
+        """But the manifest: its parity is measured with them (docs/bundle.md)."""
+        one, two = (export(tmp_path / f"{count}", replace(FAST, images=1, threads=count)) for count in (1, 2))
+        assert [(e.name, e.sha256) for e in two.manifest.files] == [(e.name, e.sha256) for e in one.manifest.files]
+        assert two.manifest.parity != one.manifest.parity, "or PyTorch would not have noticed the threads"
+
     def test_a_second_export_has_the_same_files(self, tmp_path: Path) -> None:
         one, two = (export(tmp_path / name, replace(FAST, fp16=True)) for name in "ab")
         assert one.manifest.files == two.manifest.files
