@@ -9,8 +9,9 @@ from typing import Any
 
 from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.golden import read_golden
-from hiresvit.bundle.stages import PLANS, RUNNABLE, STAGES
+from hiresvit.bundle.stages import DEFAULT, PLANS, RUNNABLE, STAGES
 from hiresvit.device.plan import is_plan_file
+from hiresvit.device.platform import has_driver
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
 from hiresvit.export.contract import input_spec, output_specs, read_stamp
@@ -27,11 +28,12 @@ class Source:
     runner: Runner
     spec: ModelSpec | None
     label: str
+    hints: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be said of the runner, for example that a plan was built on another model of GPU."""
-        return self.runner.warnings
+        return (*self.hints, *self.runner.warnings)
 
 
 def open_source(
@@ -43,7 +45,7 @@ def open_source(
     cuda_graph: bool = False,
     **model_options: Any,
 ) -> Source:
-    """Open a model name (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph`` (default: cpu).
+    """Open a model name (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph`` (default: the first of `DEFAULT`).
 
     ``runner`` names what opens a file (see `open_runner`) and is then part of the label. ``threads`` are for what runs
     on the CPU, ``cuda_graph`` is for a plan; neither has a say in the other. ``model_options`` are those of
@@ -99,13 +101,14 @@ def _open_model(name: str, threads: int | None, options: dict[str, Any]) -> Sour
 def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[Path], Runner]) -> Source:
     bundle = read_bundle(folder)
     has = {entry.role for entry in bundle.manifest.files}
-    # The fastest on this machine's CPU; a bundle with a dynamic batch has none made for it.
-    wanted = graph or next((role for role in ("cpu", "simplified") if role in has), "fp32")
+    wanted = graph or next((role for role in DEFAULT if role in has), DEFAULT[-1])
     if wanted not in RUNNABLE:
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     runner = Casting(open_file(bundle.path(wanted)))
     _replay_golden(bundle, runner, wanted)
-    return Source(runner, bundle.manifest.spec, f"{folder.name}/{wanted}{by}")
+    plans = [role for role in PLANS if role in has] if graph is None and has_driver() else []
+    hints = tuple(f"computed on the CPU; --graph {role} runs the bundle's plan on the GPU" for role in plans[:1])
+    return Source(runner, bundle.manifest.spec, f"{folder.name}/{wanted}{by}", hints)
 
 
 def _replay_golden(bundle: Bundle, runner: Runner, role: str) -> None:

@@ -161,6 +161,23 @@ class TestWhole:
             assert (source.spec, source.label) == (SPEC, f"bundle/{graph}")
             assert runner(read_golden(bundle.path("golden"))[0])["logits"].dtype == np.float32
 
+    @needs_rtx
+    @pytest.mark.parametrize(("driver", "graph", "said"), [(True, None, 1), (False, None, 0), (True, "cpu", 0)])
+    def test_beside_a_gpu_the_plan_is_pointed_at(
+        self,
+        whole: tuple[Bundle, Steps],
+        monkeypatch: pytest.MonkeyPatch,
+        driver: bool,
+        graph: str | None,
+        said: int,
+    ) -> None:
+        """What is taken without being asked for is the same on every machine: the CPU's graph."""
+        monkeypatch.setattr("hiresvit.workflows.open.has_driver", lambda: driver)
+        source = open_source(str(whole[0].folder), graph=graph, threads=1)
+        source.runner.close()
+        assert source.label == "bundle/cpu"
+        assert source.notes == ("computed on the CPU; --graph plan runs the bundle's plan on the GPU",)[:said]
+
     def test_steps_are_told(self, whole: tuple[Bundle, Steps]) -> None:
         _, steps = whole
         names = list(dict.fromkeys(name for name, _ in steps if not name.startswith("plan")))
