@@ -17,6 +17,11 @@ A message is one line: what was given, what is allowed, what to do.
 from __future__ import annotations
 
 import errno
+import json
+import shlex
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 
 class HiresvitError(Exception):
@@ -90,4 +95,31 @@ def missing_extra(error: BaseException) -> MissingDependency | None:
     module = error.name if isinstance(error, ModuleNotFoundError) else None
     if module not in _EXPORT:
         return None
-    return MissingDependency(f"this needs {_EXPORT[module]}, which is not installed: pip install 'hiresvit[export]'")
+    return MissingDependency(f"this needs {_EXPORT[module]}, which is not installed: {install_line('export')}")
+
+
+@cache
+def install_line(extra: str) -> str:
+    """The pip command that brings an extra here: hiresvit is on no index, so it is named by where it came from.
+
+    That is the clone that runs, else what pip has kept of its source (PEP 610): a clone, a wheel or an address.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if (root / "pyproject.toml").is_file():
+        return f"pip install -e {shlex.quote(f'{root}[{extra}]')}"
+    from importlib import metadata  # takes as long as all else here
+
+    try:
+        origin = json.loads(metadata.distribution("hiresvit").read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError, OSError):
+        origin = {}
+    url = str(origin.get("url", ""))
+    if vcs := origin.get("vcs_info"):
+        url = f"{vcs.get('vcs')}+{url}@{vcs.get('commit_id')}"
+    elif url.startswith("file:"):
+        place = Path(unquote(urlsplit(url).path))
+        if place.exists():
+            return f"pip install {shlex.quote(f'{place}[{extra}]')}"
+    elif not url:
+        return f"pip install '.[{extra}]' in a clone of hiresvit"
+    return f"pip install {shlex.quote(f'hiresvit[{extra}] @ {url}')}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hiresvit import errors
 from hiresvit.commands.output import exit_code, expected, explain
-from hiresvit.errors import HiresvitError, UsageError, missing_extra
+from hiresvit.errors import HiresvitError, UsageError, install_line, missing_extra
 
 ERRORS: dict[str, type[HiresvitError]] = {
     name: value for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, HiresvitError)
@@ -66,7 +68,7 @@ def test_a_usage_error_is_pythons_own_too() -> None:
 def test_a_library_of_the_extra_is_named_with_its_remedy(module: str, name: str) -> None:
     found = missing_extra(ModuleNotFoundError(f"No module named {module!r}", name=module))
     assert found is not None
-    assert str(found) == f"this needs {name}, which is not installed: pip install 'hiresvit[export]'"
+    assert str(found) == f"this needs {name}, which is not installed: {install_line('export')}"
     assert found.exit_code == 6
 
 
@@ -81,3 +83,31 @@ def test_a_library_of_the_extra_is_named_with_its_remedy(module: str, name: str)
 )
 def test_any_other_failure_is_left_alone(error: BaseException) -> None:
     assert missing_extra(error) is None
+
+
+def advised(place: Path, monkeypatch: pytest.MonkeyPatch, origin: str | None) -> str:
+    """For a package that lies in ``place`` and that pip says it has from ``origin``."""
+    monkeypatch.setattr(errors, "__file__", str(place / "hiresvit" / "errors.py"))
+    known = SimpleNamespace(read_text=lambda _name: origin)
+    monkeypatch.setattr("importlib.metadata.distribution", lambda _name: known)
+    return install_line.__wrapped__("rtx")
+
+
+def test_what_is_advised_names_where_the_package_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on no index: a bare ``pip install hiresvit[rtx]`` finds nothing, or somebody else's."""
+    site, clone, wheel = tmp_path / "site", tmp_path / "my clone", tmp_path / "hiresvit-1-py3-none-any.whl"
+    clone.mkdir()
+    wheel.touch()
+    origins = {
+        f'{{"url": "{clone.as_uri()}", "dir_info": {{}}}}': f"pip install '{clone}[rtx]'",
+        f'{{"url": "{wheel.as_uri()}", "archive_info": {{}}}}': f"pip install '{wheel}[rtx]'",
+        '{"url": "https://a.example/h.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}}': (
+            "pip install 'hiresvit[rtx] @ git+https://a.example/h.git@abc'"
+        ),
+        '{"url": "https://a.example/h.whl", "archive_info": {}}': "pip install 'hiresvit[rtx] @ https://a.example/h.whl'",
+    }
+    assert {origin: advised(site, monkeypatch, origin) for origin in origins} == origins
+    for nothing in (None, "", "{}", "no JSON"):
+        assert advised(site, monkeypatch, nothing) == "pip install '.[rtx]' in a clone of hiresvit"
+    (clone / "pyproject.toml").touch()
+    assert advised(clone, monkeypatch, None) == f"pip install -e '{clone}[rtx]'"

@@ -22,6 +22,8 @@ from conftest import Result
 from packaging.requirements import Requirement
 from PIL import Image
 
+from hiresvit.errors import install_line
+
 ROOT = Path(__file__).parents[1]
 # Python 3.10 has no tomllib; a list of strings is the same in both languages.
 DECLARED: list[str] = ast.literal_eval(
@@ -135,7 +137,7 @@ def test_the_commands_about_what_was_exported(device: Path, tiny_bundle: Path, t
 def test_the_tables_for_people(device: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     result = hiresvit(device, "inspect", tiny_bundle / "fp16.onnx", folder=tmp_path)
     assert result.code == 0, result.err
-    assert "pip install 'hiresvit[export]'" in result.out, "why there are no counts"
+    assert install_line("export") in result.out, "why there are no counts"
     result = hiresvit(device, "list", folder=tmp_path)
     assert (result.code, result.err) == (0, "")
     assert "hrvit_b1" in result.out
@@ -152,7 +154,7 @@ def test_the_predictor_as_docs_python_has_it(device: Path, tiny_bundle: Path, tm
 def test_a_public_name_that_needs_more_says_what(device: Path, tmp_path: Path) -> None:
     result = run(device, "-c", "from hiresvit import create_model", folder=tmp_path)
     assert result.code == 1
-    said = "MissingDependency: this needs PyTorch, which is not installed: pip install 'hiresvit[export]'"
+    said = f"MissingDependency: this needs PyTorch, which is not installed: {install_line('export')}"
     assert result.err.splitlines()[-1].endswith(said)
 
 
@@ -176,7 +178,7 @@ def test_a_command_that_makes_something_says_what_it_needs(
     result = hiresvit(device, *words, folder=tmp_path)
     assert (result.code, result.out) == (6, ""), result.err
     assert re.fullmatch(
-        r"error: this needs (PyTorch|onnx), which is not installed: pip install 'hiresvit\[export\]'\n",
+        rf"error: this needs (PyTorch|onnx), which is not installed: {re.escape(install_line('export'))}\n",
         result.err,
     )
 

@@ -71,6 +71,8 @@ PLANS = tuple(stage.name for stage in _TABLE if stage.kind == "plan")
 RUNNABLE = (*GRAPHS, *PLANS)
 EXACT = "fp16 exact"
 """The FP16 graph once more, rounded wherever FP16 rounds (`hiresvit.evaluation.exact`): a gate without a file."""
+DEFAULT = ("cpu", "simplified", "fp32")
+"""What is run of a bundle, the first that there is: it runs everywhere, and the first is the fastest on a CPU."""
 LIMITS = {stage.gate: stage.limits for stage in _TABLE if stage.limits is not None} | {EXACT: _EXACT}
 BUILDABLE = tuple(name for _, name in sorted((s.build, s.name) for s in _TABLE if s.build is not None))
 """The graphs that a plan is made from, the one that is taken first."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 
 import typer
 
-from hiresvit.bundle.stages import BUILDABLE, RUNNABLE, either
+from hiresvit.bundle.stages import BUILDABLE, DEFAULT, RUNNABLE, either
 from hiresvit.errors import UsageError
 from hiresvit.spec import PreprocessSpec, Task
 
@@ -36,7 +36,7 @@ BundleGraph = Annotated[
 ]
 Graph = Annotated[
     str | None,
-    typer.Option("--graph", help=f"Of a bundle: {either(RUNNABLE)}; default: the fastest here."),
+    typer.Option("--graph", help=f"Of a bundle: {either(RUNNABLE)}; default: {' or else '.join(DEFAULT)}."),
 ]
 Shapes = Annotated[
     Texts,

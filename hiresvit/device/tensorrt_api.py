@@ -14,13 +14,13 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
-from hiresvit.errors import MissingDependency, UsageError
+from hiresvit.errors import MissingDependency, UsageError, install_line
 
 Backend = Literal["tensorrt", "tensorrt_rtx"]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 TITLES: dict[Backend, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
-INSTALL_HINT = "pip install 'hiresvit[rtx]'"
+INSTALL_HINT = install_line("rtx")
 INSTALL_HINTS: dict[Backend, str] = {
     "tensorrt": "on a Jetson it is the system's python3-libnvinfer: make the environment with"
     " python3 -m venv --system-site-packages; with another NVIDIA GPU: pip install tensorrt",

@@ -7,6 +7,7 @@ in an export is None there and left out here.
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,12 +17,14 @@ from rich.table import Table
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.data.preprocess import describe
 from hiresvit.device.tensorrt_api import TITLES
+from hiresvit.errors import install_line
 from hiresvit.report.int8 import engine_facts, int8_report
 from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
 from hiresvit.spec import PreprocessSpec
 
 TOP_OPERATORS = 6
 # What a plan's call is made of by the GPU's clock.
+_PLAIN_LINE = 80
 _GPU_PARTS = {">copy in": "h2d_ms", ">GPU": "gpu_compute_ms", ">copy out": "d2h_ms"}
 _PLAN_FACTS = ("path", "bytes", "backend", "version", "graph", "graph_sha256")
 _SIDES = ("pytorch", *GRAPHS)  # the order of an export, which JSON does not keep
@@ -223,13 +226,26 @@ def doctor_tables(found: Values) -> list[RenderableType]:
     libraries = [
         (row["name"], row["version"] or "-", row["wanted"], row["extra"] or "everything") for row in found["libraries"]
     ]
-    abilities = [
-        (row["name"], "yes" if row["works"] else "no", row["detail"], row["hint"] or "") for row in found["abilities"]
+    abilities = [(row["name"], "yes" if row["works"] else "no", row["detail"]) for row in found["abilities"]]
+    table = make_table("what works here", "ability", "works", "detail", rows=abilities)
+    table.columns[-1].max_width = max(20, _PLAIN_LINE - max(len(name) for name, *_ in abilities) - len("  works  "))
+    # Not in the table: a line that is to be copied must not be broken.
+    hints = [
+        textwrap.fill(
+            f"{row['name']}: {row['hint']}",
+            _PLAIN_LINE,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for row in found["abilities"]
+        if row["hint"]
     ]
     return [
         _facts(found["machine"]),
         make_table("libraries", "name", "installed", "wanted", "for", rows=libraries),
-        make_table("what works here", "ability", "works", "detail", "to get it", rows=abilities),
+        table,
+        *(["\nto get the rest", *hints] if hints else []),
     ]
 
 
@@ -296,7 +312,7 @@ def _graphs_report(graphs: Mapping[str, Values]) -> list[RenderableType]:
         table.add_row(name, *counts, size_text(graph["bytes"]), listed + more)
     if all(graph["nodes"] is not None for graph in graphs.values()):
         return [table]
-    return [table, "note: nodes and attentions are counted with onnx: pip install 'hiresvit[export]'"]
+    return [table, f"note: nodes and attentions are counted with onnx: {install_line('export')}"]
 
 
 def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:

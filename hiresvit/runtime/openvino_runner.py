@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.errors import HiresvitError, MissingDependency, UsageError
+from hiresvit.errors import HiresvitError, MissingDependency, UsageError, install_line
 from hiresvit.files import native_path, no_graph, not_taken, require_graph_file
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
-INSTALL_HINT = "pip install 'hiresvit[openvino]'"
+INSTALL_HINT = install_line("openvino")
 _DTYPES = {
     **{"f32": "float32", "f16": "float16", "f64": "float64", "boolean": "bool"},
     **{f"{sign}{bits}": f"{kind}{bits}" for sign, kind in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
@@ -16,7 +17,7 @@ import numpy as np
 from hiresvit.device import cuda
 from hiresvit.device.platform import PLATFORMS, Platform, find_platform, package_version, this_platform
 from hiresvit.device.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
-from hiresvit.errors import HiresvitError, MissingDependency, missing_extra
+from hiresvit.errors import HiresvitError, MissingDependency, install_line, missing_extra, refused
 from hiresvit.files import scratch_folder
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.openvino_runner import INSTALL_HINT as INSTALL_OPENVINO
@@ -47,7 +48,7 @@ RUN_HINTS: dict[Platform, dict[Backend, str]] = {
 
 # `tensorrt` is the system's own on a Jetson, `dev` is for working on hiresvit itself.
 _SHOWN_EXTRAS = (None, "export", "openvino", "rtx", "cuda")
-_EXPORT_HINT = "not needed to run what was exported; to export, check and calibrate: pip install 'hiresvit[export]'"
+_EXPORT_HINT = f"not needed to run what was exported; to export, check and calibrate: {install_line('export')}"
 
 # y = Relu(x) of float32 (1, 4), opset 20: written out, since onnx need not be here (tests/workflows/test_doctor.py).
 ONE_NODE = bytes.fromhex(
@@ -101,13 +102,14 @@ def _libraries() -> list[dict[str, Any]]:
 
 
 def _abilities() -> list[dict[str, Any]]:
-    again = "install hiresvit again: pip install --force-reinstall hiresvit"
+    again = "install it again: pip install --force-reinstall onnxruntime"
     here = find_platform()
     with scratch_folder() as folder:
         graph = Path(folder, "one_node.onnx")
         graph.write_bytes(ONE_NODE)
         rows = [
             _try("PyTorch, CPU", _try_torch, _EXPORT_HINT),
+            _try("ONNX graphs, make and check", _try_onnx, _EXPORT_HINT),
             _try("ONNX Runtime, CPU", partial(_try_graph, graph, "onnxruntime"), again, required=True),
             *_try_providers(graph),
             _try("OpenVINO, CPU", partial(_try_graph, graph, "openvino"), INSTALL_OPENVINO),
@@ -115,7 +117,7 @@ def _abilities() -> list[dict[str, Any]]:
         for backend in reversed(BACKENDS):
             name, building = TITLES[backend], partial(_try_build, graph, backend)
             rows.append(_try(f"{name}, build plans", building, BUILD_HINTS[here][backend]))
-            running = partial(_try_run, graph, rows[-1]["works"])
+            running = partial(_try_run, graph, rows[-1])
             rows.append(_try(f"{name}, run plans", running, RUN_HINTS[here][backend]))
         return rows
 
@@ -124,8 +126,11 @@ def _try(name: str, attempt: Callable[[], str], hint: str, *, required: bool = F
     try:
         works, detail = True, attempt()
     except Exception as error:  # a broken native library raises about anything
-        reason = missing_extra(error) or error
-        works, detail = False, " ".join(str(reason).split()) or type(error).__name__
+        wants = missing_extra(error)
+        works, detail = False, " ".join(str(wants or refused(error) or error).split()) or type(error).__name__
+        if wants and hint != _EXPORT_HINT:  # whatever else it needs, this it needs first
+            hint = install_line("export")
+        detail = detail.removesuffix(hint).removesuffix(install_line("export")).rstrip(" :")  # which is said beside it
     return {"name": name, "works": works, "required": required, "detail": detail, "hint": None if works else hint}
 
 
@@ -134,6 +139,15 @@ def _try_torch() -> str:
 
     torch.ones(2, 2) @ torch.ones(2, 2)  # the first call of the matrix library
     return f"{torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def _try_onnx() -> str:
+    import onnx
+
+    for name in ("onnxscript", "onnxsim"):  # PyTorch's exporter writes with the first
+        importlib.import_module(name)
+    onnx.checker.check_model(ONE_NODE)
+    return f"onnx {onnx.__version__}"
 
 
 def _try_graph(graph: Path, runner: str) -> str:
@@ -172,9 +186,9 @@ def _try_build(graph: Path, backend: Backend) -> str:
     return f"{report.version}, {f'on {report.device}' if report.device else 'needs no GPU'}"
 
 
-def _try_run(graph: Path, built: bool) -> str:
+def _try_run(graph: Path, built: dict[str, Any]) -> str:
     """Run the plan that was just built, which asks for a CUDA binding and a GPU first."""
-    if not built:
-        raise MissingDependency("there is no plan to try it with")
+    if not built["works"]:
+        raise MissingDependency(f"not tried, for want of a plan: {built['detail']}")
     _try_graph(graph.with_suffix(".plan"), "tensorrt")
     return "a plan of one node gives the right answer"

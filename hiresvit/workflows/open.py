@@ -12,10 +12,11 @@ import numpy as np
 
 from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.golden import read_golden
-from hiresvit.bundle.stages import PLANS, RUNNABLE, STAGES
+from hiresvit.bundle.stages import DEFAULT, PLANS, RUNNABLE, STAGES
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_from_json
 from hiresvit.device.plan import is_plan_file
+from hiresvit.device.platform import has_driver
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
 from hiresvit.export.contract import (
@@ -40,7 +41,7 @@ MOST_INPUT = 2**30  # bytes of one tensor; 8192x4096 pixels are 0.4 GB
 class Source:
     """A runner, its spec and its classes' names where they are known, and what it is called in tables.
 
-    ``said`` is what is to be said of its weights, ``graph`` the file if that is an ONNX graph.
+    ``said`` is what is to be said of its weights and of how it was chosen, ``graph`` the file if that is an ONNX graph.
     """
 
     runner: Runner
@@ -65,7 +66,9 @@ def open_source(
     cuda_graph: bool = False,
     **model_options: Any,
 ) -> Source:
-    """Open a model name or a checkpoint (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph`` (default: cpu).
+    """Open a model name or a checkpoint (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph``.
+
+    Without ``graph`` it is the first of `DEFAULT`.
 
     ``runner`` names what opens a file (see `open_runner`) and is then part of the label. ``threads`` are for what runs
     on the CPU, ``cuda_graph`` is for a plan; neither has a say in the other. ``model_options`` are those of
@@ -146,8 +149,7 @@ def _open_model(text: str, threads: int | None, options: dict[str, Any]) -> Sour
 def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[Path], Runner]) -> Source:
     bundle = read_bundle(folder)
     has = {entry.role for entry in bundle.manifest.files}
-    # The fastest on this machine's CPU; a bundle with a dynamic batch has none made for it.
-    wanted = graph or next((role for role in ("cpu", "simplified") if role in has), "fp32")
+    wanted = graph or next((role for role in DEFAULT if role in has), DEFAULT[-1])
     if wanted not in RUNNABLE:
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     runner = Casting(open_file(bundle.path(wanted)))
@@ -157,7 +159,9 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
     labels = None if manifest.labels is None else _bundle_labels(bundle)
     untrained = read_untrained(runner.metadata) or (manifest.weights.source if manifest.weights.fresh else "")
     older = [note for note in manifest.notes if note.startswith(_OLDER_NOTE)]
-    said = _said(untrained) or tuple(older)
+    plans = [role for role in PLANS if role in has] if graph is None and has_driver() else []
+    hints = [f"computed on the CPU; --graph {role} runs the bundle's plan on the GPU" for role in plans[:1]]
+    said = (*(_said(untrained) or older), *hints)
     return Source(runner, manifest.spec, f"{folder.name}/{wanted}{by}", labels, said, _graph(bundle.path(wanted)))
 
 

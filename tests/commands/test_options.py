@@ -167,6 +167,30 @@ def test_preprocessing_is_for_a_model_name(cli: Cli, tmp_path: Path, monkeypatch
     assert "--preprocess: for a model name;" in refused.err
 
 
+@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_whole_whatever_the_width(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str, columns: int
+) -> None:
+    """Typer cuts a command's text in the list of commands to what a line holds."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = cli(*command.split(), "--help")
+    assert result.code == 0
+    if command:
+        texts = [inspect.getdoc(COMMANDS[command]), *(info.help for info in parameters(command))]
+    else:
+        texts = [(inspect.getdoc(one) or "").partition("\n\n")[0] for one in COMMANDS.values()]
+    said = "".join(result.out.split())  # where a line is broken is no matter
+    assert [text for text in texts if text and "".join(text.split()) not in said] == []
+    assert max(map(len, result.out.splitlines())) <= columns
+
+
+def parameters(command: str) -> list[Any]:
+    """What describes the arguments and options of a command."""
+    signature = inspect.signature(COMMANDS[command], eval_str=True)
+    return [info for one in signature.parameters.values() for info in get_args(one.annotation)[1:]]
+
+
 def test_what_cannot_be_read_is_said_by_who_reads_it() -> None:
     """Typer would look first: in other words, and with another exit code than what is not there."""
     looked_at = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from plan_files import describe
 from plan_files import save as save_plan
 
 from hiresvit.device.plan import Sidecar, write_sidecar
-from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError, install_line
 from hiresvit.runtime import preflight, tensorrt_runner
 from hiresvit.runtime.open import BACKENDS, Backend, find_backend, open_runner
 from hiresvit.runtime.runner import Runner
@@ -168,5 +169,5 @@ def test_what_cannot_be_chosen(name: str, runner: str | None, said: str) -> None
 def test_openvino_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     onnx.save(build(GRAPH, {"one": np.ones(1, np.float32)}), tmp_path / "a.onnx")
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MissingDependency, match=r"not installed: pip install 'hiresvit\[openvino\]'"):
+    with pytest.raises(MissingDependency, match=re.escape(f"not installed: {install_line('openvino')}")):
         open_runner(tmp_path / "a.onnx", runner="openvino")

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from hiresvit.device.platform import PLATFORMS
 from hiresvit.device.tensorrt_api import BACKENDS, installed
+from hiresvit.errors import install_line
 from hiresvit.workflows.doctor import BUILD_HINTS, ONE_NODE, RUN_HINTS, examine, missing
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,7 @@ def test_every_runner_is_named_and_tried() -> None:
     abilities = {row["name"]: row for row in examine()["abilities"]}
     assert list(abilities) == [
         "PyTorch, CPU",
+        "ONNX graphs, make and check",
         "ONNX Runtime, CPU",
         *(f"ONNX Runtime, {name}" for name in onnxruntime.get_available_providers() if name[:3] != "CPU"),
         "OpenVINO, CPU",
@@ -78,9 +80,14 @@ def test_a_library_that_cannot_be_imported_is_found_and_named() -> None:
 def test_on_a_device_nothing_is_missing() -> None:
     abilities, said = examined_without("onnx", "torch", "openvino")
     assert abilities["ONNX Runtime, CPU"]["works"]
-    assert "pip install 'hiresvit[export]'" in str(abilities["PyTorch, CPU"]["hint"])
-    assert abilities["OpenVINO, CPU"]["hint"] == "pip install 'hiresvit[openvino]'"
+    assert install_line("export") in str(abilities["PyTorch, CPU"]["hint"])
+    assert abilities["OpenVINO, CPU"]["hint"] == install_line("openvino")
     assert abilities["TensorRT-RTX, build plans"]["works"] is False
+    if installed("tensorrt_rtx"):  # then it is onnx that a build lacks
+        assert abilities["TensorRT-RTX, build plans"]["detail"] == "this needs onnx, which is not installed"
+        assert abilities["TensorRT-RTX, build plans"]["hint"] == install_line("export")
+    if not installed("tensorrt"):
+        assert abilities["TensorRT, run plans"]["detail"] == "not tried, for want of a plan: not installed"
     assert said == "None", "all of that is optional"
 
 

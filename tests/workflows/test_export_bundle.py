@@ -164,6 +164,23 @@ class TestWhole:
             assert (source.spec, source.label) == (SPEC, f"bundle/{graph}")
             assert runner(read_golden(bundle)[0])["logits"].dtype == np.float32
 
+    @needs_rtx
+    @pytest.mark.parametrize(("driver", "graph", "said"), [(True, None, 1), (False, None, 0), (True, "cpu", 0)])
+    def test_beside_a_gpu_the_plan_is_pointed_at(
+        self,
+        whole: tuple[Bundle, Steps],
+        monkeypatch: pytest.MonkeyPatch,
+        driver: bool,
+        graph: str | None,
+        said: int,
+    ) -> None:
+        """What is taken without being asked for is the same on every machine: the CPU's graph."""
+        monkeypatch.setattr("hiresvit.workflows.open.has_driver", lambda: driver)
+        source = open_source(str(whole[0].folder), graph=graph, threads=1)
+        source.runner.close()
+        assert source.label == "bundle/cpu"
+        assert source.notes == ("computed on the CPU; --graph plan runs the bundle's plan on the GPU",)[:said]
+
     def test_steps_are_told(self, whole: tuple[Bundle, Steps]) -> None:
         _, steps = whole
         names = list(dict.fromkeys(name for name, _ in steps if not name.startswith("plan")))
@@ -284,6 +301,12 @@ class TestTargets:
         assert (before.manifest.parity["images"], after.manifest.parity["images"]) == (2, 1)
         assert read_bundle(tmp_path / "bundle") == after
         assert list(tmp_path.iterdir()) == [tmp_path / "bundle"]
+
+    def test_another_number_of_threads_gives_the_same_files(self, tmp_path: Path) -> None:
+        """But the manifest: its parity is measured with them (docs/bundle.md)."""
+        one, two = (export(tmp_path / f"{count}", replace(FAST, images=1, threads=count)) for count in (1, 2))
+        assert [(e.name, e.sha256) for e in two.manifest.files] == [(e.name, e.sha256) for e in one.manifest.files]
+        assert two.manifest.parity != one.manifest.parity, "or PyTorch would not have noticed the threads"
 
     def test_a_second_export_has_the_same_files(self, tmp_path: Path) -> None:
         one, two = (export(tmp_path / name, replace(FAST, fp16=True)) for name in "ab")

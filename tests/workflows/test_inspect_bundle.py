@@ -14,6 +14,7 @@ from rich.console import Console
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.bundle.manifest import write_manifest
 from hiresvit.bundle.stages import GRAPHS
+from hiresvit.errors import install_line
 from hiresvit.report.results import inspect_report
 from hiresvit.spec import PreprocessSpec
 from hiresvit.workflows import inspect as inspecting
@@ -66,7 +67,7 @@ def test_schema_3_without_onnx_says_what_is_left_out(schema_3: Path, monkeypatch
     assert list(found["graphs"]) == [role for role in GRAPHS if role in found["graphs"]]
     assert {graph["nodes"] for graph in found["graphs"].values()} == {None}
     assert found["notes"] == read_bundle(schema_3).manifest.notes
-    assert "nodes and attentions are counted with onnx: pip install 'hiresvit[export]'" in " ".join(said(found).split())
+    assert f"nodes and attentions are counted with onnx: {install_line('export')}" in " ".join(said(found).split())
 
 
 @pytest.mark.parametrize("graph", [None, "fp16", "int8"])
