@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hiresvit.errors import HiresvitError
+from hiresvit.models.weights.paddle import NAME_TABLE
 from hiresvit.models.weights.stored import Leaf
 from hiresvit.models.weights.tree import Tree, some
 
 # The official loader's order: the first that is there wins.
 ENTRIES = ("state_dict", "model")
+ONLY_AVERAGE = "the file has only EMA weights"
 
 # Parts of the models of every task: what is named so is never a wrapper.
 _PARTS = frozenset({"backbone", "decode_head", "auxiliary_head", "head"})
@@ -68,7 +70,11 @@ def choose(tree: Tree, *, ema: bool, entry: str | None, swapped: Callable[[str],
         raise HiresvitError(f"has no EMA weights, only {_sets(tree)}; leave out --ema")
     if ema:
         leaves = _completed(tree, leaves, walk, entry)
-    beside = [f"{path} ({kind})" for path, kind in tree.others.items() if path.rpartition(".")[0] == walk.name()]
+    beside = [
+        f"{path} ({kind})"
+        for path, kind in tree.others.items()
+        if path.rpartition(".")[0] == walk.name() and not path.endswith(NAME_TABLE)
+    ]
     if beside and not tree.whole:
         walk.notes.append(f"left out, no tensors: {some(beside)}")
     return Chosen(leaves, walk.name(), tuple(walk.notes))
@@ -139,9 +145,7 @@ class _Walk:
     def _which(self, sets: dict[str, list[str]]) -> str:
         """The set to take: the averaged one or the other, and by the official order; else it must be asked for."""
         swap = {name for name in sets if self.swapped(".".join([*self.source, name]))}
-        averages = [name for name in sets if _AVERAGE.search(name) and name not in swap]
-        if swap:
-            averages += [name for name in sets if not _AVERAGE.search(name)]
+        averages = [name for name in sets if name not in swap and (swap or _AVERAGE.search(name))]
         plain = [name for name in sets if name not in averages]
         wanted = averages if self.ema and averages else plain or averages
         if swap and not self.ema:
@@ -150,6 +154,9 @@ class _Walk:
         if len(wanted) > 1 and chosen not in ENTRIES:
             shown = ", ".join(f"{name} ({len(sets[name])} tensors)" for name in wanted)
             raise HiresvitError(f"holds several sets of weights, {shown}: choose one with --entry {self._path(chosen)}")
+        if averages and plain:  # what a level above was called counts no more
+            self.averaged = False
+            self.notes = [note for note in self.notes if note != ONLY_AVERAGE]
         self._say(chosen, averages, [name for name in plain if name != chosen], swap)
         self.averaged |= chosen in averages
         if len(sets) > 1 or ".".join([*self.source, chosen]) in self.tree.dicts:
@@ -160,12 +167,12 @@ class _Walk:
         if swap:
             trained = next(iter(swap))
             self.notes.append(
-                f"{chosen} holds the EMA weights, which mmengine puts there when it saves; the weights as trained are"
+                f"{chosen} holds the EMA weights, which the trainer put there when it saved; the weights as trained are"
                 f" in {trained}: --entry {self._path(trained)}"
             )
         elif chosen in averages:
             if not self.ema:
-                self.notes.append("the file has only EMA weights")
+                self.notes.append(ONLY_AVERAGE)
         elif averages:
             self.notes.append("the file has EMA weights too: --ema loads them")
         if plain and not swap and chosen not in averages:

@@ -130,8 +130,8 @@ def _read(kind: str, stored: Stored, *, ema: bool, entry: str | None) -> Checkpo
     tree = flatten(stored)
     if not tree.leaves:
         raise HiresvitError(nothing(stored))
-    meta = dict(stored.metadata) or facts(stored.content)
-    chosen = choose(tree, ema=ema, entry=entry, swapped=partial(_exchanged, meta))
+    meta = dict(stored.metadata) or facts(stored.content, tree)
+    chosen = choose(tree, ema=ema, entry=entry, swapped=partial(_exchanged, meta, tree))
     tensors = {key: _tensor(key, reader) for key, reader in chosen.leaves.items()}
     source = kind if kind in OTHERS else chosen.source or "bare"
     if kind == "pickle" and is_paddle(tensors, tree.others):
@@ -162,13 +162,15 @@ def _said(tree: Tree, named: Mapping[str, Name]) -> Iterator[str]:
 _EARLY = r"'?(HIGHEST|VERY_HIGH|HIGH|ABOVE_NORMAL|[0-4]?\d)\b"
 
 
-def _exchanged(meta: Mapping[str, Any], name: str) -> bool:
-    """Whether the trainer exchanged an average with the weights as trained when it saved.
+def _exchanged(meta: Mapping[str, Any], tree: Tree, name: str) -> bool:
+    """Whether under ``name`` are the weights as trained, which the trainer exchanged with the average when it saved.
 
-    mmengine's EMAHook does so always (``_swap_ema_state_dict``). mmcv's does so after an epoch: then what is written
-    is exchanged if the hook comes before the one that writes, by a priority above NORMAL; in training by iterations it
-    never is.
+    mmengine's EMAHook does so always (``_swap_ema_state_dict``), and so does Lightning's WeightAveraging. mmcv's does
+    so after an epoch: what is written is exchanged if the hook comes before the one that writes, by a priority above
+    NORMAL; in training by iterations it never is.
     """
+    if name == "current_model_state":
+        return "averaging_state" in tree.dicts
     if name.rpartition(".")[2] == "ema_state_dict":
         return "message_hub" in meta or "mmengine_version" in meta
     config = str(meta.get("config", "")) if name == "ema_" else ""

@@ -78,7 +78,8 @@ class Stored:
             return lambda: self._tensor(args)
         kind = args[0] if args and isinstance(args[0], Name) else maker.name.removeprefix("_rebuild_")
         what = _ODD.get(maker.name, f"a {kind}")
-        return lambda: _refuse(f"is {what}, not a plain tensor")
+        hint = "; gather the parts and save a full state dict" if "DTensor" in what else ""
+        return lambda: _refuse(f"is {what}, not a plain tensor{hint}")
 
     def _tensor(self, args: tuple[Any, ...]) -> Tensor:
         storage, offset, shape, stride = args[:4]

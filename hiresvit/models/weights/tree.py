@@ -19,7 +19,7 @@ DEEPEST = 5
 DEEPEST_MODEL = 40
 
 # Dicts of tensors that are no weights.
-NO_WEIGHTS = re.compile(r"optim|sched|scaler|callback|loops|rng|hook|history|logger", re.IGNORECASE)
+NO_WEIGHTS = re.compile(r"optim|sched|scaler|callback|loops|rng|hook|history|logger|message_hub", re.IGNORECASE)
 
 
 @dataclass
@@ -142,7 +142,7 @@ class _Walk:
         """Whether there were tensors in what lies at ``path``, which are in the tree then."""
         if NO_WEIGHTS.search(path.rpartition(".")[2]) or depth >= (DEEPEST_MODEL if model else DEEPEST):
             return False
-        if not isinstance(item, (dict, list, tuple, Made)):
+        if not isinstance(item, (dict, list, tuple, Made)) or _is_record(item):
             return False
         before = len(self.tree.leaves)
         self.into(item, f"{path}.", depth + 1)
@@ -151,6 +151,17 @@ class _Walk:
         if not model:  # a part of a model is no entry of a file
             self.tree.dicts.add(path)
         return True
+
+
+def _is_record(value: Any) -> bool:
+    """Whether it is an object with attributes, and no model: what those hold are facts."""
+    return (
+        isinstance(value, Made)
+        and not value.pairs
+        and isinstance(value.state, dict)
+        and not _is_model(value)
+        and (not _dict_like(value.maker))
+    )
 
 
 def _is_model(value: Any) -> bool:
@@ -193,14 +204,16 @@ def any_tensor(stored: Stored) -> bool:
     return False
 
 
-def facts(content: Any) -> dict[str, Any]:
+def facts(content: Any, tree: Tree) -> dict[str, Any]:
     """What lies beside the weights, as plain values; what is in ``meta`` is lifted up to the rest."""
     budget = _Budget(MOST_FACTS)
     found: dict[str, Any] = {}
     top = as_dict(content) or {}
     for source in (top, as_dict(top.get("meta")) or {}):
         for key, value in source.items():
-            if isinstance(key, str) and (plain := _plain(value, budget, 6)) is not None:
+            if not isinstance(key, str) or key in tree.leaves or key in tree.dicts:
+                continue
+            if (plain := _plain(value, budget, 6)) is not None:
                 found[key] = plain
     return found
 
