@@ -55,7 +55,11 @@ refused(
     io=PICTURE,
     constants={"e": np.array([4, 4], F32)},
 )
-OLD = {"io": "(float16[1,1,4,4] x) => (float16[1,1,8,8] y)", "constants": {"s": SCALES["s"]}, "opset": 9}
+OLD: dict[str, Any] = {
+    "io": "(float16[1,1,4,4] x) => (float16[1,1,8,8] y)",
+    "constants": {"s": SCALES["s"]},
+    "opset": 9,
+}
 add("upsample", 'y = Upsample<mode = "linear">(x, s)', **OLD)
 refused("upsample cubic", 'y = Upsample<mode = "cubic">(x, s)', **OLD)
 ruled_out(
@@ -133,12 +137,12 @@ add_recurrent("gru with other activations backwards", "GRU", BOTH + OTHERS, "ill
 
 # Attention of ONNX
 HEADS = "(float16[1,2,8,16] q, float16[1,2,8,16] k{}) => (float16[1,2,8,16] y{})"
-LATE = dict.fromkeys(("jetpack6", "jetpack7"), "illegal opset operator")
-LATE_RULED_OUT = dict.fromkeys(("jetpack6", "jetpack7"), "illegal opset operator ruled_out") | {
+LATE: dict[str, Any] = dict.fromkeys(("jetpack6", "jetpack7"), "illegal opset operator")
+LATE_RULED_OUT: dict[str, Any] = dict.fromkeys(("jetpack6", "jetpack7"), "illegal opset operator ruled_out") | {
     "trt11": "illegal ruled_out",
     "rtx": "",
 }
-LATE_REFUSED = dict.fromkeys(("jetpack6", "jetpack7"), "illegal form opset operator")
+LATE_REFUSED: dict[str, Any] = dict.fromkeys(("jetpack6", "jetpack7"), "illegal form opset operator")
 
 
 def late(name: str, body: str, io: str, expected: str = "", opset: int = 23, **more: Any) -> None:
