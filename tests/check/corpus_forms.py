@@ -133,12 +133,12 @@ add_recurrent("gru with other activations backwards", "GRU", BOTH + OTHERS, "ill
 
 # Attention of ONNX
 HEADS = "(float16[1,2,8,16] q, float16[1,2,8,16] k{}) => (float16[1,2,8,16] y{})"
-LATE = dict.fromkeys(("jetpack6", "jetpack7"), "illegal opset operator")
-LATE_RULED_OUT = dict.fromkeys(("jetpack6", "jetpack7"), "illegal opset operator ruled_out") | {
+LATE: dict[str, Any] = dict.fromkeys(("jetpack6", "jetpack7"), "illegal opset operator")
+LATE_RULED_OUT: dict[str, Any] = dict.fromkeys(("jetpack6", "jetpack7"), "illegal opset operator ruled_out") | {
     "trt11": "illegal ruled_out",
     "rtx": "",
 }
-LATE_REFUSED = dict.fromkeys(("jetpack6", "jetpack7"), "illegal form opset operator")
+LATE_REFUSED: dict[str, Any] = dict.fromkeys(("jetpack6", "jetpack7"), "illegal form opset operator")
 
 
 def late(name: str, body: str, io: str, expected: str = "", opset: int = 23, **more: Any) -> None:
