@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -218,3 +219,23 @@ def test_what_convert_wrote_has_its_settings_names_and_what_nobody_trained(tmp_p
     assert (last.loaded.labels.names, last.loaded.labels.source) == (tuple(names), "checkpoint")
     with safe_open(tmp_path / "b.safetensors", "pt") as file:
         assert "hiresvit.untrained" not in file.metadata()
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"meta": {"CLASSES": ("a", "b", "c"), "PALETTE": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]}},
+        {"meta": {"dataset_meta": {"classes": ("a", "b", "c"), "palette": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]}}},
+        {"idx_to_class": {0: "a", 1: "b", 2: "c"}},
+        {"args": Namespace(class_names=["a", "b", "c"])},
+    ],
+    ids=["mmseg", "mmengine", "by number", "timm's arguments"],
+)
+def test_names_beside_the_weights_are_read(tmp_path: Path, beside: dict[str, Any]) -> None:
+    model: Any = create_model("hrvit_nano", num_classes=3, imgsz=64)
+    torch.save({"state_dict": model.state_dict(), **beside}, tmp_path / "my.pth")
+    labels = cast(Any, create_model(str(tmp_path / "my.pth"), imgsz=64)).loaded.labels
+    assert (labels.names, labels.source) == (("a", "b", "c"), "checkpoint")
+    assert "meta" not in beside or labels.colours.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    features: Any = create_model(str(tmp_path / "my.pth"), "features", imgsz=64)
+    assert features.loaded.labels is None

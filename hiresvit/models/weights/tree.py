@@ -242,7 +242,9 @@ def _plain(value: Any, budget: _Budget, depth: int) -> Any:
     inside = as_dict(value)
     if not inside:
         return None if inside is None else {}
-    pairs = ((key, _plain(item, budget, depth - 1)) for key, item in inside.items() if isinstance(key, str))
+    # numbers as JSON has them: what classes are called may stand by theirs
+    named = ((str(key), item) for key, item in inside.items() if isinstance(key, str) or key in range(10_000))
+    pairs = ((key, _plain(item, budget, depth - 1)) for key, item in named)
     return {key: item for key, item in pairs if item is not None}
 
 
