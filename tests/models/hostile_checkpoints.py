@@ -12,6 +12,7 @@ import lzma
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -270,9 +271,11 @@ def others() -> Iterator[tuple[str, bytes]]:
 def write_all(folder: Path) -> list[Path]:
     """Write every kind into a folder, and return the files. What is run would create ``folder / CANARY``."""
     found = []
-    for made in (attacks(str(folder / CANARY)), bombs(), shapes(), others()):
-        for name, content in made:
-            path = folder / name
-            path.write_bytes(content)
-            found.append(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, about tensors that only few ever made
+        made = [*attacks(str(folder / CANARY)), *bombs(), *shapes(), *others()]
+    for name, content in made:
+        path = folder / name
+        path.write_bytes(content)
+        found.append(path)
     return found
