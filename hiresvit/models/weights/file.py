@@ -187,7 +187,7 @@ def _open_safetensors(path: Path) -> Iterator[Stored]:
             return lambda: _from_safetensors(file, key)
 
         content = {key: Persistent(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        yield Stored(content, None, {}, reader, dict(file.metadata() or {}))
+        yield Stored(content, None, {}, path.stat().st_size, reader, dict(file.metadata() or {}))
 
 
 def _from_safetensors(file: Any, key: str) -> Tensor:

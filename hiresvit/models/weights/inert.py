@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from hiresvit.models.weights.names import Name
 
 # An object of an empty dict, 64 bytes, or an entry of the memo, 100, is the most that one opcode costs.
-MOST_OPCODES = 4_000_000
+MOST_OPCODES = 3_000_000
 MOST_WIDE_TEXT = 1 << 26  # bytes of UTF-8 that take up to four times as much as a str
 MOST_DIGITS = 40
 

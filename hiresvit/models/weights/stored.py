@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hiresvit.models.weights.arrays import MOST_AXES, array_reader
@@ -57,10 +58,14 @@ class Stored:
     content: Any
     fetch: Fetch | None
     named: dict[str, Name]
+    size: int
+    """Bytes of the file: no more numbers than that are made of what the pickle itself holds."""
     outside: Callable[[Any], Leaf] | None = None
     """What reads a tensor that is no part of a pickle; None where there is a pickle."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     _storages: dict[str, bytearray] = field(default_factory=dict)
+    _inner: dict[int, Stored] = field(default_factory=dict)
+    _copied: int = 0
 
     def leaf(self, value: Any) -> Leaf | None:
         """What reads the tensor that ``value`` stands for; None if it stands for none.
@@ -68,7 +73,7 @@ class Stored:
         The reader raises Refused for one that is no plain tensor or whose parts do not fit.
         """
         if array := array_reader(value):
-            return lambda: array_as_tensor(array())
+            return lambda: self._copy(array())
         if isinstance(value, Persistent) and self.outside:
             return self.outside(value.where)
         maker, args = _unwrapped(value)
@@ -81,8 +86,19 @@ class Stored:
         hint = "; gather the parts and save a full state dict" if "DTensor" in what else ""
         return lambda: _refuse(f"is {what}, not a plain tensor{hint}")
 
+    def _copy(self, array: NDArray[Any]) -> Tensor:
+        self._copied += array.nbytes  # many arrays can have the same bytes
+        if self._copied > self.size:
+            raise Refused("is one of more numbers than the file has bytes for")
+        return array_as_tensor(array)
+
     def _tensor(self, args: tuple[Any, ...]) -> Tensor:
+        if len(args) < 4:
+            raise Refused("has no shape")
         storage, offset, shape, stride = args[:4]
+        if isinstance(storage, Made) and str(storage.maker) == "torch.storage._load_from_bytes":
+            inner = self._from_bytes(storage)
+            return inner._tensor((inner.content, *args[1:]))
         kind, key, bytes_of = self._where(storage, args)
         sides = (shape, stride)
         if any(not isinstance(side, tuple) or any(type(n) is not int or n < 0 for n in side) for side in sides):
@@ -101,10 +117,17 @@ class Stored:
         flat = torch.frombuffer(self._storage(key, bytes_of), dtype=dtype)
         return flat.as_strided(shape, stride, offset)
 
+    def _from_bytes(self, storage: Made) -> Stored:
+        """A storage that pickle.dump wrote, and not torch.save: a whole file within the file."""
+        data = storage.args[0] if storage.args else None
+        if not isinstance(data, bytes) or not data:
+            raise Refused("has no storage")
+        if id(data) not in self._inner:
+            self._inner[id(data)] = _legacy(BytesIO(data), len(data))
+        return self._inner[id(data)]
+
     def _where(self, storage: Any, args: tuple[Any, ...]) -> tuple[str, str, int]:
         """Of a tensor: the type of its numbers, the key of its storage and the bytes that that has."""
-        if isinstance(storage, Made) and str(storage.maker) == "torch.storage._load_from_bytes":
-            raise Refused("was written with pickle.dump, not torch.save")
         where = storage.where if isinstance(storage, Persistent) else None
         if not isinstance(where, tuple) or len(where) < 5 or where[0] != "storage" or not isinstance(where[1], Name):
             raise Refused("has no storage")
@@ -185,7 +208,7 @@ def open_zip(path: Path) -> Iterator[Stored]:
                 raise Refused("has no numbers in the file")
             return _member(archive, members[name])
 
-        yield Stored(content, fetch, named)
+        yield Stored(content, fetch, named, size)
 
 
 def _prefix(names: list[str]) -> str:
@@ -238,35 +261,38 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytearray:
 @contextmanager
 def open_legacy(path: Path) -> Iterator[Stored]:
     """A file that PyTorch wrote before it took to zip. Raises Refused if it wants to run code."""
-    size = path.stat().st_size
-    named: dict[str, Name] = {}
     with path.open("rb") as stream:
-        source = Source(stream, size)
-        _magic, _protocol, system = [read_pickle(source, named) for _ in range(3)]
-        if isinstance(system, dict) and system.get("little_endian") is False:
-            raise Refused("was written on a big-endian machine; convert it there")
-        content, keys = read_pickle(source, named), read_pickle(source, named)
-        sizes = _storage_sizes(content)
-        places: dict[str, tuple[int, int]] = {}
-        if not isinstance(keys, list):
+        yield _legacy(stream, path.stat().st_size)
+
+
+def _legacy(stream: BinaryIO, size: int) -> Stored:
+    named: dict[str, Name] = {}
+    source = Source(stream, size)
+    _magic, _protocol, system = [read_pickle(source, named) for _ in range(3)]
+    if isinstance(system, dict) and system.get("little_endian") is False:
+        raise Refused("was written on a big-endian machine; convert it there")
+    content, keys = read_pickle(source, named), read_pickle(source, named)
+    sizes = _storage_sizes(content)
+    places: dict[str, tuple[int, int]] = {}
+    if not isinstance(keys, list):
+        raise EOFError
+    for key in keys:
+        (elements,) = struct.unpack("<q", source.read(8))
+        length = elements * sizes.get(key, 0) if isinstance(key, str) else -1
+        if not 0 <= length <= source.left or key not in sizes:
             raise EOFError
-        for key in keys:
-            (elements,) = struct.unpack("<q", source.read(8))
-            length = elements * sizes.get(key, 0) if isinstance(key, str) else -1
-            if not 0 <= length <= source.left or key not in sizes:
-                raise EOFError
-            places[key] = (size - source.left, length)
-            stream.seek(length, 1)
-            source.left -= length
+        places[key] = (size - source.left, length)
+        stream.seek(length, 1)
+        source.left -= length
 
-        def fetch(key: str) -> bytearray:
-            if key not in places:
-                raise Refused("has no numbers in the file")
-            place, length = places[key]
-            stream.seek(place)
-            return bytearray(stream.read(length))
+    def fetch(key: str) -> bytearray:
+        if key not in places:
+            raise Refused("has no numbers in the file")
+        place, length = places[key]
+        stream.seek(place)
+        return bytearray(stream.read(length))
 
-        yield Stored(content, fetch, named)
+    return Stored(content, fetch, named, size)
 
 
 @contextmanager
@@ -275,7 +301,7 @@ def open_pickle(path: Path) -> Iterator[Stored]:
     size = path.stat().st_size
     named: dict[str, Name] = {}
     with path.open("rb") as stream:
-        yield Stored(read_pickle(Source(stream, size), named), None, named)
+        yield Stored(read_pickle(Source(stream, size), named), None, named, size)
 
 
 def _storage_sizes(content: Any) -> dict[str, int]:

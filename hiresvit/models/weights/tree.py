@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from hiresvit.models.weights.arrays import array_reader, number
@@ -175,7 +176,7 @@ def nothing(stored: Stored) -> str:
     content = as_dict(stored.content)
     if not isinstance(stored.content, (dict, Made)) or content is None:
         return f"holds a {kind_of(stored.content)}, not a dict of tensors"
-    held = some([f"{ascii(key)[:40]} ({_described(item)})" for key, item in content.items()])
+    held = _first(content, lambda key, item: f"{ascii(key)[:40]} ({_described(item)})")
     if any_tensor(stored):
         return f"holds no tensors under the names of a model's, only {held}"
     return f"holds no tensors, {f'only {held}' if held else 'it is empty'}"
@@ -186,7 +187,13 @@ def _described(value: Any) -> str:
     inside = value if isinstance(value, dict) else value.pairs if isinstance(value, Made) else None
     if inside is None:
         return kind_of(value)
-    return f"dict of {some([ascii(key)[:40] for key in inside])}" if inside else "empty dict"
+    return f"dict of {_first(inside, lambda key, _: ascii(key)[:40])}" if inside else "empty dict"
+
+
+def _first(held: Mapping[Any, Any], said: Callable[[Any, Any], str]) -> str:
+    """`some` of a dict that may be very long."""
+    more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+    return ", ".join(said(key, item) for key, item in islice(held.items(), 3)) + more
 
 
 def any_tensor(stored: Stored) -> bool:
