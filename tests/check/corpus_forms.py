@@ -55,7 +55,7 @@ refused(
     io=PICTURE,
     constants={"e": np.array([4, 4], F32)},
 )
-OLD = {"io": "(float16[1,1,4,4] x) => (float16[1,1,8,8] y)", "constants": {"s": SCALES["s"]}, "opset": 9}
+OLD: dict[str, Any] = {"io": "(float16[1,1,4,4] x) => (float16[1,1,8,8] y)", "constants": {"s": SCALES["s"]}, "opset": 9}
 add("upsample", 'y = Upsample<mode = "linear">(x, s)', **OLD)
 refused("upsample cubic", 'y = Upsample<mode = "cubic">(x, s)', **OLD)
 ruled_out(
