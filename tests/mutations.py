@@ -130,11 +130,12 @@ def mutate_message(message: Message, rng: random.Random, times: int = 1) -> byte
         elif field.message_type or rng.random() < 0.2:
             part.ClearField(field.name)
         else:
-            with suppress(UnicodeDecodeError):  # what is no text already
+            with suppress(ValueError, TypeError):  # what is no text already
                 setattr(part, field.name, _value(field, getattr(part, field.name), rng))
     data: bytes = message.SerializeToString()
     if rng.random() < 0.1:  # text that is no UTF-8
-        name = rng.choice([n.name for n in getattr(message, "graph", message).node if len(n.name) > 2] or ["graph"])
+        names = [node.name for node in getattr(message, "graph", message).node]
+        name = rng.choice([name for name in names if isinstance(name, str) and len(name) > 2] or ["graph"])
         data = data.replace(name.encode(), b"\xff\xfe" + name.encode()[2:])
     return data
 
