@@ -79,7 +79,8 @@ def naming_target(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSALS or not _belongs(error.filename, target):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what is only read does not say that
+        if error.errno not in _REFUSALS or not (full or _belongs(error.filename, target)):
             raise
         where = f" ({error.filename})" if error.filename else ""
         raise HiresvitError(f"cannot write {target}: {error.strerror}{where}") from error
@@ -218,9 +219,9 @@ def clear_abandoned(folder: Path) -> None:
     A bundle that such a process had moved aside, with nothing in its place yet, gets its name back.
     """
     with suppress(OSError):
-        for item in list(os.scandir(folder)):
-            if found := re.fullmatch(rf"\.{_system_mark()}[0-9a-f]{{8}}\.(tmp|old)\.(.+)", item.name, re.DOTALL):
-                _clear(Path(item.path), found[1] == "old", folder / found[2])
+        for name in os.listdir(folder):
+            if found := re.fullmatch(rf"\.{_system_mark()}[0-9a-f]{{8}}\.(tmp|old)\.(.+)", name, re.DOTALL):
+                _clear(folder / name, found[1] == "old", folder / found[2])
 
 
 _cleared = cache(clear_abandoned)
