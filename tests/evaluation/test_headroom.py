@@ -142,3 +142,13 @@ def test_two_runs_count_as_one() -> None:
 def test_a_graph_of_text_has_no_module() -> None:
     model = build("g (float16[2] x) => (float16[2] y) { y = Mul(x, x) }")
     assert "g: 'y' reaches 90000" in looked(model, feed(300, 0)).failures("g")[0]
+
+
+def test_a_nan_that_a_maximum_loses_is_seen_wherever_it_is() -> None:
+    model = build("g (float16[7,11] x) => (float16[7,11] y) { y = Neg(x) }")
+    for place in range(0, 77, 8):
+        values = np.ones((7, 11), np.float32)
+        values.ravel()[place] = np.nan
+        found = looked(model, {"x": np.ones((7, 11), np.float32)}, {"x": values})
+        assert "g: 'x' becomes NaN or infinite on image 1 of 2" in found.failures("g")[0], place
+        assert found.to_json()["headroom"]["share"] is None
