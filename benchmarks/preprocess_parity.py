@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hiresvit.data.preprocess import load_image, preprocess
+from hiresvit.data.image import load_image
+from hiresvit.data.preprocess import preprocess
 from hiresvit.models.zoo import find_model
 from hiresvit.spec import PreprocessSpec, Task
 

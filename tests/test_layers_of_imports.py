@@ -24,6 +24,7 @@ LAYERS = (
     ("graph", "runtime", "report"),
     ("models", "device", "bundle"),
     ("data", "process"),
+    ("kinds",),
     ("files", "schema"),
     ("spec", "errors", "version", "progress", "wire"),
 )

@@ -12,7 +12,6 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data.image import load_image as load_image  # noqa: PLC0414 (where it was until 0.1)
 from hiresvit.data.resample import resample
 from hiresvit.errors import UsageError
 from hiresvit.spec import PreprocessSpec

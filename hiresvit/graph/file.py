@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiresvit.device.plan import is_plan_file
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.files import no_graph, require_graph_file
+from hiresvit.kinds import no_graph, require_graph_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiresvit.errors import UsageError
-from hiresvit.files import name_file_kind
+from hiresvit.kinds import name_file_kind
 from hiresvit.models import preprocessing
 from hiresvit.models.weights.layout import Layout
 from hiresvit.spec import STRIDES, ModelSpec, PreprocessSpec, Task

@@ -18,7 +18,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from hiresvit.errors import HiresvitError, MissingDependency, UsageError
-from hiresvit.files import naming_scratch, native_path, no_graph, not_taken, require_graph_file
+from hiresvit.files import naming_scratch, native_path
+from hiresvit.kinds import no_graph, not_taken, require_graph_file
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 

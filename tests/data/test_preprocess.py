@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from hiresvit.data.preprocess import load_image, preprocess
+from hiresvit.data.image import load_image
+from hiresvit.data.preprocess import preprocess
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.spec import PreprocessSpec
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hiresvit.data.preprocess import load_image
+from hiresvit.data.image import load_image
 from hiresvit.data.scenes import sample_image, sample_images
 from hiresvit.errors import UsageError
 

@@ -238,7 +238,7 @@ def test_plain_values_beside_the_weights_are_inert(tmp_path: Path, name: str, pr
     state = tensors(CLASSIFY)
     content = {"state_dict": state, "extra": VALUES[name]}
     for zipped in (True, False):
-        how = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": zipped}
+        how: dict[str, Any] = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": zipped}
         found = read_checkpoint(saved(tmp_path, content, **how))
         assert found.tensors.keys() == state.keys()
         assert all(torch.equal(found.tensors[key], state[key]) for key in state)

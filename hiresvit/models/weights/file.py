@@ -20,7 +20,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from hiresvit.errors import HiresvitError
-from hiresvit.files import atomic_path, name_file_kind
+from hiresvit.files import atomic_path
+from hiresvit.kinds import name_file_kind
 from hiresvit.models.weights.arrays import MOST_AXES
 from hiresvit.models.weights.entries import choose
 from hiresvit.models.weights.inert import Persistent, Refused
