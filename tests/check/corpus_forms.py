@@ -55,7 +55,8 @@ refused(
     io=PICTURE,
     constants={"e": np.array([4, 4], F32)},
 )
-OLD: dict[str, Any] = {"io": "(float16[1,1,4,4] x) => (float16[1,1,8,8] y)", "constants": {"s": SCALES["s"]}, "opset": 9}
+UPSAMPLED = "(float16[1,1,4,4] x) => (float16[1,1,8,8] y)"
+OLD: dict[str, Any] = {"io": UPSAMPLED, "constants": {"s": SCALES["s"]}, "opset": 9}
 add("upsample", 'y = Upsample<mode = "linear">(x, s)', **OLD)
 refused("upsample cubic", 'y = Upsample<mode = "cubic">(x, s)', **OLD)
 ruled_out(
