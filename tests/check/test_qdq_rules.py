@@ -102,7 +102,7 @@ PAIRS: dict[str, tuple[ModelProto, ModelProto]] = {
         made(f"{PAIR} {FILTER.format('d')}", IMAGE, k=np.ones((16, 16, 1, 1), I8)),
     ),
 }
-ASKED = {"orin_qdq": "jetpack7", "int8_conv": "rtx"}
+ASKED = {"orin_qdq": "jetpack7", "int8_conv": "rtx", "stored": "rtx"}
 
 
 @pytest.mark.parametrize("rule", PAIRS)
