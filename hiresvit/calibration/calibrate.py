@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,9 +81,12 @@ def _check_images(feeds: Feeds) -> None:
 
 
 def _varies(feed: Feed) -> bool:
-    """Whether any channel of any input has two different values."""
-    # Without the axes of batch and channels.
-    return any(np.ptp(array, tuple(range(min(2, array.ndim - 1), array.ndim))).any() for array in feed.values())
+    """Whether any channel of any input has two different values, beside the zeros that an image may be filled with."""
+    for array in feed.values():
+        channels = array.reshape(math.prod(array.shape[: min(2, array.ndim - 1)]), -1)
+        if any(shown.size and np.ptp(shown) for shown in (channel[channel != 0] for channel in channels)):
+            return True
+    return False
 
 
 def _amax(statistics: Statistics, method: Method) -> float:

@@ -84,8 +84,9 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
         kind = f"{kind}, but a damaged or an unusual one (8 bits a channel are safe)" if kind in _READ else kind
         raise HiresvitError(f"{name}: not a readable image, it is {kind}; {_INSTALL.get(kind, _GIVE)}") from None
     except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = " ".join(said.split()) or type(error).__name__
+        if isinstance(error, OSError) and error.errno:  # the system's word; Pillow's own errors have no number
+            raise HiresvitError(f"cannot read {name}: {error.strerror}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise HiresvitError(f"{name}: not a readable image ({reason}); {_GIVE}") from error
 
 

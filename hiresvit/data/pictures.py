@@ -147,9 +147,9 @@ def find_pictures(source: str | Dataset, imgsz: tuple[int, int]) -> Listing:
         path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null character
         refuse_url(source)
-        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        said = "does not exist" if missing else f"cannot be read ({getattr(error, 'strerror', error)})"
-        raise HiresvitError(f"{source} {said}; give {_SOURCES}") from None
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise HiresvitError(f"{source} does not exist; give {_SOURCES}") from None
+        raise HiresvitError(f"cannot read {source}: {getattr(error, 'strerror', error)}") from None
     if path.suffix == ".npz" and path.is_file():
         return _open_npz(path)
     if path.is_dir():

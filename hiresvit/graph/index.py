@@ -18,7 +18,7 @@ import onnx.inliner
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from hiresvit.errors import HiresvitError
+from hiresvit.errors import HiresvitError, IllegalGraphError
 from hiresvit.graph.dtypes import NUMBERS, numpy_name, type_name
 from hiresvit.graph.operators import OWN_DOMAINS
 
@@ -76,7 +76,7 @@ class GraphIndex:
             return numpy_helper.to_array(tensor)
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
-            raise HiresvitError(f"the graph's constant {name!r} does not decode: {reason}") from error
+            raise IllegalGraphError(f"the graph's constant {name!r} does not decode: {reason}") from error
 
     def type_of(self, node: NodeProto, index: int) -> str:
         """The type of a node's input; "" if it is absent or not known."""

@@ -302,7 +302,7 @@ def saved_code(path: Path) -> None:
 
 
 BAD_CHECKPOINTS: Mapping[str, tuple[Any, str]] = {
-    "truncated": (truncated, "truncated or damaged; copy or download it again"),
+    "truncated": (truncated, "truncated, damaged or not a checkpoint (EOFError); copy or download it again"),
     "pickled code": (pickled_code, "not loaded: it asks for posix.system"),
     "saved code": (saved_code, "not loaded: it asks for posix.system"),
     "another variant": (lambda path: checkpoint(path, "hrvit_b2_seg"), "looks like hrvit_b2"),
@@ -419,7 +419,7 @@ def test_a_folder_without_a_manifest_is_a_damaged_bundle(cli: Cli, tmp_path: Pat
     [
         (None, "a.onnx: no such file; give the path of an .onnx graph"),
         (b"", "a.onnx is empty; copy or export it again"),
-        (b"not a graph", "a.onnx is not an ONNX graph: it does not decode as one"),
+        (b"not a graph", "a.onnx is not an ONNX graph: it is text that begins 'not a graph'"),
         (b"\x08\x09", "a.onnx is not an ONNX graph: it has no outputs"),
     ],
 )

@@ -253,7 +253,7 @@ class TestCheck:
     ("damage", "message"),
     [
         ("missing", r"relu\.onnx: no such file; give the path of an \.onnx graph"),
-        ("text", "is not an ONNX graph: it does not decode as one"),
+        ("text", "is not an ONNX graph: it is text that begins 'hello world"),
         ("cut", "is not an ONNX graph"),
         ("empty", "relu.onnx is empty; copy or export it again"),
         ("external", "its weights are in .*weights.bin, which is not there"),

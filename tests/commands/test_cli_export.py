@@ -54,6 +54,7 @@ def test_export_leaves_a_verified_bundle_and_only_that(exported: Exported) -> No
         "simplified",
         "cpu",
         "fp16",
+        "fp16 exact",
     ]
     assert bundle.manifest.latency is None
 
@@ -130,7 +131,9 @@ def test_compare_with_a_limit_that_is_missed(cli: Cli, exported: Exported) -> No
     assert document["error"]["exit_code"] == 4
     assert "at least 200 is needed" in document["error"]["message"]
     assert document["parity"]["stages"][0]["gate"] == {"min_sqnr_db": 200}
-    assert result.err == f"error: {document['error']['message']}\n"
+    assert result.err.splitlines()[-1] == f"error: {document['error']['message']}"
+    assert [note.partition(":")[0] for note in document["notes"]] == ["fp32.onnx", "fp16.onnx"]
+    assert [row["stage"] for row in document["parity"]["stages"]] == ["fp16.onnx", "fp16.onnx (fp16 exact)"]
 
 
 def test_compare_without_pictures(cli: Cli, exported: Exported) -> None:

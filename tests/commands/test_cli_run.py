@@ -52,8 +52,8 @@ def test_a_folder(cli: Cli, tiny_bundle: Path, photos: Path) -> None:
 
 def test_labels_are_what_the_shares_are_of(cli: Cli, tiny_bundle: Path, photos: Path) -> None:
     document = json.loads(cli("run", tiny_bundle, photos / "a.jpg", "--labels", "l.png", "--json").out)
-    assert document["labels"] == "l.png"
-    assert document["pictures"] == [{key: document[key] for key in ("image", "output", "bytes", "labels", "shares")}]
+    assert document["label_map"] == "l.png"
+    assert document["pictures"] == [{key: document[key] for key in ("image", "output", "bytes", "label_map", "shares")}]
     labels = load_labels(Path("l.png"))
     assert labels.shape == load_image(photos / "a.jpg").shape[:2]
     counted = np.bincount(labels.ravel()) / labels.size
@@ -73,7 +73,8 @@ def test_a_pattern_a_damaged_picture_and_the_others(cli: Cli, tiny_bundle: Path,
     assert [name for name, row in rows.items() if "error" in row] == ["damaged.jpg", "gone.jpg"]
     assert "2 of 4 pictures have no answer, the others do: " in document["error"]["message"]
     assert written() == {"segment/a-segment.png", "segment/b-segment.png"}
-    assert result.err.count("note: ") == 2
+    assert result.err.count("/damaged.jpg: not a readable image") == 2, "as a note and at the end"
+    assert result.err.count("/gone.jpg: no such file") == 1
     assert "no such file" in cli("run", tiny_bundle, *typed).err
 
 

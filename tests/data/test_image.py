@@ -160,9 +160,10 @@ def test_hostile_pictures_cost_little_and_raise_nothing_else(tmp_path: Path, cap
     (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/executed\n")
     (tmp_path / "bin" / "gs").chmod(0o755)
     code = """
-import resource, sys, time
+import sys, time
 from hiresvit.data import image
 from hiresvit.errors import HiresvitError
+from hiresvit.process import peak_rss_bytes
 image.PIPE_WAIT_S = 0.2
 for path in sys.argv[1:]:
     began = time.monotonic()
@@ -172,7 +173,7 @@ for path in sys.argv[1:]:
         assert "\\n" not in str(error)
     if time.monotonic() - began > 20:
         print(path)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(peak_rss_bytes() >> 20)
 """
     environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PYTHONPATH": str(Path.cwd())}
     done = subprocess.run(

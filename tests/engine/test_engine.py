@@ -271,7 +271,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"hello world\n", "does not decode as one"),
+            (b"hello world\n", "it is text that begins 'hello world'"),
             (b"", "is empty"),
             (b"\x08\x09", "it has no outputs"),
             (None, "no such file"),

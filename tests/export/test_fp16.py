@@ -354,7 +354,7 @@ def refused_graphs() -> Iterator[tuple[ModelProto, type[HiresvitError], str]]:
     unknown = build(PLAIN, {})
     unknown.graph.node[0].domain = "com.example"
     unknown.opset_import.add(domain="com.example", version=1)
-    yield unknown, UsageError, "'Relu' of domain 'com.example'"
+    yield unknown, IllegalGraphError, "'Relu' of domain 'com.example'"
 
 
 def test_what_cannot_be_converted_is_refused() -> None:

@@ -60,7 +60,7 @@ def test_the_graph_and_its_report(plain: Int8Result) -> None:
     # `deaf` is in INT8, too, with two or three steps for most of what it reads: 7 dB measured.
     assert 0 < found.sqnr_db < 15
     report = plain.report
-    assert set(report) == {"calibration", "policy", "quantize"}
+    assert set(report) == {"calibration", "policy", "quantize", "headroom", "underflow"}
     assert report["calibration"]["images"] == 6
     assert report["calibration"]["tensors"] == len(plain.table.amax) == 5
     assert (report["quantize"]["sites_int8"], report["quantize"]["sites_fp16"]) == (

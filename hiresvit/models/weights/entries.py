@@ -29,7 +29,9 @@ _WRAPPERS = re.compile(
 )
 _AVERAGE = re.compile(r"(^|[._-])(ema|swa|averaged?)([._-]|\d|$)|(^|[._-])shadow", re.IGNORECASE)
 # Wrappers that come in the middle of a name.
-_INNER = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
+_INNER = re.compile(
+    r"(?<![^.])(module\.)*(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.(module\.)*"
+)
 # What trainers keep inside of a state dict, or of a model, and is none of it: losses, counters, input statistics.
 _EXTRA = re.compile(
     r"criteri(on|a)|loss(es|_fn|_func|_function)?|metrics?|data_preprocessor|n_averaged|steps?|initted|num_updates|decay"

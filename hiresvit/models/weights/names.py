@@ -26,7 +26,7 @@ _MAKERS = re.compile(
     r"|(builtins|__builtin__)\.(object|set|frozenset|list|dict|tuple|int|long|float|bool|str|unicode|bytes|bytearray"
     r"|complex|x?range|slice|getattr|type)"
     r"|numpy\.(dtype|ndarray|(u?int|float|complex|bool|str|bytes)\w*)|numpy\.ma\.core\._mareconstruct"
-    r"|numpy\._?core\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)|numpy\.random\._pickle\.\w+"
+    r"|numpy\._?core\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)|numpy\.random\.[\w.]+"
     r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|torch\.(device|dtype)"
     r"|torch\.storage\._load_from_bytes|torch\.serialization\._get_layout"
     r"|functools\.partial|operator\.\w+getter|re\._compile|zoneinfo\.ZoneInfo\._unpickle|pandas\._libs\.[\w.]+"

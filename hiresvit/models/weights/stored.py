@@ -221,6 +221,8 @@ def _prefix(names: list[str]) -> str:
     if len(found) == 1:
         return found[0].removesuffix("data.pkl")
     files = [name for name in names if not name.endswith("/")]
+    if files and all(name.endswith(".npy") for name in files):
+        raise Refused("is an .npz archive of numpy's arrays; save them as a dict by torch.save")
     shown = ", ".join(ascii(name)[:60] for name in files[:3]) + (", ..." if len(files) > 3 else "")
     raise Refused(f"is a zip archive of {shown or 'nothing'}, not a checkpoint: unpack it first")
 
