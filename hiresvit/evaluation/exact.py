@@ -20,7 +20,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from hiresvit.errors import HiresvitError
 from hiresvit.graph.dtypes import FLOAT, HALF
-from hiresvit.graph.index import GraphIndex, graphs_of, index_graph, inline_functions, module_of
+from hiresvit.graph.index import GraphIndex, array_of, graphs_of, index_graph, inline_functions, module_of
 from hiresvit.graph.operators import LAYOUT, MOVES, OWN_DOMAINS, SPREADS
 from hiresvit.runtime.onnxruntime_runner import open_session
 
@@ -224,7 +224,7 @@ def _widen(part: Message) -> None:
         return
     if isinstance(part, TensorProto):
         if part.data_type == HALF:
-            wide = numpy_helper.from_array(numpy_helper.to_array(part).astype(np.float32), part.name)
+            wide = numpy_helper.from_array(array_of(part).astype(np.float32), part.name)
             part.CopyFrom(wide)
         return
     if isinstance(part, AttributeProto) and part.name in _TYPED and part.i == HALF:

@@ -22,7 +22,7 @@ from hiresvit.export.fp16_typing import Op, Versions, decide, float_tensors, fre
 from hiresvit.export.rewrites import replace_all
 from hiresvit.graph.dtypes import FLOAT, HALF, LARGEST, SMALLEST_NORMAL
 from hiresvit.graph.file import require_weights
-from hiresvit.graph.index import graphs_of, index_graph
+from hiresvit.graph.index import array_of, graphs_of, index_graph
 from hiresvit.graph.operators import ISLANDS
 
 
@@ -152,7 +152,7 @@ def _convert_initializers(graph: GraphProto, versions: Versions) -> tuple[list[V
             if dtype == FLOAT:
                 copy = deepcopy(tensor)
             else:
-                values = numpy_helper.to_array(tensor)
+                values = array_of(tensor)
                 half = _saturated(values)
                 overflow += _loss(tensor.name, values, np.isfinite(values) & (np.abs(values) > LARGEST))
                 flushed += _loss(tensor.name, values, (half == 0) & (values != 0))

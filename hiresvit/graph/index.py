@@ -69,14 +69,7 @@ class GraphIndex:
         """
         if name not in self.constants or self.types[name] not in NUMBERS:
             return None
-        tensor = self.constants[name]
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise HiresvitError(f"the graph's constant {name!r} is in another file: load the weights first")
-        try:
-            return numpy_helper.to_array(tensor)
-        except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise IllegalGraphError(f"the graph's constant {name!r} does not decode: {reason}") from error
+        return array_of(self.constants[name], name)
 
     def type_of(self, node: NodeProto, index: int) -> str:
         """The type of a node's input; "" if it is absent or not known."""
@@ -367,3 +360,14 @@ def _stated(graph: GraphProto, inputs: Iterable[ValueInfoProto]) -> dict[str, Va
 def plain_domain(domain: str) -> str:
     """A domain, where ONNX's own has one name."""
     return "" if domain in OWN_DOMAINS else domain
+
+
+def array_of(tensor: TensorProto, name: str = "") -> NDArray[Any]:
+    """The values of a constant. Raises IllegalGraphError for a damaged one, HiresvitError for one in another file."""
+    said = f"the graph's constant {(name or tensor.name)!r}"
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raise HiresvitError(f"{said} is in another file: load the weights first")
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise IllegalGraphError(f"{said} does not decode: {' '.join(str(error).split())}") from error

@@ -348,6 +348,9 @@ def refused_graphs() -> Iterator[tuple[ModelProto, type[HiresvitError], str]]:
     external = build(PLAIN.replace("Relu(x)", "Add(x, w)"), {"w": np.ones(2, np.float32)})
     external.graph.initializer[0].data_location = TensorProto.EXTERNAL
     yield external, UsageError, "outside the proto"
+    damaged = build(PLAIN.replace("Relu(x)", "Add(x, w)"), {"w": np.ones(2, np.float32)})
+    damaged.graph.initializer[0].raw_data = bytes(12)
+    yield damaged, IllegalGraphError, "constant 'w' does not decode|not valid ONNX"
     function = build(PLAIN, {})
     function.functions.add(name="f", domain="here")
     yield function, UsageError, "local functions"
