@@ -164,7 +164,7 @@ folder = Path(sys.argv[1])
 with {WRITERS[what]} as temporary:
     (temporary / "half" if temporary.is_dir() else temporary).write_bytes(b"half")
     print("writes", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(folder)}
     argv = [sys.executable, "-c", code, str(folder)]

@@ -16,7 +16,7 @@ from hiresvit.check.number_rules import fill_of
 from hiresvit.check.rule import Spot, View, rule
 from hiresvit.export.fp16_typing import MAX_TERMS
 from hiresvit.graph.dtypes import LARGEST, SMALLEST_NORMAL
-from hiresvit.graph.index import attributes, operand, reached
+from hiresvit.graph.index import attributes, first_output, operand, reached
 from hiresvit.graph.operators import LAYOUT, LINEARS, QUANTIZERS
 
 # What a mask goes through on its way to the scores: cut, repeated, times 0 or 1, as many masks are made.
@@ -59,7 +59,7 @@ def mask(view: View) -> Iterator[Spot]:
             if _masks(view, _after_mask(view, node, index, bool(values.min() < -LARGEST))):
                 yield node, f"a softmax's mask of {values.min():g} in FP16"
         value = _half_fill(view, node)
-        if value <= -LARGEST and _masks(view, {(node.output[0], value < -LARGEST)}):
+        if value <= -LARGEST and _masks(view, {(first_output(node), value < -LARGEST)}):
             yield node, f"a softmax's mask of {value:g} in FP16"
 
 
@@ -71,7 +71,7 @@ def mask(view: View) -> Iterator[Spot]:
 def epsilon(view: View) -> Iterator[Spot]:
     """What keeps a root from 0, and is itself 0 or nearly."""
     for node in view.nodes:
-        if node.op_type == "Add" and any(reader.op_type == "Sqrt" for reader, _ in view.reads(node.output[0])):
+        if node.op_type == "Add" and any(reader.op_type == "Sqrt" for reader, _ in view.reads(first_output(node))):
             for name in node.input:
                 values = _half(view, name)
                 if values is not None and values.size == 1 and abs(values.item()) < SMALLEST_NORMAL:
@@ -128,7 +128,7 @@ def half_sizes(view: View) -> Iterator[Spot]:
             for k in (1, 2, 3):  # roi, scales, sizes
                 if view.type_of(node, k) == "float16" and 0 not in view.shapes.get(node.input[k], ()):
                     yield node, "scales of a Resize in FP16"
-        to_integer = node.op_type == "Cast" and view.types.get(node.output[0]) in ("int32", "int64")
+        to_integer = node.op_type == "Cast" and view.types.get(first_output(node)) in ("int32", "int64")
         if to_integer and view.type_of(node, 0) == "float16" and node.input[0] in sizes:
             yield node, "a size computed in FP16"
 
@@ -165,14 +165,14 @@ def _behind(view: View, names: Iterable[str], through: Set[str]) -> Iterator[Nod
     """Who reads tensors, or what nodes of the operators ``through`` make of them."""
 
     def onward(name: str) -> Iterator[str]:
-        return (reader.output[0] for reader, _ in view.reads(name) if reader.op_type in through)
+        return (first_output(reader) for reader, _ in view.reads(name) if reader.op_type in through)
 
     return (reader for name in reached(names, onward) for reader, _ in view.reads(name))
 
 
 def _half_fill(view: View, node: NodeProto) -> float:
     """What a ConstantOfShape fills a tensor of FP16 with; 0 for anything else."""
-    return fill_of(node) if view.types.get(node.output[0]) == "float16" else 0.0
+    return fill_of(node) if view.types.get(first_output(node)) == "float16" else 0.0
 
 
 def _after_mask(view: View, node: NodeProto, index: int, infinite: bool) -> set[tuple[str, bool]]:
@@ -181,7 +181,7 @@ def _after_mask(view: View, node: NodeProto, index: int, infinite: bool) -> set[
     through = op in LAYOUT or op in _MASK_MOVES or (op == "Where" and index > 0) or op in _MASK_SUMS
     if not through or (op in _FIRST_ALONE and index):
         return set()
-    added = op in _MASK_SUMS and view.types.get(node.output[0]) == "float16"
+    added = op in _MASK_SUMS and view.types.get(first_output(node)) == "float16"
     return {(name, infinite or added) for name in node.output if name}
 
 

@@ -15,7 +15,7 @@ from onnx import NodeProto
 from hiresvit.check.rule import Level, Spot, View, rule
 from hiresvit.check.targets import Target
 from hiresvit.graph.dtypes import shown
-from hiresvit.graph.index import attributes, is_read_as_data, operand, quantized_type
+from hiresvit.graph.index import attributes, first_output, is_read_as_data, operand, quantized_type
 from hiresvit.graph.operators import QUANTIZERS, WEIGHTED
 
 _STORED = frozenset({"int8", "int4", "float8e4m3fn", "float4e2m1"})
@@ -107,7 +107,7 @@ def scalar(view: View) -> Iterator[Spot]:
         name, kind = node.input[0], view.type_of(node, 0)
         if node.op_type != "DequantizeLinear" or name not in view.constants or view.shapes[name]:
             continue
-        if kind in _WHOLE_BYTES and is_read_as_data(view, node.output[0]):
+        if kind in _WHOLE_BYTES and is_read_as_data(view, first_output(node)):
             yield node, f"DequantizeLinear of a constant in {shown(kind)} without axes"
 
 
@@ -197,7 +197,7 @@ def weight_axis(view: View) -> Iterator[Spot]:
         shape = view.shapes.get(node.input[0], ())
         if node.op_type != "DequantizeLinear" or axis is None or not shape or not _is_weight(view, node):
             continue
-        for reader, index in view.reads(node.output[0]):
+        for reader, index in view.reads(first_output(node)):
             wanted = _output_axis(reader, index, len(shape))
             if wanted is not None and axis % len(shape) != wanted:
                 yield node, f"the weight of a {reader.op_type} quantized along axis {axis}, not {wanted}"
@@ -303,10 +303,10 @@ def _conversions(view: View, *, wider: bool) -> Iterator[Spot]:
         scale = view.type_of(node, 1)
         if node.op_type != "DequantizeLinear" or scale not in _WIDTH:
             continue
-        readers = view.reads(node.output[0])
+        readers = view.reads(first_output(node))
         casts = [reader for reader, _ in readers if reader.op_type == "Cast"]
-        readers = [pair for cast in casts for pair in view.reads(cast.output[0])] or readers
-        kind = view.types.get((casts[0] if casts else node).output[0], "")
+        readers = [pair for cast in casts for pair in view.reads(first_output(cast))] or readers
+        kind = view.types.get(first_output(casts[0] if casts else node), "")
         if kind not in _WIDTH or kind == scale or (_WIDTH[kind] > _WIDTH[scale]) != wider:
             continue
         if any(reader.op_type in WEIGHTED for reader, _ in readers):

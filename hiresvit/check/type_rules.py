@@ -10,7 +10,7 @@ from onnx.defs import OpSchema
 
 from hiresvit.check.rule import Spot, View, rule
 from hiresvit.graph.dtypes import shown
-from hiresvit.graph.index import schema_of
+from hiresvit.graph.index import first_output, schema_of
 from hiresvit.graph.operators import OWN_DOMAINS, QUANTIZERS
 
 _VARIADIC = OpSchema.FormalParameterOption.Variadic
@@ -61,7 +61,7 @@ def uint8(view: View) -> Iterator[Spot]:
         if maker and name not in view.outputs:
             yield maker, f"{maker.op_type} makes UINT8 inside the graph"
         for node, _ in view.reads(name):
-            given_out = node.op_type == "Identity" and node.output[0] in view.outputs
+            given_out = node.op_type == "Identity" and first_output(node) in view.outputs
             if node.op_type not in known and not given_out:
                 yield node, f"{node.op_type} reads UINT8"
 

@@ -371,3 +371,8 @@ def array_of(tensor: TensorProto, name: str = "") -> NDArray[Any]:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise IllegalGraphError(f"{said} does not decode: {' '.join(str(error).split())}") from error
+
+
+def first_output(node: NodeProto) -> str:
+    """The name of what a node makes first; "" for a damaged one that makes nothing."""
+    return str(node.output[0]) if node.output else ""

@@ -19,7 +19,7 @@ def unsound(model: ModelProto) -> str | None:
     """Why no reader could make anything of a graph that decodes, None if it could.
 
     That is text which is no UTF-8 (protobuf gives it as bytes), an operator set of a version that nobody has, a size
-    below 0, a node that makes nothing, and an attribute of another type than its operator's.
+    below 0, and an attribute of another type than its operator's.
     """
     if place := next(_no_text(model), None):
         return f"{place} is no text"
@@ -31,7 +31,7 @@ def unsound(model: ModelProto) -> str | None:
             return f"weight {tensor.name!r} has the shape {list(tensor.dims)}"
     opset = next((o.version for o in model.opset_import if o.domain in OWN_DOMAINS), None)
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    return next((said for node in _with_inner(nodes) if (said := _wrong_node(node, opset))), None)
+    return next((said for node in _with_inner(nodes) if (said := _wrong_attribute(node, opset))), None)
 
 
 def _no_text(message: Message) -> Iterator[str]:
@@ -50,12 +50,6 @@ def _with_inner(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
         yield node
         for graph in graphs_of(node):
             yield from _with_inner(graph.node)
-
-
-def _wrong_node(node: NodeProto, opset: int | None) -> str | None:
-    if not any(node.output):
-        return f"{node.op_type} {node.name!r} has no output"
-    return _wrong_attribute(node, opset)
 
 
 def _wrong_attribute(node: NodeProto, opset: int | None) -> str | None:
