@@ -127,7 +127,7 @@ def mutate_message(message: Message, rng: random.Random, times: int = 1) -> byte
                     values.add().CopyFrom(rng.choice(values))
                 case _ if not field.message_type:
                     with suppress(UnicodeDecodeError):  # of a name that is no text already
-        values[rng.randrange(len(values))] = _value(field, values[0], rng)
+                        values[rng.randrange(len(values))] = _value(field, values[0], rng)
         elif field.message_type or rng.random() < 0.2:
             part.ClearField(field.name)
         else:
