@@ -147,9 +147,9 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "bytes8.pdparams", b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"."
     yield "memo_place.pdparams", b"\x80\x04Nr\xff\xff\xff\xff."
     yield "memo_line.pdparams", b"\x80\x02Np" + b"9" * 100_000 + b"\n."
-    nested = b"K\x01" + b"\x86".join(b"2" for _ in range(120))
-    yield "nested_keys.pdparams", b"\x80\x04}K\x01" + b"2\x86" * 150 + b"K\x01s."
-    yield "nested_keys_zip.pth", zipped(b"\x80\x04}" + nested[:2] + b"2\x86" * 150 + b"K\x01s.")
+    nested_keys = b"\x80\x04}K\x01" + b"2\x86" * 150 + b"K\x01s."
+    yield "nested_keys.pdparams", nested_keys
+    yield "nested_keys_zip.pth", zipped(nested_keys)
     colliding = b"".join(long(index * (2**61 - 1)) + b"N" for index in range(1, 20_000))
     yield "colliding_keys.pdparams", b"\x80\x04}(" + colliding + b"u."
     yield "laughs.pdparams", b"\x80\x04]\x94" + b"(" + b"(h\x00h\x00l\x94" * 3 + b"l" + b"2\x86" * 60 + b"."
@@ -174,10 +174,35 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     entry = lying.rindex(b"PK\x01\x02", 0, lying.rindex(b"a/data/0"))
     lying[entry + 20 : entry + 28] = struct.pack("<II", 0xF0000000, 0xF0000000)
     yield "zip_lying_size.pth", bytes(lying)
+    yield from repeated()
     yield "zip_no_end.pth", zipped(b"\x80\x04}.")[:-30]
     yield "header_length.safetensors", struct.pack("<Q", 2**40) + b"{}"
     deep_json = b'{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
     yield "deep_json.safetensors", struct.pack("<Q", len(deep_json)) + deep_json
+
+
+def repeated() -> Iterator[tuple[str, bytes]]:
+    """What is in a file once and in the memory a thousand times, unless that is counted: two GiB of each."""
+    encode = b"X" + struct.pack("<I", 500_000) + b"a" * 500_000 + b"\x94" + named("_codecs", "encode") + b"\x94"
+    again = b"h\x00" + text("latin1") + b"\x86R"
+    yield "encoded_again.pdparams", b"\x80\x04" + encode + b"](" + (b"h\x01" + again) * 4_000 + b"e."
+    remake = b"(" + named("a", "B") + b"N" * 100_000 + b"t\x94" + named("copyreg", "_reconstructor") + b"\x94"
+    yield "remade.pdparams", b"\x80\x04" + remake + b"](" + b"h\x01h\x00R" * 2_500 + b"e."
+    one, half = np.ones(1), torch.float16
+    facts = {"student": {"a": one, "b": one}, "teacher": {"a": one, "b": one}, "seen": [np.ones(10_000) / 3] * 6_000}
+    yield "facts_again.pdparams", pickle.dumps(facts, 4)
+    yield "long_name.pdparams", pickle.dumps({"k" * 200_000: dict.fromkeys(map(str, range(10_000)), 1)}, 4)
+    dots = "a." * 20_000
+    yield "dotted_name.pdparams", pickle.dumps({f"{dots}b.w": one, f"{dots}c.w": one}, 4)
+    few = {f"k{n}": one for n in range(300)}
+    yield "dicts_again.pdparams", pickle.dumps({f"m{n}": few for n in range(3_000)}, 4)
+    views = {f"a{n}._mean": torch.zeros(1, dtype=half).expand(1 << 26) for n in range(8)}
+    yield "views.pdparams", pickle.dumps(views, 4)
+    held = b"B" + struct.pack("<I", 6 << 20) + bytes(6 << 20)
+    for _ in range(300):
+        file = b"N.N.N." + held + b".]."
+        held = named("torch.storage", "_load_from_bytes") + b"B" + struct.pack("<I", len(file)) + file + b"\x85R"
+    yield "files_in_file.pdparams", state(tensor(held=held))
 
 
 def shapes() -> Iterator[tuple[str, bytes]]:

@@ -154,7 +154,7 @@ class _Walk:
             wanted = averages  # as the trainer's own loader does
         chosen = next((name for name in ENTRIES if name in wanted), None) or wanted[0]
         if len(wanted) > 1 and chosen not in ENTRIES:
-            shown = ", ".join(f"{name} ({len(sets[name])} tensors)" for name in wanted)
+            shown = some([f"{name} ({len(sets[name])} tensors)" for name in wanted])
             raise HiresvitError(f"holds several sets of weights, {shown}: choose one with --entry {self._path(chosen)}")
         if averages and plain:  # what a level above was called counts no more
             self.averaged = False
@@ -178,7 +178,7 @@ class _Walk:
         elif averages:
             self.notes.append("the file has EMA weights too: --ema loads them")
         if plain and not swap and chosen not in averages:
-            self.notes.append(f"the file has other weights, too: {', '.join(plain)}; --entry {self._path(plain[0])}")
+            self.notes.append(f"the file has other weights, too: {some(plain)}; --entry {self._path(plain[0])}")
 
     def _path(self, name: str) -> str:
         return ".".join([*self.source, name])
@@ -208,8 +208,9 @@ def _groups(leaves: Mapping[str, Leaf]) -> dict[str, list[str]]:
 
 def _fork(leaves: Mapping[str, Leaf]) -> bool:
     """Whether the keys, below what they all begin with, are of several parts, as a model's are."""
-    paths = [key.split(".")[:-1] for key in leaves]
-    return any(len({path[level] for path in paths if len(path) > level}) > 1 for level in range(max(map(len, paths))))
+    parents = {key[: key.rfind(".") + 1] for key in leaves}
+    longest = max(parents, key=len)
+    return not all(longest.startswith(parent) for parent in parents)
 
 
 def _paired(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
@@ -235,7 +236,12 @@ def _completed(tree: Tree, leaves: dict[str, Leaf], walk: _Walk, entry: str | No
 
 def _sets(tree: Tree) -> str:
     """The sets of weights of a file, as they can be asked for."""
-    counts = {name: sum(path.startswith(f"{name}.") for path in tree.leaves) for name in sorted(tree.dicts)}
+    counts = dict.fromkeys(sorted(tree.dicts), 0)
     if not counts:
         counts = {name: len(keys) for name, keys in _groups(tree.leaves).items() if _WRAPPERS.fullmatch(name)}
+    else:
+        for path in tree.leaves:
+            while path := path.rpartition(".")[0]:
+                if path in counts:
+                    counts[path] += 1
     return some([f"{name} ({count} tensors)" for name, count in counts.items()]) or "one set"

@@ -19,6 +19,7 @@ from hiresvit.models.weights.names import Name
 MOST_OPCODES = 3_000_000
 MOST_WIDE_TEXT = 1 << 26  # bytes of UTF-8 that take up to four times as much as a str
 MOST_DIGITS = 40
+MOST_ARGUMENTS = 8  # of what `copyreg` makes; nobody reads more
 
 
 class Refused(Exception):  # noqa: N818 (it never leaves this package)
@@ -106,6 +107,7 @@ class _Machine:
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.wide = 0
+        self.encoded = 0
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -182,10 +184,18 @@ class _Machine:
         if maker.function and not is_class:
             raise Refused(_asks(maker))
         if maker.module in ("copyreg", "copy_reg") and args and isinstance(args[0], Name):
-            return Made(args[0], args[1:])
+            return Made(args[0], args[1 : 1 + MOST_ARGUMENTS])  # a copy of what can be there once and be long
         if (maker.module, maker.name) == ("_codecs", "encode"):  # how Python 3 writes bytes in protocol 2
-            return _encoded(args)
+            return self.encode(args)
         return Made(maker, args)
+
+    def encode(self, args: tuple[Any, ...]) -> bytes:
+        if len(args) != 2 or not isinstance(args[0], str) or args[1] != "latin1":
+            raise Refused(f"encodes as {ascii(args[1:])[:30]}, as no checkpoint does")
+        self.encoded += len(args[0])  # one text can be encoded any number of times
+        if self.encoded > self.source.size:
+            raise Refused("makes more bytes than the file has")
+        return args[0].encode("latin1")
 
     def build(self) -> None:
         state = self.stack.pop()
@@ -223,12 +233,6 @@ def _key(key: Any) -> Any:
     if type(key) in (str, bytes, bool, float, type(None)) or (type(key) is int and key.bit_length() <= 64):
         return key
     return Made(Name("builtins", type(key).__name__))
-
-
-def _encoded(args: tuple[Any, ...]) -> bytes:
-    if len(args) != 2 or not isinstance(args[0], str) or args[1] != "latin1":
-        raise Refused(f"encodes as {ascii(args[1:])[:30]}, as no checkpoint does")
-    return args[0].encode("latin1")
 
 
 def _asks(name: Name) -> str:

@@ -12,7 +12,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +27,7 @@ from hiresvit.models.weights.inert import Made, Persistent, Refused, Source, rea
 from hiresvit.models.weights.names import Name
 
 MOST_DIRECTORY = 1 << 24  # bytes of a zip's directory, each of which costs Python twenty
-EXPANDED = 1 << 28  # bytes up to which a tensor may be larger than its storage: it is a view of fewer numbers
+EXPANDED = 3 << 28  # bytes of all tensors that are larger than their storages, views of fewer numbers, in float32
 
 Leaf = Callable[[], Tensor]
 Fetch = Callable[[str], bytearray]
@@ -65,7 +65,9 @@ class Stored:
     metadata: Mapping[str, str] = field(default_factory=dict)
     _storages: dict[str, bytearray] = field(default_factory=dict)
     _inner: dict[int, Stored] = field(default_factory=dict)
+    _outer: Stored | None = None
     _copied: int = 0
+    _expanded: int = 0
 
     def leaf(self, value: Any) -> Leaf | None:
         """What reads the tensor that ``value`` stands for; None if it stands for none.
@@ -96,7 +98,8 @@ class Stored:
         if len(args) < 4:
             raise Refused("has no shape")
         storage, offset, shape, stride = args[:4]
-        if isinstance(storage, Made) and str(storage.maker) == "torch.storage._load_from_bytes":
+        is_file = isinstance(storage, Made) and str(storage.maker) == "torch.storage._load_from_bytes"
+        if is_file and self._outer is None:  # files in files in files would be held as often as they are deep
             inner = self._from_bytes(storage)
             return inner._tensor((inner.content, *args[1:]))
         kind, key, bytes_of = self._where(storage, args)
@@ -110,7 +113,9 @@ class Stored:
         dtype: torch.dtype = getattr(torch, kind)
         count = math.prod(shape)
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) + 1 if count else 0
-        if last * dtype.itemsize > bytes_of or count * dtype.itemsize > max(bytes_of, EXPANDED):
+        whole = self._outer or self
+        whole._expanded += count * max(dtype.itemsize, 4) if count * dtype.itemsize > bytes_of else 0
+        if last * dtype.itemsize > bytes_of or whole._expanded > EXPANDED:
             raise Refused(f"has not the bytes of its shape {[min(n, 1 << 63) for n in shape]}")
         if not count:
             return torch.empty(shape, dtype=dtype)
@@ -123,7 +128,7 @@ class Stored:
         if not isinstance(data, bytes) or not data:
             raise Refused("has no storage")
         if id(data) not in self._inner:
-            self._inner[id(data)] = _legacy(BytesIO(data), len(data))
+            self._inner[id(data)] = replace(_legacy(BytesIO(data), len(data)), _outer=self)
         return self._inner[id(data)]
 
     def _where(self, storage: Any, args: tuple[Any, ...]) -> tuple[str, str, int]:

@@ -15,6 +15,9 @@ from hiresvit.models.weights.stored import Leaf, Stored, parts
 
 MOST_VALUES = 1_000_000
 MOST_FACTS = 100_000
+MOST_TENSORS = 50_000
+LONGEST_NAME, MOST_DOTS = 400, 50
+"""Characters of a tensor's path, and the names that it is of: dicts in dicts that are shared make long ones of few."""
 DEEPEST = 5
 """Dicts in dicts, down to which tensors are looked for."""
 DEEPEST_MODEL = 40
@@ -89,9 +92,9 @@ class _Budget:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def spend(self, value: Any) -> bool:
-        """Whether there is enough left to look into ``value``."""
-        self.left -= 1 + _size(value)
+    def spend(self, count: int) -> bool:
+        """Whether there is enough left to look into what holds so many."""
+        self.left -= 1 + count
         return self.left >= 0
 
 
@@ -121,13 +124,13 @@ class _Walk:
 
     def into(self, value: Any, prefix: str, depth: int) -> None:
         """Enter into the tree what ``value`` holds by names, below ``prefix``."""
-        if not self.budget.spend(value):
+        if not self.budget.spend(_size(value)):
             raise Refused(f"holds more than {MOST_VALUES:,} values, as no checkpoint does")
         model = _is_model(value)
         self.tree.whole |= model
         for key, item in (as_dict(value) or {}).items():
             reader = self.stored.leaf(item)
-            if not isinstance(key, str) or not key.isprintable():
+            if not isinstance(key, str) or not _names(prefix, key):
                 if reader and not NO_WEIGHTS.search(prefix):
                     raise Refused(f"holds a tensor under {ascii(key)[:40]}, which is not a tensor's name")
                 continue
@@ -136,6 +139,8 @@ class _Walk:
                 raise Refused(f"has {path} twice")
             if reader:
                 self.tree.leaves[path] = reader
+                if len(self.tree.leaves) > MOST_TENSORS:
+                    raise Refused(f"holds more than {MOST_TENSORS:,} tensors, as no checkpoint does")
             elif not self._descended(item, path, depth, model):
                 self.tree.others[path] = kind_of(item)
 
@@ -152,6 +157,12 @@ class _Walk:
         if not model:  # a part of a model is no entry of a file
             self.tree.dicts.add(path)
         return True
+
+
+def _names(prefix: str, key: str) -> bool:
+    """Whether a key can be a part of a tensor's path."""
+    short = len(prefix) + len(key) <= LONGEST_NAME and prefix.count(".") + key.count(".") <= MOST_DOTS
+    return short and key.isprintable()
 
 
 def _is_record(value: Any) -> bool:
@@ -227,7 +238,7 @@ def facts(content: Any, tree: Tree) -> dict[str, Any]:
 
 def _plain(value: Any, budget: _Budget, depth: int) -> Any:
     """The value as str, int, float, bool, list and dict; None for anything else, or where there is too much of it."""
-    if not budget.spend(value) or depth < 0:
+    if not budget.spend(_size(value)) or depth < 0:
         return None
     if isinstance(value, (str, bool, int, float)):
         return value
@@ -241,7 +252,7 @@ def _plain(value: Any, budget: _Budget, depth: int) -> Any:
                 made = array()
             except Refused:
                 return None
-            return made.tolist() if made.size <= 10_000 else None
+            return made.tolist() if made.size <= 10_000 and budget.spend(made.size) else None
         elif len(value.args) == 1 and value.maker.name in ("list", "tuple", "set", "frozenset", "deque"):
             value = value.args[0]
     if isinstance(value, (list, tuple)):
