@@ -9,11 +9,11 @@ from hiresvit.commands import output as out
 from hiresvit.commands.opening import one_bundle
 
 
-def inspect(source: opt.Anything, as_json: opt.Json = False) -> None:
+def inspect(source: opt.Anything, *, entry: opt.Entry = None, as_json: opt.Json = False) -> None:
     """Verify a bundle and say what is in it."""
     out.load_onnxruntime()
     from hiresvit.report.results import inspect_report
     from hiresvit.workflows.inspect import inspect_source
 
-    found = inspect_source(str(one_bundle(Path(source))) if source else source)
+    found = inspect_source(str(one_bundle(Path(source))) if source else source, entry=entry)
     out.answer(as_json, found, inspect_report(found))

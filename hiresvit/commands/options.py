@@ -58,6 +58,10 @@ Classes = Annotated[
         help="Names of the classes: a list, or imagenet, ade20k, coco_stuff, cityscapes.",
     ),
 ]
+Entry = Annotated[
+    str | None,
+    typer.Option("--entry", metavar="KEY", help="Of several sets of weights in the checkpoint: its key."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 RUNNERS = "onnxruntime[:PROVIDER], openvino or tensorrt; default: by its suffix"
@@ -119,10 +123,7 @@ class ModelOptions:
         typer.Option("--weights", help="Checkpoint: .pth, .pth.tar, .pdparams, .safetensors.", readable=False),
     ] = None
     ema: Annotated[bool, typer.Option("--ema", help="Take the checkpoint's averaged weights.")] = False
-    entry: Annotated[
-        str | None,
-        typer.Option("--entry", metavar="KEY", help="Of several sets of weights in the checkpoint: its key."),
-    ] = None
+    entry: Entry = None
     allow_missing: Annotated[
         Literal["head"] | None,
         typer.Option("--allow-missing", help="Take a checkpoint without the task's head, and draw that."),

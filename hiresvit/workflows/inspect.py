@@ -18,12 +18,14 @@ from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.preflight import check_file
 
 
-def inspect_source(text: str) -> dict[str, Any]:
+def inspect_source(text: str, *, entry: str | None = None) -> dict[str, Any]:
     """What can be said of a model name, a checkpoint, an ONNX file or a bundle without running it, as JSON values.
 
-    Raises as `open_source` does.
+    ``entry`` is the key of one of several sets of weights in a checkpoint. Raises as `open_source` does.
     """
     path = Path(text)
+    if entry is not None and not names_checkpoint(text):
+        raise UsageError(f"--entry {entry} is about a checkpoint, which {text} is not: leave it out")
     if path.is_dir():
         bundle = read_bundle(path)
         found = bundle.manifest.to_json()
@@ -43,7 +45,7 @@ def inspect_source(text: str) -> dict[str, Any]:
         known = asdict(sidecar) if sidecar else {}
         return {"kind": "plan", "path": str(path), "bytes": path.stat().st_size, **asdict(header), **known}
     if names_checkpoint(text):
-        return {"kind": "checkpoint", "path": text, **describe_checkpoint(path)}
+        return {"kind": "checkpoint", "path": text, **describe_checkpoint(path, entry)}
     if text not in MODELS and path.exists():
         raise UsageError(
             f"{text}: give a model name, a checkpoint, an .onnx file, a plan or a bundle folder (one with {MANIFEST})"
@@ -77,14 +79,14 @@ def describe_model(name: str) -> dict[str, Any]:
     }
 
 
-def describe_checkpoint(path: Path) -> dict[str, Any]:
+def describe_checkpoint(path: Path, entry: str | None = None) -> dict[str, Any]:
     """What a file of weights can be loaded as, as plain JSON values. Raises as `find_candidates` and its reader do."""
     from hiresvit.models.create import build_empty
     from hiresvit.models.recognise import find_candidates
     from hiresvit.models.weights.facts import read_labels
     from hiresvit.models.weights.file import read_checkpoint
 
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, entry=entry)
     models = []
     for one in find_candidates(path, checkpoint, build_empty):
         labels, _ = read_labels(checkpoint, one.num_classes or 0)

@@ -221,3 +221,18 @@ def test_a_checkpoint_is_inspected(cli: Cli) -> None:
     assert "hrvit_b1" in text
     assert "segment" in text
     assert cli("run", "my.pth", "photo.png", "--imgsz", "64x96").code == 0
+
+
+def test_one_of_several_sets_is_inspected(cli: Cli, tmp_path: Path) -> None:
+    state = torch.load("my.pth")["state_dict"]
+    torch.save({"student": state, "teacher": {**state, "decode_head.more": torch.ones(1)}}, tmp_path / "two.pth")
+    result = cli("inspect", tmp_path / "two.pth")
+    assert result.code == 1
+    assert "choose one with --entry student" in result.err
+    found = json.loads(cli("inspect", tmp_path / "two.pth", "--entry", "teacher", "--json").out)
+    assert (found["entry"], found["tensors"]) == ("teacher", len(state) + 1)
+    result = cli("inspect", "trained", "--entry", "teacher")
+    assert (result.code, result.err) == (
+        2,
+        "error: --entry teacher is about a checkpoint, which trained is not: leave it out\n",
+    )
