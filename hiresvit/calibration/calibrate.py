@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,10 +80,13 @@ def _check_images(feeds: Feeds) -> None:
 
 
 def _varies(feed: Feed) -> bool:
-    """Whether any channel of any input has two different values, beside the zeros that an image may be filled with."""
+    """Whether any channel of any input has two different values, but for the zeros that an image is filled up with."""
     for array in feed.values():
-        channels = array.reshape(math.prod(array.shape[: min(2, array.ndim - 1)]), -1)
-        if any(shown.size and np.ptp(shown) for shown in (channel[channel != 0] for channel in channels)):
+        shown, sides = array, tuple(range(min(2, array.ndim - 1), array.ndim))  # without batch and channels
+        for axis in sides:
+            used = np.flatnonzero(shown.any(tuple({*range(array.ndim)} - {axis})))
+            shown = shown.take(range(used.max(initial=-1) + 1), axis)
+        if shown.size and np.ptp(shown, sides).any():
             return True
     return False
 

@@ -99,7 +99,7 @@ class _Progress:
 
     stage: int
     images: int
-    ranges: NDArray[np.float32]  # tensors, (lowest, highest), both NaN where NaN or Inf may pass
+    ranges: NDArray[np.float32]  # tensors, (lowest, highest)
     counts: NDArray[np.int64]  # tensors, BINS of a histogram
 
 

@@ -163,6 +163,16 @@ def test_what_is_no_calibration_set_is_refused() -> None:
     assert calibrated([black(), black(), *pictures(1)]).images == 3
 
 
+def test_what_an_image_is_filled_up_with_is_not_its_colour() -> None:
+    """Nor are the zeros in a picture of black and white, where the mean is 0."""
+    filled, lines = black(), black()
+    filled["image"][..., 40:, :] = 0
+    lines["image"][..., ::5] = 0
+    with pytest.raises(HiresvitError, match="all 2 calibration images are of one colour"):
+        calibrated([filled, filled])
+    assert calibrated([filled, lines]).images == 2
+
+
 def test_an_unknown_method_is_refused_before_anything_is_read() -> None:
     feeds = Counted(pictures())
     with pytest.raises(UsageError, match="method 'max': choose one of minmax, percentile, entropy, mse"):

@@ -70,6 +70,15 @@ def test_the_graph_and_its_report(plain: Int8Result) -> None:
     assert report["policy"]["keep"] == []
 
 
+def test_each_graph_is_looked_at_on_every_picture(plain: Int8Result) -> None:
+    """The INT8 graph, too: what a DequantizeLinear makes is in FP16."""
+    made = {name for node in plain.graph.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    for graph, found in plain.headroom.items():
+        names = {tensor.name for tensor in found.tensors}
+        assert (found.images, bool(names & made)) == (6, graph == "int8")
+    assert plain.report["headroom"] == plain.headroom["int8"].to_json()["headroom"]
+
+
 def test_equal_settings_give_equal_bytes(photos: str, plain: Int8Result) -> None:
     again = make(Int8Settings(photos, method="minmax", images=6, threads=1))
     assert content(again.graph) == content(plain.graph)
