@@ -133,6 +133,11 @@ class Worker:
         self.left = EACH
 
 
+def outside(folder: Path) -> set[str]:
+    """What lies beside a working folder and beside the one above it: there is ``../../x``."""
+    return {str(item.relative_to(folder.parents[1])) for up in folder.parents[:2] for item in up.iterdir()}
+
+
 def faults_of(outcome: Outcome, folder: Path, before: set[str], honest: int | None) -> Iterator[str]:
     """What is wrong with how one command ended."""
     code, escaped, _, memory, printed = outcome
@@ -144,9 +149,9 @@ def faults_of(outcome: Outcome, folder: Path, before: set[str], honest: int | No
         yield found[0][:300]
     if found := POWER.search(printed):
         yield f"prints {found[0]!r}: ...{printed[max(0, found.start() - 60) : found.end() + 20]!r}"
-    if (folder / CANARY).exists() or (folder.parent / CANARY).exists():
+    if any((place / CANARY).exists() for place in (folder, *folder.parents[:2])):
         yield "EXECUTED"
-    if new := {item.name for item in folder.parent.iterdir()} - before:
+    if new := outside(folder) - before:
         yield f"wrote {sorted(new)} outside"
     if honest is not None and memory > SHARE * honest + LEAST_BYTES:
         yield f"took {memory / 2**20:.0f} MiB for {honest / 2**20:.1f} MiB"
@@ -168,12 +173,12 @@ def fuzz(
             rng = random.Random(f"{seed} {number}")
             kind = rng.choices(kinds, weights)[0]
             room = scratch / "room"
-            folder = room / "here"
+            folder = room / "up" / "here"
             folder.mkdir(parents=True)
             argv = fuzz_inputs.KINDS[kind].make(seeds, folder, rng)
             runs = kind in fuzz_inputs.PROGRAMS and argv[0] not in ("inspect", "check")
             honest = None if runs else sum(item.lstat().st_size for item in folder.rglob("*"))
-            before = {item.name for item in room.iterdir()}
+            before = outside(folder)
             outcome = worker.run(folder, argv)
             tally = tallies[kind]
             tally.inputs += 1

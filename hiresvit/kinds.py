@@ -21,7 +21,7 @@ def require_graph_file(path: Path) -> None:
             raise HiresvitError(f"{path} is empty; copy or export it again")
         nodes = count_nodes(path)  # opens it, or native code says in its own words that it may not be read
     if nodes == MOST_NODES:
-        raise no_graph(path, f"its local functions call themselves, or are {MOST_NODES:,} nodes and more when inlined")
+        raise no_graph(path, f"its local functions call themselves, or with them it is {MOST_NODES:,} parts and more")
 
 
 def no_graph(path: Path, reason: str = "it does not decode as one") -> HiresvitError:

@@ -22,9 +22,10 @@ _DEEPEST = 40  # of lists and objects in each other; what is deeper ends Python'
 _LONGEST = 20  # digits of a whole number, 64 bits with a sign
 _SHOWN = 200  # characters of what is wrong: it may quote the file
 
-# Control characters of both sets, what turns the direction of text round, and what has no width: all of no use in a
-# name, and of much to somebody who wants it to look like another.
-UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
+# Control characters of both sets, what turns the direction of text round, what has no width, and halves of a
+# character, which no file in UTF-8 has: all of no use in a name, and of much to somebody who wants it to look like
+# another.
+UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb"
 
 
 def some(kind: Schema) -> Schema:

@@ -26,16 +26,24 @@ _Part = tuple[int, int]  # where a message begins in the file, and where it ends
 def count_nodes(path: Path) -> int | None:
     """How many nodes a graph has when its local functions are inlined; None without any, or if it does not decode.
 
-    `MOST_NODES` and more are no more counted, and functions that call themselves are as many. Raises OSError.
+    `MOST_NODES` and more are no more counted, and functions that call themselves are as many; so is a file of as many
+    parts, each of which can be two bytes and takes a hundred when it is decoded. Raises OSError.
     """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        functions: dict[_Key, _Part] = {}
+        graphs: list[_Part] = []
         try:
-            fields = list(_fields(data, (0, len(data))))
-            functions = dict(_named(data, part) for number, part in fields if number == _FUNCTIONS)
+            for count, (number, part) in enumerate(_fields(data, (0, len(data)))):
+                if count == MOST_NODES:
+                    return MOST_NODES
+                if number == _FUNCTIONS:
+                    functions.update([_named(data, part)])
+                elif number == _GRAPH:
+                    graphs.append(part)
             if not functions:
                 return None
-            count = _Count(data, functions)
-            return min(MOST_NODES, sum(count.graph(part, 0) for number, part in fields if number == _GRAPH))
+            counted = _Count(data, functions)
+            return min(MOST_NODES, sum(counted.graph(part, 0) for part in graphs))
         except (ValueError, IndexError):
             return None
 

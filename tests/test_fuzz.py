@@ -36,15 +36,19 @@ def test_no_input_is_a_fault() -> None:
     ],
 )
 def test_a_fault_is_seen(tmp_path: Path, outcome: tuple[int, str, float, int, str], said: str | None) -> None:
-    (tmp_path / "here").mkdir()
-    faults = list(fuzz.faults_of(outcome, tmp_path / "here", {"here"}, 2**20))
+    faults = list(fuzz.faults_of(outcome, tmp_path, fuzz.outside(tmp_path), 2**20))
     assert len(faults) == (said is not None)
     assert said is None or said in faults[0]
 
 
-def test_what_ran_and_what_was_written_elsewhere_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / fuzz_inputs.CANARY).touch()
-    (tmp_path / "x").touch()
-    faults = list(fuzz.faults_of((0, "", 0.1, 0, ""), tmp_path / "here", {"here"}, 0))
-    assert faults == ["EXECUTED", "wrote ['x'] outside"]
+@pytest.mark.parametrize("written", ["../x", "../../x"])
+def test_what_ran_and_what_was_written_elsewhere_is_seen(tmp_path: Path, written: str) -> None:
+    here = tmp_path / "room" / "up" / "here"
+    here.mkdir(parents=True)
+    before = fuzz.outside(here)
+    assert list(fuzz.faults_of((0, "", 0.1, 0, ""), here, before, 0)) == []
+    (here / fuzz_inputs.CANARY).touch()
+    (here / written).touch()
+    executed, wrote = fuzz.faults_of((0, "", 0.1, 0, ""), here, before, 0)
+    assert executed == "EXECUTED"
+    assert wrote.endswith("x'] outside")

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hiresvit.bundle.schema import manifest_check
+from hiresvit.bundle.schema import check_manifest
 from hiresvit.bundle.stages import STAGES
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.files import MOST_TEXT, atomic_path, read_regular, sha256_file
@@ -98,7 +98,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Manifest:
-        """Rebuild a manifest from values that `manifest_check` has nothing against."""
+        """Rebuild a manifest from values that `check_manifest` has nothing against."""
         read = {
             "spec": ModelSpec.from_json(values["spec"]),
             "inputs": tensor_specs(values["inputs"]),
@@ -127,7 +127,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     try:
         text = json.dumps({**_envelope(), **manifest.to_json()}, indent=2, sort_keys=True, allow_nan=False) + "\n"
         values = read_json(text)
-        manifest_check()({key: value for key, value in values.items() if key not in _envelope()})
+        check_manifest({key: value for key, value in values.items() if key not in _envelope()})
     except (TypeError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{folder / MANIFEST} cannot be written: {error}") from error
     seal = hashlib.sha256(text.encode()).hexdigest()
@@ -164,7 +164,7 @@ def read_manifest(path: Path) -> Manifest:
         for older, convert in _OLDER.items():
             if schema <= older:
                 values = convert(values)
-        manifest_check()(values)
+        check_manifest(values)
     except (ValueError, KeyError, TypeError) as error:
         damaged(path, f"is damaged: {error}", error)
     manifest = Manifest.from_json(values)

@@ -6,6 +6,7 @@ What a report of a stage says beyond what is printed of it is left open: nothing
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.schema import (
@@ -172,7 +173,14 @@ MANIFEST_SCHEMA = record(
 )
 
 
+def check_manifest(values: Any) -> None:
+    """Raise ValueError, with the place, on values that are no manifest."""
+    _check()(values)
+    count, labels = values["spec"]["num_classes"], values["labels"]
+    if labels and not len(labels["names"]) == len(labels["colours"]) == count:
+        raise ValueError(f"labels must have a name and a colour for each of {count} classes")
+
+
 @cache
-def manifest_check() -> Check:
-    """What raises ValueError, with the place, on values that are no manifest."""
+def _check() -> Check:
     return compile_schema(MANIFEST_SCHEMA)

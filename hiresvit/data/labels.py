@@ -144,9 +144,15 @@ def labels_from_json(values: Any, count: int) -> Labels:
         raise ValueError(f"labels are not the names of {count} classes")
     if not all(isinstance(text, str) and text == printable(text) for text in (*names, source)):
         raise ValueError("labels have a name that cannot be printed")
-    if (found := _rows(colours)) is None or len(found) != count:
+    if (rows := _rows(colours)) is None or len(rows) != count:
         raise ValueError(f"labels have not the colours of {count} classes")
-    return Labels(tuple(names), np.array(found, np.uint8).reshape(count, 3), source)
+    return labels_of(values)
+
+
+def labels_of(values: Mapping[str, Any]) -> Labels:
+    """Labels of values that were checked, as a bundle's manifest is."""
+    colours = np.array(values["colours"], np.uint8).reshape(-1, 3)
+    return Labels(tuple(values["names"]), colours, values["source"])
 
 
 def printable(text: str) -> str:

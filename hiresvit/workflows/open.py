@@ -14,7 +14,7 @@ from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.golden import read_golden
 from hiresvit.bundle.stages import DEFAULT, PLANS, RUNNABLE, STAGES
 from hiresvit.data.dataset import Labels
-from hiresvit.data.labels import labels_from_json
+from hiresvit.data.labels import labels_of
 from hiresvit.device.plan import is_plan_file
 from hiresvit.device.platform import has_driver
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
@@ -156,7 +156,7 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
     _check_input(bundle.path(wanted), runner, bundle.manifest.spec)
     _replay_golden(bundle, runner, wanted)
     manifest = bundle.manifest
-    labels = None if manifest.labels is None else _bundle_labels(bundle)
+    labels = None if manifest.labels is None else labels_of(manifest.labels)
     untrained = read_untrained(runner.metadata) or (manifest.weights.source if manifest.weights.fresh else "")
     older = [note for note in manifest.notes if note.startswith(_OLDER_NOTE)]
     plans = [role for role in PLANS if role in has] if graph is None and has_driver() else []
@@ -167,13 +167,6 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
 
 def _graph(path: Path) -> Path | None:
     return path if path.suffix == ".onnx" else None
-
-
-def _bundle_labels(bundle: Bundle) -> Labels:
-    try:
-        return labels_from_json(bundle.manifest.labels, bundle.manifest.spec.num_classes)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtefactError(f"{bundle.folder}: its manifest's labels are damaged ({error}); export it again") from error
 
 
 def _check_input(path: Path, runner: Runner, spec: ModelSpec | None) -> None:

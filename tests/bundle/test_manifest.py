@@ -94,6 +94,16 @@ def first_file(**changes: object) -> Callable[[Values], object]:
     return lambda values: values["files"][0].update(changes)
 
 
+def labels(**changes: object) -> Callable[[Values], object]:
+    good = {"names": ["a", "b"], "colours": [[0, 0, 0]] * 2, "source": "file"}
+    return lambda values: (values["spec"].update(num_classes=2), values.update(labels=good | changes))
+
+
+def test_labels_that_fit_are_read(bundle: Path) -> None:
+    edit(bundle, labels())
+    assert (read_bundle(bundle).manifest.labels or {})["names"] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -120,6 +130,11 @@ def first_file(**changes: object) -> Callable[[Values], object]:
         (lambda values: values["spec"].update(imgsz=[1, 2, 3]), "spec.imgsz must contain less than or equal to 2"),
         (lambda values: values.update(files=None), "files must be array"),
         (lambda values: values["weights"].update(sha256="cd" * 32), "made from weights"),
+        (labels(names=["a"]), "labels must have a name and a colour for each of 2 classes"),
+        (labels(colours=[[0, 0, 0]]), "labels must have a name and a colour for each of 2 classes"),
+        (labels(names=["a", "b\x1b"]), r"labels\.names\[1\] must be a name"),
+        (labels(names=["a", "\ud800"]), r"labels\.names\[1\] must be a name"),
+        (labels(colours=[[0, 0, 256]] * 2), r"labels\.colours\[0\]\[2\] must be smaller"),
     ],
 )
 def test_an_edited_and_resealed_manifest_is_still_checked(

@@ -18,7 +18,7 @@ from hiresvit.wire import MOST_NODES, count_nodes
 WRONG = {
     "calls_itself": "local functions call themselves",
     "call_each_other": "local functions call themselves",
-    "sixteen_million_nodes": "1,000,000 nodes and more when inlined",
+    "sixteen_million_nodes": "with them it is 1,000,000 parts and more",
     "opset_4611686018427387904": "it is of operator set 4611686018427387904 of 'ONNX'",
     "opset_-3": "operator set -3",
     "opset_2147483648": "operator set 2147483648",
@@ -74,6 +74,8 @@ def test_nodes_are_counted_as_they_are_inlined(folder: Path, tmp_path: Path) -> 
     assert count_nodes(folder / "circle.onnx") is None, "it has no functions"
     (folder / "no.onnx").write_bytes(b"\x0a\xff\xff\xff\xff\x0f")
     assert count_nodes(folder / "no.onnx") is None
+    (folder / "parts.onnx").write_bytes(b"\x72\x00" * (MOST_NODES + 1))
+    assert count_nodes(folder / "parts.onnx") == MOST_NODES, "before protobuf makes something of each"
 
 
 @pytest.mark.parametrize(
