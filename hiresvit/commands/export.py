@@ -6,7 +6,7 @@ import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,12 @@ from hiresvit.bundle.stages import EXACT
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
 from hiresvit.errors import UsageError
+
+if TYPE_CHECKING:
+    from hiresvit.evaluation.parity import Gate
+    from hiresvit.models.create import Asked
+    from hiresvit.workflows.export import ExportSettings
+    from hiresvit.workflows.quantize import Int8Settings
 
 
 @dataclass(frozen=True)
@@ -78,29 +84,49 @@ def export(
     if not precision.int8:
         calibration.refuse()
     int8 = calibration.settings(bundle.threads) if precision.int8 else None
-    if precision.seed is not None and model.weights is not None:
-        raise UsageError("--seed draws fresh weights: leave it out with --weights")
     given = model.given()
     fp16 = precision.fp16 or precision.int8
     absent = {"fp16": not fp16, EXACT: not fp16, "int8": not precision.int8, "cpu": graphs.dynamic_batch}
     gates = limits.gates(without=[stage for stage, missing in absent.items() if missing])
 
     out.load_onnxruntime()
-    from hiresvit.data.labels import read_classes
     from hiresvit.models.create import find_spec
-    from hiresvit.workflows.export import ExportSettings, export_bundle
+    from hiresvit.workflows.export import export_bundle
 
     asked = find_spec(name, **given)
     spec = asked.spec
+    if precision.seed is not None and asked.weights is not None:
+        raise UsageError(f"--seed draws fresh weights: leave it out with those of {asked.weights}")
     if graphs.logits and spec.task != "segment":
         raise UsageError(f"--logits {graphs.logits} is about segmentation; the task is {spec.task}")
-    chosen = ExportSettings(
+    chosen = _settings(asked, model, precision=precision, int8=int8, graphs=graphs, gates=gates, bundle=bundle)
+    command = ["hiresvit", *context.obj]
+    with out.progress() as on_step:
+        made = export_bundle(spec, bundle.output or Path(spec.slug), chosen, command=command, on_step=on_step)
+    _answer(bundle.as_json, made.folder, made.manifest.to_json(), time.monotonic() - began)
+
+
+def _settings(
+    asked: Asked,
+    model: opt.ModelOptions,
+    *,
+    precision: PrecisionOptions,
+    int8: Int8Settings | None,
+    graphs: GraphOptions,
+    gates: dict[str, Gate],
+    bundle: BundleOptions,
+) -> ExportSettings:
+    """What the options ask of the workflow. Raises as `read_classes` does."""
+    from hiresvit.data.labels import read_classes
+    from hiresvit.workflows.export import ExportSettings
+
+    return ExportSettings(
         weights=asked.weights,
         ema=model.ema,
         entry=model.entry,
         allow_missing_head=model.allow_missing is not None,
         seed=precision.seed or 0,
-        fp16=fp16,
+        fp16=precision.fp16 or precision.int8,
         int8=int8,
         io=precision.io,
         opset=graphs.opset,
@@ -111,14 +137,10 @@ def export(
         latency=not bundle.no_latency,
         threads=bundle.threads,
         gates=gates,
-        labels=read_classes(bundle.classes, spec.num_classes) if bundle.classes else None,
+        labels=read_classes(bundle.classes, asked.spec.num_classes) if bundle.classes else None,
         notes=asked.notes,
         force=bundle.force,
     )
-    command = ["hiresvit", *context.obj]
-    with out.progress() as on_step:
-        made = export_bundle(spec, bundle.output or Path(spec.slug), chosen, command=command, on_step=on_step)
-    _answer(bundle.as_json, made.folder, made.manifest.to_json(), time.monotonic() - began)
 
 
 def _answer(as_json: bool, folder: Path, manifest: dict[str, Any], seconds: float) -> None:

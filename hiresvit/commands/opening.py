@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
@@ -44,31 +44,14 @@ def open_sources(
     options = model.given()
     out.load_onnxruntime()
     from hiresvit.models.zoo import names_checkpoint
-    from hiresvit.workflows.open import is_model, is_plan, open_source
+    from hiresvit.workflows.open import is_model, open_source
 
     found = {text: str(one_bundle(Path(text))) if text else text for text, _ in sides}
     sides = [(found[text], runner) for text, runner in sides]
-    texts = list(dict.fromkeys(text for text, _ in sides))
-    names = [text for text in texts if is_model(text)]
-    unnamed = [text for text in names if names_checkpoint(text)]  # which are weights themselves
-    folders = [text for text in texts if Path(text).is_dir()]
-    listed = ", ".join(texts)
-    if options and not names:
-        given = ", ".join(map(opt.option_text, options))
-        raise UsageError(f"{given}: for a model name; {listed} brings its own")
-    if "weights" in options and len(unnamed) == len(names):
-        raise UsageError(f"--weights {options['weights']}: {', '.join(unnamed)} is a checkpoint itself; leave it out")
+    names = [text for text in found.values() if is_model(text)]
+    folders = [text for text in found.values() if Path(text).is_dir()]
+    _refuse_misplaced(sides, names, folders, options, graph=graph, threads=threads, cuda_graph=cuda_graph)
     without = {option: value for option, value in options.items() if option != "weights"}
-    named = {text for text, runner in sides if runner}
-    if named and named.issubset(names):
-        raise UsageError(f"--runner picks what opens a file; {', '.join(sorted(named))} is computed by PyTorch")
-    if graph and not folders:
-        raise UsageError(f"--graph picks a file of a bundle folder; there is none in {listed}")
-    plans = [is_plan(text, graph if text in folders else None) for text in texts]
-    if threads and all(plans):
-        raise UsageError(f"--threads {threads} is for what computes on the CPU; a plan runs on the GPU")
-    if cuda_graph and not any(plans):
-        raise UsageError(f"--cuda-graph is for a plan; there is none in {listed}")
     opened: list[Source] = []
     by_torch = set()
     for text, runner in sides:
@@ -82,11 +65,44 @@ def open_sources(
             runner=None if text in names else runner,
             threads=threads or threads_used,
             cuda_graph=cuda_graph,
-            **(without if text in unnamed else options if text in names else {}),
+            **({} if text not in names else without if names_checkpoint(text) else options),
         )
         stack.enter_context(source.runner)
         opened.append(source)
     return opened
+
+
+def _refuse_misplaced(
+    sides: Sequence[tuple[str, str | None]],
+    names: Collection[str],
+    folders: Collection[str],
+    options: Mapping[str, Any],
+    *,
+    graph: str | None,
+    threads: int | None,
+    cuda_graph: bool,
+) -> None:
+    """Raise UsageError for an option that applies to none of the sides."""
+    from hiresvit.models.zoo import names_checkpoint
+    from hiresvit.workflows.open import is_plan
+
+    texts = list(dict.fromkeys(text for text, _ in sides))
+    listed = ", ".join(texts)
+    if options and not names:
+        given = ", ".join(map(opt.option_text, options))
+        raise UsageError(f"{given}: for a model name; {listed} brings its own")
+    if "weights" in options and all(map(names_checkpoint, names)):
+        raise UsageError(f"--weights {options['weights']}: {', '.join(names)} is a checkpoint itself; leave it out")
+    named = {text for text, runner in sides if runner}
+    if named and named.issubset(names):
+        raise UsageError(f"--runner picks what opens a file; {', '.join(sorted(named))} is computed by PyTorch")
+    if graph and not folders:
+        raise UsageError(f"--graph picks a file of a bundle folder; there is none in {listed}")
+    plans = [is_plan(text, graph if text in folders else None) for text in texts]
+    if threads and all(plans):
+        raise UsageError(f"--threads {threads} is for what computes on the CPU; a plan runs on the GPU")
+    if cuda_graph and not any(plans):
+        raise UsageError(f"--cuda-graph is for a plan; there is none in {listed}")
 
 
 def notes_of(sources: Sequence[Source]) -> list[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiresvit.errors import UsageError
+from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.kinds import name_file_kind
 from hiresvit.models import preprocessing
 from hiresvit.models.weights.layout import Layout
@@ -207,9 +208,17 @@ def names_checkpoint(text: str) -> bool:
 
 
 def find_model(name: str) -> ModelEntry:
-    """The registry's entry for a variant. Raises UsageError, with the nearest names, on an unknown one."""
+    """The registry's entry for a variant. Raises UsageError, with the nearest names, on an unknown one.
+
+    What is rather a path is told so: UsageError for what is there, HiresvitError for what is not.
+    """
     if name in MODELS:
         return MODELS[name]
+    if os.path.exists(name):
+        what = "a folder" if os.path.isdir(name) else "a file"
+        raise UsageError(f"{name} is {what} and no model: give a name of `hiresvit list`, or a checkpoint's file")
+    if Path(name).suffix or len(Path(name).parts) > 1:
+        raise HiresvitError(f"{name} does not exist")
     near = difflib.get_close_matches(name.lower().replace("-", "_"), MODELS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `hiresvit list`"
     raise UsageError(f"unknown model {name!r}: {hint}")

@@ -11,7 +11,7 @@ from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.manifest import MANIFEST
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.device.plan import is_plan_file
-from hiresvit.errors import HiresvitError, UsageError, missing_extra
+from hiresvit.errors import UsageError, missing_extra
 from hiresvit.export.contract import describe_graph, read_stamp, read_untrained, untrained_note
 from hiresvit.models.zoo import MODELS, find_model, names_checkpoint
 from hiresvit.runtime.open import open_runner
@@ -50,8 +50,6 @@ def inspect_source(text: str, *, entry: str | None = None) -> dict[str, Any]:
         raise UsageError(
             f"{text}: give a model name, a checkpoint, an .onnx file, a plan or a bundle folder (one with {MANIFEST})"
         )
-    if path.suffix or len(path.parts) > 1:
-        raise HiresvitError(f"{text} does not exist")
     return {"kind": "model", **describe_model(text)}
 
 

@@ -155,6 +155,9 @@ BAD_ARGUMENTS = [
     ("export hrvit_b1 --bogus", 2, "No such option: --bogus"),
     ("export hrvit_b4", 2, "unknown model 'hrvit_b4': did you mean hrvit_b"),
     ("export resnet", 2, "see `hiresvit list`"),
+    ("export some/where", 1, "some/where does not exist"),
+    ("bench nothing.zip", 1, "nothing.zip does not exist"),
+    ("export .", 2, ". is a folder and no model: give a name of `hiresvit list`, or a checkpoint's file"),
     ("export hrvit_b1 --task detect", 2, "'classify', 'segment', 'features'"),
     ("export hrvit_b1 --imgsz 500x512", 2, "nearest: 480x512 or 512x512"),
     ("export hrvit_b1 --imgsz 16", 2, "nearest: 32x32"),
@@ -264,6 +267,14 @@ def test_bad_arguments(cli: Cli, tmp_path: Path, typed: str, code: int, said: st
     assert result.err.startswith("error: ")
     assert result.err.count("\n") == 1
     assert result.out == ""
+    assert left_behind(tmp_path) == set()
+
+
+def test_a_seed_is_not_for_a_checkpoint_that_stands_in_the_models_place(cli: Cli, tmp_path: Path) -> None:
+    weights = Path(__file__).parents[2] / "examples" / "hrvit_nano.safetensors"
+    result = cli("export", str(weights), "--seed", "3")
+    assert result.code == 2
+    assert "--seed draws fresh weights: leave it out with those of " in result.err
     assert left_behind(tmp_path) == set()
 
 
