@@ -11,9 +11,9 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
-from hiresvit.spec import TASKS
+from hiresvit.spec import TASKS, LabelType, Pixels, Resize, Yuv
 
 Schema = dict[str, Any]
 Check = Callable[[Any], object]
@@ -84,14 +84,32 @@ _COLOUR = many(NUMBER, 3, 3)
 _SPREAD = many({"type": "number", "minimum": 1e-9, "maximum": 1e9}, 3, 3)  # is divided by
 PREPROCESS = record(
     {
-        "resize": one_of("stretch", "crop", "keep"),
+        "resize": one_of(*get_args(Resize)),
         "interpolation": one_of("bilinear", "bicubic", "lanczos", "nearest", "box", "hamming", "area"),
         "crop_pct": {"type": "number", "minimum": 0.01, "maximum": 1},
         "mean": _COLOUR,
         "std": _SPREAD,
     },
     # What older files do not say
-    {"filter": one_of("pillow", "opencv"), "rounding": one_of("floor", "round"), "divisor": SIZE},
+    {
+        "filter": one_of("pillow", "opencv"),
+        "rounding": one_of("floor", "round"),
+        "divisor": SIZE,
+        "channels": one_of("rgb", "bgr"),
+        "stride": some(many(SIZE, 2, 2)),
+        "short_side": some(SIZE),
+    },
+)
+CONTRACT = record(
+    {
+        "name": one_of("tensor", "image", "camera"),
+        "pixels": one_of(*get_args(Pixels)),
+        "size": some(many(SIZE, 2, 2)),
+        "yuv": {"enum": [None, *get_args(Yuv)]},
+        "label_type": {"enum": [None, *get_args(LabelType)]},
+        "confidence": FLAG,
+        "top_k": some(SIZE),
+    }
 )
 _SETTING: Schema = {"anyOf": [{"type": ["null", "boolean"]}, NUMBER, NAME]}
 SPEC = record(

@@ -21,6 +21,11 @@ STRIDES = (4, 8, 16, 32)  # of the maps of a backbone with four stages
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+Resize = Literal["stretch", "crop", "keep", "letterbox", "slide"]
+Pixels = Literal["rgb", "bgr", "rgba", "bgra", "nv12"]
+Yuv = Literal["bt601", "bt709", "bt601-full", "bt709-full"]
+LabelType = Literal["uint8", "int32", "int64"]
+
 
 class Feeds(Protocol):
     """Inputs of a network by number, each made when it is asked for."""
@@ -50,8 +55,11 @@ class PreprocessSpec:
 
     ``resize="stretch"`` scales both sides to the input size; ``"crop"`` scales until ``size / crop_pct`` is covered and
     takes the centre (ImageNet's protocol); ``"keep"`` scales until the whole image fits into the input size, after that
-    each side up to a multiple of ``divisor``. Then ``(x / 255 - mean) / std`` per channel, NCHW, float32, and for
-    "keep" zeros at the right and the bottom.
+    each side up to a multiple of ``divisor``. ``"letterbox"`` is "keep" with the image in the middle. ``"slide"``
+    scales nothing, or the shorter side to ``short_side`` where that is given, and up where an image is smaller than
+    the input size; then windows of that size lie ``stride`` (height, width) apart, by default three quarters of it.
+    Then ``(x / 255 - mean) / std`` per channel, in the order of ``channels``, NCHW, float32, and zeros where "keep" and
+    "letterbox" leave the input free. ``mean`` and ``std`` are in that order, too.
 
     ``filter`` is whose resampling: Pillow's, with antialias, or OpenCV's bilinear, without. ``rounding`` is of the side
     that follows from the aspect ratio, and of where the crop starts: "floor" is torchvision's (start: half to even),
@@ -59,7 +67,7 @@ class PreprocessSpec:
     were known.
     """
 
-    resize: Literal["stretch", "crop", "keep"] = "stretch"
+    resize: Resize = "stretch"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop_pct: float = 0.875
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -67,6 +75,9 @@ class PreprocessSpec:
     filter: Literal["pillow", "opencv"] = "pillow"
     rounding: Literal["floor", "round"] = "floor"
     divisor: int = 1
+    channels: Literal["rgb", "bgr"] = "rgb"
+    stride: tuple[int, int] | None = None
+    short_side: int | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PreprocessSpec:
@@ -74,6 +85,32 @@ class PreprocessSpec:
         given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(values).items()}
         first = {name: given.pop(name) for name in ("resize", "interpolation", "crop_pct", "mean", "std")}
         return cls(**first, **given)
+
+
+@dataclass(frozen=True)
+class ContractSpec:
+    """What goes into a graph and what comes out (docs/contract.md).
+
+    ``name``: ``tensor`` is float32 NCHW, normalised, in and logits out; ``image`` uint8 pixels of the network's size in
+    and labels of that size out; ``camera`` the same at the camera's size. ``size`` (height, width) is that of the
+    pixels, None for a tensor. ``pixels`` is their layout, ``yuv`` the colours of NV12: a matrix, limited range unless
+    it says full. ``label_type`` is that of label maps and class indices, None where none come out; ``confidence`` adds
+    a uint8 map; ``top_k`` is how many classes come out of a classifier, else None.
+    """
+
+    name: Literal["tensor", "image", "camera"] = "tensor"
+    pixels: Pixels = "rgb"
+    size: tuple[int, int] | None = None
+    yuv: Yuv | None = None
+    label_type: LabelType | None = None
+    confidence: bool = False
+    top_k: int | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ContractSpec:
+        """Rebuild it from values that `hiresvit.schema.CONTRACT` has nothing against."""
+        size = values.get("size")
+        return cls(**{**values, "size": None if size is None else (size[0], size[1])})
 
 
 @dataclass(frozen=True)

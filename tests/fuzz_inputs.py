@@ -11,12 +11,14 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from mutations import mutate_bytes, mutate_json, mutate_message, sealed
+
+from hiresvit.spec import ContractSpec
 
 ROOT = Path(__file__).parents[1]
 CANARY = "executed"  # what a planted pickle leaves in the working folder
@@ -171,7 +173,8 @@ def manifests(seeds: Seeds, folder: Path, rng: random.Random) -> list[str]:
     values = dict(seeds.manifest)
     if rng.random() < 0.7:
         values |= {
-            "schema_version": 5,
+            "schema_version": 6,
+            "contract": asdict(ContractSpec()),
             "labels": rng.choice((None, {"names": ["a", "b"], "colours": [[0, 0, 0]] * 2, "source": "checkpoint"})),
         }
     text = mutate_json(values, rng, rng.choice((1, 1, 1, 2, 5)))

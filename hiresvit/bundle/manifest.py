@@ -18,9 +18,9 @@ from hiresvit.bundle.stages import STAGES
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.files import MOST_TEXT, atomic_path, read_regular, sha256_file
 from hiresvit.schema import read_json
-from hiresvit.spec import ModelSpec, TensorSpec, tensor_specs
+from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec, tensor_specs
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 KIND = "hiresvit-bundle"  # there are many manifest.json in the world; this one is ours
 MANIFEST = "manifest.json"
 
@@ -81,6 +81,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     tools: dict[str, str]
     command: list[str]
+    contract: ContractSpec = field(default_factory=ContractSpec)
     graphs: dict[str, Any] = field(default_factory=dict)
     simplify: Any = None
     fp16: Any = None
@@ -101,6 +102,7 @@ class Manifest:
         """Rebuild a manifest from values that `check_manifest` has nothing against."""
         read = {
             "spec": ModelSpec.from_json(values["spec"]),
+            "contract": ContractSpec.from_json(values["contract"]),
             "inputs": tensor_specs(values["inputs"]),
             "outputs": tensor_specs(values["outputs"]),
             "weights": Weights(**values["weights"]),
@@ -196,9 +198,14 @@ def _from_schema_4(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "labels": None}
 
 
+def _from_schema_5(values: dict[str, Any]) -> dict[str, Any]:
+    """There was one contract."""
+    return {**values, "contract": asdict(ContractSpec())}
+
+
 _PROGRAM = ["hiresvit"]
 # What makes of a schema the next one.
-_OLDER = {3: _from_schema_3, 4: _from_schema_4}
+_OLDER = {3: _from_schema_3, 4: _from_schema_4, 5: _from_schema_5}
 
 
 def _check_seal(path: Path, data: bytes, seal: object) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.schema import (
+    CONTRACT,
     COUNT,
     ENGINE,
     FLAG,
@@ -151,6 +152,7 @@ _FILE = record(
 MANIFEST_SCHEMA = record(
     {
         "spec": SPEC,
+        "contract": CONTRACT,
         "inputs": many(TENSOR, 1),
         "outputs": many(TENSOR, 1),
         "weights": record({"source": TEXT, "sha256": some(SHA256)}),

@@ -7,7 +7,7 @@ known, is in `hiresvit.models.preprocessing`; the resampling itself in `hiresvit
 from __future__ import annotations
 
 import math
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,28 +23,64 @@ def preprocess(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int,
     Resized as ``spec.resize`` says, then ``(x / 255 - mean) / std`` in float32; what `valid_region` leaves free is
     zero. Raises UsageError on an image of another type or shape, and on a spec or size that cannot be served.
     """
+    region, shown = _placed(image, spec, imgsz)
+    filled = np.zeros((1, 3, *imgsz), np.float32)
+    filled[0, :, region[0], region[1]] = normalise(shown, spec).transpose(2, 0, 1)
+    return filled
+
+
+def network_picture(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int, int]) -> NDArray[np.uint8]:
+    """What `preprocess` normalises, uint8 RGB (H, W, 3): what is left free has the grey levels nearest to the mean.
+
+    Raises as `preprocess` does.
+    """
+    region, shown = _placed(image, spec, imgsz)
+    order = slice(None, None, -1 if spec.channels == "bgr" else 1)
+    level = np.floor(np.clip(np.array(spec.mean[order]) * 255, 0, 255) + 0.5).astype(np.uint8)
+    filled = np.tile(level, (*imgsz, 1))
+    filled[region] = shown
+    return filled
+
+
+def normalise(image: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
+    """``(x / 255 - mean) / std`` of a uint8 RGB (h, w, 3) image, float32 (h, w, 3) in the order of ``channels``."""
+    order = slice(None, None, -1 if spec.channels == "bgr" else 1)
+    x = image[..., order].astype(np.float32) / np.float32(255)
+    return np.asarray((x - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32))
+
+
+def _placed(
+    image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int, int]
+) -> tuple[tuple[slice, slice], NDArray[np.uint8]]:
+    """Where in the input the resized image lies, and the image itself."""
     check_image(image)
     check_preprocess(spec)
     if min(imgsz) < 1:
         raise UsageError(f"imgsz {imgsz}: height and width must be positive")
+    top, left, height, width = valid_region((image.shape[0], image.shape[1]), spec, imgsz)
     for size in _scaled(image.shape[:2], spec, imgsz):
         image = resample(image, size, spec)
     if spec.resize == "crop":
-        top, left = (_start(side - kept, spec) for side, kept in zip(image.shape[:2], imgsz, strict=True))
-        image = image[top : top + imgsz[0], left : left + imgsz[1]]
-    x = image.astype(np.float32) / np.float32(255)  # h, w, 3
-    x = (x - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
-    filled = np.zeros((1, 3, *imgsz), np.float32)
-    filled[0, :, : x.shape[0], : x.shape[1]] = x.transpose(2, 0, 1)
-    return filled
+        start, side = (_start(side - kept, spec) for side, kept in zip(image.shape[:2], imgsz, strict=True))
+        image = image[start : start + imgsz[0], side : side + imgsz[1]]
+    return (slice(top, top + height), slice(left, left + width)), image
 
 
-def valid_region(size: tuple[int, int], spec: PreprocessSpec, imgsz: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the part of the input, from its upper left corner, that shows the image of a size.
+class Region(NamedTuple):
+    """A part of the input, in its pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def valid_region(size: tuple[int, int], spec: PreprocessSpec, imgsz: tuple[int, int]) -> Region:
+    """The part of the input that shows the image of a size.
 
     All of it, unless the aspect ratio is kept: then the rest is filled.
     """
-    return _scaled(size, spec, imgsz)[-1] if spec.resize == "keep" else imgsz
+    return Region(0, 0, *(_scaled(size, spec, imgsz)[-1] if spec.resize == "keep" else imgsz))
 
 
 def describe(spec: PreprocessSpec, imgsz: tuple[int, int]) -> str:

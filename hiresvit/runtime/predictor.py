@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from hiresvit.data.preprocess import preprocess, valid_region
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.runtime.labels import label_map
 from hiresvit.runtime.runner import Runner
 from hiresvit.spec import ModelSpec
-
-_BAND = 2**19  # pixels labelled at a time: their logits stay in a CPU's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +59,7 @@ class Predictor:
         if self.spec.task == "classify":
             return ClassifyResult(_top(logits[0], self.top_k))
         region = valid_region(image.shape[:2], self.spec.preprocess, self.spec.imgsz)
-        return SegmentResult(_labels(logits[0], image.shape[:2], region, self.spec.imgsz))
+        return SegmentResult(label_map(logits[0], image.shape[:2], region, self.spec.imgsz))
 
     def _check(self, logits: NDArray[Any]) -> None:
         rank = 2 if self.spec.task == "classify" else 4
@@ -77,45 +76,3 @@ def _top(logits: NDArray[Any], k: int) -> tuple[tuple[int, float], ...]:
     p /= p.sum()
     best = np.argsort(-p, kind="stable")[:k]  # stable: of equals the lowest index comes first
     return tuple((int(i), float(p[i])) for i in best)
-
-
-def _labels(
-    logits: NDArray[Any], size: tuple[int, ...], region: tuple[int, int], imgsz: tuple[int, int]
-) -> NDArray[np.uint8] | NDArray[np.int32]:
-    """Argmax over C of logits (C, h, w), of a region of the input resized bilinearly to (H, W); of equals the lowest.
-
-    Some rows at a time, and of them one class: all logits at the image's size would take 5 GB for 150 classes at
-    2048x4096.
-    """
-    height, width = size
-    top, bottom, down = _taps(logits.shape[1], height, region[0], imgsz[0])
-    left, right, across = _taps(logits.shape[2], width, region[1], imgsz[1])
-    labels: NDArray[np.uint8] | NDArray[np.int32]
-    labels = np.zeros(size, np.uint8 if len(logits) <= 256 else np.int32)
-    rows = max(_BAND // width, 1)
-    for band in (slice(start, start + rows) for start in range(0, height, rows)):
-        first, last = top[band][0], bottom[band][-1]
-        best = np.full(labels[band].shape, -np.inf, np.float32)
-        for index, plane in enumerate(logits[:, first : last + 1].astype(np.float32, copy=False)):
-            wide = plane[:, left]  # of h, W
-            wide += (plane[:, right] - wide) * across
-            full = wide[top[band] - first]  # of H, W
-            full += (wide[bottom[band] - first] - full) * down[band, None]
-            np.copyto(labels[band], index, where=full > best)
-            np.maximum(best, full, out=best)
-    return labels
-
-
-def _taps(
-    source: int, target: int, region: int, whole: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Two source indices and the second's weight per target index; half-pixel centres, repeated edges.
-
-    The target lies over the first ``region`` of ``whole`` pixels of the input, all of which the source lies over;
-    nothing beyond the centre of the region's last pixel is looked at.
-    """
-    span = source * region / whole
-    last = source - 1 if region == whole else max(span - source / whole / 2 - 0.5, 0)
-    centre = np.clip((np.arange(target) + 0.5) * span / target - 0.5, 0, last)
-    first = centre.astype(np.intp)
-    return first, np.minimum(first + 1, source - 1), (centre - first).astype(np.float32)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from bundles import Values, edit, make, manifest_of
 from hiresvit.bundle.folder import read_bundle, writing_bundle
 from hiresvit.bundle.manifest import SCHEMA_VERSION, write_manifest
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
+from hiresvit.spec import ContractSpec
 
 
 @pytest.fixture
@@ -60,10 +61,10 @@ def test_a_manifest_that_is_none_is_one_line(bundle: Path, content: bytes) -> No
         read_bundle(bundle)
 
 
-@pytest.mark.parametrize("schema", [99, 6, "5", None, 3.5, True, [], {}])
+@pytest.mark.parametrize("schema", [99, 7, "5", None, 3.5, True, [], {}])
 def test_an_unknown_schema_says_all_versions(bundle: Path, schema: object) -> None:
     edit(bundle, lambda values: values.update(schema_version=schema))
-    said = f"has schema version {schema!r}, this hiresvit reads 3, 4 and 5; export the bundle again or copy it anew"
+    said = f"has schema version {schema!r}, this hiresvit reads 3, 4, 5 and 6; export the bundle again or copy it anew"
     with pytest.raises(ArtefactError, match=re.escape(said)):
         read_bundle(bundle)
 
@@ -86,7 +87,7 @@ def test_an_older_schema_is_refused_with_the_command_that_makes_it_anew(
     with pytest.raises(ArtefactError) as caught:
         read_bundle(bundle)
     assert str(caught.value) == (
-        f"{bundle / 'manifest.json'} has schema version 2, this hiresvit reads 3, 4 and 5; {said}"
+        f"{bundle / 'manifest.json'} has schema version 2, this hiresvit reads 3, 4, 5 and 6; {said}"
     )
 
 
@@ -154,7 +155,10 @@ def test_resealing_by_the_documented_rule_is_accepted(bundle: Path) -> None:
 
 # Schema 3, as the version before wrote it
 
-LATER = {"filter": "pillow", "rounding": "floor", "divisor": 1}  # what was done, and was not said
+LATER = {  # what was done, and was not said
+    **{"filter": "pillow", "rounding": "floor", "divisor": 1},
+    **{"channels": "rgb", "stride": None, "short_side": None},
+}
 
 
 def test_a_bundle_of_schema_3_is_read(schema_3: Path) -> None:
@@ -198,7 +202,7 @@ def test_schema_3_is_sealed_over_its_own_bytes(schema_3: Path) -> None:
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(ArtefactError, match=r"manifest\.json"):
             read_bundle(schema_3)
-    path.write_bytes(content.replace(b'"schema_version": 3', b'"schema_version": 5'))
+    path.write_bytes(content.replace(b'"schema_version": 3', b'"schema_version": 6'))
     with pytest.raises(ArtefactError, match="was edited"):
         read_bundle(schema_3)
 
@@ -224,6 +228,7 @@ def test_a_bundle_of_schema_4_is_read_and_written_as_this_one(schema_4: Path) ->
     assert json.loads(json.dumps(manifest.to_json())) == {
         **{key: value for key, value in values.items() if key not in envelope},
         "labels": None,
+        "contract": asdict(ContractSpec()),
     }
     write_manifest(schema_4, manifest)
     assert json.loads((schema_4 / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION

@@ -29,13 +29,13 @@ sizes = st.tuples(st.integers(1, 90), st.integers(1, 90))
     ],
 )
 def test_the_whole_picture_fits_and_touches_two_sides(size: Any, imgsz: Any, region: Any) -> None:
-    assert valid_region(size, KEEP, imgsz) == region
+    assert valid_region(size, KEEP, imgsz) == (0, 0, *region)
 
 
 def test_a_divisor_lengthens_a_side_up_to_the_input() -> None:
     spec = replace(KEEP, divisor=32)
-    assert valid_region((427, 640), spec, (512, 512)) == (352, 512)
-    assert valid_region((427, 640), spec, (512, 510)) == (352, 510)
+    assert valid_region((427, 640), spec, (512, 512)) == (0, 0, *(352, 512))
+    assert valid_region((427, 640), spec, (512, 510)) == (0, 0, *(352, 510))
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,7 +43,7 @@ def test_a_divisor_lengthens_a_side_up_to_the_input() -> None:
 def test_the_rest_is_zero_and_nothing_else_is(size: tuple[int, int], imgsz: tuple[int, int], spec: Any) -> None:
     """Of a white picture, which the mean makes far from zero."""
     x = preprocess(np.full((*size, 3), 255, np.uint8), spec, imgsz)
-    height, width = valid_region(size, spec, imgsz)
+    _, _, height, width = valid_region(size, spec, imgsz)
     assert x.shape == (1, 3, *imgsz)
     assert (x[..., :height, :width] > 2).all()
     assert not x[..., height:, :].any()
@@ -52,7 +52,7 @@ def test_the_rest_is_zero_and_nothing_else_is(size: tuple[int, int], imgsz: tupl
 
 @pytest.mark.parametrize("spec", [PreprocessSpec(), PreprocessSpec("crop")])
 def test_without_an_aspect_ratio_all_of_the_input_is_picture(spec: PreprocessSpec) -> None:
-    assert valid_region((10, 90), spec, (32, 64)) == (32, 64)
+    assert valid_region((10, 90), spec, (32, 64)) == (0, 0, *(32, 64))
 
 
 def test_what_is_said_is_what_is_done() -> None:

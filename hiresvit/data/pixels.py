@@ -1,0 +1,91 @@
+"""A camera's pixels: channel orders, and NV12's two planes, to RGB and back.
+
+NV12 has a byte of luma for each pixel and, for each block of two by two, one of Cb and one of Cr, interleaved. Limited
+range is 16 to 235 for luma and 16 to 240 for chroma, full range 0 to 255; BT.601 and BT.709 are two sets of weights of
+red, green and blue (ITU-R BT.601-7, BT.709-6). A pixel gets the chroma of its block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiresvit.errors import UsageError
+from hiresvit.spec import Feed, Pixels, Yuv
+
+Picture = NDArray[np.uint8]
+
+ORDERS: dict[str, tuple[int, ...]] = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0)}
+"""Where red, green and blue are among the channels of each layout that is no NV12."""
+
+_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # of red and of blue
+
+
+def yuv_matrix(yuv: Yuv) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(M, b) such that RGB = M (Y, Cb, Cr) + b, all from 0 to 255."""
+    name, _, full = yuv.partition("-")
+    red, blue = _WEIGHTS[name]
+    green = 1 - red - blue
+    luma, chroma, black = (1.0, 1.0, 0.0) if full else (255 / 219, 255 / 224, 16.0)
+    r_cr, b_cb = 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
+    matrix = np.array(
+        [
+            [luma, 0, r_cr],
+            [luma, -b_cb * blue / green, -r_cr * red / green],
+            [luma, b_cb, 0],
+        ]
+    )
+    return matrix, -matrix @ np.array([black, 128.0, 128.0])
+
+
+def from_nv12(luma: Picture, chroma: Picture, yuv: Yuv) -> Picture:
+    """RGB (H, W, 3) of luma (H, W) and chroma (H/2, W/2, 2), rounded (halves up) and cut off at 0 and 255.
+
+    Raises UsageError on planes that do not belong together.
+    """
+    height, width = luma.shape if luma.ndim == 2 else (0, 0)
+    if chroma.shape != (height // 2, width // 2, 2) or height % 2 or width % 2 or not luma.size:
+        raise UsageError(f"NV12 planes are {luma.shape} and {chroma.shape}; even (H, W) and (H/2, W/2, 2) are needed")
+    wide = chroma.repeat(2, 0).repeat(2, 1)
+    values = np.concatenate((luma[..., None], wide), 2).astype(np.float32)
+    matrix, bias = yuv_matrix(yuv)
+    rgb = values @ matrix.T.astype(np.float32) + bias.astype(np.float32)
+    return np.asarray(np.floor(np.clip(rgb, 0, 255) + np.float32(0.5)), np.uint8)
+
+
+def to_nv12(image: Picture, yuv: Yuv) -> tuple[Picture, Picture]:
+    """Luma (H, W) and chroma (H/2, W/2, 2), the mean of each block, of an RGB image (H, W, 3). Raises UsageError."""
+    height, width = image.shape[:2]
+    if height % 2 or width % 2:
+        raise UsageError(f"NV12 of {height}x{width}: both sides must be even")
+    matrix, bias = yuv_matrix(yuv)
+    values = (image.astype(np.float64) - bias) @ np.linalg.inv(matrix).T
+    blocks = values[..., 1:].reshape(height // 2, 2, width // 2, 2, 2).mean((1, 3))
+    luma, chroma = (np.floor(np.clip(part, 0, 255) + 0.5).astype(np.uint8) for part in (values[..., 0], blocks))
+    return luma, chroma
+
+
+def to_pixels(image: Picture, pixels: Pixels, yuv: Yuv | None = None) -> Feed:
+    """What a graph takes for an RGB image (H, W, 3): ``image`` (1, H, W, 3 or 4), or ``y`` and ``uv`` for NV12.
+
+    Alpha is 255. Raises UsageError for NV12 of odd sides or without its colours.
+    """
+    if pixels == "nv12":
+        if yuv is None:
+            raise UsageError("NV12 needs its colours: bt601, bt709, bt601-full or bt709-full")
+        luma, chroma = to_nv12(image, yuv)
+        return {"y": luma[None], "uv": chroma[None]}
+    ordered = image[..., list(ORDERS[pixels])]
+    if len(pixels) == 4:
+        ordered = np.concatenate((ordered, np.full_like(image[..., :1], 255)), 2)
+    return {"image": np.ascontiguousarray(ordered)[None]}
+
+
+def from_pixels(feed: Feed, pixels: Pixels, yuv: Yuv | None = None) -> Picture:
+    """The RGB image (H, W, 3) that a graph sees in what `to_pixels` makes. Raises UsageError as `from_nv12` does."""
+    if pixels == "nv12":
+        if yuv is None:
+            raise UsageError("NV12 needs its colours: bt601, bt709, bt601-full or bt709-full")
+        return from_nv12(feed["y"][0], feed["uv"][0], yuv)
+    image: Picture = feed["image"][0][..., list(ORDERS[pixels])]
+    return np.ascontiguousarray(image)
