@@ -30,6 +30,11 @@ struct BackendOptions {
   bool host_code = false;
 };
 
+// trtexec's words, in milliseconds: the host's time of the enqueueing, and the GPU's of its parts.
+struct GpuTimes {
+  double enqueue = 0, h2d = 0, compute = 0, d2h = 0;
+};
+
 // A graph that is loaded, with two slots, so that a frame can be prepared while another one runs. One thread at a time
 // calls it. Whatever fails raises Error (error.hpp): on opening, in submit or in wait.
 class Backend {
@@ -43,6 +48,11 @@ class Backend {
   virtual void submit(int slot) = 0;  // returns at once where the backend can
   virtual void wait(int slot) = 0;
   virtual const std::string& about() const = 0;  // "ONNX Runtime 1.31.1, CPU"
+  // What a slot's last frame took, after its wait; false where no GPU ran it or nobody measured.
+  virtual bool times(int slot, GpuTimes& out) const {
+    static_cast<void>(slot), static_cast<void>(out);
+    return false;
+  }
 };
 
 std::unique_ptr<Backend> open_onnxruntime(const std::string& graph, const BackendOptions&);
