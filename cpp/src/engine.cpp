@@ -157,6 +157,24 @@ void Engine::check_task() const {
 
 void Engine::submit(const Picture& picture) {
   const Turn turn(busy_);
+  begin(picture);
+}
+
+void Engine::wait(Answer& answer) {
+  const Turn turn(busy_);
+  finish(answer);
+}
+
+void Engine::run(const Picture& picture, Answer& answer) {
+  const Turn turn(busy_);
+  if (submitted_ != waited_) throw Error(kUsage, "a frame is under way: wait for it before you run another");
+  check_picture(picture);
+  check_answer(answer, {picture.height, picture.width});
+  begin(picture);
+  finish(answer);
+}
+
+void Engine::begin(const Picture& picture) {
   if (submitted_ - waited_ == kDepth) {
     throw Error(kUsage, "two frames are under way, which is the most: wait for one before you submit the next");
   }
@@ -207,8 +225,7 @@ Size Engine::next_size() const {
   return submitted_ == waited_ ? Size{} : frames_[waited_ % kDepth].size;
 }
 
-void Engine::wait(Answer& answer) {
-  const Turn turn(busy_);
+void Engine::finish(Answer& answer) {
   if (submitted_ == waited_) throw Error(kUsage, "no frame is under way: submit one before you wait");
   const int slot = static_cast<int>(waited_ % kDepth);
   const Frame& frame = frames_[slot];

@@ -58,7 +58,11 @@ class Engine {
   // frame needs, and then the frame is still to be waited for; failed if the network or its answer did, and then not.
   void wait(Answer& answer);
 
-  // The size of the picture that `wait` answers next, zeros where there is none.
+  // Both in one turn. Throws as they do, and Error (usage) if a frame is under way.
+  void run(const Picture& picture, Answer& answer);
+
+  // How many frames are under way, and the size of the picture that `wait` answers next, zeros where there is none.
+  int pending() const { return static_cast<int>(submitted_ - waited_); }
   Size next_size() const;
 
   const Manifest& manifest() const { return manifest_; }
@@ -79,6 +83,8 @@ class Engine {
   struct Chosen;
   static Chosen choose(const std::string& folder, const EngineOptions& options);
   Engine(Chosen chosen, const EngineOptions& options);
+  void begin(const Picture& picture);
+  void finish(Answer& answer);
   void prepare(const Picture& picture, int slot);
   void check_answer(const Answer& answer, Size size) const;
   void answer_labels(const Answer& answer, int slot, Size size);
