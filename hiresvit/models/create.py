@@ -75,6 +75,7 @@ def model_spec(
         strides=entry.strides,
     )
     entry.check(spec)
+    pictures.stride_of(spec.preprocess, spec.imgsz)
     return spec
 
 
