@@ -35,6 +35,16 @@ def preprocess(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int,
     return filled
 
 
+def example_input(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int, int]) -> NDArray[np.float32]:
+    """One input of an image, to compare or calibrate with: `preprocess`'s, and of a slide its window in the middle."""
+    if spec.resize != "slide":
+        return preprocess(image, spec, imgsz)
+    picture = slide_picture(image, spec, imgsz)
+    placed = windows((picture.shape[0], picture.shape[1]), imgsz, stride_of(spec, imgsz))
+    top, left = placed[len(placed) // 2]
+    return preprocess(picture[top : top + imgsz[0], left : left + imgsz[1]], window_spec(spec), imgsz)
+
+
 def network_picture(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int, int]) -> NDArray[np.uint8]:
     """What `preprocess` normalises, uint8 RGB (H, W, 3): what is left free has the grey levels nearest to the mean.
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hiresvit.data.preprocess import (
     describe,
+    example_input,
     network_picture,
     preprocess,
     slide_picture,
@@ -99,6 +100,14 @@ def test_one_input_of_a_slide_is_refused() -> None:
             made(ramp(9, 9), SLIDE, (8, 8))
     with pytest.raises(UsageError, match="several inputs"):
         valid_region((9, 9), SLIDE, (8, 8))
+
+
+def test_an_example_is_a_window_that_is_really_cut_out() -> None:
+    image = ramp(9, 16)
+    x = example_input(image, replace(SLIDE, stride=(4, 4)), (8, 8))
+    np.testing.assert_array_equal(x, preprocess(image[1:9, 0:8], window_spec(SLIDE), (8, 8)))  # of 6 the fourth
+    keep = replace(SLIDE, resize="keep")
+    np.testing.assert_array_equal(example_input(image, keep, (8, 8)), preprocess(image, keep, (8, 8)))
 
 
 def test_strides() -> None:
