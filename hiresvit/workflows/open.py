@@ -163,8 +163,7 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
     _check_input(path, runner, manifest.spec, manifest.contract)
     if runner.metadata and (own := read_contract(runner.metadata)) != manifest.contract:
         raise ArtefactError(
-            f"{path} says contract {own.name}, the manifest {manifest.contract.name}, or another detail of it; export it"
-            " again"
+            f"{path} says contract {own.name}, the manifest {manifest.contract.name} or another detail; export it again"
         )
     replay_golden(bundle, runner, wanted)
     labels = None if manifest.labels is None else labels_of(manifest.labels)
