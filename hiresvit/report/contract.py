@@ -40,8 +40,10 @@ def _answer(contract: ContractSpec, task: Task, size: str) -> str:
 
 def answers_table(parity: Values) -> Table:
     """One row per graph and output: what of the answers for pictures' files is another, and what the gate asks for."""
-    names = parity["pictures"]
-    title = f"answers behind the contract, of {len(names)} pictures' files: PyTorch's and the graph's"
+    if "pictures" in parity:
+        title = f"answers behind the contract for {len(parity['pictures'])} pictures' files, held to PyTorch's"
+    else:
+        title = f"answers for {parity['images']} images, held to {parity['reference']}"
     table = make_table(title, "graph", "what", ">differing", ">equal %", ">apart", "gate: equal %, apart")
     for stage in parity["stages"]:
         gate, report = stage["gate"], stage["report"]

@@ -158,6 +158,8 @@ def parity_table(parity: Values) -> Table:
 
 def compare_report(found: Values) -> list[RenderableType]:
     """What a comparison found: the table, then what each graph in FP16 uses of its range."""
+    if "contract" in found:
+        return [answers_table(found)]
     return [parity_table(found), *(line for graph in found["fp16"] for line in headroom_lines(graph, graph["graph"]))]
 
 

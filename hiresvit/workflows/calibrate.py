@@ -85,7 +85,7 @@ def _load(path: Path) -> tuple[ModelProto, ModelSpec]:
         )
     if (contract := read_contract(metadata)) != TENSOR:
         raise UsageError(
-            f"{path} has contract {contract.name}, and ranges are measured of tensors; make INT8 of it where it is made:"
-            " hiresvit export with --int8 and its --contract"
+            f"{path} has contract {contract.name}, and ranges are measured of tensors; INT8 of it is made where it is"
+            " made: hiresvit export with --int8 and its --contract"
         )
     return model, stamped[0]
