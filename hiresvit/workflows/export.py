@@ -67,8 +67,9 @@ class ExportSettings:
 
     ``io`` is the type of the FP16 graph's inputs and outputs; ``resize`` off leaves segmentation logits at the
     head's stride; ``images`` are compared at every stage; ``gates`` are limits by stage, where they are not
-    those of `GATES`. ``contract`` is put around every graph, and may leave open what `complete` fills in. ``labels`` are the classes' names where they are not the checkpoint's own, ``notes`` what is to be
-    said beside the export's own.
+    those of `GATES`. ``contract`` is put around every graph, and may leave open what `complete` fills in.
+    ``labels`` are the classes' names where they are not the checkpoint's own, ``notes`` what is to be said beside the
+    export's own.
     """
 
     weights: Path | None = None
@@ -179,9 +180,7 @@ def _check(settings: ExportSettings, spec: ModelSpec) -> ContractSpec:
     check_opset(settings.opset)
     contract = complete(spec, settings.contract)
     if contract != TENSOR and settings.io != "fp32":
-        raise UsageError(
-            f"--io fp16 with --contract {contract.name}: it is about tensors, and none go in; leave it out"
-        )
+        raise UsageError(f"--io fp16 with --contract {contract.name}: no tensor goes in; leave it out")
     if contract != TENSOR and not settings.resize:
         raise UsageError(f"--logits head with --contract {contract.name}: labels come out, no logits; leave it out")
     if settings.int8 is not None:

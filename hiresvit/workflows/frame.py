@@ -32,10 +32,10 @@ _JPEG = "picture0.jpg"
 
 
 def picture_size(spec: ModelSpec, contract: ContractSpec) -> tuple[int, int]:
-    """The size of the pictures that an export looks at: the camera's, else one that has to be resized both ways."""
+    """The size of the pictures that an export looks at: the camera's, else one of which one side shrinks, one grows."""
     if contract.name == "camera" and contract.size is not None:
         return contract.size
-    return spec.imgsz[0] * 5 // 4, spec.imgsz[1] * 3 // 2
+    return spec.imgsz[0] * 5 // 4, max(spec.imgsz[1] * 3 // 4, 1)
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
