@@ -34,15 +34,20 @@ _Floats: TypeAlias = NDArray[np.float32]
 _Ints: TypeAlias = NDArray[np.intp]
 
 
-class _Taps(NamedTuple):
+class Taps(NamedTuple):
     """For each pixel of one axis two logits, and the weight of the second."""
 
     first: _Ints
     second: _Ints
     part: _Floats
 
-    def of(self, pixels: slice) -> _Taps:
-        return _Taps(self.first[pixels], self.second[pixels], self.part[pixels])
+    def of(self, pixels: slice) -> Taps:
+        """Those of some of the pixels."""
+        return Taps(self.first[pixels], self.second[pixels], self.part[pixels])
+
+    def from_row(self, start: int) -> Taps:
+        """The same if the logits before ``start`` are not there."""
+        return Taps(self.first - start, self.second - start, self.part)
 
 
 def nearest(labels: NDArray[Any], size: tuple[int, int], region: Region) -> NDArray[Any]:
@@ -61,17 +66,30 @@ def label_map(
 
     uint8, or int32 above 256 classes. It is what resizing all logits in float32 gives, except where two classes are
     equal to the last bits. A few rows of each class at a time: all logits at the image's size would take 5 GB for 150
-    classes at 2048x4096. Raises HiresvitError if a logit that is looked at is NaN or Inf.
+    classes at 2048x4096. ``threads`` is the most that are taken, by default two. Raises HiresvitError if a logit that
+    is looked at is NaN or Inf.
     """
-    return _labels(logits, _axes(logits, size, region, imgsz), threads)
+    labels = empty_labels(len(logits), size)
+    paint_labels(np.ascontiguousarray(logits), axes_of(logits.shape, size, region, imgsz), labels, threads=threads)
+    return labels
 
 
 def label_map_with_confidence(
     logits: NDArray[Any], size: tuple[int, ...], region: Region, imgsz: tuple[int, int], *, threads: int | None = None
 ) -> tuple[Labels, NDArray[np.uint8]]:
-    """`label_map`, and how probable each label is: ``floor(255 p + 0.5)`` of the softmax of the resized logits."""
-    confidence = np.empty(size, np.uint8)
-    return _labels(logits, _axes(logits, size, region, imgsz), threads, confidence), confidence
+    """`label_map`, and how probable each label is: ``floor(255 p + 0.5)`` of the softmax of the resized logits.
+
+    For that every pixel is computed from every class, which takes several times as long.
+    """
+    labels, sure = empty_labels(len(logits), size), np.empty(size, np.uint8)
+    axes = axes_of(logits.shape, size, region, imgsz)
+    paint_labels(np.ascontiguousarray(logits), axes, labels, sure, threads=threads)
+    return labels, sure
+
+
+def empty_labels(classes: int, size: tuple[int, ...]) -> Labels:
+    """Place for labels (H, W): uint8, or int32 above 256 classes."""
+    return np.empty(size, np.uint8) if classes <= 256 else np.empty(size, np.int32)
 
 
 def check_finite(logits: NDArray[Any]) -> None:
@@ -80,14 +98,15 @@ def check_finite(logits: NDArray[Any]) -> None:
         raise HiresvitError(f"{bad} of {logits.size} logits are NaN or Inf; compare with fp32")
 
 
-def _axes(logits: NDArray[Any], size: tuple[int, ...], region: Region, imgsz: tuple[int, int]) -> tuple[_Taps, _Taps]:
+def axes_of(shape: tuple[int, ...], size: tuple[int, ...], region: Region, imgsz: tuple[int, int]) -> tuple[Taps, Taps]:
+    """What the rows and columns of a picture of ``size`` are mixed of; ``shape`` (C, h, w) is that of the logits."""
     return (
-        _taps(logits.shape[1], size[0], region.top, region.height, imgsz[0]),
-        _taps(logits.shape[2], size[1], region.left, region.width, imgsz[1]),
+        _taps(shape[1], size[0], region.top, region.height, imgsz[0]),
+        _taps(shape[2], size[1], region.left, region.width, imgsz[1]),
     )
 
 
-def _taps(source: int, target: int, start: int, region: int, whole: int) -> _Taps:
+def _taps(source: int, target: int, start: int, region: int, whole: int) -> Taps:
     """Half-pixel centres, repeated edges.
 
     The target lies over ``region`` of ``whole`` pixels of the input from ``start`` on, all of which the source lies
@@ -98,7 +117,7 @@ def _taps(source: int, target: int, start: int, region: int, whole: int) -> _Tap
     least, most = max(first_centre, 0) if start else 0, source - 1 if start + region == whole else max(last_centre, 0)
     centre = np.clip(start * each + (np.arange(target) + 0.5) * region * each / target - 0.5, least, most)
     first = centre.astype(np.intp)
-    return _Taps(first, np.minimum(first + 1, source - 1), (centre - first).astype(np.float32))
+    return Taps(first, np.minimum(first + 1, source - 1), (centre - first).astype(np.float32))
 
 
 class _Scratch:
@@ -132,34 +151,41 @@ def _shaped(buffer: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return buffer[: int(np.prod(shape))].reshape(shape)
 
 
+class _NotFinite(Exception):  # noqa: N818  (counted before anybody hears of it)
+    """Some logits are NaN or Inf."""
+
+
 def _check_block(block: _Floats) -> None:
-    """Raise HiresvitError for NaN and Inf: the sum of finite numbers is finite, or else they are counted."""
+    """Raise _NotFinite for NaN and Inf: the sum of finite numbers is finite, or else they are looked at."""
     with np.errstate(all="ignore"):
-        if not np.isfinite(block.sum()):
-            check_finite(block)
+        if not np.isfinite(block.sum()) and not np.isfinite(block).all():
+            raise _NotFinite
 
 
-def _labels(
-    logits: NDArray[Any], axes: tuple[_Taps, _Taps], threads: int | None, confidence: NDArray[np.uint8] | None = None
-) -> Labels:
-    """`label_map`; with an array for them also how probable the labels are, for which every pixel is computed."""
-    logits = np.ascontiguousarray(logits)
+def paint_labels(
+    logits: NDArray[Any],
+    axes: tuple[Taps, Taps],
+    labels: Labels,
+    sure: NDArray[np.uint8] | None = None,
+    *,
+    threads: int | None = None,
+) -> None:
+    """Write the labels (H, W), and if asked how probable each is, of contiguous logits (C, h, w)."""
     rows, columns = axes
-    height, width = len(rows.first), len(columns.first)
-    labels: Labels = np.empty((height, width), np.uint8 if len(logits) <= 256 else np.int32)
     count = min(threads or len(os.sched_getaffinity(0)), _THREADS)
-    crew = [_Scratch(len(logits), max(width, logits.shape[2])) for _ in range(count)]
-    by_cell = confidence is None and labels.size > logits[0].size // 2  # else not all of the logits are looked at
+    crew = [_Scratch(len(logits), max(len(columns.first), logits.shape[2])) for _ in range(count)]
+    by_cell = sure is None and labels.size > logits[0].size // 2  # else not all of the logits are looked at
 
     def label(scratch: _Scratch, band: slice) -> None:
         looked = rows.of(band)
         if not by_cell or not _label_cells(scratch, logits, looked, columns, labels[band]):
-            _label_pixels(
-                scratch, logits, (looked, columns), labels[band], None if confidence is None else confidence[band]
-            )
+            _label_pixels(scratch, logits, (looked, columns), labels[band], None if sure is None else sure[band])
 
-    _share(crew, label, _bands(rows.first, logits[:, 0].size, count))
-    return labels
+    try:
+        _share(crew, label, _bands(rows.first, logits[:, 0].size, count))
+    except _NotFinite:
+        check_finite(logits)
+        raise
 
 
 def _bands(first: _Ints, each: int, count: int) -> list[slice]:
@@ -184,7 +210,7 @@ def _share(crew: list[_Scratch], work: Callable[[_Scratch, slice], None], bands:
         other.result()
 
 
-def _label_cells(scratch: _Scratch, logits: NDArray[Any], rows: _Taps, columns: _Taps, labels: Labels) -> bool:
+def _label_cells(scratch: _Scratch, logits: NDArray[Any], rows: Taps, columns: Taps, labels: Labels) -> bool:
     """Label some rows by cells; False, and nothing is labelled, if borders are everywhere."""
     start, end = int(rows.first[0]), int(rows.second[-1]) + 1
     best = np.empty((end - start, logits.shape[2]), labels.dtype)
@@ -212,7 +238,7 @@ def _label_cells(scratch: _Scratch, logits: NDArray[Any], rows: _Taps, columns: 
 
 
 def _label_pixels(
-    scratch: _Scratch, logits: NDArray[Any], taps: tuple[_Taps, _Taps], labels: Labels, sure: NDArray[np.uint8] | None
+    scratch: _Scratch, logits: NDArray[Any], taps: tuple[Taps, Taps], labels: Labels, sure: NDArray[np.uint8] | None
 ) -> None:
     """Every pixel of some rows from every class, and how probable its label is."""
     for part in (slice(top, top + scratch.rows) for top in range(0, len(labels), scratch.rows)):
@@ -224,7 +250,7 @@ def _label_pixels(
             sure[part] = np.floor(255 / full.sum(0) + np.float32(0.5))
 
 
-def _resized(scratch: _Scratch, logits: NDArray[Any], rows: _Taps, columns: _Taps) -> _Floats:
+def _resized(scratch: _Scratch, logits: NDArray[Any], rows: Taps, columns: Taps) -> _Floats:
     """(C, H, W) of the rows and columns of contiguous logits that are asked for: across, and then down."""
     used, place = np.unique(np.concatenate((rows.first, rows.second)), return_inverse=True)
     block = logits.take(used, 1, mode="clip").astype(np.float32, copy=False)
@@ -246,3 +272,13 @@ def _mix(first: _Floats, second: _Floats, part: _Floats) -> None:
     second -= first
     second *= part
     first += second
+
+
+def resized_plane(plane: NDArray[Any], axes: tuple[Taps, Taps]) -> _Floats:
+    """One class of the logits (h, w) at a picture's size, float32 (H, W)."""
+    rows, columns = axes
+    wide = plane[:, columns.first].astype(np.float32)
+    _mix(wide, plane[:, columns.second].astype(np.float32), columns.part)
+    full = wide[rows.first]
+    _mix(full, wide[rows.second], rows.part[:, None])
+    return full
