@@ -15,10 +15,9 @@ from hiresvit.data.scenes import sample_images
 from hiresvit.errors import GateError, HiresvitError, UsageError, missing_extra
 from hiresvit.evaluation.answers import AnswerGate, check_answers, compare_answers
 from hiresvit.evaluation.parity import Gate, check_gate, compare_each
-from hiresvit.evaluation.reference import TENSOR, Behind
+from hiresvit.evaluation.reference import TENSOR, Behind, picture_size
 from hiresvit.runtime.frame import picture_feed
 from hiresvit.runtime.runner import Casting, Runner
-from hiresvit.workflows.frame import picture_size
 from hiresvit.workflows.open import Source
 
 if TYPE_CHECKING:
@@ -81,9 +80,7 @@ def _compare_answers(
     assert spec is not None  # without one no contract was read
     if framed[-1].contract != contract:
         names = " and ".join(f"{source.label} has {source.contract.name}" for source in framed)
-        raise UsageError(
-            f"{names}, or other details of it: compare two of one contract, or one with a model or tensors"
-        )
+        raise UsageError(f"{names}, or another detail of it: compare two of one contract, or one with a model")
     numbers = [name for name in limits if name != "min_agreement"]
     if numbers and spec.task != "features":
         raise UsageError(f"{', '.join(numbers)}: what comes out of contract {contract.name} has only an agreement")
@@ -100,7 +97,7 @@ def _compare_answers(
         stage = {"stage": test.label, "gate": dict(limits), "report": report.to_json()}
         missed = check_gate(report, gate, test.label)
     else:
-        answers = compare_answers(*sides, feeds)
+        answers = compare_answers(sides[0], sides[1], feeds)
         limit = AnswerGate(limits.get("min_agreement", 0.0), None)
         stage = {"stage": test.label, "gate": asdict(limit), "report": answers.to_json()}
         missed = check_answers(answers, limit, test.label)
