@@ -23,4 +23,5 @@ def evaluate_source(
     if source.spec is None:
         raise UsageError(f"{source.label} does not say what its answers mean; give one that hiresvit exported")
     pictures = open_dataset(dataset, folder=folder, imgsz=source.spec.imgsz, limit=limit)
-    return {"source": source.label, **evaluate(source.runner, source.spec, pictures, on_step=on_step).to_json()}
+    found = evaluate(source.runner, source.spec, pictures, contract=source.contract, on_step=on_step)
+    return {"source": source.label, **found.to_json()}
