@@ -22,7 +22,9 @@ def built(folder: Path, *options: str) -> Path:
         if shutil.which(tool) is None:
             pytest.skip(f"{ABSENT}no {tool}")
     if not (Path(include) / "onnxruntime" / "onnxruntime_c_api.h").is_file():
-        pytest.skip(f"{ABSENT}no onnxruntime_c_api.h; Debian's libonnxruntime-dev has it, or HIRESVIT_ONNXRUNTIME_INCLUDE")
+        pytest.skip(
+            f"{ABSENT}no onnxruntime_c_api.h; Debian's libonnxruntime-dev has it, or HIRESVIT_ONNXRUNTIME_INCLUDE"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
