@@ -92,7 +92,8 @@ def test_every_contract_is_served(tmp_path: Path, open_engine: Open, name: Any, 
         engine.wait(label_answer(labels, confidence[:, :-3]))
         assert np.array_equal(labels, labels_of(outputs, shape, spec, contract)), shape
         sure = labels_of({"labels": outputs["confidence"]}, shape, spec, contract)
-        assert np.array_equal(confidence[:, :-3], sure) and (confidence[:, -3:] == 9).all()
+        assert np.array_equal(confidence[:, :-3], sure)
+        assert (confidence[:, -3:] == 9).all()
     assert engine.output(0)[0] == "labels"
 
 
@@ -103,7 +104,8 @@ def test_a_classifier_names_its_best(tmp_path: Path, open_engine: Open, dtype: A
     blue = np.zeros((40, 40, 3), np.uint8) + np.array([1, 2, 3], np.uint8)
     classes, shares = classes_of(open_engine(tmp_path / "bundle"), picture([blue]), 5)
     odds = np.exp([3.0, 2.0]) / np.exp([1.0, 2.0, 3.0]).sum()
-    assert classes == [2, 1] and shares == pytest.approx(odds, rel=1e-5)  # float32's softmax
+    assert classes == [2, 1]
+    assert shares == pytest.approx(odds, rel=1e-5)
 
 
 def test_the_second_thread_is_told(tiny_bundle: Path, open_engine: Open) -> None:
@@ -122,14 +124,17 @@ def test_the_second_thread_is_told(tiny_bundle: Path, open_engine: Open) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    assert wrong and not any(wrong) and set(codes) <= {8}
+    assert wrong
+    assert not any(wrong)
+    assert set(codes) <= {8}
 
 
 def refusal(call: Callable[[], object]) -> tuple[int, str]:
     """Exit code and line of a call that must not work."""
     with pytest.raises(CError) as caught:
         call()
-    assert caught.value.args[0] and "\n" not in caught.value.args[0]
+    assert caught.value.args[0]
+    assert "\n" not in caught.value.args[0]
     return caught.value.code, caught.value.args[0]
 
 
@@ -178,9 +183,12 @@ def test_what_cannot_be_opened(
     assert refusal(lambda: open_engine(tiny_bundle, threads=-1))[0] == 2
     assert refusal(lambda: open_engine(tiny_bundle, library=tmp_path / "lib.so"))[0] == 6
     code, line = refusal(lambda: open_engine(tiny_bundle, library=cpp_build / "tests" / "libold_onnxruntime.so"))
-    assert code == 6 and "1.17.3" in line and "1.18" in line
+    assert code == 6
+    assert "1.17.3" in line
+    assert "1.18" in line
     code, line = refusal(lambda: open_engine(tiny_bundle, library=cpp_build / "tests" / "libno_onnxruntime.so"))
-    assert code == 6 and "OrtGetApiBase" in line
+    assert code == 6
+    assert "OrtGetApiBase" in line
     graph = bundle_copy / "cpu.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"x")
     assert refusal(lambda: open_engine(bundle_copy))[0] == 7
@@ -210,7 +218,9 @@ def test_the_golden_pair_is_replayed(tmp_path: Path, open_engine: Open) -> None:
     values = {**vars(read.manifest), "files": list_files(folder, read.manifest.weights)}
     write_manifest(folder, Manifest(**values))
     code, line = refusal(lambda: open_engine(folder))
-    assert code == 7 and "golden pair" in line and "labels has agreement" in line
+    assert code == 7
+    assert "golden pair" in line
+    assert "labels has agreement" in line
     open_engine(folder, skip_golden=1)
 
 
@@ -218,4 +228,6 @@ def test_a_newer_schema_is_named(bundle_copy: Path, open_engine: Open) -> None:
     manifest = bundle_copy / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"schema_version": 6', '"schema_version": 7'))
     code, line = refusal(lambda: open_engine(bundle_copy))
-    assert code == 7 and "7" in line and "6" in line
+    assert code == 7
+    assert "7" in line
+    assert "6" in line
