@@ -28,10 +28,8 @@ def built(folder: Path, *options: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in (
-            ["cmake", "-G", "Ninja", "-S", CPP, "-B", folder, f"-DHIRESVIT_ONNXRUNTIME_INCLUDE={include}", *options],
-            ["cmake", "--build", folder],
-        ):
+        configure = ["-G", "Ninja", "-S", str(CPP), f"-DHIRESVIT_ONNXRUNTIME_INCLUDE={include}", *options]
+        for command in (["cmake", "-B", str(folder), *configure], ["cmake", "--build", str(folder)]):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
     return folder

@@ -74,15 +74,16 @@ def _classes(contract: ContractSpec) -> list[Node]:
 def _graph(task: Task, contract: ContractSpec, size: tuple[int, int]) -> tuple[onnx.ModelProto, list[TensorSpec]]:
     height, width = size
     depth = len(contract.pixels) if contract.pixels != "nv12" else 0
-    shapes = {"image": (1, height, width, depth)}
+    shapes: dict[str, tuple[int, ...]] = {"image": (1, height, width, depth)}
     if contract.pixels == "nv12":
         shapes = {"y": (1, height, width), "uv": (1, height // 2, width // 2, 2)}
+    outputs: list[tuple[str, str]]
     if task == "classify":
         nodes, outputs = _classes(contract), [("classes", contract.label_type or "int32"), ("probabilities", "float32")]
     else:
         nodes = _planes(contract) if contract.pixels == "nv12" else _strongest(contract)
         outputs = [("labels", contract.label_type or "uint8"), ("confidence", "uint8")][: 1 + contract.confidence]
-    shape = (1, contract.top_k) if task == "classify" else (1, height, width)
+    shape = (1, contract.top_k or 0) if task == "classify" else (1, height, width)
     constants: dict[str, NDArray[Any]] = {
         "zero": np.array([0]),
         "one": np.array([1]),

@@ -17,10 +17,11 @@ from hiresvit.bundle.folder import read_bundle
 from hiresvit.data.pixels import from_pixels, to_pixels
 from hiresvit.runtime.frame import labels_of, picture_feed
 from hiresvit.runtime.open import open_runner
-from hiresvit.spec import ContractSpec, Pixels, PreprocessSpec
+from hiresvit.spec import ContractSpec, Pixels, PreprocessSpec, Yuv
 
 Picture = NDArray[np.uint8]
 Open = Callable[..., CEngine]
+YUV: Yuv = "bt709"
 SIZES = ((64, 96), (1, 1), (2, 301), (33, 70), (270, 480), (481, 202))
 
 
@@ -78,7 +79,7 @@ def test_labels_of_any_layout_are_pythons(tiny_bundle: Path, open_engine: Open, 
 @pytest.mark.parametrize("pixels", ["rgb", "bgra", "nv12"])
 @pytest.mark.parametrize("name", ["image", "camera"])
 def test_every_contract_is_served(tmp_path: Path, open_engine: Open, name: Any, pixels: Pixels) -> None:
-    size, yuv = (60, 82) if name == "camera" else IMGSZ, "bt709" if pixels == "nv12" else None
+    size, yuv = (60, 82) if name == "camera" else IMGSZ, None if pixels != "nv12" else YUV
     types: dict[str, Any] = {"rgb": "uint8", "bgra": "int32", "nv12": "int64"}
     contract = ContractSpec(name, pixels, size, yuv, types[pixels], confidence=True)
     spec = write_bundle(tmp_path / "bundle", contract, preprocess=PreprocessSpec("letterbox"))
