@@ -6,6 +6,7 @@ come from the luma and the confidence from the chroma. So every byte that goes i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _graph(task: Task, contract: ContractSpec, size: tuple[int, int]) -> tuple[o
     shapes: dict[str, tuple[int, ...]] = {"image": (1, height, width, depth)}
     if contract.pixels == "nv12":
         shapes = {"y": (1, height, width), "uv": (1, height // 2, width // 2, 2)}
-    outputs: list[tuple[str, str]]
+    outputs: Sequence[tuple[str, str]]
     if task == "classify":
         nodes, outputs = _classes(contract), [("classes", contract.label_type or "int32"), ("probabilities", "float32")]
     else:
