@@ -191,7 +191,6 @@ TensorRtLibrary TensorRt::open_libraries(const BackendOptions& options) {
 }
 
 TensorRt::~TensorRt() {
-  if (runtime_ == nullptr) return;
   try {
     const Cuda::Current current(*cuda_);
     for (auto& slot : slots_) {
