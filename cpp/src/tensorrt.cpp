@@ -193,10 +193,9 @@ TensorRtLibrary TensorRt::open_libraries(const BackendOptions& options) {
 TensorRt::~TensorRt() {
   try {
     const Cuda::Current current(*cuda_);
-    for (auto& slot : slots_) {
+    for (const auto& slot : slots_)
       if (slot && slot->running) cuda_->drain(slot->stream);
-      slot.reset();
-    }
+    for (auto& slot : slots_) slot.reset();
     engine_.reset(), runtime_.reset();
   } catch (const Error&) {  // the GPU is gone, and all that was on it
   }

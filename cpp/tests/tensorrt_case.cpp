@@ -114,13 +114,9 @@ void Case::write_sidecar(const std::vector<std::pair<std::string, std::string>>&
 void Case::remove_sidecar() { unlink((plan + ".json").c_str()); }
 
 std::unique_ptr<hiresvit::Backend> Case::open() {
-  const std::string module =
-      build_folder + (library.rtx ? "/libhiresvit_tensorrt_rtx_fake.so" : "/libhiresvit_tensorrt_fake.so");
-  const auto call = reinterpret_cast<decltype(&hiresvit_open_tensorrt)>(symbol(module, "hiresvit_open_tensorrt"));
-  hiresvit::Backend* opened = nullptr;
-  char words[1000] = "";
-  if (const int code = call(plan.c_str(), &options, &opened, words, sizeof words)) throw hiresvit::Error(code, words);
-  return std::unique_ptr<hiresvit::Backend>(opened);
+  const std::string module = library.rtx ? "/libhiresvit_tensorrt_rtx_fake.so" : "/libhiresvit_tensorrt_fake.so";
+  setenv("HIRESVIT_TENSORRT_MODULE", (build_folder + module).c_str(), 1);
+  return hiresvit::open_tensorrt(plan, options);
 }
 
 Refusal Case::refused() {

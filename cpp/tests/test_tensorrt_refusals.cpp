@@ -26,11 +26,39 @@ void test_plans_that_are_none() {
   it.write_plan(good.substr(0, 40));
   CHECK(says(it.refused(), 7, "TensorRT cannot load it (IRuntime::deserializeCudaEngine: Error Code 1: magic tag does not"
                               " match); build it again here"));
-  it.write_plan("vtrt" + good.substr(4));
+  const std::string rtx = Library{true}.plan_bytes();
+  it.write_plan(rtx);
   CHECK(says(it.refused(), 6, "a.plan is a plan of TensorRT-RTX, and this module is for TensorRT: build"));
   it.plan += "x";
   CHECK(it.refused().code == 1);
   it.plan.pop_back();
+}
+
+void test_plans_that_are_not_their_sidecars() {
+  Case it;
+  const std::string good = it.library.plan_bytes(), again = "copy both again, or build it again";
+  it.write_plan(good.substr(0, 40));
+  CHECK(says(it.refused(), 7, "a.plan is cut, or not the plan that a.plan.json describes: 40 of 60 bytes are there; " +
+                                  again));
+  it.write_plan(good + "x");
+  CHECK(says(it.refused(), 7, "a.plan is not the plan that a.plan.json describes; " + again));
+  it.write_plan(good.substr(0, 59) + "D");
+  CHECK(says(it.refused(), 7, "a.plan is not the plan that a.plan.json describes; " + again));
+  it.write_plan(good);
+  for (const Replaced& replaced : {Replaced{{"10.3.0.30", "10.4.0.30"}}, Replaced{{"\"tensorrt\"", "\"tensorrt_rtx\""}}}) {
+    it.write_sidecar(replaced);
+    CHECK(says(it.refused(), 7, "a.plan is not the plan that a.plan.json describes"));
+  }
+  it.write_sidecar({{"\"platform\": \"Linux ", "\"platform\": \"Windows "}});
+  CHECK(says(it.refused(), 7, "; a plan of TensorRT runs only on the system and processor that it was built on"));
+  Case other(true);
+  other.write_plan(other.library.plan_bytes().substr(0, 40));
+  CHECK(says(other.refused(), 7, "a.plan is cut: 40 of 60 bytes are left; copy or build it again"));
+  other.write_plan(other.library.plan_bytes());
+  other.write_sidecar({{"\"platform\": \"Linux ", "\"platform\": \"Windows "}});  // RTX minds the processor alone
+  other.open();
+  other.write_sidecar({{"\"platform\": \"Linux ", "\"platform\": \"Linux s390"}});
+  CHECK(says(other.refused(), 7, "runs only on the processor that it was built on"));
 }
 
 void test_sidecars_that_are_none() {
@@ -55,12 +83,11 @@ void test_sidecars_that_are_none() {
 void test_a_plan_of_another_machine() {
   {
     Case it;
-    it.write_sidecar({{"10.3.0.30", "10.13.3.9"}});  // as the version that is in use: the plan says 10.3 itself
     it.trt.version[1] = 13;
     CHECK(says(it.refused(), 7, "was built by TensorRT 10.3.0.30 and 10.13.0.30 is installed; a plan runs only in the"
                                 " version that built it: build it again here"));
-    it.trt.version[1] = 3, it.trt.version[3] = 0;  // a build of 10.3 that does not say which
-    CHECK(it.refused().code == 7);
+    it.remove_sidecar();
+    CHECK(says(it.refused(), 7, "was built by TensorRT 10.3.0.30 and 10.13.0.30 is installed"));
   }
   {
     Case it;
@@ -199,6 +226,7 @@ void test_a_plan_without_a_sidecar_runs() {
 
 void test_refusals() {
   test_plans_that_are_none();
+  test_plans_that_are_not_their_sidecars();
   test_sidecars_that_are_none();
   test_a_plan_of_another_machine();
   test_native_code_needs_the_users_word();

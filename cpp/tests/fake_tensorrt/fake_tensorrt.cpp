@@ -64,7 +64,9 @@ struct Counted {
 
 class Context final : public nvinfer1::IExecutionContext {
  public:
+  explicit Context(int& siblings) : siblings_(siblings) { ++siblings_; }
   ~Context() noexcept override {
+    --siblings_;
     if (fake_cuda::held()["pushed"] == 0) misuse("a context of TensorRT is deleted without CUDA's");
   }
 
@@ -129,6 +131,7 @@ class Context final : public nvinfer1::IExecutionContext {
   std::map<std::string, Shape> shapes_;
   std::map<std::string, void*> addresses_;
   bool warm_ = false;
+  int& siblings_;
   Counted counted_{"context"};
 };
 
@@ -150,8 +153,10 @@ class Config final : public nvinfer1::IRuntimeConfig {
 
 class Engine final : public nvinfer1::ICudaEngine {
  public:
+  explicit Engine(int& siblings) : siblings_(siblings) { ++siblings_; }
   ~Engine() noexcept override {
-    if (state().alive["context"] != 0) misuse("an engine is deleted before its contexts");
+    --siblings_;
+    if (contexts_ != 0) misuse("an engine is deleted before its contexts");
   }
   std::int32_t getNbIOTensors() const noexcept override { return static_cast<std::int32_t>(state().tensors.size()); }
   char const* getIOTensorName(std::int32_t index) const noexcept override {
@@ -180,20 +185,22 @@ class Engine final : public nvinfer1::ICudaEngine {
 #endif
 
  private:
-  static nvinfer1::IExecutionContext* make(int strategy) {
+  nvinfer1::IExecutionContext* make(int strategy) {
     if (refuses("createExecutionContext")) return nullptr;
     if (state().contexts == 1 && refuses("second context")) return nullptr;
     ++state().contexts;
     state().strategy = strategy;
-    return new Context;
+    return new Context(contexts_);
   }
+  int contexts_ = 0;
+  int& siblings_;
   Counted counted_{"engine"};
 };
 
 class Runtime final : public nvinfer1::IRuntime {
  public:
   ~Runtime() noexcept override {
-    if (state().alive["engine"] != 0) misuse("a runtime is deleted before its engine");
+    if (engines_ != 0) misuse("a runtime is deleted before its engine");
   }
   void setEngineHostCodeAllowed(bool allowed) noexcept override { state().host_code = allowed; }
   nvinfer1::ICudaEngine* deserializeCudaEngine(void const* blob, std::size_t size) noexcept override {
@@ -203,10 +210,11 @@ class Runtime final : public nvinfer1::IRuntime {
       say(Severity::kERROR, "IRuntime::deserializeCudaEngine: Error Code 1: magic tag does not match");
       return nullptr;
     }
-    return refuses("deserializeCudaEngine") ? nullptr : new Engine;
+    return refuses("deserializeCudaEngine") ? nullptr : new Engine(engines_);
   }
 
  private:
+  int engines_ = 0;
   Counted counted_{"runtime"};
 };
 
