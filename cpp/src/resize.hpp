@@ -17,6 +17,26 @@ struct View {
   Size size;
 };
 
+// Gives row `y`, four bytes a pixel, by writing it to `out`.
+struct RowSource {
+  Size size;
+  void (*row)(const void* context, int y, std::uint8_t* out);
+  const void* context;
+};
+
+// Takes row `y` of the part that was asked for, four bytes a pixel. Called by several threads, in no order.
+struct RowSink {
+  void (*row)(void* context, int y, const std::uint8_t* four);
+  void* context;
+};
+
+// What a picture is resized to, and the part of that which is wanted.
+struct Target {
+  std::int64_t height;
+  std::int64_t width;
+  Region part;
+};
+
 // Keeps its tables and buffers: a second picture of the same sizes allocates nothing. Not for two threads at once.
 class Resizer {
  public:
@@ -28,6 +48,9 @@ class Resizer {
   // `from`, of 1, 3 or 4 channels, at the size `to`, into rows `stride` bytes apart. The same size is copied.
   void resize(const View& from, int channels, Filter filter, Size to, std::uint8_t* out, std::ptrdiff_t stride,
               Threads& threads);
+
+  // The same from rows to rows, of which those of a part only.
+  void resize_rows(const RowSource& from, Filter filter, const Target& to, const RowSink& sink, Threads& threads);
 
  private:
   struct State;

@@ -22,7 +22,7 @@ from hiresvit.bundle.stages import EXACT, PLANS, STAGES, stage_path
 from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_to_json
-from hiresvit.data.preprocess import preprocess
+from hiresvit.data.preprocess import example_input
 from hiresvit.data.scenes import sample_images
 from hiresvit.device.plan import EngineReport, Profile
 from hiresvit.device.platform import package_version, this_platform
@@ -209,7 +209,7 @@ def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, _Loaded
 
 
 def _feeds(spec: ModelSpec, count: int) -> list[Feed]:
-    return [{INPUT: preprocess(image, spec.preprocess, spec.imgsz)} for image in sample_images(count, spec.imgsz)]
+    return [{INPUT: example_input(image, spec.preprocess, spec.imgsz)} for image in sample_images(count, spec.imgsz)]
 
 
 def _return_memory() -> None:

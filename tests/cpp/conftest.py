@@ -22,14 +22,14 @@ def built(folder: Path, *options: str) -> Path:
         if shutil.which(tool) is None:
             pytest.skip(f"{ABSENT}no {tool}")
     if not (Path(include) / "onnxruntime" / "onnxruntime_c_api.h").is_file():
-        pytest.skip(f"{ABSENT}no onnxruntime_c_api.h; Debian's libonnxruntime-dev has it, or HIRESVIT_ONNXRUNTIME_INCLUDE")
+        pytest.skip(
+            f"{ABSENT}no onnxruntime_c_api.h; Debian's libonnxruntime-dev has it, or HIRESVIT_ONNXRUNTIME_INCLUDE"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in (
-            ["cmake", "-G", "Ninja", "-S", CPP, "-B", folder, f"-DHIRESVIT_ONNXRUNTIME_INCLUDE={include}", *options],
-            ["cmake", "--build", folder],
-        ):
+        configure = ["-G", "Ninja", "-S", str(CPP), f"-DHIRESVIT_ONNXRUNTIME_INCLUDE={include}", *options]
+        for command in (["cmake", "-B", str(folder), *configure], ["cmake", "--build", str(folder)]):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
     return folder
