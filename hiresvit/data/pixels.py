@@ -3,6 +3,9 @@
 NV12 has a byte of luma for each pixel and, for each block of two by two, one of Cb and one of Cr, interleaved. Limited
 range is 16 to 235 for luma and 16 to 240 for chroma, full range 0 to 255; BT.601 and BT.709 are two sets of weights of
 red, green and blue (ITU-R BT.601-7, BT.709-6). A pixel gets the chroma of its block.
+
+The weights are whole numbers of 8192ths, so that every product and sum of bytes is exact in float32: a graph, numpy and
+C++ give the same colours in whatever order they add.
 """
 
 from __future__ import annotations
@@ -18,11 +21,14 @@ Picture = NDArray[np.uint8]
 ORDERS: dict[str, tuple[int, ...]] = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0)}
 """Where red, green and blue are among the channels of each layout that is no NV12."""
 
+_STEPS = 2.0**13  # of the matrix to RGB: 11 bits before the point leave 13 of float32's 24
+_FINE = 2.0**24  # of the matrix from RGB, in float64
+
 _WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # of red and of blue
 
 
 def yuv_matrix(yuv: Yuv) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(M, b) such that RGB = M (Y, Cb, Cr) + b, all from 0 to 255."""
+    """(M, b) such that RGB = M (Y, Cb, Cr) + b, all from 0 to 255; in 8192ths, by which no grey level is far off."""
     name, _, full = yuv.partition("-")
     red, blue = _WEIGHTS[name]
     green = 1 - red - blue
@@ -35,6 +41,7 @@ def yuv_matrix(yuv: Yuv) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             [luma, b_cb, 0],
         ]
     )
+    matrix = np.round(matrix * _STEPS) / _STEPS
     return matrix, -matrix @ np.array([black, 128.0, 128.0])
 
 
@@ -59,7 +66,8 @@ def to_nv12(image: Picture, yuv: Yuv) -> tuple[Picture, Picture]:
     if height % 2 or width % 2:
         raise UsageError(f"NV12 of {height}x{width}: both sides must be even")
     matrix, bias = yuv_matrix(yuv)
-    values = (image.astype(np.float64) - bias) @ np.linalg.inv(matrix).T
+    inverse = np.round(np.linalg.inv(matrix) * _FINE) / _FINE
+    values = image.astype(np.float64) @ inverse.T - np.round(inverse @ bias)  # the latter is (black, 128, 128)
     blocks = values[..., 1:].reshape(height // 2, 2, width // 2, 2, 2).mean((1, 3))
     luma, chroma = (np.floor(np.clip(part, 0, 255) + 0.5).astype(np.uint8) for part in (values[..., 0], blocks))
     return luma, chroma
