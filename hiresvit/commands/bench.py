@@ -29,7 +29,7 @@ class Timing:
 def bench(
     sources: Annotated[list[str], typer.Argument(help="Model names, .onnx files or bundle folders.")],
     *,
-    model: Annotated[opt.ModelOptions, opt.Without("preprocess")],
+    model: Annotated[opt.ModelOptions, opt.Without(*opt.PICTURES)],
     graph: opt.Graph = None,
     timing: Timing,
     runner: Annotated[

@@ -24,7 +24,7 @@ def convert(
         str | None,
         typer.Option("--model", metavar="NAME", help="A name of `hiresvit list`; default: as the file's tensors say."),
     ] = None,
-    model: Annotated[opt.ModelOptions, opt.Without("weights", "imgsz", "preprocess")],
+    model: Annotated[opt.ModelOptions, opt.Without("weights", "imgsz", *opt.PICTURES)],
     classes: opt.Classes = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     as_json: opt.Json = False,

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 import typer
 
 from hiresvit.bundle.stages import BUILDABLE, DEFAULT, RUNNABLE, either
+from hiresvit.commands import preprocess_options as pictures
 from hiresvit.errors import UsageError
-from hiresvit.spec import PreprocessSpec, Task
+from hiresvit.spec import Task
 
 if TYPE_CHECKING:
     from hiresvit.evaluation.parity import Gate
@@ -64,6 +65,8 @@ Entry = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
+PICTURES = (*pictures.NAMES, "preprocess")
+"""Options of a model that say how a picture becomes its input."""
 RUNNERS = "onnxruntime[:PROVIDER], openvino or tensorrt; default: by its suffix"
 FOLDER = "folder"
 """The data set that ``--data`` alone names."""
@@ -141,14 +144,13 @@ class ModelOptions:
             help="A setting of the family: windows=1,2,9,9, pooled_size=12, ...",
         ),
     ] = None
-    preprocess: Annotated[
-        Texts,
-        typer.Option(
-            "--preprocess",
-            metavar="NAME=VALUE",
-            help="Other than the authors': resize=stretch, crop_pct=0.95, mean=0.5,0.5,0.5, ...",
-        ),
-    ] = None
+    resize: pictures.Resize = None
+    crop_pct: pictures.CropPct = None
+    interpolation: pictures.Interpolation = None
+    mean: pictures.Mean = None
+    std: pictures.Std = None
+    channels: pictures.Channels = None
+    preprocess: pictures.Rest = None
 
     def given(self) -> dict[str, Any]:
         """What `create_model` takes: those that were given."""
@@ -170,8 +172,8 @@ class ModelOptions:
         return parse_settings(self.settings)
 
     def changes(self) -> dict[str, Any] | None:
-        """``--preprocess`` as fields of `PreprocessSpec`, None if it was not given."""
-        return parse_preprocess(self.preprocess) if self.preprocess else None
+        """``--preprocess`` and its kind as fields of `PreprocessSpec`, None if none was given."""
+        return pictures.read_changes(self.preprocess, {name: getattr(self, name) for name in pictures.NAMES})
 
 
 @dataclass(frozen=True)
@@ -345,31 +347,12 @@ def parse_settings(texts: Texts) -> dict[str, Any]:
     return settings
 
 
-def parse_preprocess(texts: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` as fields of `PreprocessSpec`; whether a value is allowed is found where it is used."""
-    found: dict[str, Any] = {}
-    known = [field.name for field in fields(PreprocessSpec)]
-    for text in texts:
-        name, _, value = (part.strip() for part in text.partition("="))
-        if name not in known or not value:
-            raise UsageError(f"--preprocess {text}: give NAME=VALUE; names are {', '.join(known)}")
-        if name in found:
-            raise UsageError(f"--preprocess {text}: {name} is already set to {found[name]}")
-        try:
-            if name in ("mean", "std"):
-                found[name] = tuple(float(part) for part in value.split(","))
-            else:
-                found[name] = {"crop_pct": float, "divisor": int}.get(name, str)(value)
-        except ValueError:
-            given = "three numbers such as 0.5,0.5,0.5" if name in ("mean", "std") else "a number"
-            raise UsageError(f"--preprocess {text}: give {given}") from None
-    return found
-
-
 def option_text(name: str) -> str:
     """How what `ModelOptions.given` gives is typed: ``--imgsz``, ``--allow-missing head``, ``--set windows``."""
     if name == "allow_missing_head":
         return "--allow-missing head"
+    if name == "preprocess":
+        return "--preprocess, --resize and what else is about pictures"
     own = {field.name for field in fields(ModelOptions)}
     return option_name(name) if name in own else f"--set {name}"
 

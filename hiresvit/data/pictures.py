@@ -21,7 +21,7 @@ from hiresvit.data.dataset import Dataset
 from hiresvit.data.image import load_image, local_path, refuse_url
 from hiresvit.data.listing import LISTS, read_list
 from hiresvit.data.open import DATASETS
-from hiresvit.data.preprocess import check_image, preprocess
+from hiresvit.data.preprocess import check_image, example_input
 from hiresvit.data.source import Found, find_in_folder, is_label_map
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.progress import OnStep, silent
@@ -75,7 +75,7 @@ class Feeds(Sequence[Mapping[str, NDArray[np.float32]]]):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> dict[str, NDArray[np.float32]]:  # type: ignore[override]
-        return {self.name: preprocess(self.pictures[index], self.spec.preprocess, self.spec.imgsz)}
+        return {self.name: example_input(self.pictures[index], self.spec.preprocess, self.spec.imgsz)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,6 +75,7 @@ def model_spec(
         strides=entry.strides,
     )
     entry.check(spec)
+    pictures.stride_of(spec.preprocess, spec.imgsz)
     return spec
 
 
@@ -269,7 +270,7 @@ def enliven(model: nn.Module, spec: ModelSpec, seed: int = 0) -> None:
 def _example(spec: ModelSpec) -> Tensor:
     """A drawn street scene as the network takes it: (1, 3, H, W)."""
     [image] = sample_images(1, spec.imgsz)
-    return torch.from_numpy(pictures.preprocess(image, spec.preprocess, spec.imgsz))
+    return torch.from_numpy(pictures.example_input(image, spec.preprocess, spec.imgsz))
 
 
 def perturb_zeros(model: nn.Module, seed: int = 0) -> None:

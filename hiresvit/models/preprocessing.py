@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from hiresvit.data.preprocess import check_preprocess
 from hiresvit.errors import UsageError
-from hiresvit.spec import PreprocessSpec, Task
+from hiresvit.spec import PreprocessSpec, Resize, Task
 
 Rows = Mapping[Task, PreprocessSpec]
 
@@ -39,22 +39,37 @@ HIRI_VIT: Rows = {"classify": replace(_CROP, crop_pct=0.96), "segment": _MMCV, "
 NANO: Rows = {"segment": PreprocessSpec(), "features": PreprocessSpec()}
 """Ours: trained on scenes of its own size, which nothing resizes; other pictures are stretched to it."""
 
-_ONLY = {"crop_pct": "crop", "divisor": "keep"}
+_SLIDE = ("stride", "short_side")
+_ONLY: Mapping[str, tuple[Resize, ...]] = {
+    "crop_pct": ("crop",),
+    "divisor": ("keep", "letterbox"),
+    "stride": ("slide",),
+    "short_side": ("slide",),
+}
 
 
 def changed(spec: PreprocessSpec, task: Task, changes: Mapping[str, Any]) -> PreprocessSpec:
     """A family's row with a user's own values, by the names of `PreprocessSpec`'s fields.
 
-    Raises UsageError on a name or value that there is not, on one that would change nothing, and on a crop for a
-    segmentor.
+    Raises UsageError on a name or value that there is not, on one that would change nothing, on a crop for a segmentor
+    and on windows for anything else.
     """
     known = list(vars(spec))
     if unknown := [name for name in changes if name not in known]:
         raise UsageError(f"preprocessing has no {unknown[0]}: there are {', '.join(known)}")
-    found = PreprocessSpec.from_json({**vars(spec), **changes})
+    idle = [name for name, resizes in _ONLY.items() if changes.get("resize", spec.resize) not in resizes]
+    found = PreprocessSpec.from_json({**vars(spec), **{name: None for name in _SLIDE if name in idle}, **changes})
     check_preprocess(found)
-    if idle := [name for name, resize in _ONLY.items() if name in changes and found.resize != resize]:
-        raise UsageError(f"{idle[0]} is for resize={_ONLY[idle[0]]}; here it is {found.resize}")
+    for name in idle:
+        if name in changes:
+            raise UsageError(f"{name} is for resize={' or '.join(_ONLY[name])}; here it is {found.resize}")
+    for name in ("mean", "std"):
+        if max(values := getattr(found, name)) > 1:
+            given, scaled = (",".join(f"{value / by:.6g}" for value in values) for by in (1, 255))
+            raise UsageError(f"{name} {given}: it is of pixels from 0 to 1; if yours is of 0 to 255, give {scaled}")
     if task == "segment" and found.resize == "crop":
-        raise UsageError("resize=crop leaves pixels without a label: to segment, give keep or stretch")
+        others = ", ".join(name for name in get_args(Resize) if name != "crop")
+        raise UsageError(f"resize=crop leaves pixels without a label: to segment, give one of {others}")
+    if task != "segment" and found.resize == "slide":
+        raise UsageError(f"resize=slide averages the logits of windows, for segment only; the task is {task}")
     return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data.preprocess import preprocess
+from hiresvit.data.preprocess import example_input
 from hiresvit.data.scenes import sample_images
 from hiresvit.errors import GateError, HiresvitError, UsageError, missing_extra
 from hiresvit.evaluation.parity import Gate, check_gate, compare_each
@@ -36,7 +36,7 @@ def compare_sources(
         raise UsageError("neither graph says how it takes a picture; one must be from hiresvit")
     name = reference.runner.inputs[0].name
     pictures = [*images, *sample_images(drawn, spec.imgsz)]
-    feeds = [{name: preprocess(picture, spec.preprocess, spec.imgsz)} for picture in pictures]
+    feeds = [{name: example_input(picture, spec.preprocess, spec.imgsz)} for picture in pictures]
     notes: list[str] = []
     known, half = _exact(reference, notes), _exact(test, notes)
     tests: dict[str, Runner] = {test.label: test.runner}

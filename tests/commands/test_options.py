@@ -16,9 +16,8 @@ from graphs import content
 
 from hiresvit.cli import COMMANDS
 from hiresvit.commands import options as opt
-from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.errors import UsageError
 from hiresvit.evaluation.parity import GATES
-from hiresvit.spec import ModelSpec, PreprocessSpec
 
 PACKAGE = Path(inspect.getfile(opt)).parents[1]
 
@@ -122,49 +121,6 @@ def test_bench_uses_the_threads_that_it_prints(
     result = cli("bench", tmp_path / "relu.onnx", "--min-s", "0", *typed, "--json")
     assert result.code == 0, result.err
     assert opened == [json.loads(result.out)["latency"]["threads"]]
-
-
-def test_preprocessing_is_read_by_the_names_of_its_fields() -> None:
-    texts = ["resize=keep", "crop_pct=0.95", "divisor=32", "mean=0.5, 0.5,0.5"]
-    assert opt.parse_preprocess(texts) == {
-        "resize": "keep",
-        "crop_pct": 0.95,
-        "divisor": 32,
-        "mean": (0.5, 0.5, 0.5),
-    }
-
-
-@pytest.mark.parametrize(
-    ("texts", "words"),
-    [
-        (["size=3"], "names are resize, interpolation"),
-        (["resize"], "give NAME=VALUE"),
-        (["resize=keep", "resize=crop"], "already set to keep"),
-        (["crop_pct=much"], "give a number"),
-        (["std=a,b,c"], "three numbers"),
-    ],
-)
-def test_preprocessing_that_says_nothing_is_refused(texts: list[str], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        opt.parse_preprocess(texts)
-
-
-def test_preprocessing_is_for_a_model_name(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is part of the spec that is exported, and a bundle brings its own."""
-    from hiresvit.workflows import export
-
-    got: list[ModelSpec] = []
-
-    def noted(spec: ModelSpec, *_: Any, **__: Any) -> None:
-        got.append(spec)
-        raise HiresvitError("far enough")
-
-    monkeypatch.setattr(export, "export_bundle", noted)
-    assert cli("export", "hrvit_nano", "--preprocess", "resize=keep", "--preprocess", "divisor=8").code == 1
-    assert got[0].preprocess == PreprocessSpec("keep", divisor=8)
-    refused = cli("run", tmp_path, PACKAGE.parent / "examples" / "street.jpg", "--preprocess", "resize=stretch")
-    assert refused.code == 2
-    assert "--preprocess: for a model name;" in refused.err
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
