@@ -101,7 +101,7 @@ class Shipped:
         """The graph or plan of a role, and what is to be done with it on the board, for a README."""
         if role in PLANS:
             self.copy(role, folder / MADE_ON_THE_BOARD)
-            return f"The bundle's plan is here as `{MADE_ON_THE_BOARD}`; it runs with the TensorRT and on the GPU of its build."
+            return f"`{MADE_ON_THE_BOARD}` is the bundle's plan; it runs with the TensorRT and on the GPU of its build."
         self.copy(role, folder / "model.onnx")
         return (
             "Build the engine with the board's own TensorRT. The types in the graph are its precision, so nothing else"

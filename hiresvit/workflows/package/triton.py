@@ -64,7 +64,7 @@ def _write_model(shipped: Shipped, role: str, folder: Path) -> None:
     shipped.write_class_names(folder / "labels.txt")
     inputs, _ = shipped.tensors(role)
     (folder / "warmup").mkdir()
-    arrays, _ = read_golden(shipped.bundle)
+    arrays = read_golden(shipped.bundle).inputs
     for tensor in inputs:
         array = np.ascontiguousarray(arrays[tensor.name], dtype=tensor.dtype)
         (folder / "warmup" / f"{tensor.name}.bin").write_bytes(array.tobytes())
