@@ -64,7 +64,7 @@ def _write_model(shipped: Shipped, role: str, folder: Path) -> None:
     shipped.write_class_names(folder / "labels.txt")
     inputs, _ = shipped.tensors(role)
     (folder / "warmup").mkdir()
-    arrays = read_golden(shipped.bundle).inputs
+    arrays = read_golden(shipped.bundle)[0]
     for tensor in inputs:
         array = np.ascontiguousarray(arrays[tensor.name], dtype=tensor.dtype)
         (folder / "warmup" / f"{tensor.name}.bin").write_bytes(array.tobytes())
@@ -118,4 +118,4 @@ def _warm_input(tensor: TensorSpec, batch: int) -> str:
 
 def _dims(shape: Sequence[int | str], batch: int) -> str:
     sizes = shape[1:] if batch else shape
-    return f"[ {', '.join(str(size) for size in sizes)} ]"
+    return f"[ {', '.join('-1' if isinstance(size, str) else str(size) for size in sizes)} ]"
