@@ -111,7 +111,7 @@ def ros(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         def get_logger(self) -> SimpleNamespace:
             return SimpleNamespace(error=lambda text, **_: self.errors.append(text))
 
-    modules = {
+    modules: dict[str, dict[str, Any]] = {
         "rclpy": {},
         "rclpy.node": {"Node": Node},
         "sensor_msgs": {},
@@ -159,7 +159,7 @@ def test_an_image_becomes_the_tensor_that_the_engine_takes(tmp_path: Path, ros: 
         (
             ContractSpec("camera", size=(40, 56)),
             "segment",
-            r"not uint8; export .*--contract camera 40x56 --label-type int32$",
+            r"not uint8; export .*--contract camera:40x56 --label-type int32$",
         ),
         (
             ContractSpec("image", "bgr", label_type="int64", confidence=True),
@@ -169,7 +169,7 @@ def test_an_image_becomes_the_tensor_that_the_engine_takes(tmp_path: Path, ros: 
         (
             ContractSpec("camera", "nv12", (40, 56), label_type="int32"),
             "segment",
-            "one plane of pixels.*--contract camera 40x56 --label-type int32$",
+            "one plane of pixels.*--contract camera:40x56 --label-type int32$",
         ),
         (ContractSpec("camera", size=(41, 56), label_type="int32"), "segment", "takes even sides only"),
         (ContractSpec("image"), "classify", "task classify; this package is of a segmentor"),

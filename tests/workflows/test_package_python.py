@@ -120,7 +120,7 @@ def test_a_camera_has_its_own_size(tmp_path: Path, pixels: Any) -> None:
 def test_a_network_of_a_bundle_answers_alone(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = package_bundle(tiny_bundle, "python", tmp_path / "p").folder
     Image.fromarray(sample_image(5, 90, 120)).save(tmp_path / "street.png")
-    command = [sys.executable, "-c", WITHOUT, folder / "predict.py", tmp_path / "street.png", "-o", tmp_path / "l.png"]
+    command = [sys.executable, "-c", WITHOUT, str(folder / "predict.py"), "street.png", "-o", "l.png"]
     alone = {**environment(tmp_path), "PYTHONPATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

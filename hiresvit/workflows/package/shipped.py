@@ -157,7 +157,7 @@ class Shipped:
         """The command line that made the bundle, with another contract."""
         words = list(self.bundle.manifest.command)
         if words[:2] != ["hiresvit", "export"] or len(words) < 3:
-            size = "x".join(map(str, self.spec.imgsz))
+            size = size_text(self.spec.imgsz)
             words = ["hiresvit", "export", self.spec.name, "--task", self.spec.task, "--imgsz", size]
         return shlex.join([*_without(words), *_contract_words(contract, self.spec)])
 
@@ -181,9 +181,8 @@ def _without(words: Sequence[str]) -> list[str]:
 def _contract_words(contract: ContractSpec, spec: ModelSpec) -> list[str]:
     if contract.name == "tensor":
         return ["--contract", "tensor"]
-    words = ["--contract", contract.name]
-    if contract.name == "camera" and contract.size:
-        words.append("x".join(map(str, contract.size)))
+    camera = contract.name == "camera" and contract.size
+    words = ["--contract", f"camera:{size_text(contract.size or ())}" if camera else contract.name]
     if contract.pixels != "rgb":
         words += ["--input", contract.pixels]
     if contract.yuv:
