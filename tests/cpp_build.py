@@ -28,10 +28,15 @@ def built(folder: Path, *options: str) -> Path:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         configure = ["-G", "Ninja", "-S", str(CPP), f"-DHIRESVIT_ONNXRUNTIME_INCLUDE={include}", *options]
-        for command in (["cmake", "-B", str(folder), *configure], ["cmake", "--build", str(folder)]):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
+        run_tool("cmake", "-B", str(folder), *configure)
+        run_tool("cmake", "--build", str(folder))
     return folder
+
+
+def run_tool(*command: str) -> None:
+    """Run a command that must succeed; what it said is in the error if it does not."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
 
 
 def build_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
