@@ -80,7 +80,8 @@ def evaluate(
     """Answer the data set's pictures, each at its own size, and count what is right.
 
     mIoU is the mean over the classes that the data set declares and that occur in its labels or among the answers.
-    ``contract`` is what the runner takes and gives, by default tensors. ``on_step("evaluate", fraction)`` is called after each picture.
+    ``contract`` is what the runner takes and gives, by default tensors. ``on_step("evaluate", fraction)`` is called
+    after each picture.
 
     Raises UsageError if the network's task or classes do not fit the data set; HiresvitError for an empty data set,
     labels that it does not declare, and a network that returns NaN or Inf.
