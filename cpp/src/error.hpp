@@ -7,13 +7,13 @@
 namespace hiresvit {
 
 // As in hiresvit/errors.py.
-constexpr int kBadInput = 1;  // a picture, a file
-constexpr int kUsage = 2;     // arguments that cannot be served
+constexpr int kBadInput = 1;      // a picture, a file
+constexpr int kUsage = 2;         // arguments that cannot be served
 constexpr int kIllegalGraph = 3;  // a graph that its runtime does not take
-constexpr int kFailed = 5;       // a backend, memory
-constexpr int kMissing = 6;   // a library, a device
-constexpr int kDamaged = 7;   // a bundle that is damaged, edited or of another schema
-constexpr int kBusy = 8;     // no exit code: another thread has the engine
+constexpr int kFailed = 5;        // a backend, memory
+constexpr int kMissing = 6;       // a library, a device
+constexpr int kDamaged = 7;       // a bundle that is damaged, edited or of another schema
+constexpr int kBusy = 8;          // no exit code: another thread has the engine
 
 struct Error : std::runtime_error {
   int code;

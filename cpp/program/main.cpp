@@ -1,0 +1,200 @@
+// hiresvit-run BUNDLE IMAGE: what a bundle says to a picture, an overlay of it, and how long it takes.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <numeric>
+
+#include "bench.hpp"
+#include "image.hpp"
+
+namespace {
+
+const char* const kHelp =
+    "hiresvit-run BUNDLE IMAGE [options]: runs a bundle that `hiresvit export` wrote on a PNG or JPEG.\n"
+    "  -o, --output FILE.png  the picture, half and half with the colours of its classes\n"
+    "  --labels FILE.png      the label map: a class a pixel, with the colours as its palette\n"
+    "  --graph ROLE           cpu, simplified, fp32, fp16, int8, plan or int8_plan\n"
+    "  --backend NAME         onnxruntime or tensorrt\n"
+    "  --library PATH         the runtime's shared library, else HIRESVIT_ONNXRUNTIME or what the loader finds\n"
+    "  --threads N            of the CPU; 0 is as many as this process may use\n"
+    "  --bench N              time N frames, in trtexec's words\n"
+    "  --no-golden            do not replay the golden pair first\n"
+    "  --device N, --cuda-graph, --host-code   for plans\n"
+    "  --help, --version\n"
+    "Exit codes: 0 done, 1 bad input, 2 usage, 3 a graph that its runtime does not take, 5 a runtime that failed,\n"
+    "6 a library or device that is missing, 7 a damaged bundle.\n";
+
+struct Arguments {
+  std::string bundle, image, overlay, labels;
+  hiresvit::Options options;
+  int bench = 0;
+};
+
+int number(const std::string& option, const char* text, int least, int most) {
+  char* end = nullptr;
+  const long value = std::strtol(text, &end, 10);
+  if (end == text || *end != '\0' || value < least || value > most) {
+    throw Failure(2, option + " " + text + ": a number from " + std::to_string(least) + " to " + std::to_string(most));
+  }
+  return static_cast<int>(value);
+}
+
+Arguments parse(int count, char** words) {
+  Arguments own;
+  hiresvit::Options& options = own.options;
+  const std::map<std::string, std::string*> texts{{"-o", &own.overlay},          {"--output", &own.overlay},
+                                                  {"--labels", &own.labels},     {"--graph", &options.graph},
+                                                  {"--backend", &options.backend}, {"--library", &options.library}};
+  const std::map<std::string, int*> numbers{
+      {"--threads", &options.threads}, {"--bench", &own.bench}, {"--device", &options.device}};
+  const std::map<std::string, std::function<void()>> flags{
+      {"--no-golden", [&] { options.golden = false; }},
+      {"--cuda-graph", [&] { options.cuda_graph = true; }},
+      {"--host-code", [&] { options.host_code = true; }}};
+  std::vector<std::string> places;
+  for (int at = 1; at < count; ++at) {
+    const std::string word = words[at];
+    const auto text = texts.find(word);
+    const auto value = numbers.find(word);
+    const auto flag = flags.find(word);
+    if (flag != flags.end()) {
+      flag->second();
+    } else if (text != texts.end() || value != numbers.end()) {
+      if (++at == count) throw Failure(2, word + " needs a value; see --help");
+      if (text != texts.end()) *text->second = words[at];
+      if (value != numbers.end()) *value->second = number(word, words[at], word == "--bench" ? 1 : 0, 1'000'000);
+    } else if (word.size() > 1 && word[0] == '-') {
+      throw Failure(2, "no such option: " + word + "; see --help");
+    } else {
+      places.push_back(word);
+    }
+  }
+  if (places.size() != 2) throw Failure(2, "a bundle's folder and a picture are needed; see --help");
+  own.bundle = places[0], own.image = places[1];
+  return own;
+}
+
+// The bundle's, or shades of a circle of hues where it knows none.
+Colours colours_of(const hiresvit::Engine& engine, int classes) {
+  Colours colours;
+  for (int index = 0; index < classes; ++index) {
+    std::array<std::uint8_t, 3> rgb{static_cast<std::uint8_t>(37 * index), static_cast<std::uint8_t>(91 * index + 64),
+                                    static_cast<std::uint8_t>(151 * index + 128)};
+    try {
+      rgb = engine.class_colour(index);
+    } catch (const hiresvit::Error&) {  // it knows none
+    }
+    colours.insert(colours.end(), rgb.begin(), rgb.end());
+  }
+  return colours;
+}
+
+std::string name_of(const hiresvit::Engine& engine, int index) {
+  try {
+    return engine.class_name(index);
+  } catch (const hiresvit::Error&) {
+    return "class " + std::to_string(index);
+  }
+}
+
+void print_shares(const hiresvit::Engine& engine, const std::vector<std::int32_t>& labels, int classes) {
+  std::vector<std::size_t> counts(static_cast<std::size_t>(classes));
+  for (const std::int32_t label : labels) ++counts.at(static_cast<std::size_t>(label));
+  std::vector<int> order(counts.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    return counts[static_cast<std::size_t>(a)] > counts[static_cast<std::size_t>(b)];
+  });
+  for (const int index : order) {
+    const std::size_t count = counts[static_cast<std::size_t>(index)];
+    if (count == 0) break;
+    std::printf("%6.2f %%  %s\n", 100.0 * static_cast<double>(count) / static_cast<double>(labels.size()),
+                name_of(engine, index).c_str());
+  }
+}
+
+void paint(Image& image, const std::vector<std::int32_t>& labels, const Colours& colours) {
+  for (std::size_t pixel = 0; pixel < labels.size(); ++pixel) {
+    const std::uint8_t* const colour = colours.data() + 3 * static_cast<std::size_t>(labels[pixel]);
+    for (std::size_t channel = 0; channel < 3; ++channel) {
+      std::uint8_t& value = image.rgb[3 * pixel + channel];
+      value = static_cast<std::uint8_t>((value + colour[channel] + 1) >> 1);
+    }
+  }
+}
+
+void segment(hiresvit::Engine& engine, Image image, const Arguments& asked, int classes) {
+  std::vector<std::int32_t> labels(image.rgb.size() / 3);
+  const hiresvit::Picture picture = hiresvit::rgb(image.rgb.data(), image.height, image.width);
+  engine.segment(picture, labels.data());
+  print_shares(engine, labels, classes);
+  const Colours colours = colours_of(engine, classes);
+  if (!asked.labels.empty()) write_labels(asked.labels, labels, image.height, image.width, colours);
+  if (asked.bench > 0) {  // of labels as an app would take them
+    std::vector<std::uint8_t> narrow(labels.size());
+    const hiresvit::Answer answer = classes <= 256 ? hiresvit::label_map(narrow.data(), image.height, image.width)
+                                                   : hiresvit::label_map(labels.data(), image.height, image.width);
+    bench(engine, picture, answer, asked.bench);
+  }
+  if (asked.overlay.empty()) return;
+  paint(image, labels, colours);
+  write_rgb(asked.overlay, image);
+}
+
+void classify(hiresvit::Engine& engine, const Image& image, const Arguments& asked) {
+  if (!asked.overlay.empty() || !asked.labels.empty()) {
+    throw Failure(2, "a classifier has no labels to write: leave -o and --labels out");
+  }
+  const hiresvit::Picture picture = hiresvit::rgb(image.rgb.data(), image.height, image.width);
+  for (const hiresvit::Class& best : engine.classify(picture)) {
+    std::printf("%8.4f  %s\n", static_cast<double>(best.probability), name_of(engine, best.index).c_str());
+  }
+  hiresvit::Answer answer{};
+  answer.struct_size = sizeof answer;
+  if (asked.bench > 0) bench(engine, picture, answer, asked.bench);
+}
+
+void run(const Arguments& asked) {
+  const Image image = read_image(asked.image);  // before a graph is loaded for nothing
+  hiresvit::Engine engine(asked.bundle, asked.options);
+  const hiresvit_info info = engine.info();
+  if (info.task == HIRESVIT_FEATURES) throw Failure(2, asked.bundle + ": feature maps are no answer to draw");
+  std::printf("%s (%s, %s)\n", info.model, info.graph, info.backend);
+  if (info.task == HIRESVIT_CLASSIFY) {
+    classify(engine, image, asked);
+  } else {
+    segment(engine, image, asked, info.num_classes);
+  }
+}
+
+int fail(int code, const char* text) {
+  std::fprintf(stderr, "error: %s\n", text);
+  return code;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  // ONNX Runtime's own reports to its makers; before it is loaded, and unless the user says otherwise.
+  ::setenv("ORT_DISABLE_TELEMETRY", "1", 0);
+  for (int at = 1; at < count; ++at) {
+    const std::string word = words[at];
+    if (word == "--help" || word == "-h") return std::fputs(kHelp, stdout) < 0;
+    if (word == "--version") return std::printf("%s\n", hiresvit_version()) < 0;
+  }
+  try {
+    run(parse(count, words));
+    if (std::fflush(stdout) != 0) return fail(1, "the output cannot be written");
+    return 0;
+  } catch (const Failure& failure) {
+    return fail(failure.code, failure.what());
+  } catch (const hiresvit::Error& error) {
+    return fail(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(5, "the memory is used up; give a smaller picture");
+  } catch (const std::exception& error) {
+    return fail(5, error.what());
+  }
+}

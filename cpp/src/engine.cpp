@@ -1,0 +1,350 @@
+#include "engine.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "contract.hpp"
+#include "error.hpp"
+#include "half.hpp"
+#include "replay.hpp"
+
+namespace hiresvit {
+namespace {
+
+constexpr unsigned kDepth = 2;
+
+double now() {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string text(Size size) { return std::to_string(size.height) + "x" + std::to_string(size.width); }
+
+class Turn {
+ public:
+  explicit Turn(std::atomic_flag& busy) : busy_(busy) {
+    if (busy_.test_and_set(std::memory_order_acquire)) {
+      throw Error(kBusy, "another thread is using this engine: open one for each thread, or put a lock around it");
+    }
+  }
+  ~Turn() { busy_.clear(std::memory_order_release); }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  std::atomic_flag& busy_;
+};
+
+bool is_plan(const std::string& role) { return role == "plan" || role == "int8_plan"; }
+
+std::string choose_backend(const EngineOptions& options) {
+  const std::string& asked = options.backend;
+  if (asked.empty()) return is_plan(options.graph) ? "tensorrt" : "onnxruntime";
+  if (asked != "onnxruntime" && asked != "tensorrt") {
+    throw Error(kUsage, "backend " + shown(asked, 40) + ": one of onnxruntime, tensorrt");
+  }
+  if (!options.graph.empty() && is_plan(options.graph) != (asked == "tensorrt")) {
+    throw Error(kUsage, "backend " + asked + " does not run " + shown(options.graph, 40) +
+                            "; onnxruntime runs graphs, tensorrt plan and int8_plan");
+  }
+  return asked;
+}
+
+std::string choose_role(const Manifest& manifest, const EngineOptions& options, const std::string& backend) {
+  static const std::vector<std::string> graphs{"cpu", "simplified", "fp32", "fp16", "int8"};
+  static const std::vector<std::string> plans{"plan", "int8_plan"};
+  const std::vector<std::string>& fitting = backend == "tensorrt" ? plans : graphs;
+  if (!options.graph.empty()) {
+    if (std::find(fitting.begin(), fitting.end(), options.graph) == fitting.end()) {
+      throw Error(kUsage, "graph " + shown(options.graph, 40) + ": one of cpu, simplified, fp32, fp16, int8, plan, int8_plan");
+    }
+    return options.graph;
+  }
+  for (const std::string& role : fitting) {
+    if (manifest.find(role) != nullptr) return role;
+  }
+  return fitting.front();  // Manifest::path says what there is
+}
+
+std::unique_ptr<Backend> open_backend(const Manifest& manifest, const std::string& role, const EngineOptions& options) {
+  const std::string path = manifest.path(role);
+  return is_plan(role) ? open_tensorrt(path, options.runtime) : open_onnxruntime(path, options.runtime);
+}
+
+LabelType label_type(Type type) {
+  return type == Type::u8 ? LabelType::u8 : type == Type::i32 ? LabelType::i32 : LabelType::i64;
+}
+
+template <class From, class To>
+void copy_rows(const LabelsIn& from, const LabelsOut& to) {
+  for (int row = 0; row < from.size.height; ++row) {
+    const From* const read = static_cast<const From*>(from.labels) + row * from.stride;
+    std::transform(read, read + from.size.width, static_cast<To*>(to.labels) + row * to.stride,
+                   [](From label) { return static_cast<To>(label); });
+  }
+}
+
+template <class From>
+void copy_rows_of(const LabelsIn& from, const LabelsOut& to) {
+  switch (to.type) {
+    case LabelType::u8: return copy_rows<From, std::uint8_t>(from, to);
+    case LabelType::i32: return copy_rows<From, std::int32_t>(from, to);
+    case LabelType::i64: return copy_rows<From, std::int64_t>(from, to);
+  }
+}
+
+void copy_labels(const LabelsIn& from, const LabelsOut& to) {
+  switch (from.type) {
+    case LabelType::u8: return copy_rows_of<std::uint8_t>(from, to);
+    case LabelType::i32: return copy_rows_of<std::int32_t>(from, to);
+    case LabelType::i64: return copy_rows_of<std::int64_t>(from, to);
+  }
+}
+
+}  // namespace
+
+struct Engine::Chosen {
+  Manifest manifest;
+  std::string role;
+  std::unique_ptr<Backend> backend;
+};
+
+Engine::Chosen Engine::choose(const std::string& folder, const EngineOptions& options) {
+  const std::string backend = choose_backend(options);
+  Chosen chosen;
+  chosen.manifest = read_bundle(folder);
+  chosen.role = choose_role(chosen.manifest, options, backend);
+  chosen.backend = open_backend(chosen.manifest, chosen.role, options);
+  return chosen;
+}
+
+Engine::Engine(const std::string& folder, const EngineOptions& options) : Engine(choose(folder, options), options) {}
+
+Engine::Engine(Chosen chosen, const EngineOptions& options)
+    : Engine(std::move(chosen.manifest), std::move(chosen.role), std::move(chosen.backend), options) {}
+
+Engine::Engine(Manifest manifest, std::string role, std::unique_ptr<Backend> backend, const EngineOptions& options)
+    : manifest_(std::move(manifest)),
+      role_(std::move(role)),
+      threads_(options.runtime.threads),
+      backend_(std::move(backend)),
+      preprocess_(manifest_.spec.preprocess, manifest_.spec.imgsz, threads_),
+      postprocess_(manifest_.spec.preprocess, manifest_.spec.imgsz, threads_) {
+  check_task();
+  check_contract(manifest_, role_, *backend_);
+  if (options.golden) replay_golden(manifest_, role_, *backend_);
+  const ModelSpec& spec = manifest_.spec;
+  if (spec.task == Task::classify) {
+    most_classes_ = manifest_.contract.name == ContractName::tensor ? spec.num_classes : manifest_.contract.top_k.value_or(0);
+    const std::size_t count = static_cast<std::size_t>(std::max(spec.num_classes, most_classes_));
+    scratch_.resize(count), probabilities_.resize(count), classes_.resize(count);
+  }
+  if (manifest_.contract.name == ContractName::tensor && backend_->inputs()[0].type == Type::f16) {
+    normalised_.resize(backend_->inputs()[0].bytes / sizeof(std::uint16_t));
+  }
+}
+
+void Engine::check_task() const {
+  const ModelSpec& spec = manifest_.spec;
+  if (spec.preprocess.resize == Resize::slide) {
+    throw Error(kUsage, manifest_.folder + ": resize=slide takes many windows a frame, which this engine does not;"
+                                           " export it with another resize, or use hiresvit.Predictor");
+  }
+  if (spec.task == Task::segment && spec.preprocess.resize == Resize::crop) {
+    throw Error(kUsage, manifest_.folder + ": resize=crop leaves pixels without a label; segmentation stretches or keeps");
+  }
+}
+
+void Engine::submit(const Picture& picture) {
+  const Turn turn(busy_);
+  begin(picture);
+}
+
+void Engine::wait(Answer& answer) {
+  const Turn turn(busy_);
+  finish(answer);
+}
+
+void Engine::run(const Picture& picture, Answer& answer) {
+  const Turn turn(busy_);
+  if (submitted_ != waited_) throw Error(kUsage, "a frame is under way: wait for it before you run another");
+  check_picture(picture);
+  check_answer(answer, {picture.height, picture.width});
+  begin(picture);
+  finish(answer);
+}
+
+void Engine::begin(const Picture& picture) {
+  if (submitted_ - waited_ == kDepth) {
+    throw Error(kUsage, "two frames are under way, which is the most: wait for one before you submit the next");
+  }
+  const double begun = now();
+  check_picture(picture);
+  const int slot = static_cast<int>(submitted_ % kDepth);
+  prepare(picture, slot);
+  if (slot == last_) last_ = -1;  // its output is not that frame's any more
+  const double ready = now();
+  frames_[slot] = {{picture.height, picture.width}, ready - begun, ready};
+  backend_->submit(slot);
+  ++submitted_;
+}
+
+void Engine::prepare(const Picture& picture, int slot) {
+  const ContractSpec& contract = manifest_.contract;
+  if (contract.name == ContractName::tensor) {
+    void* const input = backend_->input(slot, 0);
+    if (normalised_.empty()) {
+      preprocess_.tensor(picture, static_cast<float*>(input));
+      return;
+    }
+    preprocess_.tensor(picture, normalised_.data());
+    std::transform(normalised_.begin(), normalised_.end(), static_cast<std::uint16_t*>(input), to_half);
+    return;
+  }
+  const bool nv12 = contract.pixels == Pixels::nv12;
+  const std::ptrdiff_t row = contract.size->width * channels(contract.pixels);
+  std::uint8_t* planes[2] = {nullptr, nullptr};
+  const std::ptrdiff_t strides[2] = {row, nv12 ? row : 0};
+  for (std::size_t index = 0; index < backend_->inputs().size(); ++index) {
+    const std::size_t plane = backend_->inputs()[index].name == "uv" ? 1 : 0;
+    planes[plane] = static_cast<std::uint8_t*>(backend_->input(slot, index));
+  }
+  if (contract.name == ContractName::image) {
+    preprocess_.pixels(picture, contract.pixels, contract.yuv, planes, strides);
+    return;
+  }
+  const Size size{picture.height, picture.width};
+  if (size != *contract.size) {
+    throw Error(kUsage, "the picture is " + text(size) + "; this bundle is made for a camera of " + text(*contract.size) +
+                            ": export one for this size, or with --contract image or tensor, which take any");
+  }
+  convert_pixels(picture, contract.pixels, contract.yuv, planes, strides, threads_);
+}
+
+Size Engine::next_size() const {
+  return submitted_ == waited_ ? Size{} : frames_[waited_ % kDepth].size;
+}
+
+void Engine::finish(Answer& answer) {
+  if (submitted_ == waited_) throw Error(kUsage, "no frame is under way: submit one before you wait");
+  const int slot = static_cast<int>(waited_ % kDepth);
+  const Frame& frame = frames_[slot];
+  check_answer(answer, frame.size);
+  ++waited_;
+  last_ = -1;
+  backend_->wait(slot);
+  const double answered = now();
+  last_ = slot;
+  if (answer.labels.labels != nullptr) answer_labels(answer, slot, frame.size);
+  if (manifest_.spec.task == Task::classify) answer_classes(answer, slot);
+  times_ = {frame.prepared, answered - frame.submitted, now() - answered};
+}
+
+void Engine::check_answer(const Answer& answer, Size size) const {
+  const ModelSpec& spec = manifest_.spec;
+  const LabelsOut& labels = answer.labels;
+  if ((labels.labels != nullptr || labels.confidence != nullptr) && spec.task != Task::segment) {
+    throw Error(kUsage, "labels are asked of a model that does not segment");
+  }
+  if (answer.k > 0 && spec.task != Task::classify) throw Error(kUsage, "classes are asked of a model that does not classify");
+  if (answer.k < 0) throw Error(kUsage, "k is " + std::to_string(answer.k) + "; at least 0 is needed");
+  if (labels.labels == nullptr) {
+    if (labels.confidence != nullptr) throw Error(kUsage, "a confidence is asked without labels: give both");
+    return;
+  }
+  if (answer.size != size) {
+    throw Error(kUsage, "the label map is " + text(answer.size) + ", the picture was " + text(size) + ": they must be of one size");
+  }
+  if (labels.stride < size.width || (labels.confidence != nullptr && labels.confidence_stride < size.width)) {
+    throw Error(kUsage, "a stride of the answer is shorter than a row of " + std::to_string(size.width) + " labels");
+  }
+  if (labels.type == LabelType::u8 && spec.num_classes > 256) {
+    throw Error(kUsage, std::to_string(spec.num_classes) + " classes do not fit into uint8 labels: ask for int32");
+  }
+  if (labels.confidence != nullptr && manifest_.contract.name != ContractName::tensor && !manifest_.contract.confidence) {
+    throw Error(kUsage, "this bundle gives no confidence: export it with --confidence");
+  }
+}
+
+std::size_t Engine::index_of(const char* output) const {
+  const std::vector<TensorInfo>& outputs = backend_->outputs();
+  for (std::size_t index = 0; index < outputs.size(); ++index) {
+    if (outputs[index].name == output) return index;
+  }
+  throw Error(kDamaged, manifest_.folder + ": the graph has no output " + output + "; export it again");
+}
+
+void Engine::answer_labels(const Answer& answer, int slot, Size size) {
+  if (manifest_.contract.name == ContractName::tensor) {
+    const std::size_t index = index_of("logits");
+    const TensorInfo& info = backend_->outputs()[index];
+    Logits logits;
+    logits.data = backend_->output(slot, index);
+    logits.half = info.type == Type::f16;
+    logits.classes = static_cast<int>(info.shape[1]);
+    logits.height = static_cast<int>(info.shape[2]), logits.width = static_cast<int>(info.shape[3]);
+    postprocess_.labels(logits, size, answer.labels);
+    return;
+  }
+  const std::size_t index = index_of("labels");
+  const TensorInfo& info = backend_->outputs()[index];
+  const Size of_map{static_cast<int>(info.shape[1]), static_cast<int>(info.shape[2])};
+  const LabelsIn map{label_type(info.type), backend_->output(slot, index), of_map.width, of_map};
+  LabelsOut out = answer.labels;
+  out.confidence = nullptr;
+  const bool camera = manifest_.contract.name == ContractName::camera;
+  const auto enlarge = [&](const LabelsIn& from, const LabelsOut& to) {
+    if (camera) {
+      copy_labels(from, to);
+    } else {
+      postprocess_.nearest(from, size, to);
+    }
+  };
+  enlarge(map, out);
+  if (answer.labels.confidence == nullptr) return;
+  const LabelsIn confidence{LabelType::u8, backend_->output(slot, index_of("confidence")),
+                            of_map.width, of_map};
+  enlarge(confidence, {LabelType::u8, answer.labels.confidence, answer.labels.confidence_stride, nullptr, 0});
+}
+
+void Engine::answer_classes(Answer& answer, int slot) {
+  answer.k = std::min(answer.k, most_classes_);
+  if (answer.k == 0) return;
+  if (manifest_.contract.name != ContractName::tensor) {
+    copy_classes(answer, slot);
+    return;
+  }
+  const std::size_t index = index_of("logits");
+  top_classes(backend_->output(slot, index), backend_->outputs()[index].type == Type::f16, manifest_.spec.num_classes,
+              answer.k, scratch_.data(), classes_.data(), probabilities_.data());
+  for (int place = 0; place < answer.k; ++place) {
+    if (answer.classes != nullptr) answer.classes[place] = classes_[place];
+    if (answer.probabilities != nullptr) answer.probabilities[place] = static_cast<float>(probabilities_[place]);
+  }
+}
+
+void Engine::copy_classes(Answer& answer, int slot) const {
+  const std::size_t index = index_of("classes");
+  const void* const classes = backend_->output(slot, index);
+  const std::size_t beside = index_of("probabilities");
+  const void* const shares = backend_->output(slot, beside);
+  const bool half = backend_->outputs()[beside].type == Type::f16;
+  const Type type = backend_->outputs()[index].type;
+  for (int place = 0; place < answer.k; ++place) {
+    const std::int64_t found = type == Type::u8    ? static_cast<const std::uint8_t*>(classes)[place]
+                               : type == Type::i32 ? static_cast<const std::int32_t*>(classes)[place]
+                                                   : static_cast<const std::int64_t*>(classes)[place];
+    if (answer.classes != nullptr) answer.classes[place] = static_cast<std::int32_t>(found);
+    if (answer.probabilities == nullptr) continue;
+    answer.probabilities[place] =
+        half ? from_half(static_cast<const std::uint16_t*>(shares)[place]) : static_cast<const float*>(shares)[place];
+  }
+}
+
+const void* Engine::output(std::size_t index) const {
+  return last_ < 0 || index >= backend_->outputs().size() ? nullptr : backend_->output(last_, index);
+}
+
+bool Engine::gpu_times(GpuTimes& out) const { return last_ >= 0 && backend_->times(last_, out); }
+
+}  // namespace hiresvit
