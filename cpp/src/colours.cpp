@@ -85,9 +85,7 @@ void expand_row(const Picture& picture, const Colours& colours, int y, std::uint
     case Pixels::nv12:
       expand_nv12(row, picture.planes[1] + y / 2 * picture.strides[1], width / 2, colours, out);
       return;
-    case Pixels::rgba:
-      std::memcpy(out, row, static_cast<std::size_t>(width) * 4);
-      return;
+    case Pixels::rgba: std::memcpy(out, row, static_cast<std::size_t>(width) * 4); return;
     case Pixels::bgra:
       for (int x = 0; x < width; ++x) {
         const std::uint8_t* p = row + 4 * x;

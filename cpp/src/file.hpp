@@ -7,8 +7,8 @@
 
 namespace hiresvit {
 
-// The bytes of a file. Throws Error: of `code_if_absent` where it is not there, no file or of more than `most` bytes; bad
-// input where it may not be read.
+// The bytes of a file. Throws Error: of `code_if_absent` where it is not there, no file or of more than `most` bytes;
+// bad input where it may not be read.
 std::vector<std::uint8_t> read_file(const std::string& path, std::uint64_t most, int code_if_absent);
 
 struct FileSum {

@@ -41,7 +41,8 @@ void place_crop(Size size, const PreprocessSpec& spec, Size imgsz, Placement& ou
 
 // Scaled until the whole picture fits, then each side up to a multiple.
 void place_whole(Size size, const PreprocessSpec& spec, Size imgsz, Placement& out) {
-  const double scale = std::min(static_cast<double>(imgsz.height) / size.height, static_cast<double>(imgsz.width) / size.width);
+  const double scale =
+      std::min(static_cast<double>(imgsz.height) / size.height, static_cast<double>(imgsz.width) / size.width);
   const double more = spec.rounds ? 0.5 : 0;
   const auto fit = [&](int side, int most) {
     return std::min(std::max(static_cast<int>(side * scale + more), 1), most);
@@ -91,15 +92,10 @@ Placement place(Size size, const PreprocessSpec& spec, Size imgsz) {
   }
   Placement out{{{imgsz.height, imgsz.width}, {0, 0}}, 1, 0, 0, Region{0, 0, imgsz.height, imgsz.width}};
   switch (spec.resize) {
-    case Resize::stretch:
-      break;
-    case Resize::crop:
-      place_crop(size, spec, imgsz, out);
-      break;
+    case Resize::stretch: break;
+    case Resize::crop: place_crop(size, spec, imgsz, out); break;
     case Resize::keep:
-    case Resize::letterbox:
-      place_whole(size, spec, imgsz, out);
-      break;
+    case Resize::letterbox: place_whole(size, spec, imgsz, out); break;
     case Resize::slide: {
       const Size scaled = sliding_size(size, spec, imgsz);
       out.sizes[0] = {scaled.height, scaled.width};

@@ -8,8 +8,8 @@
 
 namespace hiresvit {
 
-// Scaled to `sizes` one after the other; of the last the part from (top, left), of `region`'s size, is taken and lies at
-// `region` in the input.
+// Scaled to `sizes` one after the other; of the last the part from (top, left), of `region`'s size, is taken and lies
+// at `region` in the input.
 struct Placement {
   struct {
     std::int64_t height, width;

@@ -47,7 +47,8 @@ inline __m128i eight(const std::uint8_t* from) { return _mm_loadl_epi64(reinterp
 template <int kPairs>
 HIRESVIT_AVX2 void fast_across(const std::uint8_t* row, const Taps& columns, int count, std::uint8_t* out) {
   const int pairs = kPairs ? kPairs : columns.taps / 2;
-  const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1), half = _mm256_setr_epi32(kHalf, kHalf, kHalf, kHalf, 0, 0, 0, 0);
+  const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1),
+                half = _mm256_setr_epi32(kHalf, kHalf, kHalf, kHalf, 0, 0, 0, 0);
   const auto* weights = reinterpret_cast<const std::uint8_t*>(columns.weights.data());
   const int* starts = columns.starts.data();
   for (int x = 0; x < count; ++x, weights += 8 * pairs) {

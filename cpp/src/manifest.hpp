@@ -54,8 +54,8 @@ struct Manifest {
   std::optional<Gate> gate(const std::string& role) const;
 };
 
-// The manifest of a text, of which nothing else is looked at; `path` is for the message. Throws Error (damaged) with the
-// place and what is wanted there.
+// The manifest of a text, of which nothing else is looked at; `path` is for the message. Throws Error (damaged) with
+// the place and what is wanted there.
 Manifest parse_manifest(const std::vector<std::uint8_t>& text, const std::string& path);
 
 // Reads folder/manifest.json and, unless `sums` is false, holds every listed file against its size and sha256.

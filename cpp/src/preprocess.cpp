@@ -197,7 +197,8 @@ struct Planes {
 void write_planes(void* context, int y, const std::uint8_t* four) {
   const Planes& planes = *static_cast<const Planes*>(context);
   const auto plane = static_cast<std::ptrdiff_t>(planes.size.height) * planes.size.width;
-  float* first = planes.data + static_cast<std::ptrdiff_t>(planes.region.top + y) * planes.size.width + planes.region.left;
+  float* first =
+      planes.data + static_cast<std::ptrdiff_t>(planes.region.top + y) * planes.size.width + planes.region.left;
   float* const out[3] = {first, first + plane, first + 2 * plane};
   normalise_row(four, planes.region.width, *planes.levels, out);
 }
@@ -240,7 +241,8 @@ void fill_around(const Packed& packed, Size size, std::uint32_t fill) {
     std::uint8_t* row = packed.data + y * packed.stride;
     for (int x = 0; x < size.width; ++x) {
       if (inside && x == region.left) x += region.width;
-      if (x < size.width) std::memcpy(row + static_cast<std::ptrdiff_t>(x) * each, pixel, static_cast<std::size_t>(each));
+      if (x < size.width)
+        std::memcpy(row + static_cast<std::ptrdiff_t>(x) * each, pixel, static_cast<std::size_t>(each));
     }
   }
 }
@@ -297,7 +299,8 @@ void Preprocess::pixels(const Picture& picture, Pixels layout, Yuv yuv, std::uin
 Size Preprocess::prepare_windows(const Picture& picture) {
   check_picture(picture);
   State& state = *state_;
-  if (state.spec.resize != Resize::slide) throw Error(kUsage, "windows are of resize=slide; this preprocessing has none");
+  if (state.spec.resize != Resize::slide)
+    throw Error(kUsage, "windows are of resize=slide; this preprocessing has none");
   state.windows = Size{};
   const Size size = sliding_size(Size{picture.height, picture.width}, state.spec, state.imgsz);
   grow(state.whole, static_cast<std::size_t>(size.height) * static_cast<std::size_t>(size.width) * 4);
@@ -359,7 +362,8 @@ void convert_pixels(const Picture& picture, Pixels layout, Yuv yuv, std::uint8_t
   const int rows = nv12 ? height / 2 : height, parts = parts_of(rows, threads);
   threads.run(parts, [&](int part) {
     alignas(8) std::uint8_t four[2][kPiece * 4];
-    for (int y = static_cast<int>(std::int64_t{rows} * part / parts); y < std::int64_t{rows} * (part + 1) / parts; ++y) {
+    for (int y = static_cast<int>(std::int64_t{rows} * part / parts); y < std::int64_t{rows} * (part + 1) / parts;
+         ++y) {
       for (int x = 0; x < width; x += kPiece) {
         const Picture piece = piece_of(picture, x, std::min(kPiece, width - x));
         if (nv12) {

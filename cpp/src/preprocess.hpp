@@ -44,9 +44,9 @@ class Preprocess {
   std::unique_ptr<State> state_;
 };
 
-// Contract camera: the caller's picture in the contract's layout, into planes with rows `strides` apart. The same layout
-// is copied, other channel orders are exchanged, NV12 becomes RGB and RGB NV12 as hiresvit/data/pixels.py has it.
-// Throws Error (bad input) for a picture that is none, or of odd sides where NV12 is wanted.
+// Contract camera: the caller's picture in the contract's layout, into planes with rows `strides` apart. The same
+// layout is copied, other channel orders are exchanged, NV12 becomes RGB and RGB NV12 as hiresvit/data/pixels.py has
+// it. Throws Error (bad input) for a picture that is none, or of odd sides where NV12 is wanted.
 void convert_pixels(const Picture& picture, Pixels layout, Yuv yuv, std::uint8_t* const planes[2],
                     const std::ptrdiff_t strides[2], Threads& threads);
 

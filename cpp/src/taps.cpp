@@ -13,17 +13,14 @@ double sinc(double x) { return x == 0 ? 1.0 : std::sin(x * kPi) / (x * kPi); }
 
 double weight(Filter filter, double x) {
   switch (filter) {
-    case Filter::lanczos:
-      return -3 <= x && x < 3 ? sinc(x) * sinc(x / 3) : 0.0;
+    case Filter::lanczos: return -3 <= x && x < 3 ? sinc(x) * sinc(x / 3) : 0.0;
     case Filter::bicubic: {
       constexpr double a = -0.5;
       x = std::fabs(x);
       if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
       return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0.0;
     }
-    default:
-      x = std::fabs(x);
-      return x < 1 ? 1 - x : 0.0;
+    default: x = std::fabs(x); return x < 1 ? 1 - x : 0.0;
   }
 }
 

@@ -8,11 +8,12 @@
 
 namespace hiresvit {
 
-constexpr int kPillowBits = 22;  // of Pillow's fixed-point weights: 32 - 8 of the grey level - 2 for the filter's swings
+constexpr int kPillowBits =
+    22;  // of Pillow's fixed-point weights: 32 - 8 of the grey level - 2 for the filter's swings
 constexpr int kOpencvBits = 11;  // of OpenCV's
 
-// For target pixel i: weights[i * taps + t] of source pixel starts[i] + t. Weights that are 0 fill up to `taps`, and may be of
-// source pixels behind the last one.
+// For target pixel i: weights[i * taps + t] of source pixel starts[i] + t. Weights that are 0 fill up to `taps`, and
+// may be of source pixels behind the last one.
 struct Taps {
   int taps = 0;
   std::vector<int> starts;

@@ -19,7 +19,8 @@ class Threads {
   // work must not throw. Two callers at once take turns.
   template <class Work>
   void run(int parts, const Work& work) {
-    run_parts(parts, [](const void* context, int part) { (*static_cast<const Work*>(context))(part); }, &work);
+    run_parts(
+        parts, [](const void* context, int part) { (*static_cast<const Work*>(context))(part); }, &work);
   }
 
  private:

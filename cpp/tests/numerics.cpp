@@ -61,7 +61,7 @@ PreprocessSpec spec_of(const CSpec& c) {
 }
 
 Picture picture_of(const CPicture& c) {
-  return Picture{static_cast<Pixels>(c.pixels), static_cast<Yuv>(c.yuv),      c.height, c.width,
+  return Picture{static_cast<Pixels>(c.pixels), static_cast<Yuv>(c.yuv),     c.height, c.width,
                  {c.planes[0], c.planes[1]},    {c.strides[0], c.strides[1]}};
 }
 
@@ -95,7 +95,8 @@ int t_pixels(const CSpec* spec, int height, int width, const CPicture* picture, 
 int t_convert(const CPicture* picture, int layout, int yuv, std::uint8_t* const* planes,
               const std::ptrdiff_t* strides) {
   return guarded([&] {
-    convert_pixels(picture_of(*picture), static_cast<Pixels>(layout), static_cast<Yuv>(yuv), planes, strides, threads());
+    convert_pixels(picture_of(*picture), static_cast<Pixels>(layout), static_cast<Yuv>(yuv), planes, strides,
+                   threads());
   });
 }
 
@@ -114,6 +115,36 @@ int t_window(const CSpec* spec, int height, int width, const CPicture* picture, 
     size[0] = whole.height, size[1] = whole.width;
     preprocess.window(top, left, out);
   });
+}
+
+}  // extern "C"
+
+extern "C" {
+
+int t_labels(const CSpec* spec, int height, int width, const void* logits, int half, int classes, int rows, int columns,
+             std::ptrdiff_t class_stride, std::ptrdiff_t row_stride, int picture_height, int picture_width, int type,
+             void* labels, std::ptrdiff_t stride, std::uint8_t* confidence, std::ptrdiff_t confidence_stride) {
+  return guarded([&] {
+    Postprocess(spec_of(*spec), Size{height, width}, threads())
+        .labels(Logits{logits, half != 0, classes, rows, columns, class_stride, row_stride},
+                Size{picture_height, picture_width},
+                LabelsOut{static_cast<LabelType>(type), labels, stride, confidence, confidence_stride});
+  });
+}
+
+int t_nearest(const CSpec* spec, int height, int width, int from_type, const void* from, std::ptrdiff_t from_stride,
+              int picture_height, int picture_width, int type, void* labels, std::ptrdiff_t stride) {
+  return guarded([&] {
+    Postprocess(spec_of(*spec), Size{height, width}, threads())
+        .nearest(LabelsIn{static_cast<LabelType>(from_type), from, from_stride, Size{height, width}},
+                 Size{picture_height, picture_width},
+                 LabelsOut{static_cast<LabelType>(type), labels, stride, nullptr, 0});
+  });
+}
+
+int t_top(const void* logits, int half, int count, int k, double* scratch, std::int32_t* classes,
+          double* probabilities) {
+  return guarded([&] { top_classes(logits, half != 0, count, k, scratch, classes, probabilities); });
 }
 
 }  // extern "C"
