@@ -30,8 +30,8 @@ double ms_since(Clock::time_point start) {
 
 std::string write_plan(const std::string& folder, long elements, int rounds) {
   const std::string path = folder + "/a.plan";
-  std::ofstream(path, std::ios::binary) << "ftrt" << std::string(20, '\0') << std::string("\12\3\0\36", 4) << "elements "
-                                        << elements << " rounds " << rounds << '\n';
+  std::ofstream(path, std::ios::binary) << "ftrt" << std::string(20, '\0') << std::string("\12\3\0\36", 4)
+                                        << "elements " << elements << " rounds " << rounds << '\n';
   return path;
 }
 

@@ -1,6 +1,6 @@
-// A TensorRT for benchmarks/gpu_check.sh, whose only network is y = 2 x + 1 on a real GPU: what the backend for TensorRT
-// asks of CUDA is then asked of a driver. Its plans say "elements N rounds N" behind their header; a round more is the
-// same answer later. Compiled against the header of the tests, by nvcc, as libnvinfer.so.10.
+// A TensorRT for benchmarks/gpu_check.sh, whose only network is y = 2 x + 1 on a real GPU: what the backend for
+// TensorRT asks of CUDA is then asked of a driver. Its plans say "elements N rounds N" behind their header; a round
+// more is the same answer later. Compiled against the header of the tests, by nvcc, as libnvinfer.so.10.
 #include <NvInfer.h>
 
 #include <cstdio>
