@@ -7,16 +7,17 @@
 option(HIRESVIT_WITH_TENSORRT "Build the module for TensorRT; needs NvInfer.h and cuda_runtime_api.h" OFF)
 option(HIRESVIT_TENSORRT_RTX "Build that module for TensorRT-RTX, with the headers of TensorRT 11" OFF)
 
-set(HIRESVIT_TENSORRT_SOURCES tensorrt.cpp tensorrt_library.cpp cuda.cpp plan.cpp library.cpp error.cpp file.cpp sha256.cpp)
+set(HIRESVIT_TENSORRT_SOURCES tensorrt.cpp tensorrt_library.cpp cuda.cpp)
 list(TRANSFORM HIRESVIT_TENSORRT_SOURCES PREPEND "${CMAKE_CURRENT_LIST_DIR}/../src/")
 
-# A module against the headers of some folders.
+# A module against the headers of some folders. What it shares with the library it has for itself, and shows none of it:
+# the two may be of different builds.
 function(hiresvit_tensorrt_module target)
   add_library(${target} MODULE ${HIRESVIT_TENSORRT_SOURCES})
-  target_compile_features(${target} PRIVATE cxx_std_17)
   set_target_properties(${target} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
   target_include_directories(${target} SYSTEM PRIVATE ${ARGN})
-  target_link_libraries(${target} PRIVATE ${CMAKE_DL_LIBS})
+  target_link_libraries(${target} PRIVATE hiresvit_archive)
+  target_link_options(${target} PRIVATE -Wl,--exclude-libs,ALL)
 endfunction()
 
 if(HIRESVIT_WITH_TENSORRT)
@@ -36,6 +37,7 @@ if(HIRESVIT_WITH_TENSORRT)
   else()
     set(hiresvit_module hiresvit_tensorrt)
   endif()
+  # Beside the library, where it is looked for.
   hiresvit_tensorrt_module(${hiresvit_module} "${HIRESVIT_NVINFER_INCLUDE}" "${HIRESVIT_CUDA_INCLUDE}")
   if(HIRESVIT_TENSORRT_RTX)
     target_compile_definitions(${hiresvit_module} PRIVATE HIRESVIT_TENSORRT_RTX=1)

@@ -45,19 +45,19 @@ struct CudaCalls {
 
 namespace {
 
-constexpr int kOutOfMemory = 2, kNoDevice = 100;            // CUresult
-constexpr int kMajor = 75, kMinor = 76, kIntegrated = 18;   // CUdevice_attribute
-constexpr unsigned kNonBlocking = 1;                        // CU_STREAM_NON_BLOCKING
-constexpr unsigned kMapped = 2;                             // CU_MEMHOSTALLOC_DEVICEMAP
-constexpr int kThreadLocal = 1;                             // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+constexpr int kOutOfMemory = 2, kNoDevice = 100;           // CUresult
+constexpr int kMajor = 75, kMinor = 76, kIntegrated = 18;  // CUdevice_attribute
+constexpr unsigned kNonBlocking = 1;                       // CU_STREAM_NON_BLOCKING
+constexpr unsigned kMapped = 2;                            // CU_MEMHOSTALLOC_DEVICEMAP
+constexpr int kThreadLocal = 1;                            // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 
 constexpr const char* kNoGpu =
     "a plan runs on an NVIDIA GPU, and this machine has none with a driver; run the .onnx graph instead";
 
 // Whether an NVIDIA driver seems to be loaded: a PC, three generations of Jetson, WSL.
 bool has_driver() {
-  for (const char* path : {"/etc/nv_tegra_release", "/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvhost-gpu",
-                           "/dev/dxg"})
+  for (const char* path :
+       {"/etc/nv_tegra_release", "/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg"})
     if (access(path, F_OK) == 0) return true;
   return false;
 }
@@ -72,9 +72,9 @@ CudaCalls load_calls() {
   try {
     load(calls.init, "cuInit");
   } catch (const Error& error) {
-    throw Error(kMissing, has_driver() ? std::string(error.what()) +
-                                             "; a container must be started with the GPU (--gpus all)"
-                                       : kNoGpu);
+    throw Error(kMissing, has_driver()
+                              ? std::string(error.what()) + "; a container must be started with the GPU (--gpus all)"
+                              : kNoGpu);
   }
   load(calls.error_name, "cuGetErrorName");
   load(calls.error_string, "cuGetErrorString");
@@ -128,8 +128,8 @@ void check(const CudaCalls& calls, int code, const char* call, std::size_t size 
   const std::string wanted = size != 0 ? " of " + std::to_string(size) + " bytes" : "";
   const std::string failed = std::string(call) + wanted + " failed (" + words(calls, code) + ")";
   if (code != kOutOfMemory) throw Error(kFailed, "CUDA: " + failed);
-  throw Error(kFailed, "out of GPU memory: " + failed +
-                           "; close what else uses the GPU, or take a smaller batch or size");
+  throw Error(kFailed,
+              "out of GPU memory: " + failed + "; close what else uses the GPU, or take a smaller batch or size");
 }
 
 Gpu describe(const CudaCalls& calls, int device) {

@@ -20,8 +20,8 @@ using Json = nlohmann::json;
 using Numbers = std::vector<unsigned long>;
 
 constexpr std::uint64_t kMostText = 1u << 26, kMostPlan = 1ull << 36;
-// A plan starts with a tag, the version of its format (of which 0 is known) and later the library's; RTX 1.7 also writes
-// its size.
+// A plan starts with a tag, the version of its format (of which 0 is known) and later the library's; RTX 1.7 also
+// writes its size.
 constexpr std::size_t kFormatAt = 4, kSizeAt = 16, kVersionAt = 24, kHeader = 28;
 
 [[noreturn]] void damaged(const std::string& what) { throw Error(kDamaged, what); }
@@ -225,8 +225,9 @@ bool allow_host_code(const Plan& plan, bool allowed) {
   if (!plan.sidecar || !plan.sidecar->host_code) return false;
   const char* const set = std::getenv("HIRESVIT_HOST_CODE");
   if (allowed || (set != nullptr && std::strcmp(set, "1") == 0)) return true;
-  throw Error(kUsage, plan.path + " is version-compatible: it brings native code, which runs as you do; if you built it,"
-                                  " or trust who did, set HIRESVIT_HOST_CODE=1");
+  throw Error(kUsage, plan.path +
+                          " is version-compatible: it brings native code, which runs as you do; if you built it,"
+                          " or trust who did, set HIRESVIT_HOST_CODE=1");
 }
 
 }  // namespace hiresvit

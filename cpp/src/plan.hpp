@@ -1,4 +1,5 @@
-// A plan of TensorRT and the file beside it, and why it cannot run here: hiresvit/device/plan.py and runtime/preflight.py.
+// A plan of TensorRT and the file beside it, and why it cannot run here: hiresvit/device/plan.py and
+// runtime/preflight.py.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,8 @@ struct Plan {
   std::optional<Sidecar> sidecar;
 };
 
-// A plan, and what stands beside it. Throws Error: bad input without the file, damaged for what is no plan or a cut one.
+// A plan, and what stands beside it. Throws Error: bad input without the file, damaged for what is no plan or a cut
+// one.
 Plan read_plan(const std::string& path);
 
 // Whether the plan is the one that its sidecar describes, for this kind of machine. Throws Error (damaged).

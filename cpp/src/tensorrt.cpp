@@ -1,4 +1,5 @@
-// A plan on an NVIDIA GPU, through TensorRT or TensorRT-RTX: hiresvit/runtime/tensorrt_runner.py in C++, with two slots.
+// A plan on an NVIDIA GPU, through TensorRT or TensorRT-RTX: hiresvit/runtime/tensorrt_runner.py in C++, with two
+// slots.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -32,7 +33,7 @@ std::size_t size_of(Type type) {
 }
 
 const char* name_of(nvinfer1::DataType type) {
-  constexpr std::array<const char*, 12> names = {"float32", "float16", "int8",  "int32",  "bool",      "uint8",
+  constexpr std::array<const char*, 12> names = {"float32", "float16",  "int8",  "int32", "bool",   "uint8",
                                                  "float8",  "bfloat16", "int64", "int4",  "float4", "e8m0"};
   const auto at = static_cast<std::size_t>(type);
   return at < names.size() ? names[at] : "of an unknown type";
@@ -64,14 +65,15 @@ bool is_open(const Dims& dims) {
 template <class Engine, class = void>
 struct RecordsItself : std::false_type {};
 template <class Engine>
-struct RecordsItself<Engine, std::void_t<decltype(std::declval<Engine&>().createRuntimeConfig()->setCudaGraphStrategy(
-                                 {}))>> : std::true_type {};
+struct RecordsItself<Engine,
+                     std::void_t<decltype(std::declval<Engine&>().createRuntimeConfig()->setCudaGraphStrategy({}))>>
+    : std::true_type {};
 
 template <class Engine>
 nvinfer1::IExecutionContext* recording_context(Engine& engine) {
   if constexpr (RecordsItself<Engine>::value) {
-    const auto config = std::unique_ptr<std::remove_pointer_t<decltype(engine.createRuntimeConfig())>>(
-        engine.createRuntimeConfig());
+    const auto config =
+        std::unique_ptr<std::remove_pointer_t<decltype(engine.createRuntimeConfig())>>(engine.createRuntimeConfig());
     using Strategy = decltype(config->getCudaGraphStrategy());
     if (config == nullptr || !config->setCudaGraphStrategy(Strategy::kWHOLE_GRAPH_CAPTURE)) return nullptr;
     return engine.createExecutionContext(config.get());
@@ -222,7 +224,8 @@ void TensorRt::describe(const char* name) {
     throw Error(kUsage, who + "not laid out plainly; build the plan with plain (LINEAR) inputs and outputs");
   const nvinfer1::DataType type = engine_->getTensorDataType(name);
   if (!type_of(type))
-    throw Error(kUsage, who + name_of(type) + "; only uint8, int32, int64, float16 and float32 are taken: put a Cast there");
+    throw Error(kUsage,
+                who + name_of(type) + "; only uint8, int32, int64, float16 and float32 are taken: put a Cast there");
   const bool is_input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
   if (is_input && is_open(engine_->getTensorShape(name))) open_shapes_.emplace_back(name, frame_shape(name));
   (is_input ? inputs_ : outputs_).push_back({name, *type_of(type), {}, 0});
@@ -246,7 +249,8 @@ std::unique_ptr<nvinfer1::IExecutionContext> TensorRt::make_context() const {
                                                                    : engine_->createExecutionContext());
   if (context == nullptr) fail("no memory or means to run it");
   for (const auto& [name, shape] : open_shapes_)
-    if (!context->setInputShape(name.c_str(), shape)) fail("TensorRT does not take '" + name + "' as " + text_of(shape));
+    if (!context->setInputShape(name.c_str(), shape))
+      fail("TensorRT does not take '" + name + "' as " + text_of(shape));
   return context;
 }
 
@@ -275,8 +279,7 @@ void TensorRt::place(nvinfer1::IExecutionContext& context, TensorInfo& tensor, s
 }
 
 Slot& TensorRt::ready(int slot) {
-  if (slot < 0 || slot >= kSlots)
-    throw Error(kUsage, path_ + ": slot " + std::to_string(slot) + "; there are 0 and 1");
+  if (slot < 0 || slot >= kSlots) throw Error(kUsage, path_ + ": slot " + std::to_string(slot) + "; there are 0 and 1");
   auto& found = slots_[static_cast<std::size_t>(slot)];
   if (!found) {  // the second, which who runs one frame after the other never needs
     const Cuda::Current current(*cuda_);
@@ -368,8 +371,10 @@ bool TensorRt::times(int index, GpuTimes& out) const {
 }  // namespace
 }  // namespace hiresvit
 
-extern "C" __attribute__((visibility("default"))) int hiresvit_open_tensorrt(
-    const char* plan, const hiresvit::BackendOptions* options, hiresvit::Backend** out, char* error, std::size_t size) {
+extern "C" __attribute__((visibility("default"))) int hiresvit_open_tensorrt(const char* plan,
+                                                                             const hiresvit::BackendOptions* options,
+                                                                             hiresvit::Backend** out, char* error,
+                                                                             std::size_t size) {
   const auto refuse = [&](int code, const char* text) {
     std::snprintf(error, size, "%s", text);
     return code;

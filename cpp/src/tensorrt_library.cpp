@@ -109,7 +109,8 @@ std::unique_ptr<nvinfer1::IRuntime> TensorRtLibrary::runtime() const {
   std::unique_ptr<nvinfer1::IRuntime> made(
       static_cast<nvinfer1::IRuntime*>(create(static_cast<nvinfer1::ILogger*>(&the_log()), NV_TENSORRT_VERSION)));
   if (made == nullptr)
-    throw Error(kFailed, std::string(title_of(kBackend)) + " " + version_ + " does not start here (" + last_words() + ")");
+    throw Error(kFailed,
+                std::string(title_of(kBackend)) + " " + version_ + " does not start here (" + last_words() + ")");
   return made;
 }
 

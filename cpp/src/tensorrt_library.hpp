@@ -19,8 +19,8 @@ constexpr const char* kBackend = "tensorrt_rtx";
 constexpr const char* kBackend = "tensorrt";
 #endif
 
-// Opens the library that is named, else the one in HIRESVIT_TENSORRT, else by its name. Throws Error: missing where there
-// is none, or one of another major version than this code was compiled for.
+// Opens the library that is named, else the one in HIRESVIT_TENSORRT, else by its name. Throws Error: missing where
+// there is none, or one of another major version than this code was compiled for.
 class TensorRtLibrary {
  public:
   explicit TensorRtLibrary(const std::string& named);

@@ -20,8 +20,7 @@ std::string checked_backend(const std::string& path) {
 std::unique_ptr<Backend> open_tensorrt(const std::string& plan, const BackendOptions& options) {
   const std::string name = "libhiresvit_" + checked_backend(plan) + ".so";
   const std::string folder = own_folder();
-  const std::string path =
-      first_named("", "HIRESVIT_TENSORRT_MODULE", folder.empty() ? name : folder + "/" + name);
+  const std::string path = first_named("", "HIRESVIT_TENSORRT_MODULE", folder.empty() ? name : folder + "/" + name);
   void* const found = library_symbol(path, "hiresvit_open_tensorrt", "hiresvit's module for TensorRT",
                                      "build it with -DHIRESVIT_WITH_TENSORRT=ON where NvInfer.h is, put it beside this"
                                      " library or name it in HIRESVIT_TENSORRT_MODULE; or take a graph of the bundle");

@@ -1,4 +1,5 @@
-// What the tests of the backend for TensorRT share: a plan in a folder, an engine on the fakes, and how it is looked at.
+// What the tests of the backend for TensorRT share: a plan in a folder, an engine on the fakes, and how it is looked
+// at.
 #pragma once
 
 #include <cmath>
@@ -13,12 +14,12 @@
 #include "fake_cuda.hpp"
 #include "fake_tensorrt.hpp"
 
-#define CHECK(condition)                                                       \
-  do {                                                                         \
-    if (!(condition)) {                                                        \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);     \
-      std::exit(1);                                                            \
-    }                                                                          \
+#define CHECK(condition)                                                   \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                        \
+    }                                                                      \
   } while (false)
 
 struct Refusal {
@@ -59,9 +60,9 @@ struct Case {
 Refusal refusal_of(const std::function<void()>& call);
 bool says(const Refusal& refusal, int code, const std::string& part);
 
-void fill(hiresvit::Backend& backend, int slot, float start);   // x = start, start + 1, ...
+void fill(hiresvit::Backend& backend, int slot, float start);      // x = start, start + 1, ...
 bool is_right(hiresvit::Backend& backend, int slot, float start);  // y = 2 x + 1
-void frame(hiresvit::Backend& backend, int slot, float start);  // fills, submits, waits and checks
+void frame(hiresvit::Backend& backend, int slot, float start);     // fills, submits, waits and checks
 
 // Of operator new since the program's start, without what the fakes take.
 long allocations();

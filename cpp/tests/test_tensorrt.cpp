@@ -1,9 +1,9 @@
 // The backend for TensorRT: frames, slots, graphs, what fails in the middle. On fakes; nothing here ran on a GPU.
-#include "tensorrt_case.hpp"
-
 #include <atomic>
 #include <new>
 #include <thread>
+
+#include "tensorrt_case.hpp"
 
 using namespace hiresvit;
 using fake_cuda::kCopyMs;
@@ -35,7 +35,7 @@ void test_two_frames_are_in_flight() {
       const auto start = static_cast<float>(step);
       fill(*backend, 0, start), fill(*backend, 1, 100 + start);
       backend->submit(0), backend->submit(1);
-      const bool records = graph && step == 0;  // which waits
+      const bool records = graph && step == 0;                                 // which waits
       CHECK(records || (fake_cuda::busy() && !is_right(*backend, 0, start)));  // submit waits for nothing
       const int first = step % 2;
       backend->wait(first), backend->wait(1 - first);
@@ -192,7 +192,8 @@ void test_every_call_may_fail() {
 }
 
 void test_what_gives_back_may_fail() {
-  for (const char* call : {"free", "host_free", "stream_destroy", "event_destroy", "executable_destroy", "graph_destroy"}) {
+  for (const char* call :
+       {"free", "host_free", "stream_destroy", "event_destroy", "executable_destroy", "graph_destroy"}) {
     Case it;
     it.options.cuda_graph = true;
     it.cuda.failing = {call};
@@ -246,8 +247,9 @@ void test_errors_in_the_middle_leave_nothing_queued() {
 void test_memory_runs_out() {
   Case it;
   it.cuda.most = 95;  // of 4 x 24
-  CHECK(says(it.refused(), 5, "out of GPU memory: cuMemAlloc of 24 bytes failed (CUDA_ERROR_OUT_OF_MEMORY: out of"
-                              " memory); close what else uses the GPU"));
+  CHECK(says(it.refused(), 5,
+             "out of GPU memory: cuMemAlloc of 24 bytes failed (CUDA_ERROR_OUT_OF_MEMORY: out of"
+             " memory); close what else uses the GPU"));
   it.cuda.most = 96;
   const auto backend = it.open();
   fill(*backend, 0, 1);
@@ -296,8 +298,10 @@ void test_another_thread_may_go_on() {
 }
 
 void test_types() {
-  const std::vector<std::pair<DataType, Type>> known = {{DataType::kFLOAT, Type::f32}, {DataType::kHALF, Type::f16},
-                                                        {DataType::kUINT8, Type::u8},  {DataType::kINT32, Type::i32},
+  const std::vector<std::pair<DataType, Type>> known = {{DataType::kFLOAT, Type::f32},
+                                                        {DataType::kHALF, Type::f16},
+                                                        {DataType::kUINT8, Type::u8},
+                                                        {DataType::kINT32, Type::i32},
                                                         {DataType::kINT64, Type::i64}};
   const std::vector<std::size_t> sizes = {4, 2, 1, 4, 8};
   for (std::size_t i = 0; i < known.size(); ++i) {
@@ -333,7 +337,8 @@ void test_an_open_batch_is_one_frame() {
   }
   it.trt.tensors = {{"x", TensorIOMode::kINPUT, {-1, 3}}, {"y", TensorIOMode::kOUTPUT, {-1, 3}}};
   it.trt.tensors[0].least = {2, 3}, it.trt.tensors[0].best = {4, 3}, it.trt.tensors[0].most = {8, 3};
-  CHECK(says(it.refused(), 2, "input 'x' takes (2, 3) to (8, 3), and a frame is a batch of 1: build the plan with other"));
+  CHECK(says(it.refused(), 2,
+             "input 'x' takes (2, 3) to (8, 3), and a frame is a batch of 1: build the plan with other"));
 }
 
 }  // namespace

@@ -40,7 +40,8 @@ int main(int argc, char** argv) {
 
   setenv("HIRESVIT_TENSORRT_MODULE", (module + "/libhiresvit_tensorrt_fake.so").c_str(), 1);
   if (access("/dev/nvidia0", F_OK) != 0 && access("/etc/nv_tegra_release", F_OK) != 0)
-    failed += expect(plan, 6, "a plan runs on an NVIDIA GPU, and this machine has none with a driver; run the .onnx graph");
+    failed +=
+        expect(plan, 6, "a plan runs on an NVIDIA GPU, and this machine has none with a driver; run the .onnx graph");
   unlink(plan.c_str()), rmdir(folder);
   return failed;
 }

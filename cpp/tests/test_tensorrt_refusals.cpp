@@ -1,9 +1,8 @@
 // Why a plan does not open: its file and sidecar, the machine, the library, and what TensorRT says no to.
-#include "tensorrt_case.hpp"
-
 #include <cstdlib>
 
 #include "error.hpp"
+#include "tensorrt_case.hpp"
 
 using namespace hiresvit;
 using nvinfer1::DataType;
@@ -24,8 +23,9 @@ void test_plans_that_are_none() {
   CHECK(says(it.refused(), 7, "a.plan is not a plan"));
   it.remove_sidecar();
   it.write_plan(good.substr(0, 40));
-  CHECK(says(it.refused(), 7, "TensorRT cannot load it (IRuntime::deserializeCudaEngine: Error Code 1: magic tag does not"
-                              " match); build it again here"));
+  CHECK(says(it.refused(), 7,
+             "TensorRT cannot load it (IRuntime::deserializeCudaEngine: Error Code 1: magic tag does not"
+             " match); build it again here"));
   const std::string rtx = Library{true}.plan_bytes();
   it.write_plan(rtx);
   CHECK(says(it.refused(), 6, "a.plan is a plan of TensorRT-RTX, and this module is for TensorRT: build"));
@@ -38,14 +38,15 @@ void test_plans_that_are_not_their_sidecars() {
   Case it;
   const std::string good = it.library.plan_bytes(), again = "copy both again, or build it again";
   it.write_plan(good.substr(0, 40));
-  CHECK(says(it.refused(), 7, "a.plan is cut, or not the plan that a.plan.json describes: 40 of 60 bytes are there; " +
-                                  again));
+  CHECK(says(it.refused(), 7,
+             "a.plan is cut, or not the plan that a.plan.json describes: 40 of 60 bytes are there; " + again));
   it.write_plan(good + "x");
   CHECK(says(it.refused(), 7, "a.plan is not the plan that a.plan.json describes; " + again));
   it.write_plan(good.substr(0, 59) + "D");
   CHECK(says(it.refused(), 7, "a.plan is not the plan that a.plan.json describes; " + again));
   it.write_plan(good);
-  for (const Replaced& replaced : {Replaced{{"10.3.0.30", "10.4.0.30"}}, Replaced{{"\"tensorrt\"", "\"tensorrt_rtx\""}}}) {
+  for (const Replaced& replaced :
+       {Replaced{{"10.3.0.30", "10.4.0.30"}}, Replaced{{"\"tensorrt\"", "\"tensorrt_rtx\""}}}) {
     it.write_sidecar(replaced);
     CHECK(says(it.refused(), 7, "a.plan is not the plan that a.plan.json describes"));
   }
@@ -84,8 +85,9 @@ void test_a_plan_of_another_machine() {
   {
     Case it;
     it.trt.version[1] = 13;
-    CHECK(says(it.refused(), 7, "was built by TensorRT 10.3.0.30 and 10.13.0.30 is installed; a plan runs only in the"
-                                " version that built it: build it again here"));
+    CHECK(says(it.refused(), 7,
+               "was built by TensorRT 10.3.0.30 and 10.13.0.30 is installed; a plan runs only in the"
+               " version that built it: build it again here"));
     it.remove_sidecar();
     CHECK(says(it.refused(), 7, "was built by TensorRT 10.3.0.30 and 10.13.0.30 is installed"));
   }
@@ -105,7 +107,8 @@ void test_a_plan_of_another_machine() {
   for (const auto& [major, minor] : {std::pair{8, 7}, {9, 0}, {10, 3}, {11, 0}, {7, 0}}) {
     Case it(true);
     it.cuda.major = major, it.cuda.minor = minor;
-    CHECK(says(it.refused(), 7, "is TensorRT-RTX's, which does not run on NVIDIA GeForce RTX 4090 (compute capability"));
+    CHECK(
+        says(it.refused(), 7, "is TensorRT-RTX's, which does not run on NVIDIA GeForce RTX 4090 (compute capability"));
   }
   for (const auto& [major, minor] : {std::pair{8, 0}, {8, 6}, {12, 0}, {12, 1}}) {
     Case it(true);
@@ -118,8 +121,9 @@ void test_native_code_needs_the_users_word() {
   Case it;
   const Replaced compatible = {{"TF32", "VERSION_COMPATIBLE"}};
   it.write_sidecar(compatible);
-  CHECK(says(it.refused(), 2, "a.plan is version-compatible: it brings native code, which runs as you do; if you built"
-                              " it, or trust who did, set HIRESVIT_HOST_CODE=1"));
+  CHECK(says(it.refused(), 2,
+             "a.plan is version-compatible: it brings native code, which runs as you do; if you built"
+             " it, or trust who did, set HIRESVIT_HOST_CODE=1"));
   setenv("HIRESVIT_HOST_CODE", "1", 1);
   it.open();
   CHECK(it.trt.host_code);
@@ -134,8 +138,9 @@ void test_native_code_needs_the_users_word() {
 void test_no_gpu() {
   Case it;
   it.cuda.init_error = 100;
-  CHECK(says(it.refused(), 6, "a.plan: CUDA finds no GPU (CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected);"
-                              " check CUDA_VISIBLE_DEVICES, or run the .onnx graph"));
+  CHECK(says(it.refused(), 6,
+             "a.plan: CUDA finds no GPU (CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected);"
+             " check CUDA_VISIBLE_DEVICES, or run the .onnx graph"));
   it.cuda.init_error = 0, it.cuda.devices = 0;
   CHECK(says(it.refused(), 6, "CUDA finds no GPU (it counts 0)"));
   it.cuda.devices = 1, it.options.device = 1;
@@ -147,7 +152,8 @@ void test_no_gpu() {
 void test_libraries_that_do_not_fit() {
   Case it;
   it.options.library = "/nowhere/libnvinfer.so.10";
-  CHECK(says(it.refused(), 6, "a.plan: TensorRT cannot be opened (/nowhere/libnvinfer.so.10: cannot open shared object"));
+  CHECK(
+      says(it.refused(), 6, "a.plan: TensorRT cannot be opened (/nowhere/libnvinfer.so.10: cannot open shared object"));
   it.options.library = "libdl.so.2";
   CHECK(says(it.refused(), 6, "libdl.so.2 is not TensorRT: it lacks getInferLibMajorVersion"));
   it.options.library.clear();
@@ -207,8 +213,9 @@ void test_tensors_that_cannot_be_fed() {
 void test_what_tensorrt_warns_of_is_said() {
   Case it;
   it.trt.warning = "Using an engine plan file across different\n  models of devices";
-  CHECK(it.open()->about() == "TensorRT 10.3.0.30, Orin; it warns: Using an engine plan file across different models of"
-                              " devices");
+  CHECK(it.open()->about() ==
+        "TensorRT 10.3.0.30, Orin; it warns: Using an engine plan file across different models of"
+        " devices");
   it.trt.warning.clear();
   CHECK(it.open()->about() == "TensorRT 10.3.0.30, Orin");
   it.trt.warning = std::string(100000, 'w');

@@ -80,7 +80,8 @@ int allocate(const std::string& kind, std::size_t size, void** out) {
 int release(const char* name, void* pointer, bool on_gpu) {
   World& it = world();
   const auto found = it.memory.find(pointer);
-  if (found == it.memory.end() || (found->second.kind == "device") != on_gpu) misuse(std::string(name) + ": no such memory");
+  if (found == it.memory.end() || (found->second.kind == "device") != on_gpu)
+    misuse(std::string(name) + ": no such memory");
   std::memset(found->second.bytes.get(), 0xDD, found->second.size);
   it.graveyard.push_back(std::move(found->second.bytes));
   it.memory.erase(found);
@@ -200,7 +201,9 @@ extern "C" {
 int cuInit(unsigned) { return state().init_error; }
 
 int cuGetErrorName(int code, const char** text) {
-  *text = code == kOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY" : code == 100 ? "CUDA_ERROR_NO_DEVICE" : "CUDA_ERROR_UNKNOWN";
+  *text = code == kOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : code == 100        ? "CUDA_ERROR_NO_DEVICE"
+                               : "CUDA_ERROR_UNKNOWN";
   return 0;
 }
 

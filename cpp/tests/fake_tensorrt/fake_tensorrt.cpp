@@ -85,7 +85,8 @@ class Context final : public nvinfer1::IExecutionContext {
   Dims getTensorShape(char const* name) const noexcept override {
     const Tensor& tensor = find(name);
     if (!is_open(tensor.shape)) return dims_of(tensor.shape);
-    if (state().refuse.count("data dependent") != 0 && tensor.mode == TensorIOMode::kOUTPUT) return dims_of(tensor.shape);
+    if (state().refuse.count("data dependent") != 0 && tensor.mode == TensorIOMode::kOUTPUT)
+      return dims_of(tensor.shape);
     for (const Tensor& input : state().tensors) {  // an output has its first input's shape
       const bool wanted = tensor.mode == TensorIOMode::kINPUT ? input.name == name : input.mode == TensorIOMode::kINPUT;
       const auto set = shapes_.find(input.name);

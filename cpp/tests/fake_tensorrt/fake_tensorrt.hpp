@@ -30,17 +30,17 @@ struct Tensor {
 using Memory = std::map<std::string, std::pair<void*, std::size_t>>;
 
 struct State {
-  std::vector<Tensor> tensors;                   // by default y = 2 x + 1 over (2, 3)
+  std::vector<Tensor> tensors;  // by default y = 2 x + 1 over (2, 3)
   std::function<void(const Memory&)> compute;
-  std::string good_plan;                         // what a plan must contain
-  std::set<std::string> refuse;                  // these calls fail as TensorRT says it: with a logged line and a zero
+  std::string good_plan;         // what a plan must contain
+  std::set<std::string> refuse;  // these calls fail as TensorRT says it: with a logged line and a zero
   std::string words = "Error Code 1: Cuda Runtime (out\nof luck)";
   std::string warning;
   std::int32_t version[4] = {};
   std::map<std::string, int> alive;
   int contexts = 0, enqueued = 0, shapes_set = 0;
   bool host_code = false;
-  int strategy = 0;                              // the last context's, of RTX
+  int strategy = 0;  // the last context's, of RTX
 };
 
 }  // namespace fake_tensorrt
