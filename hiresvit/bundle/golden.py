@@ -20,7 +20,6 @@ from hiresvit.bundle.manifest import Manifest, damaged, unreadable
 from hiresvit.files import atomic_path, open_regular
 from hiresvit.spec import Feed, TensorSpec
 
-
 _TOP = 5  # classes that are named of logits
 
 Arrays = dict[str, NDArray[Any]]
@@ -39,7 +38,7 @@ class Golden(NamedTuple):
 
 
 def write_golden(path: Path, inputs: Feed, outputs: Feed, answer: Feed | None = None) -> None:
-    """Write an .npz of ``inputs/NAME``, ``outputs/NAME`` and ``answer/NAME``: uncompressed, equal bytes of equal arrays.
+    """Write an .npz of ``inputs/NAME``, ``outputs/NAME`` and ``answer/NAME``: uncompressed, equal bytes.
 
     `numpy.savez` would stamp the time of day into it.
     """

@@ -144,6 +144,25 @@ def valid_region(size: tuple[int, int], spec: PreprocessSpec, imgsz: tuple[int, 
     return Region((imgsz[0] - height) // 2 * centred, (imgsz[1] - width) // 2 * centred, height, width)
 
 
+class Placing(NamedTuple):
+    """How an image of one size gets into the input, size by size."""
+
+    sizes: list[tuple[int, int]]
+    """What it is resampled to, one after the other; one that it has already changes nothing."""
+    corner: tuple[int, int]
+    """Where in the last of them the part begins that is kept."""
+    region: Region
+    """Where in the input that part lies."""
+
+
+def placing(size: tuple[int, int], spec: PreprocessSpec, imgsz: tuple[int, int]) -> Placing:
+    """What `preprocess` does with an image of a size (height, width). Raises UsageError as `valid_region` does."""
+    region, sizes, corner = valid_region(size, spec, imgsz), _scaled(size, spec, imgsz), (0, 0)
+    if spec.resize == "crop":
+        corner = _start(sizes[-1][0] - imgsz[0], spec), _start(sizes[-1][1] - imgsz[1], spec)
+    return Placing(sizes, corner, region)
+
+
 def describe(spec: PreprocessSpec, imgsz: tuple[int, int]) -> str:
     """In one line what `preprocess` does, with its numbers and nothing else's."""
     by = {"pillow": "Pillow, antialiased", "opencv": "OpenCV, not antialiased"}[spec.filter]

@@ -38,8 +38,8 @@ def _opencv_linear(image: Picture, size: tuple[int, int]) -> Picture:
     before the two are added, and the sum rounded by 2 bits. (Halved in both directions that is the mean of four pixels,
     which OpenCV computes on its own path.)
     """
-    left, right, a0, a1 = _taps(image.shape[1], size[1])
-    top, bottom, b0, b1 = _taps(image.shape[0], size[0])
+    left, right, a0, a1 = opencv_taps(image.shape[1], size[1])
+    top, bottom, b0, b1 = opencv_taps(image.shape[0], size[0])
     rows, place = np.unique(np.concatenate((top, bottom)), return_inverse=True)  # no other row is looked at
     used = image[rows]
     across = used[:, left] * a0[:, None] + used[:, right] * a1[:, None]
@@ -50,7 +50,7 @@ def _opencv_linear(image: Picture, size: tuple[int, int]) -> Picture:
     return np.asarray(found >> 2, np.uint8)
 
 
-def _taps(source: int, target: int) -> tuple[_Ints, _Ints, _Ints, _Ints]:
+def opencv_taps(source: int, target: int) -> tuple[_Ints, _Ints, _Ints, _Ints]:
     """For each target index two source indices and their weights, in 2048ths; positions are float32 on the way."""
     scale = 1 / (target / source)
     centre = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)

@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data.preprocess import Region, example_input, preprocess, slide_picture, stride_of, valid_region
-from hiresvit.data.preprocess import window_spec, windows
+from hiresvit.data.preprocess import (
+    Region,
+    example_input,
+    preprocess,
+    slide_picture,
+    stride_of,
+    valid_region,
+    window_spec,
+    windows,
+)
 from hiresvit.runtime.frame import picture_feed, reference_feed
 from hiresvit.runtime.labels import nearest
 from hiresvit.runtime.runner import Runner
@@ -100,9 +108,15 @@ def answer_of(outputs: Feed, size: tuple[int, int], spec: ModelSpec, contract: C
     if contract.name == "tensor":
         labels, _ = _label(resize_logits(outputs["logits"][0], size, region, spec.imgsz))
         return {"labels": _typed(labels, spec)}
-    return {
-        "labels": outputs["labels"][0] if contract.name == "camera" else nearest(outputs["labels"][0], size, region)
-    }
+    seen = outputs["labels"][0]
+    return {"labels": seen if contract.name == "camera" else nearest(seen, size, region)}
+
+
+def picture_size(spec: ModelSpec, contract: ContractSpec) -> tuple[int, int]:
+    """The size of pictures to look at: the camera's, else one of which one side has to shrink and the other to grow."""
+    if contract.name == "camera" and contract.size is not None:
+        return contract.size
+    return spec.imgsz[0] * 5 // 4, max(spec.imgsz[1] * 3 // 4, 1)
 
 
 def example_feed(picture: NDArray[np.uint8], spec: ModelSpec, contract: ContractSpec) -> dict[str, NDArray[Any]]:

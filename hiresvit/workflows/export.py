@@ -31,6 +31,7 @@ from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.headroom import Headroom, enforce_headroom, open_exact
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare_each, enforce
+from hiresvit.evaluation.reference import picture_size
 from hiresvit.export.contract import INPUT, TENSOR, complete, describe_graph, fresh_weights, stamp, untrained_note
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
@@ -51,7 +52,7 @@ from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ContractSpec, Feed, ModelSpec, TensorSpec
 from hiresvit.version import __version__
-from hiresvit.workflows.frame import contract_parity, picture_size, write_golden_pair, write_pictures
+from hiresvit.workflows.frame import contract_parity, write_golden_pair, write_pictures
 from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, require_fused
 
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
@@ -67,8 +68,9 @@ class ExportSettings:
 
     ``io`` is the type of the FP16 graph's inputs and outputs; ``resize`` off leaves segmentation logits at the
     head's stride; ``images`` are compared at every stage; ``gates`` are limits by stage, where they are not
-    those of `GATES`. ``contract`` is put around every graph, and may leave open what `complete` fills in. ``labels`` are the classes' names where they are not the checkpoint's own, ``notes`` what is to be
-    said beside the export's own.
+    those of `GATES`. ``contract`` is put around every graph, and may leave open what `complete` fills in.
+    ``labels`` are the classes' names where they are not the checkpoint's own, ``notes`` what is to be said beside the
+    export's own.
     """
 
     weights: Path | None = None
@@ -179,9 +181,7 @@ def _check(settings: ExportSettings, spec: ModelSpec) -> ContractSpec:
     check_opset(settings.opset)
     contract = complete(spec, settings.contract)
     if contract != TENSOR and settings.io != "fp32":
-        raise UsageError(
-            f"--io fp16 with --contract {contract.name}: it is about tensors, and none go in; leave it out"
-        )
+        raise UsageError(f"--io fp16 with --contract {contract.name}: no tensor goes in; leave it out")
     if contract != TENSOR and not settings.resize:
         raise UsageError(f"--logits head with --contract {contract.name}: labels come out, no logits; leave it out")
     if settings.int8 is not None:
