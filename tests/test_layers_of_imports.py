@@ -135,7 +135,7 @@ def test_a_device_without_torch_can_run_and_compare() -> None:
     assert loaded_by(f"import {', '.join(names)}", "torch", names[0]) == {names[0]}
 
 
-@pytest.mark.parametrize("module", ["open", "inspect", "bench", "doctor", "predictor"])
+@pytest.mark.parametrize("module", ["open", "inspect", "bench", "doctor", "predictor", "package.package"])
 def test_what_answers_loads_only_what_answers(module: str) -> None:
     statement = f"import hiresvit.workflows.{module}"
     assert loaded_by(statement, *HEAVY, "openvino") <= {"numpy", "PIL"}

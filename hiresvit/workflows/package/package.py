@@ -57,7 +57,8 @@ def package_bundle(
     bundle = read_bundle(path)
     target = Path(f"{bundle.folder.resolve().name}-{kind}") if target is None else target
     with new_folder(target, lambda place: _require_free(place, force)) as folder:
-        notes = FORMATS[kind](Shipped(bundle, graph), folder)
+        shipped = Shipped(bundle, graph)
+        notes = [*shipped.notes(), *FORMATS[kind](shipped, folder)]
         names = _names(folder)
         about = {
             "kind": KIND,

@@ -17,8 +17,9 @@ from typing import NoReturn
 from hiresvit.bundle.folder import Bundle
 from hiresvit.bundle.stages import BUILDABLE, DEFAULT, PLANS, RUNNABLE, STAGES, either
 from hiresvit.data.dataset import Labels
-from hiresvit.data.labels import find_labels, labels_of
+from hiresvit.data.labels import assumption, find_labels, labels_of
 from hiresvit.errors import ArtefactError, UsageError
+from hiresvit.export.contract import untrained_note
 from hiresvit.runtime.open import open_runner
 from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
 
@@ -134,6 +135,12 @@ class Shipped:
         """Red, green and blue of each class."""
         rows: list[list[int]] = self._labels().colours.tolist()
         return rows
+
+    def notes(self) -> list[str]:
+        """What is to be said of any package of the bundle: that nobody trained it, or gave its classes names."""
+        weights, assumed = self.bundle.manifest.weights, assumption(self._labels())
+        untrained = [untrained_note(weights.source)] if weights.fresh else []
+        return [*untrained, assumed] if assumed and self.spec.task != "features" else untrained
 
     def _labels(self) -> Labels:
         known = self.bundle.manifest.labels
