@@ -49,12 +49,6 @@ NEEDED = {
     ("image", "fp16"): 0.995,
     ("camera", "fp16"): 0.995,
 }
-    ("tensor", "fp32"): 1.0,
-    ("image", "fp32"): 1.0,
-    ("camera", "fp32"): 0.9999,
-    ("image", "fp16"): 0.995,
-    ("camera", "fp16"): 0.995,
-}
 
 
 def write_pictures(folder: Path, count: int) -> list[Path]:

@@ -32,7 +32,9 @@ def main(bundle: Path, library: str) -> None:
             for name, value in found.items():
                 want = golden[f"outputs/{name}"]
                 error = np.abs(value.astype(np.float64) - want).max()
-                print(f"  {name} {value.dtype} {value.shape}: equal {np.mean(value == want):.6f}, largest error {error:g}")
+                print(
+                    f"  {name} {value.dtype} {value.shape}: equal {np.mean(value == want):.6f}, largest error {error:g}"
+                )
 
 
 if __name__ == "__main__":
