@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -28,6 +29,7 @@ from hiresvit.errors import ArtefactError, GateError, UsageError
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.export.contract import contract_inputs, contract_outputs, read_contract
 from hiresvit.export.deployed import Deployed
+from hiresvit.export.frame import apply_contract
 from hiresvit.export.simplify import SimplifyReport
 from hiresvit.models.create import build_model, enliven, model_spec
 from hiresvit.models.zoo import MODELS
@@ -256,7 +258,7 @@ def shifted(apply: Any) -> Any:
 def test_a_fault_in_what_is_put_around_a_graph_ends_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Any, fault: Callable[[Any], Any]
 ) -> None:
-    monkeypatch.setattr(pipeline, "apply_contract", fault(pipeline.apply_contract))
+    monkeypatch.setattr(pipeline, "apply_contract", fault(apply_contract))
     with pytest.raises(GateError, match="onnx with contract camera: ") as caught:
         export(tmp_path / "b", ContractSpec("camera", size=CAMERA), spec_of(task))
     assert "\n" not in str(caught.value)
@@ -264,7 +266,7 @@ def test_a_fault_in_what_is_put_around_a_graph_ends_the_export(
 
 
 def test_other_colours_of_nv12_end_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    apply = pipeline.apply_contract
+    apply = apply_contract
     wrong = lambda model, spec, contract: apply(model, spec, replace(contract, yuv="bt601"))  # noqa: E731
     monkeypatch.setattr(pipeline, "apply_contract", wrong)
     with pytest.raises(GateError, match="onnx with contract camera: "):
@@ -397,6 +399,15 @@ class TestCommands:
         from hiresvit.engine.build import BuildSettings
 
         assert all("fp16.onnx" in line["line"] for line in trtexec_lines(framed.folder, None, BuildSettings()))
+
+    def test_the_documents_program_runs(
+        self, framed: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        text = (Path(__file__).parents[2] / "docs" / "contract.md").read_text(encoding="utf-8")
+        [program] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        monkeypatch.chdir(framed.folder.parent)
+        exec(program, {})
+        assert capsys.readouterr().out == "uint8 (1, 90, 140), 100.00 % as PyTorch has it\n"
 
     def test_inspect_knows_the_contract(self, framed: Bundle) -> None:
         for text in (framed.folder, framed.path("int8")):
