@@ -189,6 +189,7 @@ int hiresvit_describe(const hiresvit_engine* engine, hiresvit_info* info) {
     to.camera_height = camera ? manifest.contract.size->height : 0;
     to.camera_width = camera ? manifest.contract.size->width : 0;
     to.num_classes = manifest.spec.num_classes;
+    to.named_classes = manifest.labels ? static_cast<int>(manifest.labels->names.size()) : 0;
     to.most_classes = own.most_classes();
     to.has_confidence = manifest.spec.task == Task::segment &&
                         (manifest.contract.name == ContractName::tensor || manifest.contract.confidence);

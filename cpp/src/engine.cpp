@@ -1,5 +1,7 @@
 #include "engine.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
@@ -111,6 +113,10 @@ struct Engine::Chosen {
 
 Engine::Chosen Engine::choose(const std::string& folder, const EngineOptions& options) {
   const std::string backend = choose_backend(options);
+  struct stat about {};
+  if (::stat(folder.c_str(), &about) != 0 || !S_ISDIR(about.st_mode)) {
+    throw Error(kBadInput, shown(folder) + " is not a bundle folder; give one that `hiresvit export` wrote");
+  }
   Chosen chosen;
   chosen.manifest = read_bundle(folder);
   chosen.role = choose_role(chosen.manifest, options, backend);

@@ -271,7 +271,7 @@ void OnnxRuntime::wait(int slot) {
   answered_.wait(lock, [&] { return slots_[slot].done; });
   OrtStatus* const status = std::exchange(slots_[slot].status, nullptr);
   lock.unlock();
-  library_.check(status, kFailed, graph_ + ": ONNX Runtime failed on this input");
+  if (status != nullptr) library_.check(status, kFailed, graph_ + ": ONNX Runtime failed on this input");
 }
 
 void OnnxRuntime::work() {

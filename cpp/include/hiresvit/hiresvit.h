@@ -122,6 +122,7 @@ typedef struct {
   int32_t camera_height; /* contract camera: the size that every picture must have, else 0 */
   int32_t camera_width;
   int32_t num_classes;
+  int32_t named_classes; /* as many, or 0 where the bundle knows neither their names nor colours */
   int32_t most_classes; /* classify: the most that an answer can name */
   int32_t has_confidence;
   int32_t outputs; /* of the graph */
