@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import WEIGHTS, Values, edit, fill, make, manifest_of
+from by_path import ROOT, load
 
 from hiresvit.bundle.golden import write_golden
 from hiresvit.bundle.manifest import list_files, read_manifest, write_manifest
 from hiresvit.errors import ArtefactError
 from hiresvit.spec import ContractSpec, PreprocessSpec, TensorSpec
 
-Change = Callable[[Values], object]
+bundles = load(ROOT / "tests" / "bundle" / "bundles.py")
+Change = Callable[[dict[str, Any]], object]
 
 
 class Readers:
@@ -49,7 +50,7 @@ def readers(cpp_build: Path) -> Readers:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return make(tmp_path / "bundle")
+    return bundles.make(tmp_path / "bundle")
 
 
 def test_sums_are_sha256(readers: Readers) -> None:
@@ -63,11 +64,11 @@ def test_sums_are_sha256(readers: Readers) -> None:
 def test_a_bundle_is_read_as_python_reads_it(readers: Readers, bundle: Path) -> None:
     shutil.rmtree(bundle)
     bundle.mkdir()
-    fill(bundle)
+    bundles.fill(bundle)
     prep = PreprocessSpec(
         "slide", "bicubic", 0.9, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "pillow", "round", 8, "bgr", (9, 7), 5
     )
-    base = manifest_of(*list_files(bundle, WEIGHTS))
+    base = bundles.manifest_of(*list_files(bundle, bundles.WEIGHTS))
     wanted = replace(
         base,
         spec=replace(base.spec, preprocess=prep, num_classes=2),
@@ -117,14 +118,19 @@ def set_at(*place: str | int, value: Any) -> Change:
     return change
 
 
+def without(key: str) -> Change:
+    return lambda values: values.pop(key)
+
+
 def at(path: str, value: Any) -> tuple[str, Change]:
     keys = [int(part) if part.isdigit() else part for part in path.split(".")]
     return f"{path}={json.dumps(value)[:40]}", set_at(*keys, value=value)
 
 
+GATE = {"min_sqnr_db": "1", "min_cosine": 0, "min_agreement": 0}
 BAD = dict(
     [
-        *(at("spec.imgsz", value) for value in ([0, 512], [512], [512, 2**16 + 1], [512, 64.0], "512x512", None, [1e300, 1])),
+        *(at("spec.imgsz", value) for value in ([0, 9], [9], [9, 2**16 + 1], [9, 64.0], "9x9", None, [1e300, 1])),
         *(at("spec.num_classes", value) for value in (-1, True, 2**20 + 1, "19", 18446744073709551615)),
         *(at("spec.task", value) for value in ("detect", None, ["segment"])),
         *(at("spec.name", value) for value in ("../x", "a b", "", "x" * 201, ".hidden", "a\n")),
@@ -153,24 +159,24 @@ BAD = dict(
         at("files.1.role", "fp32"),
         at("files.1.role", "a b"),
         *(at("weights.sha256", value) for value in (None, "3" * 64, 5)),
-        *(at("parity.stages.0.gate", value) for value in ({}, [], {"min_sqnr_db": "1", "min_cosine": 0, "min_agreement": 0})),
+        *(at("parity.stages.0.gate", value) for value in ({}, [], GATE)),
         *(at("labels", value) for value in (
             {}, [], {"names": ["a"], "colours": [[0, 0, 0]], "source": "x"},
             {"names": ["a"] * 19, "colours": [[0, 0, 256]] * 19, "source": "x"},
             {"names": ["a"] * 18 + ["\u200b"], "colours": [[0, 0, 0]] * 19, "source": "x"})),
         *(at("notes", value) for value in ("x", [1])),
-        *((f"without {key}", lambda values, key=key: values.pop(key)) for key in ("spec", "files", "contract", "tools", "created")),
+        *((f"without {key}", without(key)) for key in ("spec", "files", "contract", "tools", "created")),
         ("without a file's bytes", lambda values: values["files"][0].pop("bytes")),
         ("without the spec's mean", lambda values: values["spec"]["preprocess"].pop("mean")),
         at("kind", "hiresvit-plan"),
-        *(at("schema_version", value) for value in (7, "6", 6.0, None, 10**18)),
+        *(at("schema_version", value) for value in (7, "6", None, 10**18)),
     ]
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_python_refuses_is_refused(readers: Readers, bundle: Path, name: str) -> None:
-    edit(bundle, BAD[name])
+    bundles.edit(bundle, BAD[name])
     with pytest.raises(ArtefactError):
         read_manifest(bundle / "manifest.json")
     code, said = readers.bundle(bundle)
@@ -190,8 +196,8 @@ def test_what_python_takes_is_taken(readers: Readers, bundle: Path) -> None:
         lambda values: values["spec"]["preprocess"].pop("filter"),
     ):
         shutil.rmtree(bundle)
-        make(bundle)
-        edit(bundle, change)
+        bundles.make(bundle)
+        bundles.edit(bundle, change)
         read_manifest(bundle / "manifest.json")
         assert readers.bundle(bundle)[0] == 0, readers.bundle(bundle)[1]
 
@@ -302,7 +308,7 @@ def test_archives_that_are_no_golden_pair_are_refused(readers: Readers, tmp_path
     npz(path, a=good + b"x")
     refused("48 bytes in a member of 49")
     npz(path, a=good.replace(b"(1, 3, 2, 2)", b"(9999999999,"))
-    refused("header")
+    refused("more bytes than")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.npy", good)
         with pytest.warns(UserWarning, match="Duplicate"):
