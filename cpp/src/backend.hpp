@@ -57,7 +57,8 @@ class Backend {
 
 std::unique_ptr<Backend> open_onnxruntime(const std::string& graph, const BackendOptions&);
 
-// Opens the module libhiresvit_tensorrt.so, which lies beside this library or is named by HIRESVIT_TENSORRT_MODULE.
+// Checks the plan and opens the module for it, libhiresvit_tensorrt.so or libhiresvit_tensorrt_rtx.so, which lies beside
+// this library or is named by HIRESVIT_TENSORRT_MODULE.
 std::unique_ptr<Backend> open_tensorrt(const std::string& plan, const BackendOptions&);
 
 }  // namespace hiresvit
