@@ -24,7 +24,7 @@ mv "$out/rtx.00" "$out/one/" && mv "$out/rtx.01" "$out/two/"
 cmake -S "$here/cpp" -B "$out/build" -DHIRESVIT_ONNXRUNTIME_INCLUDE="$onnxruntime" -DHIRESVIT_WITH_TENSORRT=ON \
   -DHIRESVIT_TENSORRT_RTX=ON -DTENSORRT_ROOT="$headers" >/dev/null
 cmake --build "$out/build" -j2 --target hiresvit hiresvit-run hiresvit_tensorrt_rtx hiresvit_tensorrt_fake >/dev/null
-lib=$out/one/lib cuda=$(dirname "$(dirname "$(realpath "$(command -v nvcc)")")")
+lib=$out/one/lib cuda=$(sed -n 's/^HIRESVIT_CUDA_INCLUDE:PATH=//p' "$out/build/CMakeCache.txt")
 cp "$out"/build/libhiresvit.so.?  "$out/build/libhiresvit_tensorrt_rtx.so" "$lib/"
 cp "$out/build/tests/fake_tensorrt/libhiresvit_tensorrt_fake.so" "$lib/libhiresvit_tensorrt.so"
 cp "$out/build/hiresvit-run" "$out/one/"
@@ -32,7 +32,7 @@ ldd "$out/build/hiresvit-run" | awk '/libpng|libjpeg|libz/ {print $3}' | xargs -
 # The same module, which asks nobody whether RTX knows this GPU: for the case that it runs where it says it does not.
 mkdir -p "$out/unchecked"
 sed 's/^  check_gpu(.*$//' "$here/cpp/src/tensorrt.cpp" >"$out/unchecked/tensorrt.cpp"
-flags="-std=c++17 -O2 -fPIC -I$here/cpp/src -DHIRESVIT_TENSORRT_RTX=1 -isystem $headers/include -isystem $cuda/include"
+flags="-std=c++17 -O2 -fPIC -I$here/cpp/src -DHIRESVIT_TENSORRT_RTX=1 -isystem $headers/include -isystem $cuda"
 parts="$here/cpp/src/tensorrt_library.cpp $here/cpp/src/cuda.cpp $out/build/libhiresvit_archive.a -ldl -pthread"
 g++ $flags -shared -fvisibility=hidden "$out/unchecked/tensorrt.cpp" $parts -o "$lib/unchecked.so"
 g++ $flags "$here/benchmarks/gpu/probe.cpp" $parts -o "$out/one/probe"
