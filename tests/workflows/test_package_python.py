@@ -117,15 +117,16 @@ def test_a_camera_has_its_own_size(tmp_path: Path, pixels: Any) -> None:
         own["feed"](sample_image(1, 32, 48))
 
 
-def test_a_network_of_a_bundle_answers_alone(tiny_bundle: Path, tmp_path: Path) -> None:
-    folder = package_bundle(tiny_bundle, "python", tmp_path / "p").folder
+def test_it_answers_without_hiresvit(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", preprocess=PREPROCESS["keep, round"])
+    folder = package_bundle(bundle, "python", tmp_path / "p").folder
     Image.fromarray(sample_image(5, 90, 120)).save(tmp_path / "street.png")
     command = [sys.executable, "-c", WITHOUT, str(folder / "predict.py"), "street.png", "-o", "l.png"]
     alone = {**environment(tmp_path), "PYTHONPATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "l.png") as picture:
-        assert np.array_equal(np.asarray(picture), hiresvit_answer(tiny_bundle, load_image(tmp_path / "street.png")))
+        assert np.array_equal(np.asarray(picture), hiresvit_answer(bundle, load_image(tmp_path / "street.png")))
     assert "%  " in done.stdout
 
 
