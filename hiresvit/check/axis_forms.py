@@ -7,7 +7,8 @@ from onnx import NodeProto
 from hiresvit.check.forms import form_of, is_computed, rank_of, text_of
 from hiresvit.check.nvidia_parser import names
 from hiresvit.check.rule import View
-from hiresvit.graph.index import GraphIndex, attributes, graphs_of, operand
+from hiresvit.graph.dtypes import shown
+from hiresvit.graph.index import GraphIndex, attributes, first_output, graphs_of, operand
 
 _REDUCTIONS = names(
     "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum",
@@ -155,6 +156,13 @@ def _einsum(view: View, node: NodeProto) -> str:
         for letter, size in zip(term, view.shapes.get(name, ()), strict=False):
             sizes.setdefault(letter, set()).add(size)
     return "sizes of 1 that are spread" if any(len(found - {None}) > 1 for found in sizes.values()) else ""
+
+
+@form_of("Cast.uint8", "Cast", "CastLike")
+def _bytes(view: View, node: NodeProto) -> str:
+    kinds = [view.type_of(node, 0), view.types.get(first_output(node), "")]
+    others = set(kinds) - {"uint8", "float", "float16", ""}
+    return " to ".join(map(shown, kinds)) if "uint8" in kinds and others else ""
 
 
 # Bodies

@@ -135,11 +135,13 @@ REFUSED: frozenset[str] = names(
 restrictions of operators.md too.
 """
 RULED_OUT: frozenset[str] = names(
-    "Attention.inputs Attention.mask Attention.rank DeformConv.pads DeformConv.spatial GridSample.rank If.names",
-    "If.ranks_ever LSTM.layout Loop.scan Pool.line Reduce.computed Resize.cubic RotaryEmbedding.positions TopK.sorted",
+    "Attention.inputs Attention.mask Attention.rank Cast.uint8 DeformConv.pads DeformConv.spatial GridSample.rank",
+    "If.names If.ranks_ever LSTM.layout Loop.scan Pool.line Reduce.computed Resize.cubic RotaryEmbedding.positions",
+    "TopK.sorted",
 )
 """Forms that operators.md rules out in words, in all releases that have the operator. Run: RTX 1.7 builds them, but for
-DeformConv, which it lacks. TensorRT#4619: 10.6 refuses a GridSample of 5 axes.
+DeformConv, which it lacks. TensorRT#4619: 10.6 refuses a GridSample of 5 axes. That UINT8 is cast from FP32 and FP16
+and to them alone is said of DataType in NvInferRuntimeBase.h.
 """
 RULED_OUT_10_3: frozenset[str] = RULED_OUT | names(
     "BatchNormalization.types CumSum.computed Pad.computed Pow.integers RandomLike.constant Squeeze.computed"

@@ -75,7 +75,7 @@ def complete(spec: ModelSpec, contract: ContractSpec) -> ContractSpec:
             size=contract.size or (spec.imgsz if contract.name == "image" else None),
             yuv=contract.yuv or ("bt709" if contract.pixels == "nv12" else None),
             label_type=kind,
-            top_k=contract.top_k or (min(TOP, spec.num_classes) if classifies and contract.top_k is None else None),
+            top_k=min(TOP, spec.num_classes) if classifies and contract.top_k is None else contract.top_k,
         )
     check_contract(spec, contract)
     return contract

@@ -248,6 +248,11 @@ ruled_out(
     io="(float16[16] x) => (float16[4] y, int64[4] z)",
     constants={"k": np.array([4])},
 )
+ruled_out(
+    "labels as uint8 of whole numbers",
+    "i = ArgMax<axis = 1, keepdims = 0>(x) y = Cast<to = 2>(i)",
+    io="(float16[1,5,4,4] x) => (uint8[1,4,4] y)",
+)
 add("identity matrix", "e = EyeLike(x) y = Add(x, e)", io="(float16[4,4] x) => (float16[4,4] y)")
 refused(
     "identity matrix of any size",

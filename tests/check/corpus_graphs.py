@@ -299,7 +299,11 @@ add("pixels scaled", "y = Mul(x, x)", "illegal uint8", io="(uint8[2] x) => (uint
 add("uint8 inside", "i = Cast<to = 2>(x) y = Cast<to = 10>(i)", "illegal uint8")
 LABELS = "(float16[1,16,8,8] x) => ({}[1,8,8] y)"
 add("labels", "y = ArgMax<axis = 1, keepdims = 0>(x)", io=LABELS.format("int64"))
-add("labels as uint8", "i = ArgMax<axis = 1, keepdims = 0>(x) y = Cast<to = 2>(i)", io=LABELS.format("uint8"))
+add(
+    "labels as uint8",
+    "i = ArgMax<axis = 1, keepdims = 0>(x) f = Cast<to = 1>(i) y = Cast<to = 2>(f)",
+    io=LABELS.format("uint8"),
+)
 add(
     "labels plus one",
     "i = ArgMax<axis = 1, keepdims = 0>(x) y = Add(i, o)",
