@@ -66,7 +66,7 @@ def _failures(manifest: Manifest, golden: Golden, runner: Runner, stage: str) ->
         return failures
     if spec.task == "segment":
         height, width = golden.answer["labels"].shape
-        answer: Feed = {"labels": labels_of(found, (height, width), spec, contract)[0]}
+        answer: Feed = {"labels": labels_of(found, (height, width), spec, contract)}
     else:
         answer = answer_of(found, (1, 1), spec, contract)
     return check_answers(compare_answer(golden.answer, answer), limit, f"{stage}: the picture's answer")
