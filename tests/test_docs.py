@@ -150,7 +150,9 @@ def test_command_lines_parse(line: str, whole: bool) -> None:
     if whole:
         from hiresvit.cli import join_camera
 
-        command.make_context(words[0], join_camera(words[1:]))  # raises on missing arguments and on values of another type
+        command.make_context(
+            words[0], join_camera(words[1:])
+        )  # raises on missing arguments and on values of another type
 
 
 def test_every_command_and_option_is_described() -> None:
