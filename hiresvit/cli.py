@@ -88,7 +88,7 @@ def _stop(number: int, _frame: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; ``argv`` leaves out the program's name."""
-    args = _joined(list(sys.argv[1:] if argv is None else argv))
+    args = join_camera(list(sys.argv[1:] if argv is None else argv))
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by a shell; what we write is then nobody's
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for as long as we run)
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return out.exit_code(error)
 
 
-def _joined(args: list[str]) -> list[str]:
+def join_camera(args: list[str]) -> list[str]:
     """``--contract camera 1080x1920``, in three words or two, as ``--contract camera:1080x1920``."""
     found: list[str] = []
     for arg in args:

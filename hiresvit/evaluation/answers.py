@@ -7,7 +7,6 @@ between its logits and the labels, is found here and nowhere else.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -31,10 +30,13 @@ FEW = 5
 # Mean distance of the confidence in levels of 255: a half that is rounded down makes it 0.5, noise moves one level in a
 # few thousand pixels. FP16 moves a probability by up to the share that its logits lose, 1.2 % at its gate of 38 dB.
 _LEVELS = {"exact": 0.05, "half": 2.0}
-# Of a class' probability: float32 leaves 1e-6, one grey level somewhere in the picture 1e-4, FP16 what is said above.
-_PROBABILITY = {"exact": 1e-3, "half": 0.05}
+# Logarithm of the ratio of a class' probabilities, which is how far its logit moved against the others: float32 leaves
+# 1e-5 of logits that reach 10, a grey level here and there no more, FP16 what its gate does. Channels in the wrong
+# order are 0.005 even in a mean over the picture that three fresh convolutions take.
+_PROBABILITY = {"exact": 1e-3, "half": 0.25}
+_SMALLEST = 1e-6  # probabilities below it are all the same
 NEAR_TIE = 0.05
-"""The difference of two probabilities up to which another best class is no other answer."""
+"""The ratio's logarithm up to which another best class is no other answer."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class AnswerParity:
     """What `compare_answers` found, over all pictures.
 
     ``answers`` are ``unit``, pixels or, of a classifier, pictures, of which ``differing`` have another label or best
-    class. ``apart``: of a classifier the largest difference of a probability; of a segmentor the mean distance of the
-    confidence, in its levels of 255, and ``levels`` the largest; None where there is none.
+    class. ``apart``: of a classifier the largest logarithm of the ratio of a class' two probabilities; of a segmentor
+    the mean distance of the confidence, in its levels of 255, and ``levels`` the largest; None where there is none.
     """
 
     pictures: int
@@ -127,7 +129,7 @@ def check_answers(found: AnswerParity, gate: AnswerGate, stage: str) -> list[str
     if found.unit == "pixels":
         excused, what = found.differing <= FEW, "confidence is, in levels and on average,"
     else:
-        excused, what = found.apart is not None and found.apart <= NEAR_TIE, "probabilities are"
+        excused, what = found.apart is not None and found.apart <= NEAR_TIE, "the logarithms of probabilities are"
     if found.agreement < gate.min_agreement and not excused:
         share = (
             f"{found.differing} of {found.answers} {found.unit} are answered otherwise ({found.agreement:.6g} equal)"
@@ -152,19 +154,19 @@ def read_gate(values: Mapping[str, Any]) -> AnswerGate:
 def _classes(expected: Feed, found: Feed) -> AnswerParity:
     """Best classes with their probabilities: those that only one side names count with how far they are ahead there."""
     ours, theirs = (
-        (side["classes"].reshape(-1), side["probabilities"].reshape(-1).astype(np.float64))
+        dict(zip(side["classes"].ravel().tolist(), _logarithms(side["probabilities"]), strict=True))
         for side in (expected, found)
     )
-    if not all(np.isfinite(side[1]).all() for side in (ours, theirs)):
-        raise HiresvitError("probabilities are NaN; compare the graph as a tensor first")
     apart = max(_ahead(ours, theirs), _ahead(theirs, ours))
-    return AnswerParity(1, "pictures", 1, int(ours[0][0] != theirs[0][0]), apart)
+    return AnswerParity(1, "pictures", 1, int(next(iter(ours)) != next(iter(theirs))), apart)
 
 
-def _ahead(one: tuple[NDArray[Any], NDArray[Any]], other: tuple[NDArray[Any], NDArray[Any]]) -> float:
-    known = dict(zip(other[0].tolist(), other[1].tolist(), strict=True))
-    least = min(known.values())  # what is not named has at most that
-    apart = 0.0
-    for index, value in zip(one[0].tolist(), one[1].tolist(), strict=True):
-        apart = max(apart, abs(value - known[index]) if index in known else value - least)
-    return apart if math.isfinite(apart) else math.inf
+def _logarithms(probabilities: NDArray[Any]) -> list[float]:
+    if not np.isfinite(probabilities).all():
+        raise HiresvitError("probabilities are NaN or Inf; compare the graph as a tensor first")
+    return [float(value) for value in np.log(np.maximum(probabilities.ravel().astype(np.float64), _SMALLEST))]
+
+
+def _ahead(one: Mapping[int, float], other: Mapping[int, float]) -> float:
+    least = min(other.values())  # what is not named has at most that
+    return max(abs(value - other[name]) if name in other else value - least for name, value in one.items())

@@ -112,6 +112,13 @@ def answer_of(outputs: Feed, size: tuple[int, int], spec: ModelSpec, contract: C
     return {"labels": seen if contract.name == "camera" else nearest(seen, size, region)}
 
 
+def picture_size(spec: ModelSpec, contract: ContractSpec) -> tuple[int, int]:
+    """The size of pictures to look at: the camera's, else one of which one side has to shrink and the other to grow."""
+    if contract.name == "camera" and contract.size is not None:
+        return contract.size
+    return spec.imgsz[0] * 5 // 4, max(spec.imgsz[1] * 3 // 4, 1)
+
+
 def example_feed(picture: NDArray[np.uint8], spec: ModelSpec, contract: ContractSpec) -> dict[str, NDArray[Any]]:
     """`picture_feed`, and of a slide, which has no contract, the window in its middle."""
     if contract.name == "tensor":

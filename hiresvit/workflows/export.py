@@ -31,6 +31,7 @@ from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.headroom import Headroom, enforce_headroom, open_exact
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare_each, enforce
+from hiresvit.evaluation.reference import picture_size
 from hiresvit.export.contract import INPUT, TENSOR, complete, describe_graph, fresh_weights, stamp, untrained_note
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
@@ -51,7 +52,7 @@ from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ContractSpec, Feed, ModelSpec, TensorSpec
 from hiresvit.version import __version__
-from hiresvit.workflows.frame import contract_parity, picture_size, write_golden_pair, write_pictures
+from hiresvit.workflows.frame import contract_parity, write_golden_pair, write_pictures
 from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, require_fused
 
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.

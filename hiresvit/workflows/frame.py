@@ -17,7 +17,7 @@ from hiresvit.data.image import load_image
 from hiresvit.data.scenes import sample_image
 from hiresvit.evaluation.answers import answer_gate, compare_answer, enforce_answers, joined
 from hiresvit.evaluation.parity import GATES, Gate, ParityReport, compare_each, enforce
-from hiresvit.evaluation.reference import Behind, example_feed
+from hiresvit.evaluation.reference import Behind, example_feed, picture_size
 from hiresvit.progress import OnStep
 from hiresvit.runtime.frame import picture_feed
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -29,13 +29,6 @@ Picture = NDArray[np.uint8]
 # one in 100,000, a map of FP32 is at 85 dB and no more at 108.
 _ROUNDED_DB = 60.0
 _JPEG = "picture0.jpg"
-
-
-def picture_size(spec: ModelSpec, contract: ContractSpec) -> tuple[int, int]:
-    """The size of the pictures that an export looks at: the camera's, else one of which one side shrinks, one grows."""
-    if contract.name == "camera" and contract.size is not None:
-        return contract.size
-    return spec.imgsz[0] * 5 // 4, max(spec.imgsz[1] * 3 // 4, 1)
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:

@@ -166,8 +166,7 @@ def _open_bundle(
     _check_input(path, runner, manifest.spec, manifest.contract)
     if runner.metadata and (own := read_contract(runner.metadata)) != manifest.contract:
         raise ArtefactError(
-            f"{path} says contract {own.name}, the manifest {manifest.contract.name}, or another detail of it; export it"
-            " again"
+            f"{path} says contract {own.name}, the manifest {manifest.contract.name} or another detail; export it again"
         )
     if replay:
         replay_golden(bundle, runner, wanted)
