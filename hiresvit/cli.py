@@ -8,6 +8,7 @@ it, so that ``hiresvit --help`` is there at once.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -31,6 +32,7 @@ from hiresvit.commands.eval import evaluate
 from hiresvit.commands.export import export
 from hiresvit.commands.inspect import inspect
 from hiresvit.commands.list import list_models
+from hiresvit.commands.package import package
 from hiresvit.commands.run import run
 from hiresvit.errors import HiresvitError, UsageError, missing_extra, refused
 from hiresvit.version import __version__
@@ -50,6 +52,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "bench": bench,
     "run": run,
     "eval": evaluate,
+    "package": package,
     "doctor": doctor,
 }
 
@@ -87,7 +90,7 @@ def _stop(number: int, _frame: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; ``argv`` leaves out the program's name."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = join_camera(list(sys.argv[1:] if argv is None else argv))
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by a shell; what we write is then nobody's
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for as long as we run)
@@ -112,6 +115,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             with suppress(OSError, HiresvitError):  # of two failures the first is the one to report
                 out.print_json({}, error)
         return out.exit_code(error)
+
+
+def join_camera(args: list[str]) -> list[str]:
+    """``--contract camera 1080x1920``, in three words or two, as ``--contract camera:1080x1920``."""
+    found: list[str] = []
+    for arg in args:
+        camera = found[-1:] == ["--contract=camera"] or found[-2:] == ["--contract", "camera"]
+        if camera and re.fullmatch(r"\d+[xX]?\d*", arg, re.ASCII):
+            found[-1] += f":{arg}"
+        else:
+            found.append(arg)
+    return found
 
 
 def _invoke(args: list[str]) -> int:

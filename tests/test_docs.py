@@ -148,7 +148,11 @@ def test_command_lines_parse(line: str, whole: bool) -> None:
     used = {word.partition("=")[0] for word in words[1:] if word.startswith("-")}
     assert used <= options(command), f"{words[0]} has no option {sorted(used - options(command))}"
     if whole:
-        command.make_context(words[0], words[1:])  # raises on missing arguments and on values of another type
+        from hiresvit.cli import join_camera
+
+        command.make_context(
+            words[0], join_camera(words[1:])
+        )  # raises on missing arguments and on values of another type
 
 
 def test_every_command_and_option_is_described() -> None:

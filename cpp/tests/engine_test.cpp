@@ -12,7 +12,9 @@ struct Frame {
   std::vector<std::uint8_t> rgb;
   int height, width;
   Frame(int height_, int width_, int red)
-      : rgb(static_cast<std::size_t>(3 * height_ * width_), static_cast<std::uint8_t>(red)), height(height_), width(width_) {}
+      : rgb(static_cast<std::size_t>(3 * height_ * width_), static_cast<std::uint8_t>(red)),
+        height(height_),
+        width(width_) {}
   Picture picture() const {
     Picture own;
     own.height = height, own.width = width;

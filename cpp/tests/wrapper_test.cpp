@@ -45,7 +45,9 @@ int main() {
     std::vector<std::int64_t> wide(pixels, -1);
     engine.segment(picture, labels.data());
     engine.segment(picture, wide.data());
-    for (std::size_t pixel = 0; pixel < pixels; ++pixel) check_that(labels[pixel] == wide[pixel], "labels of two types");
+    for (std::size_t pixel = 0; pixel < pixels; ++pixel) {
+      check_that(labels[pixel] == wide[pixel], "labels of two types");
+    }
     const int named = code_of([&] { engine.class_name(0); });
     check_that(named == (info.named_classes > 0 ? 0 : HIRESVIT_USAGE), "classes have names or have none");
   } else {

@@ -1,4 +1,7 @@
-"""The golden pair: an input and the output expected for it, replayed by whatever runs a bundle."""
+"""The golden pair: a picture, the input that it becomes, and the output and the answer expected for them.
+
+Whatever runs a bundle replays it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import zipfile
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +20,31 @@ from hiresvit.bundle.manifest import Manifest, damaged, unreadable
 from hiresvit.files import atomic_path, open_regular
 from hiresvit.spec import Feed, TensorSpec
 
+_TOP = 5  # classes that are named of logits
 
-def write_golden(path: Path, inputs: Feed, outputs: Feed) -> None:
-    """Write an .npz of ``inputs/NAME`` and ``outputs/NAME``: uncompressed, and equal arrays give equal bytes.
+Arrays = dict[str, NDArray[Any]]
+
+
+class Golden(NamedTuple):
+    """What ``golden.npz`` holds, by name: what goes in, what comes out, and what that means for ``golden.png``.
+
+    ``answer`` has ``labels`` (H, W) of the picture's size, or ``classes`` (k,), best first, and ``probabilities`` (k,);
+    nothing for feature maps and in bundles that have no picture.
+    """
+
+    inputs: Arrays
+    outputs: Arrays
+    answer: Arrays
+
+
+def write_golden(path: Path, inputs: Feed, outputs: Feed, answer: Feed | None = None) -> None:
+    """Write an .npz of ``inputs/NAME``, ``outputs/NAME`` and ``answer/NAME``: uncompressed, equal bytes.
 
     `numpy.savez` would stamp the time of day into it.
     """
     arrays = {f"inputs/{name}": array for name, array in inputs.items()}
     arrays |= {f"outputs/{name}": array for name, array in outputs.items()}
+    arrays |= {f"answer/{name}": array for name, array in (answer or {}).items()}
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in sorted(arrays.items()):
             content = BytesIO()
@@ -36,7 +56,12 @@ def write_golden(path: Path, inputs: Feed, outputs: Feed) -> None:
 
 
 def read_golden(bundle: Bundle) -> tuple[Feed, Feed]:
-    """Read what `write_golden` wrote: (inputs, outputs) by name, of the types and shapes that the manifest says.
+    """(inputs, outputs) of `read_pair`."""
+    return read_pair(bundle)[:2]
+
+
+def read_pair(bundle: Bundle) -> Golden:
+    """Read what `write_golden` wrote, of the types and shapes that the manifest says.
 
     Nothing is unpacked, so that no more memory is taken than the file has bytes. Raises ArtefactError for anything
     else than that.
@@ -47,20 +72,33 @@ def read_golden(bundle: Bundle) -> tuple[Feed, Feed]:
             wanted = {f"{side}/{tensor.name}.npy" for side, tensor in tensors}
             if differing := wanted ^ set(archive.namelist()):
                 raise ValueError(f"it lacks, or has too many, {sorted(differing)[:3]}")
-            sides: dict[str, dict[str, NDArray[Any]]] = {"inputs": {}, "outputs": {}}
+            found = Golden({}, {}, {})
             for side, tensor in tensors:
-                sides[side][tensor.name] = _array(archive, f"{side}/{tensor.name}.npy", tensor)
+                getattr(found, side)[tensor.name] = _array(archive, f"{side}/{tensor.name}.npy", tensor)
     except Exception as error:  # numpy and zipfile raise about anything on damaged bytes
         if isinstance(error, OSError) and error.errno:
             unreadable(path, error)
         reason = str(error) if type(error) is ValueError else type(error).__name__
         damaged(path, f"cannot be read ({reason})", error)
-    return sides["inputs"], sides["outputs"]
+    return found
 
 
 def _tensors(manifest: Manifest) -> Iterable[tuple[str, TensorSpec]]:
     yield from (("inputs", tensor) for tensor in manifest.inputs)
     yield from (("outputs", tensor) for tensor in manifest.outputs)
+    if any(entry.role == "picture" for entry in manifest.files):
+        yield from (("answer", tensor) for tensor in _answer(manifest))
+
+
+def _answer(manifest: Manifest) -> tuple[TensorSpec, ...]:
+    """What the answer of a task consists of; of a picture nothing but its pixels says how large it is."""
+    spec, kind = manifest.spec, manifest.contract.label_type
+    if spec.task == "segment":
+        return (TensorSpec("labels", kind or ("uint8" if spec.num_classes <= 256 else "int32"), ("height", "width")),)
+    if spec.task == "features":
+        return ()
+    shape = (manifest.contract.top_k or min(_TOP, spec.num_classes),)
+    return (TensorSpec("classes", kind or "int32", shape), TensorSpec("probabilities", "float32", shape))
 
 
 def _array(archive: zipfile.ZipFile, name: str, tensor: TensorSpec) -> NDArray[Any]:

@@ -149,6 +149,30 @@ _FILE = record(
         "parent_sha256": some(SHA256),
     }
 )
+# How far the answers behind a contract are apart: of feature maps as tensors are, of labels and classes by agreement.
+_ANSWER_GATE = record(
+    {"min_agreement": NUMBER}, {"max_apart": some(NUMBER), "min_sqnr_db": NUMBER, "min_cosine": NUMBER}
+)
+_ANSWERS = record(
+    {},
+    {
+        "outputs": many(_MEASURES),
+        "unit": one_of("pixels", "pictures"),
+        "answers": COUNT,
+        "differing": COUNT,
+        "agreement": NUMBER,
+        "apart": some(NUMBER),
+        "levels": some(COUNT),
+    },
+    more=True,
+)
+_CONTRACT_PARITY = record(
+    {
+        "pictures": many(WORD, 1),
+        "stages": many(record({"stage": NAME, "gate": _ANSWER_GATE, "report": _ANSWERS}, more=True)),
+    },
+    more=True,
+)
 MANIFEST_SCHEMA = record(
     {
         "spec": SPEC,
@@ -166,7 +190,11 @@ MANIFEST_SCHEMA = record(
         "engines": keyed(ENGINE, "fp16", "int8"),
         "labels": some(_LABELS),
         "parity": some(
-            record({"images": COUNT, "stages": many(_COMPARED)}, {"task": one_of(*TASKS), "reference": NAME}, more=True)
+            record(
+                {"images": COUNT, "stages": many(_COMPARED)},
+                {"task": one_of(*TASKS), "reference": NAME, "contract": _CONTRACT_PARITY},
+                more=True,
+            )
         ),
         "latency": some(record({"threads": COUNT, "sides": keyed(_SIDE), "ratios": keyed(_RATIO)}, more=True)),
         "notes": many(TEXT),

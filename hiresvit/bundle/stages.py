@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["graph", "plan", "info", "table", "chart", "golden"]
+Kind = Literal["graph", "plan", "info", "table", "chart", "golden", "picture"]
 Limits = tuple[float, float, float]
 
 
@@ -64,6 +64,7 @@ _TABLE = (
     Stage("int8_plan_info", "int8.plan.json", "info", "int8_plan"),
     Stage("sensitivity", "sensitivity.svg", "chart", "int8"),
     Stage("golden", "golden.npz", "golden", None),
+    Stage("picture", "golden.png", "picture", None),
 )
 STAGES = {stage.name: stage for stage in _TABLE}
 GRAPHS = tuple(stage.name for stage in _TABLE if stage.kind == "graph")

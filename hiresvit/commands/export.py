@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from hiresvit.bundle.stages import EXACT
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
 from hiresvit.errors import UsageError
+from hiresvit.spec import ContractSpec, LabelType, Pixels, Yuv
 
 if TYPE_CHECKING:
     from hiresvit.evaluation.parity import Gate
@@ -30,6 +32,61 @@ class PrecisionOptions:
     fp16: Annotated[bool, typer.Option("--fp16", help="Make the FP16 graph and, from it, the plan.")] = False
     io: Annotated[Literal["fp32", "fp16"], typer.Option(help="Types at the FP16 graph's ends.")] = "fp32"
     int8: Annotated[bool, typer.Option("--int8", help="Make the FP16 graph and the INT8 graph.")] = False
+
+
+@dataclass(frozen=True)
+class ContractOptions:
+    """What goes into the graphs and what comes out."""
+
+    contract: Annotated[
+        str,
+        typer.Option(
+            "--contract",
+            metavar="tensor|image|camera HxW",
+            help="Normalised tensor and logits (default), or pixels and labels: of the network's or a camera's size.",
+        ),
+    ] = "tensor"
+    pixels: Annotated[Pixels | None, typer.Option("--input", help="Layout of the pixels; default: rgb.")] = None
+    yuv: Annotated[Yuv | None, typer.Option("--yuv", help="Colours of nv12; default: bt709, limited range.")] = None
+    label_type: Annotated[
+        LabelType | None, typer.Option("--label-type", help="Default: uint8, and int32 for classes of a classifier.")
+    ] = None
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Also a map of the winning probability, as uint8.")
+    ] = False
+    top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", min=1, help="Best classes; default: 5.")] = None
+
+    def spec(self) -> ContractSpec:
+        """What they ask for. Raises UsageError for a text that is none, and for options without pixels."""
+        found = parse_contract(self.contract)
+        asked = {"input": self.pixels, "yuv": self.yuv, "label_type": self.label_type, "top_k": self.top_k}
+        given = [name for name, value in asked.items() if value is not None] + ["confidence"] * self.confidence
+        if found.name == "tensor" and given:
+            names = ", ".join(map(opt.option_name, given))
+            raise UsageError(f"{names}: for --contract image or camera HxW; a tensor goes in here and logits come out")
+        return replace(
+            found,
+            pixels=self.pixels or found.pixels,
+            yuv=self.yuv,
+            label_type=self.label_type,
+            confidence=self.confidence,
+            top_k=self.top_k,
+        )
+
+
+def parse_contract(text: str) -> ContractSpec:
+    """``tensor``, ``image`` or ``camera:1080x1920``. Raises UsageError for anything else."""
+    name, _, size = text.strip().partition(":")
+    sides = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", size.strip(), re.ASCII)
+    if name == "camera" and sides:
+        return ContractSpec("camera", size=(int(sides[1]), int(sides[2])))
+    if name == "camera":
+        raise UsageError(f"--contract {text}: give the camera's size, HEIGHTxWIDTH, as camera 1080x1920")
+    if name == "image" and not size:
+        return ContractSpec("image")
+    if name != "tensor" or size:
+        raise UsageError(f"--contract {text}: one of tensor, image and camera HxW such as camera 1080x1920")
+    return ContractSpec()
 
 
 @dataclass(frozen=True)
@@ -68,6 +125,7 @@ def export(
     model: opt.ModelOptions,
     precision: PrecisionOptions,
     calibration: opt.CalibrationOptions,
+    contract: ContractOptions,
     graphs: GraphOptions,
     limits: opt.LimitOptions,
     bundle: BundleOptions,
@@ -84,7 +142,7 @@ def export(
     if not precision.int8:
         calibration.refuse()
     int8 = calibration.settings(bundle.threads) if precision.int8 else None
-    given = model.given()
+    given, framed = model.given(), contract.spec()
     fp16 = precision.fp16 or precision.int8
     absent = {"fp16": not fp16, EXACT: not fp16, "int8": not precision.int8, "cpu": graphs.dynamic_batch}
     gates = limits.gates(without=[stage for stage, missing in absent.items() if missing])
@@ -100,6 +158,7 @@ def export(
     if graphs.logits and spec.task != "segment":
         raise UsageError(f"--logits {graphs.logits} is about segmentation; the task is {spec.task}")
     chosen = _settings(asked, model, precision=precision, int8=int8, graphs=graphs, gates=gates, bundle=bundle)
+    chosen = replace(chosen, contract=framed)
     command = ["hiresvit", *context.obj]
     with out.progress() as on_step:
         made = export_bundle(spec, bundle.output or Path(spec.slug), chosen, command=command, on_step=on_step)

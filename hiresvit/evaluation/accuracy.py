@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from hiresvit.data.dataset import Dataset, Sample, check_fit
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.progress import OnStep, silent
-from hiresvit.runtime.predictor import ClassifyResult, Predictor, SegmentResult
+from hiresvit.runtime.picture_runner import LabelMap, PictureRunner, TopClasses
 from hiresvit.runtime.runner import Runner
-from hiresvit.spec import ModelSpec, Task
+from hiresvit.spec import ContractSpec, ModelSpec, Task
 
 _TOP = 5
 
@@ -69,11 +69,19 @@ class Accuracy:
         return {key: value for key, value in asdict(self).items() if value is not None and value != ()}
 
 
-def evaluate(runner: Runner, spec: ModelSpec, dataset: Dataset, *, on_step: OnStep = silent) -> Accuracy:
+def evaluate(
+    runner: Runner,
+    spec: ModelSpec,
+    dataset: Dataset,
+    *,
+    contract: ContractSpec | None = None,
+    on_step: OnStep = silent,
+) -> Accuracy:
     """Answer the data set's pictures, each at its own size, and count what is right.
 
     mIoU is the mean over the classes that the data set declares and that occur in its labels or among the answers.
-    ``on_step("evaluate", fraction)`` is called after each picture.
+    ``contract`` is what the runner takes and gives, by default tensors. ``on_step("evaluate", fraction)`` is called
+    after each picture.
 
     Raises UsageError if the network's task or classes do not fit the data set; HiresvitError for an empty data set,
     labels that it does not declare, and a network that returns NaN or Inf.
@@ -81,7 +89,7 @@ def evaluate(runner: Runner, spec: ModelSpec, dataset: Dataset, *, on_step: OnSt
     check_fit(spec, dataset)
     if len(dataset) == 0:
         raise HiresvitError(f"{dataset.name} has no images; nothing can be measured on it")
-    answers = _answers(Predictor(runner, spec, top_k=_TOP), dataset, on_step)
+    answers = _answers(PictureRunner(runner, spec, contract, top_k=_TOP), dataset, on_step)
     count = _segmentation if spec.task == "segment" else _classification
     return count(answers, spec.num_classes, dataset)
 
@@ -116,8 +124,8 @@ def iou_per_class(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _answers(
-    predictor: Predictor, dataset: Dataset, on_step: OnStep
-) -> Iterator[tuple[int, Sample, SegmentResult | ClassifyResult]]:
+    predictor: PictureRunner, dataset: Dataset, on_step: OnStep
+) -> Iterator[tuple[int, Sample, LabelMap | TopClasses]]:
     for index in range(len(dataset)):
         sample = dataset[index]
         yield index, sample, predictor.predict(sample.image)

@@ -18,9 +18,10 @@ from hiresvit.bundle.stages import GRAPHS
 from hiresvit.data.preprocess import describe
 from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.errors import install_line
+from hiresvit.report.contract import answers_table, contract_text
 from hiresvit.report.int8 import engine_facts, int8_report
 from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
-from hiresvit.spec import PreprocessSpec
+from hiresvit.spec import ContractSpec, PreprocessSpec
 
 TOP_OPERATORS = 6
 # What a plan's call is made of by the GPU's clock.
@@ -39,6 +40,8 @@ def export_report(manifest: Values) -> list[RenderableType]:
         items += _fp16_lines(fp16)
     if parity := manifest["parity"]:
         items.append(parity_table(parity))
+        if "contract" in parity:
+            items.append(answers_table(parity["contract"]))
     if latency := manifest["latency"]:
         items += latency_tables(latency)
     engines = manifest["engines"]
@@ -56,19 +59,20 @@ def inspect_report(found: Values) -> list[RenderableType]:
         facts |= {f"pictures to {row['task']}": _preprocessing(row) for row in found["tasks"]}
         return [models_table([found]), _facts(facts)]
     if found["kind"] == "graph":
-        ours = [_facts(_spec_facts(found["spec"]))] if found["spec"] else []
+        ours = [_facts(_spec_facts(found["spec"]) | _contract_fact(found))] if found["spec"] else []
         graph = _graphs_report({found["stage"] or "unknown": found})
         return [*ours, _contract_table(found), *graph, *_notes(found["notes"])]
     if found["kind"] == "checkpoint":
         return [*_checkpoint_report(found), *_notes(found["notes"])]
     if found["kind"] == "plan":
         facts = {key: _plain(found[key] or "unknown") for key in _PLAN_FACTS if key in found}
+        facts |= _contract_fact(found) if found.get("spec") else {}
         if "report" not in found:
             return [_facts(facts), "note: nothing stands beside the plan that says more"]
         return [_facts(facts), _contract_table(found["report"]), *engine_report(found["report"])]
     unlisted = [f"note: {name} lies in the folder and is no part of the bundle" for name in found["unlisted"]]
     return [
-        _facts(_spec_facts(found["spec"]) | _origin_facts(found)),
+        _facts(_spec_facts(found["spec"]) | _contract_fact(found) | _origin_facts(found)),
         _files_table(found["files"]),
         _contract_table(found),
         *_graphs_report(found["graphs"]),
@@ -154,6 +158,8 @@ def parity_table(parity: Values) -> Table:
 
 def compare_report(found: Values) -> list[RenderableType]:
     """What a comparison found: the table, then what each graph in FP16 uses of its range."""
+    if "contract" in found:
+        return [answers_table(found)]
     return [parity_table(found), *(line for graph in found["fp16"] for line in headroom_lines(graph, graph["graph"]))]
 
 
@@ -330,6 +336,11 @@ def _spec_facts(spec: Values) -> dict[str, str]:
     for name, value in spec["overrides"]:
         facts[name] = _plain(value)
     return facts | {"pictures": _preprocessing(spec)}
+
+
+def _contract_fact(found: Values) -> dict[str, str]:
+    """What goes in and comes out of a graph, a plan or a bundle that says so."""
+    return {"contract": contract_text(ContractSpec.from_json(found["contract"]), found["spec"]["task"])}
 
 
 def _preprocessing(values: Values) -> str:

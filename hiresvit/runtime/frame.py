@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hiresvit.data.pixels import from_pixels, to_pixels
 from hiresvit.data.preprocess import check_image, network_picture, preprocess, valid_region
 from hiresvit.errors import UsageError
-from hiresvit.runtime.labels import label_map, nearest
+from hiresvit.runtime.labels import label_map, label_map_with_confidence, nearest
 from hiresvit.spec import ContractSpec, Feed, ModelSpec
 
 Picture = NDArray[np.uint8]
@@ -44,13 +44,32 @@ def reference_feed(feed: Feed, spec: ModelSpec, contract: ContractSpec) -> Feed:
 
 
 def labels_of(outputs: Feed, size: tuple[int, int], spec: ModelSpec, contract: ContractSpec) -> NDArray[Any]:
-    """A segmentor's labels (H, W) for a picture of ``size``.
+    """`label_maps`, the labels alone."""
+    return label_maps(outputs, size, spec, contract)[0]
+
+
+def label_maps(
+    outputs: Feed,
+    size: tuple[int, int],
+    spec: ModelSpec,
+    contract: ContractSpec,
+    *,
+    confidence: bool = False,
+    threads: int | None = None,
+) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """A segmentor's labels (H, W) for a picture of ``size``, and if asked its confidence, uint8.
 
     Of logits those of the part that shows the picture, resized bilinearly, and then the best; labels of the network's
-    size are enlarged by the nearest; the camera's are taken as they are.
+    size are enlarged by the nearest, and so is their confidence; the camera's are taken as they are. A contract's
+    graph has confidence or has not. Raises HiresvitError for logits that are NaN or Inf.
     """
     region = valid_region(size, spec.preprocess, spec.imgsz)
     if contract.name == "tensor":
-        return label_map(outputs["logits"][0], size, region, spec.imgsz)
-    labels: NDArray[Any] = outputs["labels"][0]
-    return labels if contract.name == "camera" else nearest(labels, size, region)
+        [logits] = outputs.values()
+        if confidence:
+            return label_map_with_confidence(logits[0], size, region, spec.imgsz, threads=threads)
+        return label_map(logits[0], size, region, spec.imgsz, threads=threads), None
+    maps = [outputs["labels"][0], *([outputs["confidence"][0]] if confidence else [])]
+    if contract.name == "image":
+        maps = [nearest(one, size, region) for one in maps]
+    return maps[0], maps[1] if confidence else None

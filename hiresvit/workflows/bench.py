@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hiresvit.evaluation.latency import Side, latency_report
 from hiresvit.runtime.runner import Runner
+from hiresvit.spec import TensorSpec
 from hiresvit.workflows.open import Source
 
 
@@ -25,12 +27,20 @@ def measure_sources(sources: Sequence[Source], min_s: float) -> dict[str, Any]:
     return latency_report(sides, min_s=min_s)
 
 
+def _noise(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Of the type that a network takes: pixels where that is bytes."""
+    if np.issubdtype(np.dtype(spec.dtype), np.integer):
+        return generator.integers(0, 256, shape).astype(spec.dtype)
+    return generator.standard_normal(shape, dtype=np.float32)
+
+
 def _side(runner: Runner) -> Side:
     shapes = runner.best_shapes
     generator = np.random.default_rng(0)
-    feed = {name: generator.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    feed = {spec.name: _noise(generator, spec, shapes[spec.name]) for spec in runner.inputs}
     images = next(iter(shapes.values()), ())
-    batch = images[0] if len(images) == 4 else 1
+    pixels = any(spec.dtype == "uint8" for spec in runner.inputs)  # of NV12 the first has no axis of channels
+    batch = images[0] if pixels or len(images) == 4 else 1
     open_size = any(isinstance(size, str) for spec in runner.inputs for size in spec.shape)
     sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
     return Side(partial(runner, feed), batch, runner.last_times, (f"called with {sizes}",) if open_size else ())

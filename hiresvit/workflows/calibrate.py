@@ -11,7 +11,7 @@ from onnx import ModelProto
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.bundle.stages import CALIBRATING
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.export.contract import read_stamp, read_untrained, stamp, untrained_note
+from hiresvit.export.contract import TENSOR, read_contract, read_stamp, read_untrained, stamp, untrained_note
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.files import atomic_path
 from hiresvit.graph.file import load_graph
@@ -75,11 +75,17 @@ def quantize_file(
 
 def _load(path: Path) -> tuple[ModelProto, ModelSpec]:
     model = load_graph(path, weights=True)
-    stamped = read_stamp({prop.key: prop.value for prop in model.metadata_props})
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    stamped = read_stamp(metadata)
     if stamped is None:
         raise UsageError(f"{path} does not say how it takes a picture; give a graph that hiresvit exported")
     if stamped[1] not in CALIBRATING:
         raise UsageError(
             f"{path} is the {stamped[1]} graph; ranges are measured in FP32: give simplified.onnx of the same bundle"
+        )
+    if (contract := read_contract(metadata)) != TENSOR:
+        raise UsageError(
+            f"{path} has contract {contract.name}, and ranges are measured of tensors; INT8 of it is made where it is"
+            " made: hiresvit export with --int8 and its --contract"
         )
     return model, stamped[0]

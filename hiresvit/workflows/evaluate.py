@@ -22,5 +22,8 @@ def evaluate_source(
     """
     if source.spec is None:
         raise UsageError(f"{source.label} does not say what its answers mean; give one that hiresvit exported")
-    pictures = open_dataset(dataset, folder=folder, imgsz=source.spec.imgsz, limit=limit)
-    return {"source": source.label, **evaluate(source.runner, source.spec, pictures, on_step=on_step).to_json()}
+    # A camera's graph takes pictures of the camera's size, and drawn ones can have it.
+    size = source.contract.size if source.contract.name == "camera" else None
+    pictures = open_dataset(dataset, folder=folder, imgsz=size or source.spec.imgsz, limit=limit)
+    found = evaluate(source.runner, source.spec, pictures, contract=source.contract, on_step=on_step)
+    return {"source": source.label, **found.to_json()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,13 @@ import onnx
 from torch import nn
 
 from hiresvit.bundle.folder import Bundle, read_bundle, writing_bundle
-from hiresvit.bundle.golden import write_golden
 from hiresvit.bundle.manifest import Manifest, Weights, list_files, write_manifest
 from hiresvit.bundle.stages import EXACT, PLANS, STAGES, stage_path
 from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_to_json
 from hiresvit.data.preprocess import example_input
-from hiresvit.data.scenes import sample_images
+from hiresvit.data.scenes import sample_image, sample_images
 from hiresvit.device.plan import EngineReport, Profile
 from hiresvit.device.platform import package_version, this_platform
 from hiresvit.engine.build import BuildSettings, build_engine
@@ -31,10 +31,12 @@ from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.evaluation.headroom import Headroom, enforce_headroom, open_exact
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare_each, enforce
-from hiresvit.export.contract import INPUT, describe_graph, fresh_weights, stamp, untrained_note
+from hiresvit.evaluation.reference import picture_size
+from hiresvit.export.contract import INPUT, TENSOR, complete, describe_graph, fresh_weights, stamp, untrained_note
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
+from hiresvit.export.frame import apply_contract
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.files import sha256_file
@@ -44,11 +46,13 @@ from hiresvit.models.fold import fold
 from hiresvit.process import trim_memory
 from hiresvit.progress import OnStep, silent
 from hiresvit.report.int8 import int8_verdict, sensitivity_chart
+from hiresvit.runtime.frame import picture_feed
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
-from hiresvit.spec import Feed, ModelSpec
+from hiresvit.spec import ContractSpec, Feed, ModelSpec, TensorSpec
 from hiresvit.version import __version__
+from hiresvit.workflows.frame import contract_parity, write_golden_pair, write_pictures
 from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, require_fused
 
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
@@ -64,8 +68,9 @@ class ExportSettings:
 
     ``io`` is the type of the FP16 graph's inputs and outputs; ``resize`` off leaves segmentation logits at the
     head's stride; ``images`` are compared at every stage; ``gates`` are limits by stage, where they are not
-    those of `GATES`. ``labels`` are the classes' names where they are not the checkpoint's own, ``notes`` what is to be
-    said beside the export's own.
+    those of `GATES`. ``contract`` is put around every graph, and may leave open what `complete` fills in.
+    ``labels`` are the classes' names where they are not the checkpoint's own, ``notes`` what is to be said beside the
+    export's own.
     """
 
     weights: Path | None = None
@@ -79,6 +84,7 @@ class ExportSettings:
     opset: int = DEFAULT_OPSET
     dynamic_batch: bool = False
     resize: bool = True
+    contract: ContractSpec = TENSOR
     plan: bool = True
     images: int = 4
     latency: bool = True
@@ -101,11 +107,13 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _Job:
-    """What every stage of one export needs."""
+    """What every stage of one export needs; ``graphs`` is where those lie that take tensors."""
 
     spec: ModelSpec
     settings: ExportSettings
+    contract: ContractSpec
     folder: Path
+    graphs: Path
     feeds: list[Feed]
     loaded: _Loaded
     on_step: OnStep
@@ -121,23 +129,26 @@ def export_bundle(
     or a place that cannot be used, GateError when a stage differs from PyTorch by more than its gate, and
     BuildError when the plan cannot be built.
     """
-    _check(settings, spec)
-    with writing_bundle(target, force=settings.force) as folder:
+    contract = _check(settings, spec)
+    with writing_bundle(target, force=settings.force) as folder, _scratch(folder, contract) as graphs:
         on_step("load", None)
         feeds = _feeds(spec, settings.images)
         model, loaded = _load(spec, settings)
-        job = _Job(spec, settings, folder, feeds, loaded, on_step)
+        job = _Job(spec, settings, contract, folder, graphs, feeds, loaded, on_step)
         paths, reports, looked = _graphs(job, model, target)
         _return_memory()
-        with OnnxRuntimeRunner(paths["fp32"]) as runner:
-            inputs, outputs = runner.inputs, runner.outputs
+        ends = _ends(paths["fp32"])
         deployed = Deployed(model, spec, resize=settings.resize)  # unfolded: what the user trained
-        with TorchRunner(deployed, inputs, outputs, settings.threads) as reference:
+        with TorchRunner(deployed, *ends, settings.threads) as reference:
             parity = _parity(job, reference, paths, looked)
-            engines, missing = _plans(job, paths)
+            if contract != TENSOR:
+                paths, reports["graphs"] = _framed(job, paths)
+                parity["contract"] = _contract_parity(job, reference, paths)
+            inputs, outputs = _ends(paths["fp32"])
+            engines, missing = _plans(job, paths, inputs)
             # By one thread: how many there are decides in which order sums are taken, and so the last bits.
-            with TorchRunner(deployed, inputs, outputs, threads=1) as alone:
-                write_golden(stage_path(folder, "golden"), job.feeds[0], alone(job.feeds[0]))
+            with TorchRunner(deployed, *ends, threads=1) as alone:
+                write_golden_pair(folder, alone, spec, contract)
             latency = _latency(job, reference, paths) if settings.latency else None
         for stage, found in looked.items():
             reports[stage] |= found.to_json()
@@ -147,6 +158,7 @@ def export_bundle(
             reports["int8"]["verdict"] = int8_verdict(engines["fp16"], engines["int8"], accuracy)
         manifest = Manifest(
             spec=spec,
+            contract=contract,
             inputs=inputs,
             outputs=outputs,
             weights=loaded.weights,
@@ -164,8 +176,14 @@ def export_bundle(
     return read_bundle(target)
 
 
-def _check(settings: ExportSettings, spec: ModelSpec) -> None:
+def _check(settings: ExportSettings, spec: ModelSpec) -> ContractSpec:
+    """The contract, all of it filled in. Raises UsageError on settings that exclude each other."""
     check_opset(settings.opset)
+    contract = complete(spec, settings.contract)
+    if contract != TENSOR and settings.io != "fp32":
+        raise UsageError(f"--io fp16 with --contract {contract.name}: no tensor goes in; leave it out")
+    if contract != TENSOR and not settings.resize:
+        raise UsageError(f"--logits head with --contract {contract.name}: labels come out, no logits; leave it out")
     if settings.int8 is not None:
         if not settings.fp16:
             raise UsageError("INT8 is written into the FP16 graph: add --fp16")
@@ -184,6 +202,25 @@ def _check(settings: ExportSettings, spec: ModelSpec) -> None:
         raise UsageError("--entry chooses among the weights of a checkpoint: give one with --weights")
     if settings.allow_missing_head and settings.weights is None:
         raise UsageError("--allow-missing head is about a checkpoint: give one with --weights")
+    return contract
+
+
+@contextmanager
+def _scratch(folder: Path, contract: ContractSpec) -> Iterator[Path]:
+    """Where graphs lie that take tensors: in the bundle, unless it holds others; then they are gone in the end."""
+    if contract == TENSOR:
+        yield folder
+        return
+    place = folder / "tensors"
+    place.mkdir()
+    yield place
+    shutil.rmtree(place)
+
+
+def _ends(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """What a graph takes and gives."""
+    with OnnxRuntimeRunner(path) as runner:
+        return runner.inputs, runner.outputs
 
 
 def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, _Loaded]:
@@ -242,7 +279,9 @@ def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path],
         save("cpu", for_cpu(simple))
     if settings.fp16:
         job.on_step("fp16", None)
-        half, half_report = to_fp16(simple, io=settings.io)
+        # Labels are read of FP16 as it is; feature maps are the answer themselves.
+        own = "fp16" if job.contract != TENSOR and spec.task != "features" else settings.io
+        half, half_report = to_fp16(simple, io=own)
         save("fp16", half)
         if settings.int8 is not None:
             # Beside the bundle: what is in it is gone when the export is interrupted.
@@ -260,16 +299,46 @@ def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path],
             del made
         del half
         reports["fp16"] = half_report.to_json()
-    return {stage: stage_path(job.folder, stage) for stage in described}, reports, looked
+    return {stage: stage_path(job.graphs, stage) for stage in described}, reports, looked
 
 
 def _save(job: _Job, described: dict[str, Any], stage: str, graph: onnx.ModelProto) -> None:
     stamp(graph, job.spec, stage, labels=job.loaded.labels, untrained=job.loaded.untrained)
-    size = stage_path(job.folder, stage).write_bytes(graph.SerializeToString(deterministic=True))
+    size = stage_path(job.graphs, stage).write_bytes(graph.SerializeToString(deterministic=True))
     described[stage] = describe_graph(graph, size)
 
 
-def _plans(job: _Job, paths: Mapping[str, Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def _framed(job: _Job, paths: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Put the contract around each graph and write it into the bundle; returns their paths and what they are like."""
+    bundled, described = {stage: stage_path(job.folder, stage) for stage in paths}, {}
+    for stage, path in bundled.items():
+        job.on_step(f"contract: {stage}", None)
+        graph = apply_contract(load_graph(paths[stage], weights=True), job.spec, job.contract)
+        loaded = job.loaded
+        stamp(graph, job.spec, stage, labels=loaded.labels, untrained=loaded.untrained, contract=job.contract)
+        size = path.write_bytes(graph.SerializeToString(deterministic=True))
+        described[stage] = describe_graph(graph, size)
+    return bundled, described
+
+
+def _contract_parity(job: _Job, reference: Runner, paths: Mapping[str, Path]) -> dict[str, Any]:
+    """The graphs of the bundle, held to PyTorch from the files of pictures on. Raises GateError."""
+    settings, size = job.settings, picture_size(job.spec, job.contract)
+    return contract_parity(
+        reference,
+        paths,
+        write_pictures(job.graphs, settings.images, size),
+        job.contract,
+        spec=job.spec,
+        gates=settings.gates,
+        threads=settings.threads,
+        on_step=job.on_step,
+    )
+
+
+def _plans(
+    job: _Job, paths: Mapping[str, Path], inputs: Sequence[TensorSpec]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Build the plans of the FP16 and the INT8 graph; without any, say why in a note.
 
     Raises GateError if INT8 costs the fusion of an attention.
@@ -280,8 +349,11 @@ def _plans(job: _Job, paths: Mapping[str, Path]) -> tuple[dict[str, dict[str, An
     if not settings.plan:
         return {}, []
     engines: dict[str, EngineReport] = {}
-    least, best, most = ((size, 3, *job.spec.imgsz) for size in BATCH_PROFILE)
-    shapes: dict[str, Profile] = {INPUT: (least, best, most)} if settings.dynamic_batch else {}
+    shapes: dict[str, Profile] = {}
+    for tensor in inputs if settings.dynamic_batch else ():
+        sides = tuple(int(side) for side in tensor.shape[1:])
+        least, best, most = ((size, *sides) for size in BATCH_PROFILE)
+        shapes[tensor.name] = (least, best, most)
     for plan in PLANS:
         stage = STAGES[plan].parent
         if stage is None or stage not in paths:
@@ -330,12 +402,15 @@ def _parity(job: _Job, reference: Runner, paths: Mapping[str, Path], looked: dic
 
 
 def _latency(job: _Job, reference: Runner, paths: Mapping[str, Path]) -> dict[str, Any]:
-    """PyTorch and every graph on ONNX Runtime, in turn in one run."""
+    """PyTorch and every graph on ONNX Runtime, in turn in one run; PyTorch gets a tensor and gives one."""
     job.on_step("latency", None)
     # What was asked for, or every core this process may use; PyTorch and ONNX Runtime get the same.
     feed, threads = job.feeds[0], job.settings.threads or len(os.sched_getaffinity(0))
     with ExitStack() as stack:
         sides: dict[str, Callable[[], object]] = {"pytorch": partial(reference, feed)}
+        if job.contract != TENSOR:
+            picture = sample_image(0, *picture_size(job.spec, job.contract))
+            feed = picture_feed(picture, job.spec, job.contract)
         for role, path in paths.items():
             runner = stack.enter_context(OnnxRuntimeRunner(path, threads=threads))
             sides[role] = partial(Casting(runner), feed)

@@ -12,7 +12,7 @@ from hiresvit.bundle.manifest import MANIFEST
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.device.plan import is_plan_file
 from hiresvit.errors import UsageError, missing_extra
-from hiresvit.export.contract import describe_graph, read_stamp, read_untrained, untrained_note
+from hiresvit.export.contract import describe_graph, read_contract, read_stamp, read_untrained, untrained_note
 from hiresvit.models.zoo import MODELS, find_model, names_checkpoint
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.preflight import check_file
@@ -39,10 +39,13 @@ def inspect_source(text: str, *, entry: str | None = None) -> dict[str, Any]:
         found = graph_summary(path, runner.metadata)
         untrained = read_untrained(runner.metadata)
         found |= {"notes": [untrained_note(untrained)] if untrained else []}
+        found |= {"contract": asdict(read_contract(runner.metadata))} if stamped else {}
         return {"kind": "graph", "path": str(path), "spec": spec, **found, "inputs": inputs, "outputs": outputs}
     if is_plan_file(path):
         header, sidecar = check_file(path)
         known = asdict(sidecar) if sidecar else {}
+        if sidecar and (stamped := read_stamp(sidecar.metadata)):
+            known |= {"spec": stamped[0].to_json(), "contract": asdict(read_contract(sidecar.metadata))}
         return {"kind": "plan", "path": str(path), "bytes": path.stat().st_size, **asdict(header), **known}
     if names_checkpoint(text):
         return {"kind": "checkpoint", "path": text, **describe_checkpoint(path, entry)}

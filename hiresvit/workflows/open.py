@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hiresvit.bundle.folder import Bundle, read_bundle
-from hiresvit.bundle.golden import read_golden
-from hiresvit.bundle.stages import DEFAULT, PLANS, RUNNABLE, STAGES
+from hiresvit.bundle.folder import read_bundle
+from hiresvit.bundle.stages import DEFAULT, PLANS, RUNNABLE
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_of
 from hiresvit.device.plan import is_plan_file
 from hiresvit.device.platform import has_driver
-from hiresvit.errors import ArtefactError, HiresvitError, UsageError
-from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
+from hiresvit.errors import ArtefactError, UsageError
 from hiresvit.export.contract import (
+    TENSOR,
+    contract_inputs,
     fresh_weights,
     input_spec,
     output_specs,
+    read_contract,
     read_labels,
     read_stamp,
     read_untrained,
@@ -31,7 +32,8 @@ from hiresvit.export.contract import (
 from hiresvit.models.zoo import find_model, names_checkpoint
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.runner import Casting, Runner
-from hiresvit.spec import ModelSpec
+from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
+from hiresvit.workflows.replay import replay_golden
 
 _OLDER_NOTE = "not in the file and untrained: "  # what bundles say whose graphs do not, up to schema 4
 MOST_INPUT = 2**30  # bytes of one tensor; 8192x4096 pixels are 0.4 GB
@@ -41,7 +43,8 @@ MOST_INPUT = 2**30  # bytes of one tensor; 8192x4096 pixels are 0.4 GB
 class Source:
     """A runner, its spec and its classes' names where they are known, and what it is called in tables.
 
-    ``said`` is what is to be said of its weights and of how it was chosen, ``graph`` the file if that is an ONNX graph.
+    ``said`` is what is to be said of its weights and of how it was chosen, ``graph`` the file if that is an ONNX graph,
+    ``contract`` what goes in and comes out.
     """
 
     runner: Runner
@@ -50,6 +53,7 @@ class Source:
     labels: Labels | None = None
     said: tuple[str, ...] = ()
     graph: Path | None = None
+    contract: ContractSpec = TENSOR
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -64,6 +68,7 @@ def open_source(
     runner: str | None = None,
     threads: int | None = None,
     cuda_graph: bool = False,
+    replay: bool = True,
     **model_options: Any,
 ) -> Source:
     """Open a model name or a checkpoint (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph``.
@@ -72,9 +77,9 @@ def open_source(
 
     ``runner`` names what opens a file (see `open_runner`) and is then part of the label. ``threads`` are for what runs
     on the CPU, ``cuda_graph`` is for a plan; neither has a say in the other. ``model_options`` are those of
-    `create_model`; None stands for its default. A bundle is verified and its golden pair replayed first. Raises
-    UsageError for a name that is none of these and for options that do not apply, ArtefactError for what is damaged,
-    HiresvitError for what is missing.
+    `create_model`; None stands for its default. A bundle is verified and, unless ``replay`` is False, its golden pair
+    replayed first. Raises UsageError for a name that is none of these and for options that do not apply, ArtefactError
+    for what is damaged, HiresvitError for what is missing.
     """
     path = Path(text)
     if is_model(text):
@@ -94,15 +99,17 @@ def open_source(
 
     by = f" ({runner})" if runner else ""
     if path.is_dir():
-        return _open_bundle(path, graph, by, open_file)
+        return _open_bundle(path, graph, by, open_file, replay=replay)
     if graph is not None:
         raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
     opened = open_file(path)
     stamped = read_stamp(opened.metadata)
     spec = stamped[0] if stamped else None
-    _check_input(path, opened, spec)
+    contract = read_contract(opened.metadata) if spec else TENSOR
+    _check_input(path, opened, spec, contract)
     labels = read_labels(opened.metadata, spec) if spec else None
-    return Source(Casting(opened), spec, path.name + by, labels, _said(read_untrained(opened.metadata)), _graph(path))
+    said = _said(read_untrained(opened.metadata))
+    return Source(Casting(opened), spec, path.name + by, labels, said, _graph(path), contract)
 
 
 def is_model(text: str) -> bool:
@@ -146,41 +153,53 @@ def _open_model(text: str, threads: int | None, options: dict[str, Any]) -> Sour
     return Source(runner, spec, f"{Path(text).name} (PyTorch)", labels, said)
 
 
-def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[Path], Runner]) -> Source:
+def _open_bundle(
+    folder: Path, graph: str | None, by: str, open_file: Callable[[Path], Runner], *, replay: bool
+) -> Source:
     bundle = read_bundle(folder)
     has = {entry.role for entry in bundle.manifest.files}
     wanted = graph or next((role for role in DEFAULT if role in has), DEFAULT[-1])
     if wanted not in RUNNABLE:
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     runner = Casting(open_file(bundle.path(wanted)))
-    _check_input(bundle.path(wanted), runner, bundle.manifest.spec)
-    _replay_golden(bundle, runner, wanted)
-    manifest = bundle.manifest
+    manifest, path = bundle.manifest, bundle.path(wanted)
+    _check_input(path, runner, manifest.spec, manifest.contract)
+    if runner.metadata and (own := read_contract(runner.metadata)) != manifest.contract:
+        raise ArtefactError(
+            f"{path} says contract {own.name}, the manifest {manifest.contract.name} or another detail; export it again"
+        )
+    if replay:
+        replay_golden(bundle, runner, wanted)
     labels = None if manifest.labels is None else labels_of(manifest.labels)
     untrained = read_untrained(runner.metadata) or (manifest.weights.source if manifest.weights.fresh else "")
     older = [note for note in manifest.notes if note.startswith(_OLDER_NOTE)]
     plans = [role for role in PLANS if role in has] if graph is None and has_driver() else []
     hints = [f"computed on the CPU; --graph {role} runs the bundle's plan on the GPU" for role in plans[:1]]
     said = (*(_said(untrained) or older), *hints)
-    return Source(runner, manifest.spec, f"{folder.name}/{wanted}{by}", labels, said, _graph(bundle.path(wanted)))
+    label = f"{folder.name}/{wanted}{by}"
+    return Source(runner, manifest.spec, label, labels, said, _graph(path), manifest.contract)
 
 
 def _graph(path: Path) -> Path | None:
     return path if path.suffix == ".onnx" else None
 
 
-def _check_input(path: Path, runner: Runner, spec: ModelSpec | None) -> None:
-    """Raise ArtefactError unless a spec is about the network that it stands in, and UsageError if no call of it fits.
+def _check_input(path: Path, runner: Runner, spec: ModelSpec | None, contract: ContractSpec) -> None:
+    """Raise ArtefactError unless spec and contract are of the network they stand in, UsageError if no call of it fits.
 
     Both before anything is made of the sizes that a file says.
     """
     if spec is not None:
-        wanted = input_spec(spec)
-        if len(runner.inputs) != 1 or runner.inputs[0].shape[1:] != wanted.shape[1:]:
-            takes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in runner.inputs)
+        try:
+            wanted = contract_inputs(spec, contract)
+        except UsageError as error:
             raise ArtefactError(
-                f"{path} takes {takes}, and says that it takes {wanted.name} {list(wanted.shape)}; export it again"
-            )
+                f"{path} says a contract that its model cannot have: {error}; export it again"
+            ) from error
+        exact = contract != TENSOR  # a tensor's name and type are its graph's own business
+        if [_shown(t, exact) for t in runner.inputs] != [_shown(t, exact) for t in wanted]:
+            takes, says = (_listed(side, exact) for side in (runner.inputs, wanted))
+            raise ArtefactError(f"{path} takes {takes}, and says that it takes {says}; export it again")
     for tensor in runner.inputs:
         size = math.prod(runner.best_shapes[tensor.name]) * np.dtype(tensor.dtype).itemsize
         if size > MOST_INPUT:
@@ -190,19 +209,9 @@ def _check_input(path: Path, runner: Runner, spec: ModelSpec | None) -> None:
             )
 
 
-def _replay_golden(bundle: Bundle, runner: Runner, role: str) -> None:
-    """Raise ArtefactError unless this machine gives what the exporting machine gave, within the export's gate."""
-    inputs, outputs = read_golden(bundle)
-    stage = STAGES[role].gate
-    stages = bundle.manifest.parity["stages"] if bundle.manifest.parity else ()
-    gates = {done["stage"]: Gate(**done["gate"]) for done in stages if done["gate"]}
-    try:
-        report = compare_runs(outputs, runner(inputs), bundle.manifest.spec.task)
-        failures = check_gate(report, gates.get(stage, GATES[stage]), stage)
-    except (KeyError, HiresvitError) as error:  # other names or shapes than the graph's, NaN
-        failures = [f"it does not fit the {role} file ({error})"]
-    if failures:
-        what = failures[0].partition("; --")[0]  # no option of the reader's would lift it
-        raise ArtefactError(
-            f"{bundle.folder}: the golden pair does not come out on this machine: {what}; export it again"
-        )
+def _listed(tensors: Sequence[TensorSpec], exact: bool) -> str:
+    return ", ".join(f"{t.name}{f' {t.dtype}' * exact} {list(t.shape)}" for t in tensors)
+
+
+def _shown(tensor: TensorSpec, exact: bool) -> tuple[Any, ...]:
+    return (tensor.name, tensor.dtype, tensor.shape[1:]) if exact else tensor.shape[1:]

@@ -14,7 +14,7 @@ from hiresvit.data.labels import find_labels
 from hiresvit.data.pictures import Pictures
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs
-from hiresvit.runtime.predictor import ClassifyResult, Predictor
+from hiresvit.runtime.picture_runner import PictureRunner, TopClasses
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.spec import Feed, ModelSpec, Task
 
@@ -31,7 +31,7 @@ class Answered:
         self.colours: Mapping[int, Colour] = {}
         self.ignore = IGNORE if spec.num_classes <= IGNORE else -1
         self.pictures = pictures
-        predictor = Predictor(runner, spec, top_k=1)
+        predictor = PictureRunner(runner, spec, top_k=1)
         self.answers = [predictor.predict(pictures[index]) for index in range(len(pictures))]
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class Answered:
 
     def __getitem__(self, index: int) -> Sample:
         answer = self.answers[index]
-        labels: Any = answer.top[0][0] if isinstance(answer, ClassifyResult) else answer.labels
+        labels: Any = answer.top[0][0] if isinstance(answer, TopClasses) else answer.labels
         return Sample(self.pictures[index], labels)
 
 

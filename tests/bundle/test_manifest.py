@@ -235,6 +235,27 @@ def test_a_bundle_of_schema_4_is_read_and_written_as_this_one(schema_4: Path) ->
     assert read_bundle(schema_4).manifest == manifest
 
 
+# Schema 5, which was the last without contracts
+
+
+def test_a_bundle_of_schema_5_is_read_and_written_as_this_one(schema_5: Path) -> None:
+    values = json.loads((schema_5 / "manifest.json").read_text())
+    assert values["schema_version"] == 5
+    assert "contract" not in values
+    bundle = read_bundle(schema_5)
+    assert (bundle.unlisted, bundle.manifest.contract) == ((), ContractSpec())
+    assert (bundle.manifest.labels or {})["names"] == ["road", "sky"]
+    envelope = ("kind", "schema_version", "manifest_sha256")
+    values["spec"]["preprocess"] = LATER | values["spec"]["preprocess"]
+    assert json.loads(json.dumps(bundle.manifest.to_json())) == {
+        **{key: value for key, value in values.items() if key not in envelope},
+        "contract": asdict(ContractSpec()),
+    }
+    write_manifest(schema_5, bundle.manifest)
+    assert json.loads((schema_5 / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION
+    assert read_bundle(schema_5).manifest == bundle.manifest
+
+
 @pytest.mark.parametrize("what", ["pipe", "device", "folder", "large"])
 def test_a_manifest_that_is_no_file_does_not_block(bundle: Path, what: str) -> None:
     path = bundle / "manifest.json"

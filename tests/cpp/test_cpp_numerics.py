@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from hiresvit.runtime.predictor import _top
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,7 +21,6 @@ from hiresvit.data.pixels import from_nv12, to_nv12, to_pixels
 from hiresvit.data.preprocess import network_picture, preprocess, slide_picture, valid_region, window_spec
 from hiresvit.data.resample import resample
 from hiresvit.runtime.labels import label_map, nearest
-from hiresvit.runtime.predictor import _top
 from hiresvit.spec import Pixels, PreprocessSpec, Resize, Yuv
 
 CPP = Path(__file__).parents[2] / "cpp"

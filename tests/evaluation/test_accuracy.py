@@ -16,7 +16,7 @@ from hiresvit.data.dataset import Colour, Dataset, Sample
 from hiresvit.data.scenes import Scenes
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.evaluation.accuracy import Accuracy, confusion_matrix, evaluate, iou_per_class
-from hiresvit.runtime.predictor import Predictor, SegmentResult
+from hiresvit.runtime.picture_runner import LabelMap, PictureRunner
 from hiresvit.runtime.runner import About, Runner
 from hiresvit.spec import ModelSpec, PreprocessSpec, Task, TensorSpec
 
@@ -162,10 +162,10 @@ def test_scenes_are_measured_at_their_own_size() -> None:
     steps: list[tuple[str, float | None]] = []
     found = evaluate(Says(logits), spec(19), scenes, on_step=lambda name, fraction: steps.append((name, fraction)))
     truth, answer = [], []
-    predictor = Predictor(Says(logits), spec(19))
+    predictor = PictureRunner(Says(logits), spec(19))
     for index in range(2):
         result = predictor.predict(scenes[index].image)
-        assert isinstance(result, SegmentResult)
+        assert isinstance(result, LabelMap)
         truth.append(np.asarray(scenes[index].labels))
         answer.append(result.labels)
     expected = [iou_by_sets(np.stack(truth), np.stack(answer), i) for i in sorted(scenes.classes)]

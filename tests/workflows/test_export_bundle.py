@@ -79,6 +79,7 @@ class TestWhole:
             ("fp16.onnx", "fp16", "simplified.onnx"),
             *(plan if installed("tensorrt_rtx") else ()),
             ("golden.npz", "golden", None),
+            ("golden.png", "picture", None),
         ]
         sums: dict[str | None, str | None] = {entry.name: entry.sha256 for entry in bundle.manifest.files}
         for entry in bundle.manifest.files:

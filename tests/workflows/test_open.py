@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from tiny import CLASSES, build_tiny, export_once, simplify_once, tiny_spec
 
 from hiresvit.bundle.folder import Bundle, read_bundle
-from hiresvit.bundle.golden import read_golden, write_golden
+from hiresvit.bundle.golden import read_golden, read_pair, write_golden
 from hiresvit.bundle.manifest import Manifest, list_files, write_manifest
 from hiresvit.data.preprocess import preprocess
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
@@ -349,39 +349,44 @@ def golden_of(folder: Path) -> tuple[Feed, Feed]:
     return read_golden(read_bundle(folder))
 
 
+def rewrite(folder: Path, inputs: Feed, outputs: Feed) -> None:
+    """The pair with the answer that is there."""
+    write_golden(folder / "golden.npz", inputs, outputs, read_pair(read_bundle(folder)).answer)
+
+
 def other_numbers(folder: Path) -> None:
     inputs, outputs = golden_of(folder)
-    write_golden(folder / "golden.npz", inputs, {name: 1.01 * a for name, a in outputs.items()})
+    rewrite(folder, inputs, {name: 1.01 * a for name, a in outputs.items()})
 
 
 def other_picture(folder: Path) -> None:
     inputs, outputs = golden_of(folder)
-    write_golden(folder / "golden.npz", {name: a[..., ::-1] for name, a in inputs.items()}, outputs)
+    rewrite(folder, {name: a[..., ::-1] for name, a in inputs.items()}, outputs)
 
 
 def other_input_shape(folder: Path) -> None:
     inputs, outputs = golden_of(folder)
-    write_golden(folder / "golden.npz", {name: a[:, :, :32] for name, a in inputs.items()}, outputs)
+    rewrite(folder, {name: a[:, :, :32] for name, a in inputs.items()}, outputs)
 
 
 def other_output_shape(folder: Path) -> None:
     inputs, outputs = golden_of(folder)
-    write_golden(folder / "golden.npz", inputs, {name: a[:, :, :32] for name, a in outputs.items()})
+    rewrite(folder, inputs, {name: a[:, :, :32] for name, a in outputs.items()})
 
 
 def other_input_name(folder: Path) -> None:
     inputs, outputs = golden_of(folder)
-    write_golden(folder / "golden.npz", {"picture": inputs["image"]}, outputs)
+    rewrite(folder, {"picture": inputs["image"]}, outputs)
 
 
 def other_output_name(folder: Path) -> None:
     inputs, outputs = golden_of(folder)
-    write_golden(folder / "golden.npz", inputs, {"answer": outputs["logits"]})
+    rewrite(folder, inputs, {"answer": outputs["logits"]})
 
 
 def nan(folder: Path) -> None:
     inputs, outputs = golden_of(folder)
-    write_golden(folder / "golden.npz", inputs, {name: a * np.float32("nan") for name, a in outputs.items()})
+    rewrite(folder, inputs, {name: a * np.float32("nan") for name, a in outputs.items()})
 
 
 @pytest.mark.parametrize(

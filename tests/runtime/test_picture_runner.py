@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hiresvit.data.preprocess import preprocess, valid_region
 from hiresvit.data.scenes import sample_image
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.runtime.predictor import ClassifyResult, Predictor, SegmentResult
+from hiresvit.runtime.picture_runner import LabelMap, PictureRunner, TopClasses
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ModelSpec, PreprocessSpec, Task, TensorSpec
 
@@ -29,15 +29,17 @@ class Returns(nn.Module):
         return self.logits
 
 
-def predictor(module: nn.Module, task: Task, classes: int, imgsz: tuple[int, int] = (8, 8), **kwargs: Any) -> Predictor:
+def predictor(
+    module: nn.Module, task: Task, classes: int, imgsz: tuple[int, int] = (8, 8), **kwargs: Any
+) -> PictureRunner:
     spec = ModelSpec("toy", "toy", task, imgsz, classes, PreprocessSpec())
     runner = TorchRunner(module, (TensorSpec("image", "float32", (1, 3, *imgsz)),), (TensorSpec("y", "float32", ()),))
-    return Predictor(runner, spec, **kwargs)
+    return PictureRunner(runner, spec, **kwargs)
 
 
 def labels_of(logits: Any, height: int, width: int) -> NDArray[Any]:
     result = predictor(Returns(logits), "segment", len(logits[0])).predict(np.zeros((height, width, 3), np.uint8))
-    assert isinstance(result, SegmentResult)
+    assert isinstance(result, LabelMap)
     return result.labels
 
 
@@ -69,7 +71,7 @@ def test_the_network_sees_the_preprocessed_image() -> None:
             return torch.cat([x[:, :1], torch.zeros_like(x[:, :1])], 1)
 
     result = predictor(Red(), "segment", 2, (20, 30)).predict(image)
-    assert isinstance(result, SegmentResult)
+    assert isinstance(result, LabelMap)
     np.testing.assert_array_equal(result.labels == 0, preprocess(image, PreprocessSpec(), (20, 30))[0, 0] >= 0)
 
 
@@ -77,7 +79,7 @@ def test_classification_lists_the_best_classes() -> None:
     result = predictor(Returns([[math.log(1), math.log(6), math.log(1), math.log(2)]]), "classify", 4, top_k=3).predict(
         np.zeros((9, 9, 3), np.uint8)
     )
-    assert isinstance(result, ClassifyResult)
+    assert isinstance(result, TopClasses)
     assert [index for index, _ in result.top] == [1, 3, 0]  # of the two equals the lower index
     # The logits are float32, so the probabilities are good to about 1e-7.
     assert [p for _, p in result.top] == pytest.approx([0.6, 0.2, 0.1], abs=1e-6)
@@ -85,7 +87,7 @@ def test_classification_lists_the_best_classes() -> None:
 
 def test_large_logits_do_not_overflow() -> None:
     result = predictor(Returns([[5000.0, 0.0]]), "classify", 2).predict(np.zeros((9, 9, 3), np.uint8))
-    assert isinstance(result, ClassifyResult)
+    assert isinstance(result, TopClasses)
     assert result.top == ((0, 1.0), (1, 0.0))
 
 
@@ -109,10 +111,10 @@ def test_specs_that_cannot_be_predicted_are_refused() -> None:
         predictor(Two(), "classify", 3, top_k=0)
     fine = predictor(Two(), "segment", 3)
     with pytest.raises(UsageError, match="resize=crop"):
-        Predictor(fine.runner, replace(fine.spec, preprocess=PreprocessSpec("crop")))
+        PictureRunner(fine.runner, replace(fine.spec, preprocess=PreprocessSpec("crop")))
     specs = (TensorSpec("a", "float32", ()), TensorSpec("b", "float32", ()))
     with pytest.raises(UsageError, match="1 inputs and 2 outputs"):
-        Predictor(TorchRunner(Two(), specs[:1], specs), fine.spec)
+        PictureRunner(TorchRunner(Two(), specs[:1], specs), fine.spec)
 
 
 @pytest.mark.parametrize(("stride", "size"), [(1, (20, 30)), (1, (80, 120)), (4, (40, 60))])
@@ -128,12 +130,12 @@ def test_the_filled_part_of_the_input_has_no_say(stride: int, size: tuple[int, i
     spec = ModelSpec("toy", "toy", "segment", imgsz, 4, PreprocessSpec("keep", filter="opencv", rounding="round"))
     assert valid_region(size, spec.preprocess, imgsz)[2:] == region
     runner = predictor(Returns(logits), "segment", 4, imgsz).runner
-    found = Predictor(runner, spec).predict(np.zeros((*size, 3), np.uint8))
+    found = PictureRunner(runner, spec).predict(np.zeros((*size, 3), np.uint8))
     whole = nn.functional.interpolate(torch.from_numpy(logits), imgsz, mode="bilinear")[..., : region[0], : region[1]]
     expected = nn.functional.interpolate(whole, size, mode="bilinear")
     two = expected.topk(2, dim=1).values[0].numpy()
     sure = two[0] - two[1] > 1e-4  # float32 rounding of logits up to 99
-    assert isinstance(found, SegmentResult)
+    assert isinstance(found, LabelMap)
     assert sure.mean() > 0.99
     np.testing.assert_array_equal(found.labels[sure], expected.argmax(1)[0].numpy()[sure])
     assert (found.labels == 3).mean() < 0.1
