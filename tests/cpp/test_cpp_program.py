@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import build_folder, built
 from contract_bundles import IMGSZ, write_bundle
+from cpp_build import build_folder, built
 from PIL import Image
 
 from hiresvit.data.image import load_image
