@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "clones.hpp"
@@ -35,15 +36,13 @@ HIRESVIT_CLONES void mix_rows(const float* __restrict upper, const float* __rest
   }
 }
 
-// e to the power of the mix less the best, added up. The exponent's whole part is shifted into the bits of a float, the
-// rest is a Taylor series to the seventh power of at most ln 2 / 2: off by less than a rounding.
-HIRESVIT_CLONES void add_powers(const float* __restrict upper, const float* __restrict lower, float weight, int width,
-                                const float* __restrict best, float* __restrict sum) {
-  constexpr float magic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to a whole number
-  for (int x = 0; x < width; ++x) {
-    float power = upper[x] + (lower[x] - upper[x]) * weight - best[x];
-    power = power < -87.0f ? -87.0f : power;
-    const float shifted = power * 1.44269504f + magic, whole = shifted - magic;
+// e to the power of each number from -87 to 0, added up. What is nearest to a whole power of 2 is shifted into the bits
+// of a float, the rest is a Taylor series to the seventh power of at most ln 2 / 2: off by less than a rounding.
+HIRESVIT_CLONES void add_powers(const float* __restrict powers, int count, float* __restrict sum) {
+  constexpr float magic = 12582912.0f;  // 1.5 * 2^23: the sum with it ends in the whole number that is nearest
+  constexpr std::int32_t magic_bits = 0x4b400000;
+  for (int x = 0; x < count; ++x) {
+    const float power = powers[x], shifted = power * 1.44269504f + magic, whole = shifted - magic;
     const float rest = (power - whole * 0.693359375f) + whole * 2.12194440e-4f;
     float value = 1.0f / 5040;
     value = value * rest + 1.0f / 720;
@@ -53,12 +52,21 @@ HIRESVIT_CLONES void add_powers(const float* __restrict upper, const float* __re
     value = value * rest + 0.5f;
     value = value * rest + 1.0f;
     value = value * rest + 1.0f;
-    union {
-      std::int32_t bits;
-      float number;
-    } scale;
-    scale.bits = (static_cast<std::int32_t>(whole) + 127) << 23;
-    sum[x] += value * scale.number;
+    std::int32_t bits;
+    std::memcpy(&bits, &shifted, 4);
+    bits = static_cast<std::int32_t>(static_cast<std::uint32_t>(bits - magic_bits + 127) << 23);
+    float scale;
+    std::memcpy(&scale, &bits, 4);
+    sum[x] += value * scale;
+  }
+}
+
+// How far each mix is below the best.
+HIRESVIT_CLONES void mix_below(const float* __restrict upper, const float* __restrict lower, float weight, int width,
+                               const float* __restrict best, float* __restrict powers) {
+  for (int x = 0; x < width; ++x) {
+    const float power = upper[x] + (lower[x] - upper[x]) * weight - best[x];
+    powers[x] = power > -87.0f ? power : -87.0f;
   }
 }
 
@@ -108,7 +116,9 @@ void LabelBand::prepare(const Logits& logits, const Grid& grid, bool confidence)
   if (open_.capacity() < points) open_.reserve(points);
   if (candidates_.size() < points * classes) candidates_.resize(points * classes);
   wide_row_[0] = wide_row_[1] = -1;
-  if (!confidence) return;
+  dense_ = confidence;
+  may_be_dense_ = confidence || classes_ <= 256;
+  if (!may_be_dense_) return;
   const std::size_t pixels = grid.across.first.size();
   for (auto& rows : wide_) {
     if (rows.size() < classes * pixels) rows.resize(classes * pixels);
@@ -116,6 +126,7 @@ void LabelBand::prepare(const Logits& logits, const Grid& grid, bool confidence)
   if (best_.size() < pixels) {
     best_.resize(pixels);
     sum_.resize(pixels);
+    powers_.resize(pixels);
     index_.resize(pixels);
   }
 }
@@ -143,12 +154,12 @@ bool LabelBand::rows(const Logits& logits, const Grid& grid, int begin, int end,
       if (!rows_.facts(above).finite || !rows_.facts(below).finite) return false;
       upper = above, lower = below;
     }
-    if (out.confidence) {
-      dense_row(grid, y, labels, out.confidence + y * out.confidence_stride);
+    if (moved && !out.confidence) find_cells(grid, upper, lower);
+    if (dense_) {
+      dense_row(grid, y, labels, out.confidence ? out.confidence + y * out.confidence_stride : nullptr);
       continue;
     }
     if (moved) {
-      find_cells(grid, upper, lower);
       cells_row(grid, y, labels);
     } else {
       std::copy_n(row_of<Label>(out.labels, out.stride, y - 1), width, labels);
@@ -164,6 +175,9 @@ void LabelBand::find_cells(const Grid& grid, int upper, int lower) {
   const float tolerance = most * kTolerance;
   make_codes(rows_.facts(upper), rows_.facts(lower), points_, tolerance, codes_.data());
   open_.clear();
+  const auto open = std::count(codes_.begin(), codes_.begin() + points_, -1);
+  dense_ = may_be_dense_ && open * 4 > points_;  // of a network that nobody trained
+  if (dense_) return;
   for (int point = 0; point < points_; ++point) {
     if (codes_[static_cast<std::size_t>(point)] >= 0) continue;
     if (grid.begins[static_cast<std::size_t>(point)] == grid.begins[static_cast<std::size_t>(point) + 1]) continue;
@@ -256,7 +270,7 @@ const float* LabelBand::wide(const Grid& grid, int row, int cls) {
   return wide_[row & 1].data() + static_cast<std::size_t>(cls) * grid.across.first.size();
 }
 
-// With confidence every class counts at every pixel.
+// Every class at every pixel: for confidence each counts, and where most cells are open it takes less time.
 template <class Label>
 void LabelBand::dense_row(const Grid& grid, int y, Label* labels, std::uint8_t* confidence) {
   const int upper = grid.down.first[static_cast<std::size_t>(y)], lower = grid.down.second[static_cast<std::size_t>(y)];
@@ -281,11 +295,13 @@ void LabelBand::dense_row(const Grid& grid, int y, Label* labels, std::uint8_t* 
   for (int cls = 0; cls < classes_; ++cls) {
     mix_rows(wide(grid, upper, cls), wide(grid, lower, cls), down, width, cls, best_.data(), index_.data());
   }
+  for (std::size_t x = 0; x < pixels; ++x) labels[x] = static_cast<Label>(index_[x]);
+  if (!confidence) return;
   for (int cls = 0; cls < classes_; ++cls) {
-    add_powers(wide(grid, upper, cls), wide(grid, lower, cls), down, width, best_.data(), sum_.data());
+    mix_below(wide(grid, upper, cls), wide(grid, lower, cls), down, width, best_.data(), powers_.data());
+    add_powers(powers_.data(), width, sum_.data());
   }
   for (std::size_t x = 0; x < pixels; ++x) {
-    labels[x] = static_cast<Label>(index_[x]);
     confidence[x] = static_cast<std::uint8_t>(std::floor(255.0f / sum_[x] + 0.5f));
   }
 }

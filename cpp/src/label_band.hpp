@@ -49,12 +49,13 @@ class LabelBand {
 
   LogitRows rows_;
   int classes_ = 0, points_ = 0;
+  bool dense_ = false, may_be_dense_ = false;
   std::vector<std::int32_t> codes_;  // of each cell: the class of all of it, or -1
   std::vector<Cell> open_;
   std::vector<std::int32_t> candidates_;
-  std::vector<float> wide_[2];  // for confidence: rows of logits at the picture's width
+  std::vector<float> wide_[2];  // for dense rows: rows of logits at the picture's width
   int wide_row_[2] = {-1, -1};
-  std::vector<float> best_, sum_;
+  std::vector<float> best_, sum_, powers_;
   std::vector<std::int32_t> index_;
 };
 
