@@ -96,8 +96,9 @@ def files(folder: Path, height: int, width: int) -> list[Path]:
         exif[0x0112] = turned
         lying = image.transpose(Image.Transpose.ROTATE_90) if turned > 4 else image
         written[f"turned{turned}.jpg"] = lying, {"exif": exif, "quality": 90}
-    exif[0x0112] = 3
-    written["turned.png"] = image, {"exif": exif}
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    written["turned.png"] = image, {"exif": upside_down}
     for name, (picture, options) in written.items():
         picture.save(folder / name, **options)
     (folder / "wide.png").write_bytes(png16(rgb.astype(np.uint16) * 257 - 40))
