@@ -32,7 +32,7 @@ def main(bundle: Path, library: str) -> None:
             for name, value in found.items():
                 want = golden[f"outputs/{name}"]
                 apart = np.abs(value.astype(np.float64) - want).max()
-                print(f"  {name} {value.dtype} {value.shape}: equal {np.mean(value == want):.6f}, at most {apart:g} apart")
+                print(f"  {name} {value.dtype} {value.shape}: {np.mean(value == want):.6f} equal, {apart:g} apart")
 
 
 if __name__ == "__main__":
