@@ -6,6 +6,7 @@ TORCH := torch==2.13.0
 help:
 	@echo "make setup     virtual environment in .venv with everything that the other targets need"
 	@echo "make demo      export HRViT-b1, and a trained nano in INT8 that answers for examples/street.jpg"
+	@echo "make cpp       what building cpp/ needs, and the C++ library, its program and its example in cpp/build"
 	@echo "make test      what CI runs: ruff, mypy, the tests without the slow ones"
 	@echo "make test-all  the same with the slow ones"
 	@echo "make bench     run every script in benchmarks/ but the training and what needs a GPU"
@@ -32,8 +33,13 @@ demo: setup
 	@echo "==       examples/street.jpg: about 4 minutes on two cores, 250 MB in demo/"
 	$(BIN)/hiresvit export hrvit_b1 --fp16 --force -o demo/hrvit_b1-segment-512x512
 	$(BIN)/hiresvit export hrvit_nano --weights examples/hrvit_nano.safetensors --imgsz 384x672 \
-		--int8 --calib scenes --calib-images 16 --force -o demo/hrvit_nano-segment-384x672
+		--classes cityscapes --int8 --calib scenes --calib-images 16 --force -o demo/hrvit_nano-segment-384x672
 	$(BIN)/hiresvit run demo/hrvit_nano-segment-384x672 examples/street.jpg --graph int8 -o demo/street-overlay.png
+
+cpp:
+	@cpp/get-tools.sh
+	cmake -S cpp -B cpp/build -G Ninja -DCMAKE_BUILD_TYPE=Release
+	cmake --build cpp/build
 
 lint: setup
 	$(BIN)/ruff check .
@@ -44,10 +50,14 @@ lint: setup
 # process, so that what its tests share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
-test: lint
+# The tests build and run cpp/, also for aarch64 on an emulator.
+cpp-tools:
+	@cpp/get-tools.sh --cross
+
+test: lint cpp-tools
 	$(PYTEST) -m 'not slow'
 
-test-all: lint
+test-all: lint cpp-tools
 	$(PYTEST)
 
 # What takes hours, and what needs a GPU.
@@ -57,7 +67,7 @@ bench: setup
 	@for script in $(filter-out $(NOT_HERE),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo cpp/build* cpp/third_party build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo lint test test-all bench clean
+.PHONY: help setup demo cpp cpp-tools lint test test-all bench clean

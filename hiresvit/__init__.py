@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from hiresvit.models.fold import fold
     from hiresvit.models.zoo import list_models
     from hiresvit.runtime.open import open_runner
-    from hiresvit.runtime.predictor import Predictor
+    from hiresvit.workflows.predictor import Predictor
     from hiresvit.workflows.quantize import make_int8
 
 # ONNX Runtime keeps a device id and a record of its sessions in the user's home, and reads this when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _VERBS = {
-    "Predictor": "hiresvit.runtime.predictor",
+    "Predictor": "hiresvit.workflows.predictor",
     "build_engine": "hiresvit.engine.build",
     "calibrate": "hiresvit.calibration.calibrate",
     "check_graph": "hiresvit.check.check",

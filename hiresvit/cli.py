@@ -32,6 +32,7 @@ from hiresvit.commands.eval import evaluate
 from hiresvit.commands.export import export
 from hiresvit.commands.inspect import inspect
 from hiresvit.commands.list import list_models
+from hiresvit.commands.package import package
 from hiresvit.commands.run import run
 from hiresvit.errors import HiresvitError, UsageError, missing_extra, refused
 from hiresvit.version import __version__
@@ -51,6 +52,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "bench": bench,
     "run": run,
     "eval": evaluate,
+    "package": package,
     "doctor": doctor,
 }
 

@@ -263,6 +263,51 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 @contextmanager
+def new_folder(target: Path, require_free: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield a temporary folder beside ``target`` to fill; on success it becomes ``target``.
+
+    On any exception, Ctrl-C and a full disk included, it is removed and what was there stays as it was.
+    ``require_free`` raises where ``target`` may not be replaced; it is asked before and after. Raises HiresvitError
+    where the place cannot be written.
+    """
+    with naming_target(target):
+        target = Path(os.path.realpath(target))  # a link is followed, not replaced
+        clear_abandoned(target.parent)
+        require_free(target)
+        with new_parents(target), temporary_beside(target, Path.mkdir) as temporary:
+            yield temporary
+            require_free(target)
+            _replace(temporary, target)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Rename ``temporary`` to ``target``; what was there is under the temporary name then, or gone.
+
+    In one step where that can be: at no time is there no bundle. Where it takes two, one that is moved aside by a
+    process that is killed between them is brought back by the next (`clear_abandoned`).
+    """
+    with suppress(FileNotFoundError):  # nothing is there yet, or not any more
+        if exchange(temporary, target):
+            return
+    if not os.path.lexists(target):
+        temporary.rename(target)
+        return
+    aside, lock = temporary_name(target, "old"), None
+    with suppress(OSError):  # a file system without locks
+        lock = lock_path(target)
+    try:
+        target.rename(aside)
+        temporary.rename(target)
+    finally:
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        elif aside.exists():
+            aside.rename(target)
+        if lock is not None:
+            os.close(lock)
+
+
+@contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A new folder for temporary files, removed at the end. Raises HiresvitError where there is no room for it."""
     with naming_scratch():

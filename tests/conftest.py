@@ -150,3 +150,19 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setitem(MODELS, "hrvit_b1", replace(MODELS["hrvit_b1"], build=build_tiny))
         spec = model_spec("hrvit_b1", "segment", (64, 96))
         return export_bundle(spec, target, settings, command=["hiresvit", "export"]).folder
+
+
+@pytest.fixture(scope="session")
+def cpp_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C++ build folder: libhiresvit.so, hiresvit-run, and tests/ with what only tests have."""
+    from cpp_build import build_folder, built
+
+    return built(build_folder(tmp_path_factory, "cpp"))
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_library() -> Path:
+    """The library of the package that Python runs: both sides compute with one."""
+    from cpp_build import onnxruntime_library
+
+    return onnxruntime_library()

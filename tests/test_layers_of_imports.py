@@ -127,7 +127,7 @@ def test_help_loads_nothing_heavy(argument: str) -> None:
 
 def test_a_device_without_torch_can_run_and_compare() -> None:
     modules = (
-        ("runtime", ("runner", "open", "onnxruntime_runner", "tensorrt_runner", "preflight", "predictor")),
+        ("runtime", ("runner", "open", "onnxruntime_runner", "tensorrt_runner", "preflight", "picture_runner")),
         ("evaluation", ("parity", "latency", "accuracy")),
         ("report", ("results", "chart")),
     )
@@ -135,7 +135,7 @@ def test_a_device_without_torch_can_run_and_compare() -> None:
     assert loaded_by(f"import {', '.join(names)}", "torch", names[0]) == {names[0]}
 
 
-@pytest.mark.parametrize("module", ["open", "inspect", "bench", "doctor"])
+@pytest.mark.parametrize("module", ["open", "inspect", "bench", "doctor", "predictor", "package.package"])
 def test_what_answers_loads_only_what_answers(module: str) -> None:
     statement = f"import hiresvit.workflows.{module}"
     assert loaded_by(statement, *HEAVY, "openvino") <= {"numpy", "PIL"}

@@ -11,7 +11,9 @@ namespace {
 using Samples = std::vector<double>;  // milliseconds
 using Clock = std::chrono::steady_clock;
 
-double since(Clock::time_point begun) { return std::chrono::duration<double, std::milli>(Clock::now() - begun).count(); }
+double since(Clock::time_point begun) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - begun).count();
+}
 
 // trtexec's: element max(N - 1 - floor((1 - p / 100) N), 0) of the ascending order.
 double percentile(const Samples& sorted, int p) {
@@ -57,7 +59,8 @@ void bench(hiresvit::Engine& engine, const hiresvit::Picture& picture, hiresvit:
     const hiresvit_times times = engine.times();
     prepare.push_back(times.prepare), network.push_back(times.network), answered.push_back(times.answer);
     if (times.on_gpu == 0) continue;
-    enqueue.push_back(times.enqueue), h2d.push_back(times.h2d), compute.push_back(times.compute), d2h.push_back(times.d2h);
+    enqueue.push_back(times.enqueue), h2d.push_back(times.h2d);
+    compute.push_back(times.compute), d2h.push_back(times.d2h);
   }
   std::printf("Throughput: %.4f qps\n", frames_per_second(engine, picture, answer, frames));
   print("Latency", network);

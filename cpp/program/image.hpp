@@ -19,8 +19,8 @@ struct Image {
   std::vector<std::uint8_t> rgb;
 };
 
-// Alpha is dropped and not painted over; 16-bit grey is scaled to 8 bits, or taken as it is where nothing is above 255; of
-// 16-bit colours the upper byte is taken; EXIF's orientation is followed. CMYK is refused. Throws Failure.
+// Alpha is dropped and not painted over; 16-bit grey is scaled to 8 bits, or taken as it is where nothing is above 255;
+// of 16-bit colours the upper byte is taken; EXIF's orientation is followed. CMYK is refused. Throws Failure.
 Image read_image(const std::string& path);
 
 using Colours = std::vector<std::uint8_t>;  // red, green, blue of each class

@@ -48,7 +48,17 @@ void check_header(const jpeg_decompress_struct& info, Bytes file) {
   }
 }
 
-bool read_or_jump(jpeg_decompress_struct& info, Reading& reading, Bytes file, Image& image) {
+using Exif = std::vector<std::uint8_t>;
+
+void take_exif(const jpeg_decompress_struct& info, Exif& exif) {
+  for (jpeg_saved_marker_ptr marker = info.marker_list; marker != nullptr && exif.empty(); marker = marker->next) {
+    if (marker->data_length > 6 && std::memcmp(marker->data, "Exif\0\0", 6) == 0) {
+      exif.assign(marker->data + 6, marker->data + marker->data_length);
+    }
+  }
+}
+
+bool read_or_jump(jpeg_decompress_struct& info, Reading& reading, Bytes file, Image& image, Exif& exif) {
   if (setjmp(reading.jump) != 0) return false;
   jpeg_mem_src(&info, file.data, static_cast<unsigned long>(file.size));
   jpeg_save_markers(&info, JPEG_APP0 + 1, 0xffff);
@@ -63,13 +73,14 @@ bool read_or_jump(jpeg_decompress_struct& info, Reading& reading, Bytes file, Im
     JSAMPROW to = image.rgb.data() + info.output_scanline * row;
     jpeg_read_scanlines(&info, &to, 1);
   }
+  take_exif(info, exif);  // before the end, which forgets them
   jpeg_finish_decompress(&info);
   return true;
 }
 
 }  // namespace
 
-std::vector<std::uint8_t> read_jpeg(Bytes file, Image& image) {
+Exif read_jpeg(Bytes file, Image& image) {
   jpeg_decompress_struct info{};
   Reading reading{};
   info.err = jpeg_std_error(&reading.errors);
@@ -81,11 +92,7 @@ std::vector<std::uint8_t> read_jpeg(Bytes file, Image& image) {
     jpeg_decompress_struct* info;
     ~Destroy() { jpeg_destroy_decompress(info); }
   } const destroy{&info};
-  if (!read_or_jump(info, reading, file, image)) throw std::runtime_error(reading.error);
-  for (jpeg_saved_marker_ptr marker = info.marker_list; marker != nullptr; marker = marker->next) {
-    if (marker->data_length > 6 && std::memcmp(marker->data, "Exif\0\0", 6) == 0) {
-      return {marker->data + 6, marker->data + marker->data_length};
-    }
-  }
-  return {};
+  Exif exif;
+  if (!read_or_jump(info, reading, file, image, exif)) throw std::runtime_error(reading.error);
+  return exif;
 }

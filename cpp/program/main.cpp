@@ -82,21 +82,14 @@ Colours colours_of(const hiresvit::Engine& engine, int classes) {
   for (int index = 0; index < classes; ++index) {
     std::array<std::uint8_t, 3> rgb{static_cast<std::uint8_t>(37 * index), static_cast<std::uint8_t>(91 * index + 64),
                                     static_cast<std::uint8_t>(151 * index + 128)};
-    try {
-      rgb = engine.class_colour(index);
-    } catch (const hiresvit::Error&) {  // it knows none
-    }
+    if (index < engine.info().named_classes) rgb = engine.class_colour(index);
     colours.insert(colours.end(), rgb.begin(), rgb.end());
   }
   return colours;
 }
 
 std::string name_of(const hiresvit::Engine& engine, int index) {
-  try {
-    return engine.class_name(index);
-  } catch (const hiresvit::Error&) {
-    return "class " + std::to_string(index);
-  }
+  return index < engine.info().named_classes ? engine.class_name(index) : "class " + std::to_string(index);
 }
 
 void print_shares(const hiresvit::Engine& engine, const std::vector<std::int32_t>& labels, int classes) {

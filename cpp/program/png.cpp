@@ -105,7 +105,8 @@ bool write_or_jump(png_structp png, png_infop info, const Writing& writing) {
   if (setjmp(png_jmpbuf(png)) != 0) return false;
   png_init_io(png, writing.file);
   png_set_IHDR(png, info, static_cast<png_uint_32>(writing.width), static_cast<png_uint_32>(writing.height),
-               writing.depth, writing.colour, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+               writing.depth, writing.colour, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+               PNG_FILTER_TYPE_DEFAULT);
   if (writing.palette != nullptr) png_set_PLTE(png, info, writing.palette, writing.entries);
   png_set_compression_level(png, 3);
   png_write_info(png, info);

@@ -64,7 +64,7 @@ std::unique_ptr<Backend> open_tensorrt(const std::string& plan, const BackendOpt
 }  // namespace hiresvit
 
 // The one symbol of that module. It is of its own because NvInfer.h's classes are of one major version. Returns 0 and a
-// backend that the caller deletes, else an exit code of hiresvit/errors.py and one line in `error` of `size` bytes, with
-// its zero. Raises nothing.
+// backend that the caller deletes, else an exit code of hiresvit/errors.py and one line in `error` of `size` bytes,
+// with its zero. Raises nothing.
 extern "C" int hiresvit_open_tensorrt(const char* plan, const hiresvit::BackendOptions* options,
                                       hiresvit::Backend** out, char* error, std::size_t size);

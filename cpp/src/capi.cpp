@@ -21,7 +21,8 @@ namespace {
 using namespace hiresvit;
 
 static_assert(HIRESVIT_NV12 == static_cast<int>(Pixels::nv12) && HIRESVIT_BGRA == static_cast<int>(Pixels::bgra));
-static_assert(HIRESVIT_BT709_FULL == static_cast<int>(Yuv::bt709_full) && HIRESVIT_BT601 == static_cast<int>(Yuv::bt601));
+static_assert(HIRESVIT_BT709_FULL == static_cast<int>(Yuv::bt709_full));
+static_assert(HIRESVIT_BT601 == static_cast<int>(Yuv::bt601));
 static_assert(HIRESVIT_F32 == static_cast<int>(Type::f32) && HIRESVIT_I64 == static_cast<int>(Type::i64));
 static_assert(HIRESVIT_I64 == static_cast<int>(LabelType::i64) && HIRESVIT_U8 == static_cast<int>(LabelType::u8));
 static_assert(HIRESVIT_FEATURES == static_cast<int>(Task::features));
@@ -72,8 +73,8 @@ Struct known(const Struct* from, const char* name, std::size_t least) {
   const char* const bytes = reinterpret_cast<const char*>(from);
   if (std::any_of(bytes + std::min(sizeof(Struct), from->struct_size), bytes + from->struct_size,
                   [](char byte) { return byte != 0; })) {
-    throw Error(kUsage, std::string(name) + " asks what hiresvit " HIRESVIT_VERSION " does not know: take the library that"
-                                            " belongs to your headers");
+    throw Error(kUsage, std::string(name) + " asks what hiresvit " HIRESVIT_VERSION
+                                            " does not know: take the library that belongs to your headers");
   }
   Struct to{};
   std::memcpy(&to, from, std::min(from->struct_size, sizeof to));
@@ -127,7 +128,8 @@ Picture picture_of(const hiresvit_picture* from) {
 
 Answer answer_of(const hiresvit_answer& own) {
   if (own.label_type != HIRESVIT_U8 && own.label_type != HIRESVIT_I32 && own.label_type != HIRESVIT_I64) {
-    throw Error(kUsage, "label_type is " + std::to_string(own.label_type) + ": HIRESVIT_U8, HIRESVIT_I32 or HIRESVIT_I64");
+    throw Error(kUsage,
+                "label_type is " + std::to_string(own.label_type) + ": HIRESVIT_U8, HIRESVIT_I32 or HIRESVIT_I64");
   }
   const std::ptrdiff_t bytes = own.label_type == HIRESVIT_U8 ? 1 : own.label_type == HIRESVIT_I32 ? 4 : 8;
   if (own.stride % bytes != 0 || reinterpret_cast<std::uintptr_t>(own.labels) % static_cast<std::size_t>(bytes) != 0) {
@@ -189,6 +191,7 @@ int hiresvit_describe(const hiresvit_engine* engine, hiresvit_info* info) {
     to.camera_height = camera ? manifest.contract.size->height : 0;
     to.camera_width = camera ? manifest.contract.size->width : 0;
     to.num_classes = manifest.spec.num_classes;
+    to.named_classes = manifest.labels ? static_cast<int>(manifest.labels->names.size()) : 0;
     to.most_classes = own.most_classes();
     to.has_confidence = manifest.spec.task == Task::segment &&
                         (manifest.contract.name == ContractName::tensor || manifest.contract.confidence);

@@ -13,8 +13,8 @@ const char* name_of(Type type);  // numpy's
 Type type_of(const std::string& dtype);
 std::size_t bytes_of(Type type);
 
-// Whether a tensor of a graph can be what a manifest or a golden pair has: float16 for float32 is --io fp16, and an open
-// axis (-1) is any.
+// Whether a tensor of a graph can be what a manifest or a golden pair has: float16 for float32 is --io fp16, and an
+// open axis (-1) is any.
 bool type_fits(const std::string& dtype, Type type);
 bool shape_fits(const std::vector<std::int64_t>& wanted, const std::vector<std::int64_t>& found);
 

@@ -1,5 +1,7 @@
 #include "engine.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
@@ -56,7 +58,8 @@ std::string choose_role(const Manifest& manifest, const EngineOptions& options, 
   const std::vector<std::string>& fitting = backend == "tensorrt" ? plans : graphs;
   if (!options.graph.empty()) {
     if (std::find(fitting.begin(), fitting.end(), options.graph) == fitting.end()) {
-      throw Error(kUsage, "graph " + shown(options.graph, 40) + ": one of cpu, simplified, fp32, fp16, int8, plan, int8_plan");
+      throw Error(kUsage, "graph " + shown(options.graph, 40) +
+                              ": one of cpu, simplified, fp32, fp16, int8, plan, int8_plan");
     }
     return options.graph;
   }
@@ -111,6 +114,10 @@ struct Engine::Chosen {
 
 Engine::Chosen Engine::choose(const std::string& folder, const EngineOptions& options) {
   const std::string backend = choose_backend(options);
+  struct stat about {};
+  if (::stat(folder.c_str(), &about) != 0 || !S_ISDIR(about.st_mode)) {
+    throw Error(kBadInput, shown(folder) + " is not a bundle folder; give one that `hiresvit export` wrote");
+  }
   Chosen chosen;
   chosen.manifest = read_bundle(folder);
   chosen.role = choose_role(chosen.manifest, options, backend);
@@ -135,7 +142,8 @@ Engine::Engine(Manifest manifest, std::string role, std::unique_ptr<Backend> bac
   if (options.golden) replay_golden(manifest_, role_, *backend_);
   const ModelSpec& spec = manifest_.spec;
   if (spec.task == Task::classify) {
-    most_classes_ = manifest_.contract.name == ContractName::tensor ? spec.num_classes : manifest_.contract.top_k.value_or(0);
+    const ContractSpec& contract = manifest_.contract;
+    most_classes_ = contract.name == ContractName::tensor ? spec.num_classes : contract.top_k.value_or(0);
     const std::size_t count = static_cast<std::size_t>(std::max(spec.num_classes, most_classes_));
     scratch_.resize(count), probabilities_.resize(count), classes_.resize(count);
   }
@@ -151,7 +159,8 @@ void Engine::check_task() const {
                                            " export it with another resize, or use hiresvit.Predictor");
   }
   if (spec.task == Task::segment && spec.preprocess.resize == Resize::crop) {
-    throw Error(kUsage, manifest_.folder + ": resize=crop leaves pixels without a label; segmentation stretches or keeps");
+    throw Error(kUsage,
+                manifest_.folder + ": resize=crop leaves pixels without a label; segmentation stretches or keeps");
   }
 }
 
@@ -215,8 +224,8 @@ void Engine::prepare(const Picture& picture, int slot) {
   }
   const Size size{picture.height, picture.width};
   if (size != *contract.size) {
-    throw Error(kUsage, "the picture is " + text(size) + "; this bundle is made for a camera of " + text(*contract.size) +
-                            ": export one for this size, or with --contract image or tensor, which take any");
+    throw Error(kUsage, "the picture is " + text(size) + "; this bundle is made for a camera of " +
+                            text(*contract.size) + ": export one for this size, or with --contract image or tensor, which take any");
   }
   convert_pixels(picture, contract.pixels, contract.yuv, planes, strides, threads_);
 }
@@ -246,14 +255,17 @@ void Engine::check_answer(const Answer& answer, Size size) const {
   if ((labels.labels != nullptr || labels.confidence != nullptr) && spec.task != Task::segment) {
     throw Error(kUsage, "labels are asked of a model that does not segment");
   }
-  if (answer.k > 0 && spec.task != Task::classify) throw Error(kUsage, "classes are asked of a model that does not classify");
+  if (answer.k > 0 && spec.task != Task::classify) {
+    throw Error(kUsage, "classes are asked of a model that does not classify");
+  }
   if (answer.k < 0) throw Error(kUsage, "k is " + std::to_string(answer.k) + "; at least 0 is needed");
   if (labels.labels == nullptr) {
     if (labels.confidence != nullptr) throw Error(kUsage, "a confidence is asked without labels: give both");
     return;
   }
   if (answer.size != size) {
-    throw Error(kUsage, "the label map is " + text(answer.size) + ", the picture was " + text(size) + ": they must be of one size");
+    throw Error(kUsage, "the label map is " + text(answer.size) + ", the picture was " + text(size) +
+                            ": they must be of one size");
   }
   if (labels.stride < size.width || (labels.confidence != nullptr && labels.confidence_stride < size.width)) {
     throw Error(kUsage, "a stride of the answer is shorter than a row of " + std::to_string(size.width) + " labels");
@@ -261,7 +273,8 @@ void Engine::check_answer(const Answer& answer, Size size) const {
   if (labels.type == LabelType::u8 && spec.num_classes > 256) {
     throw Error(kUsage, std::to_string(spec.num_classes) + " classes do not fit into uint8 labels: ask for int32");
   }
-  if (labels.confidence != nullptr && manifest_.contract.name != ContractName::tensor && !manifest_.contract.confidence) {
+  const bool sure = manifest_.contract.name == ContractName::tensor || manifest_.contract.confidence;
+  if (labels.confidence != nullptr && !sure) {
     throw Error(kUsage, "this bundle gives no confidence: export it with --confidence");
   }
 }

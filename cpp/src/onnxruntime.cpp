@@ -61,7 +61,7 @@ Library open_library(const std::string& asked) {
   const std::string path = first_named(asked, "HIRESVIT_ONNXRUNTIME", "libonnxruntime.so.1");
   const std::string advice =
       "give the path of libonnxruntime.so of version 1." + std::to_string(kApi) +
-      " or newer, as the option library or in HIRESVIT_ONNXRUNTIME; pip's package onnxruntime has one in its folder capi";
+      " or newer, as the option library or in HIRESVIT_ONNXRUNTIME; pip's onnxruntime has one in its folder capi";
   const auto base = reinterpret_cast<decltype(&OrtGetApiBase)>(
       library_symbol(path, "OrtGetApiBase", "ONNX Runtime", advice))();
   Library library;
@@ -271,7 +271,7 @@ void OnnxRuntime::wait(int slot) {
   answered_.wait(lock, [&] { return slots_[slot].done; });
   OrtStatus* const status = std::exchange(slots_[slot].status, nullptr);
   lock.unlock();
-  library_.check(status, kFailed, graph_ + ": ONNX Runtime failed on this input");
+  if (status != nullptr) library_.check(status, kFailed, graph_ + ": ONNX Runtime failed on this input");
 }
 
 void OnnxRuntime::work() {

@@ -11,8 +11,9 @@ std::string shown(const std::string& text, std::size_t most) {
 }
 
 void check_picture(const Picture& picture) {
-  const std::string size = std::to_string(picture.height) + "x" + std::to_string(picture.width);
-  const auto refuse = [&](const std::string& why) { throw Error(kBadInput, "picture of " + size + ": " + why); };
+  const auto refuse = [&](const std::string& why) {  // makes its text only here: a frame allocates nothing
+    throw Error(kBadInput, "picture of " + std::to_string(picture.height) + "x" + std::to_string(picture.width) + ": " + why);
+  };
   if (picture.height < 1 || picture.width < 1 || picture.height > kMostSide || picture.width > kMostSide) {
     refuse("each side must be from 1 to " + std::to_string(kMostSide) + " pixels");
   }

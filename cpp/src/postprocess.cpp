@@ -39,16 +39,16 @@ void check_out(Size picture, const LabelsOut& out) {
 
 // With strides where they were left out.
 Logits whole_logits(Logits logits) {
-  const std::string shape = std::to_string(logits.classes) + "x" + text(Size{logits.height, logits.width});
+  const auto shape = [&] { return std::to_string(logits.classes) + "x" + text(Size{logits.height, logits.width}); };
   if (!logits.data || logits.classes < 1 || logits.classes > kMostClasses || !is_side(logits.height) ||
       !is_side(logits.width)) {
     throw Error(kBadInput,
-                "logits of " + shape + ": there must be some, with sides from 1 to " + std::to_string(kMostSide));
+                "logits of " + shape() + ": there must be some, with sides from 1 to " + std::to_string(kMostSide));
   }
   if (!logits.row_stride) logits.row_stride = logits.width;
   if (!logits.class_stride) logits.class_stride = logits.row_stride * logits.height;
   if (logits.row_stride < logits.width || logits.class_stride < logits.width) {
-    throw Error(kBadInput, "logits of " + shape + ": strides of " + std::to_string(logits.class_stride) + " and " +
+    throw Error(kBadInput, "logits of " + shape() + ": strides of " + std::to_string(logits.class_stride) + " and " +
                                std::to_string(logits.row_stride) + " are less than a row");
   }
   return logits;

@@ -69,7 +69,8 @@ std::string miss_of_agreement(std::size_t same, std::size_t all, const Gate& gat
 
 std::string miss_of_output(const TensorInfo& info, const Side& wanted, const Side& found, const Gate& gate, Task task) {
   std::size_t same = 0;
-  if (info.name == "classes") {  // of close ones another may come first in FP16 and INT8; what they are worth is gated, too
+  // Of close ones another may come first in FP16 and INT8; what they are worth is gated, too
+  if (info.name == "classes") {
     const std::size_t places = gate.min_agreement > 0.99 ? 1 : wanted.count;
     for (std::size_t index = 0; index < places; ++index) same += wanted.at(index) == found.at(0) ? 1 : 0;
     return same > 0 ? "" : missed("agreement", 0, gate.min_agreement);
@@ -103,11 +104,14 @@ using Arrays = std::map<std::string, Array>;
 
 const Array& member(const Arrays& golden, const std::string& name, const TensorInfo& info, const std::string& where) {
   const auto found = golden.find(name);
-  if (found == golden.end()) throw Error(kDamaged, where + "the golden pair has no " + shown(name, 60) + "; export it again");
+  if (found == golden.end()) {
+    throw Error(kDamaged, where + "the golden pair has no " + shown(name, 60) + "; export it again");
+  }
   const Array& array = found->second;
   if (!type_fits(array.dtype, info.type) || !shape_fits(array.shape, info.shape)) {
     throw Error(kDamaged, where + "the golden pair has " + in_words(name, array.dtype.c_str(), array.shape) +
-                              ", the graph " + in_words(info.name, name_of(info.type), info.shape) + "; export it again");
+                              ", the graph " + in_words(info.name, name_of(info.type), info.shape) +
+                              "; export it again");
   }
   return array;
 }

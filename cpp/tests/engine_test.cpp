@@ -12,7 +12,9 @@ struct Frame {
   std::vector<std::uint8_t> rgb;
   int height, width;
   Frame(int height_, int width_, int red)
-      : rgb(static_cast<std::size_t>(3 * height_ * width_), static_cast<std::uint8_t>(red)), height(height_), width(width_) {}
+      : rgb(static_cast<std::size_t>(3 * height_ * width_), static_cast<std::uint8_t>(red)),
+        height(height_),
+        width(width_) {}
   Picture picture() const {
     Picture own;
     own.height = height, own.width = width;
@@ -99,8 +101,10 @@ void a_camera_keeps_its_size() {
   engine->run(Frame(8, 8, 5).picture(), map.answer);
   CHECK(map.all(5));
   CHECK(code_of<Error>([&] { engine->submit(Frame(9, 8, 5).picture()); }) == kUsage && engine->pending() == 0);
-  Picture bgr = Frame(8, 8, 5).picture();
-  CHECK(code_of<Error>([&] { bgr.strides[0] = 23, engine->submit(bgr); }) == kBadInput);
+  const Frame frame(8, 8, 5);
+  Picture narrow = frame.picture();
+  narrow.strides[0] = 23;
+  CHECK(code_of<Error>([&] { engine->submit(narrow); }) == kBadInput);
   std::vector<std::int32_t> wide(8 * 10, -1);  // wider labels, in longer rows
   Answer answer;
   answer.size = {8, 8};

@@ -9,27 +9,15 @@ signature: whoever can write the folder can also write a new, consistent manifes
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hiresvit.bundle.manifest import KIND, MANIFEST, FileEntry, Manifest, damaged, read_manifest, short, unreadable
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import (
-    MOST_TEXT,
-    clear_abandoned,
-    exchange,
-    lock_path,
-    naming_target,
-    new_parents,
-    read_regular,
-    sha256_file,
-    temporary_beside,
-    temporary_name,
-)
+from hiresvit.files import MOST_TEXT, new_folder, read_regular, sha256_file
 from hiresvit.schema import read_json
 
 
@@ -59,15 +47,9 @@ def writing_bundle(target: Path, *, force: bool) -> Iterator[Path]:
     else. Raises HiresvitError, before the body runs where that is possible, if ``target`` exists or cannot be
     written, and ArtefactError if the body left something that is not a bundle.
     """
-    with naming_target(target):
-        target = Path(os.path.realpath(target))  # a link is followed, not replaced
-        clear_abandoned(target.parent)
-        _require_free(target, force)
-        with new_parents(target), temporary_beside(target, Path.mkdir) as temporary:
-            yield temporary
-            read_bundle(temporary)
-            _require_free(target, force)
-            _replace(temporary, target)
+    with new_folder(target, lambda place: _require_free(place, force)) as temporary:
+        yield temporary
+        read_bundle(temporary)
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -122,33 +104,6 @@ def _require_free(target: Path, force: bool) -> None:
         for item in items:
             if item.name not in listed or not item.is_file(follow_symlinks=False):
                 raise HiresvitError(f"{target} also holds {item.name!r}, which --force would delete; move it")
-
-
-def _replace(temporary: Path, target: Path) -> None:
-    """Rename ``temporary`` to ``target``; what was there is under the temporary name then, or gone.
-
-    In one step where that can be: at no time is there no bundle. Where it takes two, one that is moved aside by a
-    process that is killed between them is brought back by the next (`clear_abandoned`).
-    """
-    with suppress(FileNotFoundError):  # nothing is there yet, or not any more
-        if exchange(temporary, target):
-            return
-    if not os.path.lexists(target):
-        temporary.rename(target)
-        return
-    aside, lock = temporary_name(target, "old"), None
-    with suppress(OSError):  # a file system without locks
-        lock = lock_path(target)
-    try:
-        target.rename(aside)
-        temporary.rename(target)
-    finally:
-        if target.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-        elif aside.exists():
-            aside.rename(target)
-        if lock is not None:
-            os.close(lock)
 
 
 def _check_file(folder: Path, entry: FileEntry) -> None:

@@ -63,7 +63,7 @@ def run(
     from hiresvit.data.image import load_image
     from hiresvit.data.labels import assumption, find_labels, read_classes
     from hiresvit.data.open import open_dataset
-    from hiresvit.runtime.predictor import Predictor
+    from hiresvit.workflows.predictor import Predictor
     from hiresvit.workflows.run import answer_picture, answer_pictures
 
     targets, single, notes = _targets(images, written.output, written.labels)
@@ -81,12 +81,12 @@ def run(
         pictures = open_dataset(named, folder=dataset.data, imgsz=spec.imgsz) if named else None
         known = read_classes(dataset.classes, spec.num_classes) if dataset.classes else opened.labels
         meaning = find_labels(spec, pictures, known)
-        predictor = Predictor(opened.runner, spec)
+        predictor = Predictor.of_source(opened, meaning)
         if single:
-            rows = [answer_picture(predictor, meaning, targets[0], picture)]
+            rows = [answer_picture(predictor, targets[0], picture)]
         else:
             on_step, rows = stack.enter_context(out.progress()), []
-            for row in answer_pictures(predictor, meaning, targets):
+            for row in answer_pictures(predictor, targets):
                 rows.append(row)
                 on_step("answer", len(rows) / len(targets))
                 if "error" in row:

@@ -90,6 +90,23 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
         raise HiresvitError(f"{name}: not a readable image ({reason}); {_GIVE}") from error
 
 
+def from_pillow(picture: Any) -> NDArray[np.uint8]:
+    """A PIL image of any mode as uint8 (H, W, 3) RGB, turned as its EXIF orientation says.
+
+    Raises HiresvitError for one without pixels, with colours that are none of a picture, or whose file is damaged.
+    """
+    try:
+        if not math.prod(picture.size):
+            raise ValueError("it has no pixels")
+        array = _to_rgb(picture)
+        turn = _TURNED.get(picture.getexif().get(0x0112))
+    except Exception as error:  # as in `load_image`: it may not be decoded yet
+        raise HiresvitError(
+            f"the PIL image cannot be taken: {' '.join(str(error).split())}; give an RGB one"
+        ) from error
+    return np.ascontiguousarray(turn(array)) if turn else array
+
+
 def readable_suffixes() -> tuple[str, ...]:
     """What is looked for in folders: `SUFFIXES`, and those of AVIF and HEIC where they can be read here."""
     return (*SUFFIXES, *(suffix for suffix, name in SOMETIMES.items() if name in _formats()))

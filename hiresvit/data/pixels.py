@@ -10,18 +10,26 @@ C++ give the same colours in whatever order they add.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from hiresvit.data.bands import Buffers, in_bands
 from hiresvit.errors import UsageError
 from hiresvit.spec import Feed, Pixels, Yuv
 
 Picture = NDArray[np.uint8]
+_Ints = NDArray[np.integer[Any]]
+_BAND = 2**18  # bytes of luma in a band
 
 ORDERS: dict[str, tuple[int, ...]] = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0)}
 """Where red, green and blue are among the channels of each layout that is no NV12."""
 
-_STEPS = 2.0**13  # of the matrix to RGB: 11 bits before the point leave 13 of float32's 24
+_BITS = 13  # of the matrix to RGB: 11 bits before the point leave 13 of float32's 24
+_STEPS = 2**_BITS
 _FINE = 2.0**24  # of the matrix from RGB, in float64
 
 _WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # of red and of blue
@@ -53,11 +61,48 @@ def from_nv12(luma: Picture, chroma: Picture, yuv: Yuv) -> Picture:
     height, width = luma.shape if luma.ndim == 2 else (0, 0)
     if chroma.shape != (height // 2, width // 2, 2) or height % 2 or width % 2 or not luma.size:
         raise UsageError(f"NV12 planes are {luma.shape} and {chroma.shape}; even (H, W) and (H/2, W/2, 2) are needed")
-    wide = chroma.repeat(2, 0).repeat(2, 1)
-    values = np.concatenate((luma[..., None], wide), 2).astype(np.float32)
     matrix, bias = yuv_matrix(yuv)
-    rgb = values @ matrix.T.astype(np.float32) + bias.astype(np.float32)
-    return np.asarray(np.floor(np.clip(rgb, 0, 255) + np.float32(0.5)), np.uint8)
+    found = np.empty((height, width, 3), np.uint8)
+    steps = np.rint(matrix * _STEPS).astype(np.int32), np.rint(bias * _STEPS).astype(np.int32)
+    work = partial(_nv12_bands, luma=luma, chroma=chroma, steps=steps, found=found)
+    in_bands(height // 2, 2 * width, _BAND, work)
+    return found
+
+
+def _nv12_bands(
+    bands: Iterator[slice],
+    buffers: Buffers,
+    *,
+    luma: Picture,
+    chroma: Picture,
+    steps: tuple[_Ints, _Ints],
+    found: Picture,
+) -> None:
+    """Bands of blocks of ``found``: the four pixels of a block lie in four arrays, so that chroma need not be repeated.
+
+    In 8192ths, as the matrix is: integers have the same sums, whatever the order.
+    """
+    matrix, bias = steps
+    height, width = chroma.shape[:2]
+    blocks = luma.reshape(height, 2, width, 2)
+    colours = found.reshape(height, 2, width, 2, 3)
+    for band in bands:
+        shape = band.stop - band.start, width
+        y, total = (buffers(name, (2, 2, *shape), np.int32) for name in ("y", "total"))
+        level = buffers("level", (2, 2, *shape), np.uint8)
+        for row, column in np.ndindex(2, 2):
+            y[row, column] = blocks[band, row, :, column]
+        y *= matrix[0, 0]  # luma counts alike in all three
+        cb, cr = (chroma[band, :, at].astype(np.int32) for at in (0, 1))
+        for channel in range(3):
+            part = cb * matrix[channel, 1]
+            part += cr * matrix[channel, 2]
+            part += bias[channel] + _STEPS // 2  # halves up
+            np.add(y, part, out=total)
+            total >>= _BITS
+            np.clip(total, 0, 255, out=level, casting="unsafe")
+            for row, column in np.ndindex(2, 2):
+                colours[band, row, :, column, channel] = level[row, column]
 
 
 def to_nv12(image: Picture, yuv: Yuv) -> tuple[Picture, Picture]:

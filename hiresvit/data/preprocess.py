@@ -7,6 +7,7 @@ known, is in `hiresvit.models.preprocessing`; the resampling itself in `hiresvit
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import product
@@ -15,10 +16,12 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from hiresvit.data.bands import Buffers, in_bands
 from hiresvit.data.resample import resample
 from hiresvit.errors import UsageError
 from hiresvit.spec import PreprocessSpec
 
+_BAND = 2**18  # numbers that are made at a time
 _MOST = 2**16  # of a side, as in a manifest
 
 
@@ -30,8 +33,10 @@ def preprocess(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int,
     ``resize="slide"``, which makes several inputs of an image.
     """
     region, shown = _placed(image, spec, imgsz)
-    filled = np.zeros((1, 3, *imgsz), np.float32)
-    filled[0, :, region[0], region[1]] = normalise(shown, spec).transpose(2, 0, 1)
+    filled = np.empty((1, 3, *imgsz), np.float32)
+    if shown.shape[:2] != imgsz:
+        filled[...] = 0
+    _normalise(shown, spec, filled[0, :, region[0], region[1]])
     return filled
 
 
@@ -60,9 +65,25 @@ def network_picture(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple
 
 def normalise(image: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
     """``(x / 255 - mean) / std`` of a uint8 RGB (h, w, 3) image, float32 (h, w, 3) in the order of ``channels``."""
-    order = slice(None, None, -1 if spec.channels == "bgr" else 1)
-    x = image[..., order].astype(np.float32) / np.float32(255)
-    return np.asarray((x - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32))
+    planes: NDArray[np.float32] = np.empty((3, *image.shape[:2]), np.float32)
+    _normalise(image, spec, planes)
+    return np.moveaxis(planes, 0, 2)
+
+
+def _normalise(image: NDArray[np.uint8], spec: PreprocessSpec, planes: NDArray[np.float32]) -> None:
+    """`normalise` into (3, h, w)."""
+    ordered = image[..., :: -1 if spec.channels == "bgr" else 1]
+
+    def work(bands: Iterator[slice], _: Buffers) -> None:
+        for band in bands:
+            for channel, (mean, std) in enumerate(zip(spec.mean, spec.std, strict=True)):
+                plane = planes[channel, band]
+                plane[...] = ordered[band, :, channel]
+                plane /= np.float32(255)
+                plane -= np.float32(mean)
+                plane /= np.float32(std)
+
+    in_bands(image.shape[0], 3 * image.shape[1], _BAND, work)
 
 
 def slide_picture(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int, int]) -> NDArray[np.uint8]:

@@ -31,8 +31,8 @@ FEW = 5
 # few thousand pixels. FP16 moves a probability by up to the share that its logits lose, 1.2 % at its gate of 38 dB.
 _LEVELS = {"exact": 0.05, "half": 2.0}
 # Logarithm of the ratio of a class' probabilities, which is how far its logit moved against the others: float32 leaves
-# 1e-5 of logits that reach 10, a grey level here and there no more, FP16 what its gate does. Channels in the wrong order
-# are 0.005 even in a mean over the picture that three fresh convolutions take.
+# 1e-5 of logits that reach 10, a grey level here and there no more, FP16 what its gate does. Channels in the wrong
+# order are 0.005 even in a mean over the picture that three fresh convolutions take.
 _PROBABILITY = {"exact": 1e-3, "half": 0.25}
 _SMALLEST = 1e-6  # probabilities below it are all the same
 NEAR_TIE = 0.05

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.models.preprocessing import changed
 from hiresvit.models.recognise import choose, describe_candidates, find_candidates, nearest
 from hiresvit.models.weights.facts import facts_of, read_settings
-from hiresvit.models.weights.file import Checkpoint, read_checkpoint, save_safetensors
+from hiresvit.models.weights.file import Checkpoint, read_checkpoint, read_meta, save_safetensors
 from hiresvit.models.weights.match import LoadReport, load_weights
+from hiresvit.models.weights.stated import stated_preprocess
 from hiresvit.models.zoo import MODELS, find_model, names_checkpoint
 from hiresvit.spec import TASKS, ModelSpec, Task
 
@@ -109,7 +110,21 @@ def find_spec(
     for option, asked in (("--ema", ema), ("--entry", entry), ("--allow-missing head", allow_missing_head)):
         if asked and weights is None:
             raise UsageError(f"{option} is about a checkpoint: give one with --weights")
-    return Asked(model_spec(name, **given), None if weights is None else Path(weights))
+    spec = model_spec(name, **given)
+    if weights is None:
+        return Asked(spec, None)
+    spec, said = _as_stated(spec, Path(weights), read_meta(Path(weights)), given.get("preprocess"))
+    return Asked(spec, Path(weights), said)
+
+
+def _as_stated(
+    spec: ModelSpec, path: Path, meta: Mapping[str, Any], changes: Mapping[str, Any] | None
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    """A spec with the preprocessing that a checkpoint states, and what is to be said of it."""
+    row = MODELS[spec.name].preprocess[spec.task]
+    found, notes = stated_preprocess(row, spec.task, meta, changes or {})
+    pictures.stride_of(found, spec.imgsz)
+    return replace(spec, preprocess=found), tuple(f"{path.name}: {note}" for note in notes)
 
 
 def recognise_spec(
@@ -137,7 +152,8 @@ def recognise_spec(
     note = f"{path.name} is recognised as {one}"
     if hidden:
         note += f"; {', '.join(hidden)} cannot be seen in a file: the variant's own, unless --set gives others"
-    return Asked(model_spec(one.name, **chosen), path, (note,))
+    spec, said = _as_stated(model_spec(one.name, **chosen), path, checkpoint.meta, given.get("preprocess"))
+    return Asked(spec, path, (note, *said))
 
 
 def create_model(
@@ -240,7 +256,9 @@ def convert_weights(
         raise HiresvitError(f"{target} exists; pass --force to replace it or choose another name")
     model = build_model(spec)
     report = load_model_weights(model, spec, source, ema=ema, entry=entry, allow_missing_head=allow_missing_head)
-    save_safetensors(model, target, facts_of(spec, printable(source.name), labels or report.labels, report.untrained))
+    row = MODELS[spec.name].preprocess[spec.task]
+    found = facts_of(spec, printable(source.name), labels or report.labels, report.untrained, row=row)
+    save_safetensors(model, target, found)
     return report
 
 

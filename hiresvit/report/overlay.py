@@ -38,11 +38,19 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[Any], colours: NDArray[np.
     return mixed
 
 
-def save_overlay(target: Path, image: NDArray[np.uint8], labels: NDArray[Any], meaning: Labels) -> list[dict[str, Any]]:
-    """Write the overlay with its legend as a PNG of the picture's size, and return `class_shares`."""
+def paint_overlay(
+    image: NDArray[np.uint8], labels: NDArray[Any], meaning: Labels
+) -> tuple[Image.Image, list[dict[str, Any]]]:
+    """The overlay with its legend, a picture of the picture's size, and `class_shares`."""
     shares = class_shares(labels, meaning.names)
     painted = Image.fromarray(overlay(image, labels, meaning.colours))
     draw_legend(painted, [(row["name"], meaning.colours[row["class"]]) for row in shares])
+    return painted, shares
+
+
+def save_overlay(target: Path, image: NDArray[np.uint8], labels: NDArray[Any], meaning: Labels) -> list[dict[str, Any]]:
+    """Write `paint_overlay` as a PNG, and return `class_shares`."""
+    painted, shares = paint_overlay(image, labels, meaning)
     with atomic_path(target) as temporary:
         painted.save(temporary, "PNG", compress_level=3)  # a third of the time, a tenth larger
     return shares

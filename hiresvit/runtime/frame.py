@@ -43,7 +43,12 @@ def reference_feed(feed: Feed, spec: ModelSpec, contract: ContractSpec) -> Feed:
     return {"image": preprocess(seen, replace(spec.preprocess, resize="stretch"), spec.imgsz)}
 
 
-def labels_of(
+def labels_of(outputs: Feed, size: tuple[int, int], spec: ModelSpec, contract: ContractSpec) -> NDArray[Any]:
+    """`label_maps`, the labels alone."""
+    return label_maps(outputs, size, spec, contract)[0]
+
+
+def label_maps(
     outputs: Feed,
     size: tuple[int, int],
     spec: ModelSpec,

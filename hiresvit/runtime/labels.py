@@ -157,9 +157,8 @@ class _NotFinite(Exception):  # noqa: N818  (counted before anybody hears of it)
 
 def _check_block(block: _Floats) -> None:
     """Raise _NotFinite for NaN and Inf: the sum of finite numbers is finite, or else they are looked at."""
-    with np.errstate(all="ignore"):
-        if not np.isfinite(block.sum()) and not np.isfinite(block).all():
-            raise _NotFinite
+    if not np.isfinite(block.sum()) and not np.isfinite(block).all():
+        raise _NotFinite
 
 
 def paint_labels(
@@ -200,8 +199,9 @@ def _share(crew: list[_Scratch], work: Callable[[_Scratch, slice], None], bands:
     left = iter(bands)
 
     def take(scratch: _Scratch) -> None:
-        for band in left:
-            work(scratch, band)
+        with np.errstate(invalid="ignore", over="ignore"):  # Inf is found later, and this is a thread's own setting
+            for band in left:
+                work(scratch, band)
 
     with ThreadPoolExecutor(len(crew)) as pool:  # starts a thread only for what is submitted
         others = [pool.submit(take, scratch) for scratch in crew[1:]]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hiresvit.data.preprocess import check_preprocess, slide_picture, stride_of, window_spec, windows
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.runtime.frame import labels_of, picture_feed
+from hiresvit.runtime.frame import label_maps, picture_feed
 from hiresvit.runtime.labels import check_finite
 from hiresvit.runtime.runner import Runner
 from hiresvit.runtime.slide import slide_labels
@@ -113,7 +113,7 @@ class PictureRunner:
             return TopClasses(self._top(outputs))
         size, spec = prepared.size, self.spec
         try:
-            found = labels_of(outputs, size, spec, self.contract, confidence=self.confidence, threads=self.threads)
+            found = label_maps(outputs, size, spec, self.contract, confidence=self.confidence, threads=self.threads)
         except HiresvitError as error:
             raise HiresvitError(f"{spec.name}: {error}") from error
         return LabelMap(*found)

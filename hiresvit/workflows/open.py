@@ -68,6 +68,7 @@ def open_source(
     runner: str | None = None,
     threads: int | None = None,
     cuda_graph: bool = False,
+    replay: bool = True,
     **model_options: Any,
 ) -> Source:
     """Open a model name or a checkpoint (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph``.
@@ -76,9 +77,9 @@ def open_source(
 
     ``runner`` names what opens a file (see `open_runner`) and is then part of the label. ``threads`` are for what runs
     on the CPU, ``cuda_graph`` is for a plan; neither has a say in the other. ``model_options`` are those of
-    `create_model`; None stands for its default. A bundle is verified and its golden pair replayed first. Raises
-    UsageError for a name that is none of these and for options that do not apply, ArtefactError for what is damaged,
-    HiresvitError for what is missing.
+    `create_model`; None stands for its default. A bundle is verified and, unless ``replay`` is False, its golden pair
+    replayed first. Raises UsageError for a name that is none of these and for options that do not apply, ArtefactError
+    for what is damaged, HiresvitError for what is missing.
     """
     path = Path(text)
     if is_model(text):
@@ -98,7 +99,7 @@ def open_source(
 
     by = f" ({runner})" if runner else ""
     if path.is_dir():
-        return _open_bundle(path, graph, by, open_file)
+        return _open_bundle(path, graph, by, open_file, replay=replay)
     if graph is not None:
         raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
     opened = open_file(path)
@@ -152,7 +153,9 @@ def _open_model(text: str, threads: int | None, options: dict[str, Any]) -> Sour
     return Source(runner, spec, f"{Path(text).name} (PyTorch)", labels, said)
 
 
-def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[Path], Runner]) -> Source:
+def _open_bundle(
+    folder: Path, graph: str | None, by: str, open_file: Callable[[Path], Runner], *, replay: bool
+) -> Source:
     bundle = read_bundle(folder)
     has = {entry.role for entry in bundle.manifest.files}
     wanted = graph or next((role for role in DEFAULT if role in has), DEFAULT[-1])
@@ -165,7 +168,8 @@ def _open_bundle(folder: Path, graph: str | None, by: str, open_file: Callable[[
         raise ArtefactError(
             f"{path} says contract {own.name}, the manifest {manifest.contract.name} or another detail; export it again"
         )
-    replay_golden(bundle, runner, wanted)
+    if replay:
+        replay_golden(bundle, runner, wanted)
     labels = None if manifest.labels is None else labels_of(manifest.labels)
     untrained = read_untrained(runner.metadata) or (manifest.weights.source if manifest.weights.fresh else "")
     older = [note for note in manifest.notes if note.startswith(_OLDER_NOTE)]

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data.dataset import Labels
 from hiresvit.data.image import STDIN, load_image
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.report.overlay import save_labels, save_overlay
-from hiresvit.runtime.predictor import ClassifyResult, Predictor
+from hiresvit.workflows.answer import Classification
+from hiresvit.workflows.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -73,31 +72,28 @@ def name_many(images: Sequence[Path], output: Path, labels: Path | None) -> list
     return targets
 
 
-def answer_picture(
-    predictor: Predictor, meaning: Labels, target: Target, image: NDArray[np.uint8] | None = None
-) -> dict[str, Any]:
+def answer_picture(predictor: Predictor, target: Target, image: NDArray[np.uint8] | None = None) -> dict[str, Any]:
     """The answer for one picture as plain values; a segmentation's overlay and labels are written.
 
     Raises HiresvitError for a picture that cannot be read, an answer that is none, and a file that cannot be written.
     """
-    image = load_image(target.image) if image is None else image
-    found = predictor.predict(image)
+    found = predictor(load_image(target.image) if image is None else image)
     row: dict[str, Any] = {"image": str(target.image)}
-    if isinstance(found, ClassifyResult):
-        return row | {"top": [{"class": k, "name": meaning.names[k], "probability": p} for k, p in found.top]}
-    shares = save_overlay(target.overlay, image, found.labels, meaning)
+    if isinstance(found, Classification):
+        return row | {"top": [{"class": r.index, "name": r.name, "probability": r.probability} for r in found.top]}
+    shares = found.save(target.overlay)
     row |= {"output": str(target.overlay), "bytes": target.overlay.stat().st_size}
     if target.labels is not None:
-        save_labels(target.labels, found.labels, meaning)
+        found.save_labels(target.labels)
         row["label_map"] = str(target.labels)
     return row | {"shares": shares}
 
 
-def answer_pictures(predictor: Predictor, meaning: Labels, targets: Sequence[Target]) -> Iterator[dict[str, Any]]:
+def answer_pictures(predictor: Predictor, targets: Sequence[Target]) -> Iterator[dict[str, Any]]:
     """`answer_picture` for one after the other; of one that has none the reason is its ``error``."""
     for target in targets:
         try:
-            yield answer_picture(predictor, meaning, target)
+            yield answer_picture(predictor, target)
         except HiresvitError as error:
             yield {"image": str(target.image), "error": str(error)}
 

@@ -167,7 +167,7 @@ def test_a_rename_that_fails_brings_the_old_bundle_back(tmp_path: Path, monkeypa
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", interrupted)
-    monkeypatch.setattr("hiresvit.bundle.folder.exchange", lambda one, other: False)  # so that it takes two renames
+    monkeypatch.setattr("hiresvit.files.exchange", lambda one, other: False)  # so that it takes two renames
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "b", force=True, content=b"better")
     assert snapshot(tmp_path / "b") == before
@@ -200,17 +200,18 @@ def test_a_kill_between_two_steps_loses_no_bundle(
     code = f"""
 import os, signal
 from pathlib import Path
+from hiresvit import files
 from hiresvit.bundle import folder
 from bundles import make
 if not {one_step}:
-    folder.exchange = lambda one, other: False
+    files.exchange = lambda one, other: False
 rename = Path.rename
 def killed(self, target):
     if target.name == "b":
         os.kill(os.getpid(), signal.SIGKILL)
     return rename(self, target)
 Path.rename = killed
-folder.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+files.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 folder._require_free = lambda *_: None
 make(Path({str(tmp_path / "b")!r}), force=True, content=b"better")
 """

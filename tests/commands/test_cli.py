@@ -463,7 +463,7 @@ def test_classify_has_no_overlay(cli: Cli, tmp_path: Path) -> None:
 def fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Make `inspect` fail: what the machine does to us cannot be brought about here."""
 
-    def inspect_source(_text: str) -> dict[str, Any]:
+    def inspect_source(_text: str, **_options: object) -> dict[str, Any]:
         raise error
 
     monkeypatch.setattr("hiresvit.workflows.inspect.inspect_source", inspect_source)

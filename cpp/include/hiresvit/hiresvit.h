@@ -1,9 +1,9 @@
 /* hiresvit in C: a bundle that `hiresvit export` wrote, loaded; pictures in, labels or classes out.
  *
- * Every function that can fail returns a status: 0, or a code below, and then hiresvit_last_error() has one line of text.
+ * Every function that can fail returns a status: 0, or a code below, and then hiresvit_last_error() has a line of text.
  * Nothing here throws, prints or ends the process. Structures begin with their own size, which the caller sets to
- * sizeof: a later library reads and fills no more of them than the caller has. Fields that are not set are zero, and zero
- * is the default of each.
+ * sizeof: a later library reads and fills no more of them than the caller has. Fields that are not set are zero, and
+ * zero is the default of each.
  *
  * An engine serves one thread at a time and refuses a second one with HIRESVIT_BUSY. Engines are independent.
  * No function allocates memory between the first frame of a size and the next size, except where it fails.
@@ -68,8 +68,8 @@ typedef struct hiresvit_engine hiresvit_engine;
 /* How a bundle is opened. */
 typedef struct {
   size_t struct_size;
-  const char *graph;    /* a role: cpu, simplified, fp32, fp16, int8, plan, int8_plan. NULL: of ONNX Runtime the first of
-                           these that there is, of TensorRT plan, else int8_plan */
+  const char *graph;    /* a role: cpu, simplified, fp32, fp16, int8, plan, int8_plan. NULL: of ONNX Runtime the first
+                           of these that there is, of TensorRT plan, else int8_plan */
   const char *backend;  /* "onnxruntime" or "tensorrt". NULL: what the graph needs, else onnxruntime */
   const char *library;  /* the runtime's shared library. NULL: HIRESVIT_ONNXRUNTIME in the environment, else what the
                            loader finds as libonnxruntime.so.1; of TensorRT its own names */
@@ -122,6 +122,7 @@ typedef struct {
   int32_t camera_height; /* contract camera: the size that every picture must have, else 0 */
   int32_t camera_width;
   int32_t num_classes;
+  int32_t named_classes; /* as many, or 0 where the bundle knows neither their names nor colours */
   int32_t most_classes; /* classify: the most that an answer can name */
   int32_t has_confidence;
   int32_t outputs; /* of the graph */
@@ -154,8 +155,8 @@ HIRESVIT_API const char *hiresvit_version(void);
 /* One line about the last call of this thread that failed; "" before the first. Valid until the next that fails. */
 HIRESVIT_API const char *hiresvit_last_error(void);
 
-/* Opens a bundle's folder: verifies its sums, loads the graph, holds it to the manifest's contract and replays the golden
- * pair. `options` may be NULL. On failure *engine is NULL. */
+/* Opens a bundle's folder: verifies its sums, loads the graph, holds it to the manifest's contract and replays the
+ * golden pair. `options` may be NULL. On failure *engine is NULL. */
 HIRESVIT_API int hiresvit_open(const char *bundle, const hiresvit_options *options, hiresvit_engine **engine);
 
 /* Waits for the frames that are under way, frees all and sets *engine to NULL; NULL and *engine == NULL are nothing to
@@ -168,19 +169,19 @@ HIRESVIT_API int hiresvit_describe(const hiresvit_engine *engine, hiresvit_info 
 /* The name and colour (red, green, blue) of a class. Either may be NULL. HIRESVIT_USAGE where the bundle knows none. */
 HIRESVIT_API int hiresvit_class(const hiresvit_engine *engine, int32_t index, const char **name, uint8_t rgb[3]);
 
-/* Reads a picture and starts the network. The picture is yours again when this returns. Two frames may be under way: while
- * one runs the next is prepared. HIRESVIT_USAGE for a third, and for a picture of another size than the contract camera's;
- * the other contracts take any size, a new one at every frame if need be. */
+/* Reads a picture and starts the network. The picture is yours again when this returns. Two frames may be under way:
+ * while one runs the next is prepared. HIRESVIT_USAGE for a third, and for a picture of another size than the contract
+ * camera's; the other contracts take any size, a new one at every frame if need be. */
 HIRESVIT_API int hiresvit_submit(hiresvit_engine *engine, const hiresvit_picture *picture);
 
-/* Waits for the oldest frame and writes its answer. HIRESVIT_USAGE, and the frame stays to be waited for, if the buffers do
- * not fit it; HIRESVIT_FAILED, and it is gone, if the network failed or answered NaN. */
+/* Waits for the oldest frame and writes its answer. HIRESVIT_USAGE, and the frame stays to be waited for, if the
+ * buffers do not fit it; HIRESVIT_FAILED, and it is gone, if the network failed or answered NaN. */
 HIRESVIT_API int hiresvit_wait(hiresvit_engine *engine, hiresvit_answer *answer);
 
 /* hiresvit_submit and hiresvit_wait; HIRESVIT_USAGE if a frame is under way. */
 HIRESVIT_API int hiresvit_run(hiresvit_engine *engine, const hiresvit_picture *picture, hiresvit_answer *answer);
 
-/* How many frames are under way, 0 to 2; *height and *width, which may be NULL, are those of the oldest one's picture. */
+/* How many frames are under way, 0 to 2; *height and *width, which may be NULL, are those of the oldest picture. */
 HIRESVIT_API int hiresvit_pending(const hiresvit_engine *engine, int32_t *height, int32_t *width);
 
 /* A raw output of the frame that was waited for last, for example feature maps: valid until the next submit. */

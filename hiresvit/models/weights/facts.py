@@ -7,26 +7,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_from_json, labels_to_json, names_of_trainer, printable
 from hiresvit.errors import HiresvitError
 from hiresvit.models.weights.file import Checkpoint
+from hiresvit.models.weights.stated import PREPROCESS
 from hiresvit.schema import read_json
-from hiresvit.spec import ModelSpec, Task
+from hiresvit.spec import ModelSpec, PreprocessSpec, Task
 
 _MODEL, _TASK, _SOURCE = "hiresvit.model", "hiresvit.task", "hiresvit.source"
 _LABELS, _SETTINGS, _UNTRAINED = "hiresvit.labels", "hiresvit.settings", "hiresvit.untrained"
 
 
-def facts_of(spec: ModelSpec, source: str, labels: Labels | None, untrained: str) -> dict[str, str]:
-    """What is written beside the weights of a model that came from a file called ``source``."""
+def facts_of(
+    spec: ModelSpec, source: str, labels: Labels | None, untrained: str, *, row: PreprocessSpec
+) -> dict[str, str]:
+    """What is written beside the weights of a model that came from a file called ``source``.
+
+    How it takes a picture is written where that is not as the family's ``row`` says.
+    """
     facts = {_MODEL: spec.name, _TASK: spec.task, _SOURCE: source}
     if labels:
         facts[_LABELS] = json.dumps(labels_to_json(labels))
     if spec.overrides:
         facts[_SETTINGS] = json.dumps(dict(spec.overrides), sort_keys=True)
+    if spec.preprocess != row:
+        facts[PREPROCESS] = json.dumps(asdict(spec.preprocess), sort_keys=True)
     return facts | ({_UNTRAINED: untrained} if untrained else {})
 
 

@@ -67,11 +67,26 @@ def read_checkpoint(path: Path, *, ema: bool = False, entry: str | None = None) 
     of wrappers are removed. Raises HiresvitError on a file that is missing, damaged, not a checkpoint, that wants to
     run code, or that holds several models of which none was asked for.
     """
+    with _reading(path) as (kind, stored):
+        return _read(kind, stored, ema=ema, entry=entry)
+
+
+def read_meta(path: Path) -> Mapping[str, Any]:
+    """What a file has beside its weights, as `Checkpoint.meta`, without reading those. Raises as `read_checkpoint`."""
+    if path.suffix == ".pdparams":  # nothing but arrays, and no reading without them
+        return {}
+    with _reading(path) as (_, stored):
+        return dict(stored.metadata) or facts(stored.content, flatten(stored))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[tuple[str, Stored]]:
+    """The opened file and its kind, and whatever goes wrong as HiresvitError."""
     start = _first_bytes(path)
     kind, opened = _opened(path, start)
     try:
         with opened as stored:
-            return _read(kind, stored, ema=ema, entry=entry)
+            yield kind, stored
     except HiresvitError as error:
         raise HiresvitError(f"{path} {error}") from error
     except Refused as refused:
