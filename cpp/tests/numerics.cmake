@@ -1,0 +1,20 @@
+# The numerics and the readers: behind plain functions for tests/cpp, without what only some processors have, fuzzed.
+foreach(name numerics readers)
+  add_library(hiresvit_${name} SHARED ${name}.cpp)
+  target_link_libraries(hiresvit_${name} PRIVATE hiresvit_objects)
+endforeach()
+
+set(numeric_names picture threads colours taps kernels resize geometry preprocess logit_rows label_band postprocess)
+list(TRANSFORM numeric_names REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/src/\\1.cpp" OUTPUT_VARIABLE numeric_sources)
+add_library(hiresvit_numerics_plain SHARED numerics.cpp ${numeric_sources})
+target_compile_definitions(hiresvit_numerics_plain PRIVATE HIRESVIT_PLAIN)
+target_include_directories(hiresvit_numerics_plain PRIVATE ${PROJECT_SOURCE_DIR}/src)
+target_link_libraries(hiresvit_numerics_plain PRIVATE hiresvit_flags Threads::Threads)
+
+foreach(name numerics_test fuzz_manifest fuzz_golden time_core)
+  add_executable(${name} ${name}.cpp)
+  target_link_libraries(${name} PRIVATE hiresvit_objects)
+endforeach()
+add_test(NAME numerics COMMAND numerics_test)
+add_test(NAME fuzz_manifest COMMAND fuzz_manifest 2)
+add_test(NAME fuzz_golden COMMAND fuzz_golden 2)
