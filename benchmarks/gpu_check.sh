@@ -15,7 +15,7 @@ export LD_LIBRARY_PATH=$root/lib:${LD_LIBRARY_PATH:-}
 with=(env "LD_LIBRARY_PATH=$root/run:$LD_LIBRARY_PATH") # the libpng and libjpeg that hiresvit-run was built with
 try() {
   echo "== $*"
-  timeout 90 "$@" 2>&1 | tail -40
+  timeout 60 "$@" 2>&1 | tail -40
   local code=${PIPESTATUS[0]}
   [ "$code" = 0 ] || { failures=$((failures + 1)) && echo "-- exit $code"; }
 }

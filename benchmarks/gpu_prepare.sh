@@ -5,7 +5,8 @@
 #
 # OUT/one has the check of CUDA and half of TensorRT-RTX's library, OUT/two the other half, its Python module and the
 # bundles, slimmed to their FP16 plan. HEADERS is NVIDIA's folder with include/NvInfer.h of TensorRT 11. Compressing the
-# library takes 5 minutes of a core and is done once. Needs nvcc, CMake, and the extra rtx in the Python that is named by
+# library takes 5 minutes of a core and is done once. The machine gets what lies in the repository: put OUT there, into a
+# folder that git ignores. Needs nvcc, CMake, and the extra rtx in the Python that is named by
 # PYTHON (default: python3).
 set -euo pipefail
 out=$(realpath -m "$1") headers=$(realpath "$2") onnxruntime=$(realpath "$3")
