@@ -104,16 +104,31 @@ def _pictures(folder: Path) -> list[Path]:
     import numpy as np
     from PIL import Image
 
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 48, 3), np.uint8))
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (40, 48, 3), np.uint8))
+    made = {mode: picture.convert(mode) for mode in ("RGB", "P", "1", "L", "LA", "RGBA", "CMYK", "YCbCr", "F")}
+    made["I"] = made["L"].convert("I")
+    made["I16"] = Image.fromarray(rng.integers(0, 2**16, (40, 48), np.uint16))
+    made |= {"pixel": picture.crop((0, 0, 1, 1)), "row": picture.crop((0, 0, 48, 1))}
     paths = []
     for mode, suffixes in (
-        ("RGB", ("png", "jpg", "webp", "bmp", "tif", "gif")),
+        ("RGB", ("png", "jpg", "webp", "bmp", "tif", "gif", "ppm")),
         ("P", ("png", "gif")),
         ("I", ("tif",)),
+        ("1", ("png", "tif", "pbm")),
+        ("L", ("png", "jpg", "pgm")),
+        ("LA", ("png",)),
+        ("RGBA", ("png", "webp", "tif")),
+        ("CMYK", ("jpg", "tif")),
+        ("YCbCr", ("jpg", "tif")),
+        ("F", ("tif",)),
+        ("I16", ("png", "tif")),
+        ("pixel", ("png", "jpg")),
+        ("row", ("png",)),
     ):
         for suffix in suffixes:
             paths.append(folder / f"{mode}.{suffix}")
-            picture.convert("L" if mode == "I" else mode).convert(mode).save(paths[-1])
+            made[mode].save(paths[-1])
     return paths
 
 

@@ -352,6 +352,124 @@ def mmcv(folder):
         yield f"{name}.pth", before or {"plain": first(net)}
 
 
+def pictures(folder):
+    """Files that say how their network takes a picture, each by the library that would write it."""
+    yield from _mmengine_pictures(folder)
+    yield _mmcv_pictures(folder)
+    yield _timm_pictures(folder)
+    yield _lightning_pictures(folder)
+
+
+def _mmengine_pictures(folder):
+    """mmengine's Runner keeps the text of its Config; one trained on BGR and aligned, one tested in windows."""
+    import torch
+    from mmengine.config import Config
+    from mmengine.model import BaseModel
+    from mmengine.runner import Runner
+    from torch.utils.data import DataLoader
+
+    _, Segmentor = models()
+
+    class Model(Segmentor, BaseModel):
+        def __init__(self):
+            BaseModel.__init__(self)
+            made = Segmentor()
+            self.backbone, self.decode_head = made.backbone, made.decode_head
+
+        def forward(self, inputs, data_samples=None, mode="tensor"):
+            return {"loss": self.logits(inputs).square().mean()}
+
+    class Data(torch.utils.data.Dataset):
+        metainfo = {"classes": ("road", "sky"), "palette": [[128, 64, 128], [70, 130, 180]]}
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, _):
+            return {"inputs": torch.randn(3, 5, 5)}
+
+    bgr = dict(type="SegDataPreProcessor", mean=[104.0, 117.3, 122.4], std=[51.0, 25.5, 1.0], bgr_to_rgb=False)
+    rgb = dict(type="SegDataPreProcessor", mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], bgr_to_rgb=True)
+    steps = [dict(type="LoadImageFromFile"), dict(type="PackSegInputs")]
+    aligned, plain = dict(type="AlignResize", scale=(2048, 512), keep_ratio=True, size_divisor=16), dict(type="Resize", scale=(512, 256))
+    slide = dict(mode="slide", crop_size=(96, 96), stride=(64, 64))
+    rows = {
+        "mmengine_bgr.pth": dict(data_preprocessor=bgr, model=dict(type="Model", data_preprocessor=bgr, test_cfg=dict(mode="whole")),
+                                 test_pipeline=[steps[0], aligned, steps[1]]),
+        "mmengine_slide.pth": dict(model=dict(type="Model", data_preprocessor=rgb, test_cfg=slide),
+                                   test_pipeline=[steps[0], plain, steps[1]]),
+    }  # fmt: skip
+    for name, config in rows.items():
+        with tempfile.TemporaryDirectory() as made:
+            net = Model()
+            runner = Runner(
+                net, made, cfg=Config(config), train_dataloader=DataLoader(Data(), 2), default_scope="mmengine",
+                train_cfg={"by_epoch": False, "max_iters": 1}, optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1}},
+                default_hooks={"logger": {"type": "LoggerHook", "interval": 1},
+                               "checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False}},
+                experiment_name=name, log_level="ERROR",
+            )  # fmt: skip
+            runner.train()
+            os.replace(Path(made) / "iter_1.pth", folder / name)
+        yield name, {"plain": first(net)}
+
+
+def _mmcv_pictures(folder):
+    """mmcv 1.x: what mmseg 0.x puts into meta is the text of its Config."""
+    from mmcv import Config
+    from mmcv.runner import save_checkpoint
+
+    _, Segmentor = models()
+    net = Segmentor()
+    normalise = dict(mean=[0.0, 51.0, 102.0], std=[255.0, 255.0, 127.5], to_rgb=True)
+    inner = [dict(type="Resize", keep_ratio=False), dict(type="RandomFlip"), dict(type="Normalize", **normalise)]
+    outer = dict(type="MultiScaleFlipAug", img_scale=(2048, 512), flip=False, transforms=inner)
+    config = Config(dict(img_norm_cfg=normalise, test_pipeline=[dict(type="LoadImageFromFile"), outer]))
+    save_checkpoint(net, str(folder / "mmcv_pictures.pth"), meta={"config": config.pretty_text})
+    return "mmcv_pictures.pth", {"plain": first(net)}
+
+
+def _timm_pictures(folder):
+    from timm.utils import CheckpointSaver
+
+    Net, _ = models()
+    net = Net()
+    optimizer = train(net)
+    args = argparse.Namespace(model="hrvit_b1", mean=[0.5, 0.25, 0.75], std=[0.5, 0.5, 0.5], crop_pct=0.95,
+                              interpolation="bilinear")  # fmt: skip
+    with tempfile.TemporaryDirectory() as made:
+        CheckpointSaver(net, optimizer, args=args, checkpoint_dir=made, recovery_dir=made).save_checkpoint(0, metric=1.0)
+        os.replace(Path(made) / "checkpoint-0.pth.tar", folder / "timm_pictures.pth.tar")
+    return "timm_pictures.pth.tar", {"plain": first(net)}
+
+
+def _lightning_pictures(folder):
+    import lightning.pytorch as pl
+    import torch
+
+    Net, _ = models()
+
+    class Training(pl.LightningModule):
+        def __init__(self, mean=(127.5, 127.5, 0.0), std=(255.0, 255.0, 51.0), lr=0.1):
+            super().__init__()
+            self.save_hyperparameters()
+            self.model = Net()
+
+        def training_step(self, batch, _):
+            return self.model(batch[0]).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=self.hparams.lr)
+
+    module = Training()
+    data = torch.utils.data.TensorDataset(torch.randn(4, 3, 5, 5))
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
+                         enable_model_summary=False, enable_checkpointing=False)  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=2))
+    trainer.save_checkpoint(folder / "lightning_pictures.ckpt")
+    return "lightning_pictures.ckpt", {"plain": first(module)}
+
+
 def paddle(folder):
     import numpy as np
     import paddle
@@ -378,7 +496,7 @@ def paddle(folder):
 WRITERS = {
     "timm": (timm, "timm"), "deit": (deit, "torch"), "torch": (torch_wrappers, "torch"), "thop": (counters, "thop"),
     "ema_pytorch": (ema_pytorch, "ema-pytorch"), "lightning": (lightning, "lightning"), "mmengine": (mmengine, "mmengine"),
-    "mmcv": (mmcv, "mmcv"), "paddle": (paddle, "paddlepaddle"),
+    "mmcv": (mmcv, "mmcv"), "pictures": (pictures, "mmengine"), "paddle": (paddle, "paddlepaddle"),
 }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def stated_preprocess(
     other = [name for name in vars(row) if getattr(base, name) != getattr(row, name) and name not in changes]
     if said and other:
         shown = ", ".join(f"{name} {_shown(getattr(base, name))}" for name in other)
-        notes.append(f"its {said.place} says how it takes a picture: {shown}; taken instead of the family's")
+        notes.append(f"how it takes a picture is in its {said.place}: {shown}; taken instead of the family's")
     if said and said.windows and "resize" not in changes:
         notes.append(said.windows)
     return found, tuple(notes)
@@ -112,18 +112,19 @@ def _of_config(meta: _Values, task: Task) -> Stated | None:
         between = scaling.get("interpolation", "bilinear")
         found |= {"resize": "keep" if keep else "stretch", "rounding": "round", "interpolation": between}
         found["filter"] = "pillow" if scaling.get("backend") == "pillow" else "opencv"
-        if keep and _type(scaling) == "AlignResize":
-            found["divisor"] = scaling.get("size_divisor", 32)
-    windows = _windows(_dict(model.get("test_cfg")), scaling) if task == "segment" else ""
+        if keep:
+            found["divisor"] = scaling.get("size_divisor", 32) if _type(scaling) == "AlignResize" else 1
+    kept = scaling if scaling and found.get("resize") == "keep" else {}
+    windows = _windows(_dict(model.get("test_cfg")), kept) if task == "segment" else ""
     return Stated(found, place, windows) if found or windows else None
 
 
-def _windows(test: _Values, scaling: _Values | None) -> str:
+def _windows(test: _Values, scaling: _Values) -> str:
     """How it was tested, where that was in windows: the network's size is the user's to choose, so it is only said."""
     crop, stride = _pair(test.get("crop_size")), _pair(test.get("stride"))
     if test.get("mode") != "slide" or crop is None or stride is None:
         return ""
-    scale = _pair((scaling or {}).get("scale"))
+    scale = _pair(scaling.get("scale"))
     short = f" --preprocess short_side={min(scale)}" if scale else ""
     size, step = ("x".join(map(str, pair)) for pair in (crop, stride))
     return f"it was tested in windows: --resize slide --imgsz {size} --preprocess stride={step}{short} does so"
