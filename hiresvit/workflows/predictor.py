@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +132,9 @@ class Predictor:
             return [self._answer(as_array(one)) for one in picture]
         return self._answer(as_array(picture))
 
-    def stream(self, source: int | str | Path | Iterable[Picture], *, drop: bool = False) -> Iterator[Frame]:
+    def stream(
+        self, source: int | str | Path | Iterable[Picture], *, drop: bool = False
+    ) -> Generator[Frame, None, None]:
         """An answer for each frame of a camera, a video file or any iterable of pictures, in order.
 
         A number is a camera's and a path a video's, for which OpenCV or PyAV must be installed. A thread fetches and
@@ -145,7 +147,9 @@ class Predictor:
         opened = read_video(source) if isinstance(source, int | str | Path) else None
         return self._frames(source if opened is None else opened, opened, drop)  # type: ignore[arg-type]
 
-    def _frames(self, source: Iterable[Picture], opened: Iterator[Any] | None, drop: bool) -> Iterator[Frame]:
+    def _frames(
+        self, source: Iterable[Picture], opened: Iterator[Any] | None, drop: bool
+    ) -> Generator[Frame, None, None]:
         newest = Ahead(_numbered(source), newest=True) if drop else None
         ready = Ahead(self._prepared(newest if newest is not None else _numbered(source)))
         try:

@@ -35,6 +35,9 @@ class Graph(Runner):
         }
         return {tensor.name: values[tensor.name] for tensor in self.outputs}
 
+    def close(self) -> None:
+        return None
+
 
 def network(task: Task, contract: ContractSpec, *outputs: str, **options: Any) -> PictureRunner:
     return PictureRunner(Graph(*outputs), ModelSpec("toy", "toy", task, (32, 64), 5, KEEP), contract, **options)

@@ -54,7 +54,10 @@ def plain(logits: NDArray[Any], size: tuple[int, int], region: Region, imgsz: tu
         centre = np.clip((start + (np.arange(target) + 0.5) * length / target) * each - 0.5, max(low, 0), max(high, 0))
         first = np.floor(centre).astype(int)
         part = (centre - first).reshape([-1 if i == axis else 1 for i in range(3)])
-        return values.take(first, axis) * (1 - part) + values.take(np.minimum(first + 1, source - 1), axis) * part
+        mixed: NDArray[Any] = (
+            values.take(first, axis) * (1 - part) + values.take(np.minimum(first + 1, source - 1), axis) * part
+        )
+        return mixed
 
     tall = mix(exact, 1, region.top, region.height)
     return mix(tall, 2, region.left, region.width)

@@ -124,7 +124,7 @@ def test_where_nothing_can_slide() -> None:
 
 def test_a_window_of_nan_is_an_error() -> None:
     module = Small(4)
-    nn.init.constant_(module.convolution.bias, float("nan"))
+    nn.init.constant_(module.convolution.weight, float("nan"))
     with pytest.raises(HiresvitError, match=r"toy: .* logits are NaN or Inf"):
         runner(module, (64, 64)).predict(sample_image(1, 100, 100))
 

@@ -21,9 +21,15 @@ from hiresvit.workflows.ahead import Ahead
 
 
 @pytest.fixture(scope="module")
-def predictor(tiny_bundle: Path) -> Any:
+def made_once(tiny_bundle: Path) -> Any:
     with Predictor(tiny_bundle, threads=1) as made:
         yield made
+
+
+@pytest.fixture
+def predictor(made_once: Any) -> Any:
+    """Any, because what comes out of a segmentor is known here."""
+    return made_once
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +39,7 @@ def _no_thread_is_left() -> Iterator[None]:
     assert [one.name for one in threading.enumerate() if one.name.startswith("hiresvit")] == []
 
 
-def test_frames_in_order_with_their_times(predictor: Predictor) -> None:
+def test_frames_in_order_with_their_times(predictor: Any) -> None:
     images = [sample_image(n, 40 + n, 60) for n in range(4)]  # and of changing sizes
     found = list(predictor.stream(iter(images)))
     assert [frame.index for frame in found] == [0, 1, 2, 3]
@@ -45,7 +51,7 @@ def test_frames_in_order_with_their_times(predictor: Predictor) -> None:
         assert frame.frame_ms >= sum(parts)
 
 
-def test_the_next_frame_is_prepared_while_this_one_is_used(predictor: Predictor) -> None:
+def test_the_next_frame_is_prepared_while_this_one_is_used(predictor: Any) -> None:
     given: list[int] = []
 
     def source() -> Iterator[NDArray[np.uint8]]:
@@ -64,7 +70,7 @@ def test_the_next_frame_is_prepared_while_this_one_is_used(predictor: Predictor)
     assert len(given) == 3
 
 
-def test_dropped_frames_are_counted(predictor: Predictor) -> None:
+def test_dropped_frames_are_counted(predictor: Any) -> None:
     taken = threading.Event()
 
     def source() -> Iterator[NDArray[np.uint8]]:
@@ -85,12 +91,12 @@ def test_dropped_frames_are_counted(predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_what_a_source_raises_reaches_the_caller(predictor: Predictor, drop: bool) -> None:
+def test_what_a_source_raises_reaches_the_caller(predictor: Any, drop: bool) -> None:
     def source() -> Iterator[NDArray[np.uint8]]:
         yield sample_image(0, 40, 60)
         raise RuntimeError("the cable is out")
 
-    found = []
+    found: list[Any] = []
     with pytest.raises(RuntimeError, match="the cable is out"):
         found.extend(predictor.stream(source(), drop=drop))
     with pytest.raises(UsageError, match="image is float64"):
@@ -98,7 +104,7 @@ def test_what_a_source_raises_reaches_the_caller(predictor: Predictor, drop: boo
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_a_stream_that_nobody_finishes(predictor: Predictor, drop: bool) -> None:
+def test_a_stream_that_nobody_finishes(predictor: Any, drop: bool) -> None:
     def endless() -> Iterator[NDArray[np.uint8]]:
         image = sample_image(0, 40, 60)
         while True:
@@ -127,7 +133,7 @@ def test_an_item_is_given_once_and_the_end_stays_the_end() -> None:
     ahead.close()
 
 
-def test_without_a_library_for_video(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_library_for_video(predictor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "find_spec", lambda name: None)
     for source in (0, "a.mp4", Path("a.mp4")):
         with pytest.raises(MissingDependency, match=r"install OpenCV or PyAV .*any iterable of arrays"):
@@ -135,7 +141,7 @@ def test_without_a_library_for_video(predictor: Predictor, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["cv2", "av"])
-def test_a_video_file(predictor: Predictor, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_file(predictor: Any, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     library = pytest.importorskip(name)
     monkeypatch.setattr(video, "find_spec", lambda asked: asked == name or None)
     path = tmp_path / "a.avi"
