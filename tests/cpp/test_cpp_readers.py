@@ -50,7 +50,8 @@ def readers(cpp_build: Path) -> Readers:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return bundles.make(tmp_path / "bundle")
+    folder: Path = bundles.make(tmp_path / "bundle")
+    return folder
 
 
 def test_sums_are_sha256(readers: Readers) -> None:
@@ -147,7 +148,7 @@ BAD = dict(
         *(at("contract.confidence", value) for value in (0, "false", None)),
         *(at("contract.label_type", value) for value in ("int16", 8)),
         *(at("contract.top_k", value) for value in (0, -5, 5.0)),
-        *(at("inputs", value) for value in ([], {}, [1])),
+        *(at("inputs", value) for value in ([], {}, [1])),  # type: ignore[var-annotated]
         *(at("inputs.0.name", value) for value in ("a\u0007", "\u202ex", "x" * 1001, 3)),
         *(at("inputs.0.shape", value) for value in ([-1], [1.0], [2**63], [[1]], [1] * 33)),
         *(at("inputs.0.dtype", value) for value in ("float 32", "")),
@@ -159,8 +160,8 @@ BAD = dict(
         at("files.1.role", "fp32"),
         at("files.1.role", "a b"),
         *(at("weights.sha256", value) for value in (None, "3" * 64, 5)),
-        *(at("parity.stages.0.gate", value) for value in ({}, [], GATE)),
-        *(at("labels", value) for value in (
+        *(at("parity.stages.0.gate", value) for value in ({}, [], GATE)),  # type: ignore[var-annotated]
+        *(at("labels", value) for value in (  # type: ignore[var-annotated]
             {}, [], {"names": ["a"], "colours": [[0, 0, 0]], "source": "x"},
             {"names": ["a"] * 19, "colours": [[0, 0, 256]] * 19, "source": "x"},
             {"names": ["a"] * 18 + ["\u200b"], "colours": [[0, 0, 0]] * 19, "source": "x"})),
