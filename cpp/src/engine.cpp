@@ -189,6 +189,7 @@ void Engine::begin(const Picture& picture) {
   }
   const double begun = now();
   check_picture(picture);
+  if (submitted_ == waited_) submitted_ = waited_ = 0;  // whoever runs one at a time has the memory of one
   const int slot = static_cast<int>(submitted_ % kDepth);
   prepare(picture, slot);
   if (slot == last_) last_ = -1;  // its output is not that frame's any more

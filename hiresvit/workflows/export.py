@@ -17,7 +17,7 @@ import onnx
 from torch import nn
 
 from hiresvit.bundle.folder import Bundle, read_bundle, writing_bundle
-from hiresvit.bundle.manifest import Manifest, Weights, list_files, write_manifest
+from hiresvit.bundle.manifest import Manifest, list_files, write_manifest
 from hiresvit.bundle.stages import EXACT, PLANS, STAGES, stage_path
 from hiresvit.calibration.qdq import MIN_OPSET
 from hiresvit.data.dataset import Labels
@@ -32,16 +32,13 @@ from hiresvit.evaluation.headroom import Headroom, enforce_headroom, open_exact
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare_each, enforce
 from hiresvit.evaluation.reference import picture_size
-from hiresvit.export.contract import INPUT, TENSOR, complete, describe_graph, fresh_weights, stamp, untrained_note
+from hiresvit.export.contract import INPUT, TENSOR, complete, describe_graph, stamp
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.export.frame import apply_contract
 from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
 from hiresvit.export.simplify import simplify
-from hiresvit.files import sha256_file
 from hiresvit.graph.file import load_graph
-from hiresvit.models.create import build_model, enliven, load_model_weights
 from hiresvit.models.fold import fold
 from hiresvit.process import trim_memory
 from hiresvit.progress import OnStep, silent
@@ -52,7 +49,8 @@ from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ContractSpec, Feed, ModelSpec, TensorSpec
 from hiresvit.version import __version__
-from hiresvit.workflows.frame import contract_parity, write_golden_pair, write_pictures
+from hiresvit.workflows.frame import contract_parity, frame_graphs, write_golden_pair, write_pictures
+from hiresvit.workflows.loaded import Loaded, load_model
 from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, require_fused
 
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
@@ -96,16 +94,6 @@ class ExportSettings:
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """What is known of a model's weights: where they are from, what of them nobody trained, the classes' names."""
-
-    weights: Weights
-    untrained: str
-    labels: Labels | None
-    notes: list[str]
-
-
-@dataclass(frozen=True)
 class _Job:
     """What every stage of one export needs; ``graphs`` is where those lie that take tensors."""
 
@@ -115,7 +103,7 @@ class _Job:
     folder: Path
     graphs: Path
     feeds: list[Feed]
-    loaded: _Loaded
+    loaded: Loaded
     on_step: OnStep
 
 
@@ -133,7 +121,15 @@ def export_bundle(
     with writing_bundle(target, force=settings.force) as folder, _scratch(folder, contract) as graphs:
         on_step("load", None)
         feeds = _feeds(spec, settings.images)
-        model, loaded = _load(spec, settings)
+        model, loaded = load_model(
+            spec,
+            settings.weights,
+            seed=settings.seed,
+            labels=settings.labels,
+            ema=settings.ema,
+            entry=settings.entry,
+            allow_missing_head=settings.allow_missing_head,
+        )
         job = _Job(spec, settings, contract, folder, graphs, feeds, loaded, on_step)
         paths, reports, looked = _graphs(job, model, target)
         _return_memory()
@@ -142,7 +138,7 @@ def export_bundle(
         with TorchRunner(deployed, *ends, settings.threads) as reference:
             parity = _parity(job, reference, paths, looked)
             if contract != TENSOR:
-                paths, reports["graphs"] = _framed(job, paths)
+                paths, reports["graphs"] = frame_graphs(paths, folder, partial(_stamp, job), contract, on_step)
                 parity["contract"] = _contract_parity(job, reference, paths)
             inputs, outputs = _ends(paths["fp32"])
             engines, missing = _plans(job, paths, inputs)
@@ -223,28 +219,6 @@ def _ends(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         return runner.inputs, runner.outputs
 
 
-def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, _Loaded]:
-    model = build_model(spec, seed=settings.seed)
-    if settings.weights is None:
-        enliven(model, spec, settings.seed)  # a comparison through zeros would see nothing
-        untrained = fresh_weights(settings.seed)
-        weights = Weights(f"fresh, seed {settings.seed}")
-        return model, _Loaded(weights, untrained, settings.labels, [untrained_note(untrained)])
-    report = load_model_weights(
-        model,
-        spec,
-        settings.weights,
-        ema=settings.ema,
-        entry=settings.entry,
-        allow_missing_head=settings.allow_missing_head,
-    )
-    notes = report.lines(settings.weights)
-    if report.untrained:
-        notes.append(untrained_note(report.untrained))
-    weights = Weights(settings.weights.name, sha256_file(settings.weights))
-    return model, _Loaded(weights, report.untrained, settings.labels or report.labels, notes)
-
-
 def _feeds(spec: ModelSpec, count: int) -> list[Feed]:
     return [{INPUT: example_input(image, spec.preprocess, spec.imgsz)} for image in sample_images(count, spec.imgsz)]
 
@@ -302,23 +276,15 @@ def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path],
     return {stage: stage_path(job.graphs, stage) for stage in described}, reports, looked
 
 
+def _stamp(job: _Job, graph: onnx.ModelProto, stage: str, contract: ContractSpec = TENSOR) -> None:
+    loaded = job.loaded
+    stamp(graph, job.spec, stage, labels=loaded.labels, untrained=loaded.untrained, contract=contract)
+
+
 def _save(job: _Job, described: dict[str, Any], stage: str, graph: onnx.ModelProto) -> None:
-    stamp(graph, job.spec, stage, labels=job.loaded.labels, untrained=job.loaded.untrained)
+    _stamp(job, graph, stage)
     size = stage_path(job.graphs, stage).write_bytes(graph.SerializeToString(deterministic=True))
     described[stage] = describe_graph(graph, size)
-
-
-def _framed(job: _Job, paths: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Put the contract around each graph and write it into the bundle; returns their paths and what they are like."""
-    bundled, described = {stage: stage_path(job.folder, stage) for stage in paths}, {}
-    for stage, path in bundled.items():
-        job.on_step(f"contract: {stage}", None)
-        graph = apply_contract(load_graph(paths[stage], weights=True), job.spec, job.contract)
-        loaded = job.loaded
-        stamp(graph, job.spec, stage, labels=loaded.labels, untrained=loaded.untrained, contract=job.contract)
-        size = path.write_bytes(graph.SerializeToString(deterministic=True))
-        described[stage] = describe_graph(graph, size)
-    return bundled, described
 
 
 def _contract_parity(job: _Job, reference: Runner, paths: Mapping[str, Path]) -> dict[str, Any]:

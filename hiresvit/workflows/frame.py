@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 from PIL import Image
 
 from hiresvit.bundle.golden import write_golden
@@ -18,6 +19,9 @@ from hiresvit.data.scenes import sample_image
 from hiresvit.evaluation.answers import answer_gate, compare_answer, enforce_answers, joined
 from hiresvit.evaluation.parity import GATES, Gate, ParityReport, compare_each, enforce
 from hiresvit.evaluation.reference import Behind, example_feed, picture_size
+from hiresvit.export.contract import describe_graph, read_stamp
+from hiresvit.export.frame import apply_contract
+from hiresvit.graph.file import load_graph
 from hiresvit.progress import OnStep
 from hiresvit.runtime.frame import picture_feed
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -29,6 +33,30 @@ Picture = NDArray[np.uint8]
 # one in 100,000, a map of FP32 is at 85 dB and no more at 108.
 _ROUNDED_DB = 60.0
 _JPEG = "picture0.jpg"
+
+
+def frame_graphs(
+    paths: Mapping[str, Path],
+    folder: Path,
+    stamp: Callable[[ModelProto, str, ContractSpec], None],
+    contract: ContractSpec,
+    on_step: OnStep,
+) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Put a contract around each graph, let it be stamped, and write it into a bundle's folder.
+
+    Returns their paths and what they are like, by stage. Raises UsageError as `apply_contract` does.
+    """
+    bundled, described = {stage: stage_path(folder, stage) for stage in paths}, {}
+    for stage, path in bundled.items():
+        on_step(f"contract: {stage}", None)
+        graph = load_graph(paths[stage], weights=True)
+        stamped = read_stamp({prop.key: prop.value for prop in graph.metadata_props})
+        assert stamped is not None, "it was stamped when it was made"
+        graph = apply_contract(graph, stamped[0], contract)
+        stamp(graph, stage, contract)
+        size = path.write_bytes(graph.SerializeToString(deterministic=True))
+        described[stage] = describe_graph(graph, size)
+    return bundled, described
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from by_path import GOLDEN, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from hiresvit.data.resample import resample
 from hiresvit.spec import PreprocessSpec
@@ -42,6 +44,31 @@ def test_flat_stays_flat_at_any_size(source: tuple[int, int], size: tuple[int, i
 def test_the_same_size_is_the_same_picture(by: Any) -> None:
     image = recipe.picture(9, 14)
     np.testing.assert_array_equal(resample(image, (9, 14), replace(OPENCV, filter=by)), image)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("source", "target", "rows_first"),
+    [
+        *[((300, 40), (90, 31), True), ((90, 70), (60, 60), True)],
+        *[((40, 300), (31, 90), False), ((90, 80), (60, 60), False)],
+    ],
+)
+def test_pillow_takes_the_passes_in_the_order_of_its_version_13(
+    source: tuple[int, int], target: tuple[int, int], rows_first: bool, method: Any
+) -> None:
+    """Each pass by a call of its own, which every Pillow does alike; the other order has other bytes here."""
+    image = recipe.picture(*source)
+    kind = Image.Resampling[method.upper()]
+    halves = [(source[1], target[0]), (target[1], source[0])]  # of (width, height): rows first, columns first
+    by_rows, by_columns = (
+        np.asarray(Image.fromarray(image).resize(half, kind).resize(target[::-1], kind)) for half in halves
+    )
+    found = resample(image, target, PreprocessSpec(interpolation=method))
+    np.testing.assert_array_equal(found, by_rows if rows_first else by_columns)
+    assert (by_rows != by_columns).any()
+    if int(PIL.__version__.partition(".")[0]) >= 13:
+        np.testing.assert_array_equal(found, np.asarray(Image.fromarray(image).resize(target[::-1], kind)))
 
 
 def test_opencv_does_not_antialias() -> None:

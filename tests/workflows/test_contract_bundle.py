@@ -36,6 +36,7 @@ from hiresvit.models.zoo import MODELS
 from hiresvit.runtime.frame import picture_feed
 from hiresvit.spec import ContractSpec, ModelSpec, PreprocessSpec
 from hiresvit.workflows import export as pipeline
+from hiresvit.workflows import frame as framing
 from hiresvit.workflows.bench import measure_sources
 from hiresvit.workflows.build import trtexec_lines
 from hiresvit.workflows.calibrate import quantize_file
@@ -258,7 +259,7 @@ def shifted(apply: Any) -> Any:
 def test_a_fault_in_what_is_put_around_a_graph_ends_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Any, fault: Callable[[Any], Any]
 ) -> None:
-    monkeypatch.setattr(pipeline, "apply_contract", fault(apply_contract))
+    monkeypatch.setattr(framing, "apply_contract", fault(apply_contract))
     with pytest.raises(GateError, match="onnx with contract camera: ") as caught:
         export(tmp_path / "b", ContractSpec("camera", size=CAMERA), spec_of(task))
     assert "\n" not in str(caught.value)
@@ -268,7 +269,7 @@ def test_a_fault_in_what_is_put_around_a_graph_ends_the_export(
 def test_other_colours_of_nv12_end_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apply = apply_contract
     wrong = lambda model, spec, contract: apply(model, spec, replace(contract, yuv="bt601"))  # noqa: E731
-    monkeypatch.setattr(pipeline, "apply_contract", wrong)
+    monkeypatch.setattr(framing, "apply_contract", wrong)
     with pytest.raises(GateError, match="onnx with contract camera: "):
         export(tmp_path / "b", ContractSpec("camera", "nv12", CAMERA))
 
