@@ -18,6 +18,16 @@ namespace fuzz {
 
 using Bytes = std::vector<std::uint8_t>;
 
+// Of zip and of PNG.
+inline std::uint32_t crc32(const std::uint8_t* data, std::size_t size) {
+  std::uint32_t value = ~0u;
+  for (std::size_t i = 0; i < size; ++i) {
+    value ^= data[i];
+    for (int bit = 0; bit < 8; ++bit) value = value >> 1 ^ (value & 1 ? 0xedb88320u : 0u);
+  }
+  return ~value;
+}
+
 class Mutator {
  public:
   explicit Mutator(std::uint32_t seed) : random_(seed) {}

@@ -11,15 +11,6 @@ void put(fuzz::Bytes& to, std::uint64_t value, int count) {
 
 void put(fuzz::Bytes& to, const std::string& text) { to.insert(to.end(), text.begin(), text.end()); }
 
-std::uint32_t crc32(const std::uint8_t* data, std::size_t size) {
-  std::uint32_t value = ~0u;
-  for (std::size_t i = 0; i < size; ++i) {
-    value ^= data[i];
-    for (int bit = 0; bit < 8; ++bit) value = value >> 1 ^ (value & 1 ? 0xedb88320u : 0u);
-  }
-  return ~value;
-}
-
 fuzz::Bytes npy(int version, const std::string& type, const std::string& shape, std::size_t bytes) {
   std::string header = "{'descr': '" + type + "', 'fortran_order': False, 'shape': (" + shape + "), }";
   const std::size_t front = version == 1 ? 10 : 12;
@@ -39,7 +30,7 @@ void entry(fuzz::Bytes& to, const std::string& name, const fuzz::Bytes& data, co
   put(to, 20, 2);
   put(to, 0, 4);
   put(to, 0x00210000, 4);
-  put(to, crc32(data.data(), data.size()), 4);
+  put(to, fuzz::crc32(data.data(), data.size()), 4);
   put(to, data.size(), 4);
   put(to, data.size(), 4);
   put(to, name.size(), 2);
@@ -87,7 +78,7 @@ void mend(fuzz::Bytes& bytes) {
       const std::size_t name = number(bytes, at + 26) & 0xffff, more = number(bytes, at + 26) >> 16;
       const std::size_t data = at + 30 + name + more, size = number(bytes, at + 22);
       if (data > bytes.size() || size > bytes.size() - data) continue;
-      sum = crc32(bytes.data() + data, size);
+      sum = fuzz::crc32(bytes.data() + data, size);
       sums.emplace_back(at, sum);
     } else {
       const std::size_t offset = number(bytes, at + 42);
