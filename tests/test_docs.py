@@ -80,7 +80,8 @@ def test_links_resolve(path: Path) -> None:
 @each_document
 def test_files_named_exist(path: Path) -> None:
     named = re.findall(rf"(?<![\w./-])((?:{FOLDERS})/[\w./*-]*)", path.read_text(encoding="utf-8"))
-    missing = [name for name in named if not any(ROOT.glob(name.rstrip("./")))]
+    roots = (ROOT, ROOT / "cpp" / "include")  # where C++ includes are looked for
+    missing = [name for name in named if not any(any(root.glob(name.rstrip("./"))) for root in roots)]
     assert not missing, f"{path.name} names {missing}, which do not exist"
 
 

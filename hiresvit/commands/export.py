@@ -76,7 +76,7 @@ class ContractOptions:
 
 def parse_contract(text: str) -> ContractSpec:
     """``tensor``, ``image`` or ``camera:1080x1920``. Raises UsageError for anything else."""
-    name, _, size = text.strip().partition(":")
+    name, _, size = text.strip().replace(" ", ":", 1).partition(":")
     sides = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", size.strip(), re.ASCII)
     if name == "camera" and sides:
         return ContractSpec("camera", size=(int(sides[1]), int(sides[2])))
@@ -90,8 +90,8 @@ def parse_contract(text: str) -> ContractSpec:
 
 
 @dataclass(frozen=True)
-class GraphOptions:
-    """What the graphs are like, and what is done with them."""
+class GraphOptions(ContractOptions):
+    """What the graphs are like besides, and what is done with them."""
 
     opset: Annotated[int, typer.Option(help="ONNX operator set, 17 to 22.")] = 20
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open.")] = False
@@ -125,7 +125,6 @@ def export(
     model: opt.ModelOptions,
     precision: PrecisionOptions,
     calibration: opt.CalibrationOptions,
-    contract: ContractOptions,
     graphs: GraphOptions,
     limits: opt.LimitOptions,
     bundle: BundleOptions,
@@ -142,7 +141,9 @@ def export(
     if not precision.int8:
         calibration.refuse()
     int8 = calibration.settings(bundle.threads) if precision.int8 else None
-    given, framed = model.given(), contract.spec()
+    if precision.seed is not None and model.weights is not None:
+        raise UsageError(f"--seed draws fresh weights: leave it out with those of {model.weights}")
+    given, contract = model.given(), graphs.spec()
     fp16 = precision.fp16 or precision.int8
     absent = {"fp16": not fp16, EXACT: not fp16, "int8": not precision.int8, "cpu": graphs.dynamic_batch}
     gates = limits.gates(without=[stage for stage, missing in absent.items() if missing])
@@ -158,7 +159,7 @@ def export(
     if graphs.logits and spec.task != "segment":
         raise UsageError(f"--logits {graphs.logits} is about segmentation; the task is {spec.task}")
     chosen = _settings(asked, model, precision=precision, int8=int8, graphs=graphs, gates=gates, bundle=bundle)
-    chosen = replace(chosen, contract=framed)
+    chosen = replace(chosen, contract=contract)
     command = ["hiresvit", *context.obj]
     with out.progress() as on_step:
         made = export_bundle(spec, bundle.output or Path(spec.slug), chosen, command=command, on_step=on_step)

@@ -47,7 +47,7 @@ def test_export_leaves_a_verified_bundle_and_only_that(exported: Exported) -> No
     bundle = read_bundle(folder)
     assert bundle.unlisted == ()
     plan = {"fp16.plan", "fp16.plan.json"} if installed("tensorrt_rtx") else set()
-    assert {entry.name for entry in bundle.manifest.files} == GRAPHS | plan | {"golden.npz"}
+    assert {entry.name for entry in bundle.manifest.files} == GRAPHS | plan | {"golden.npz", "golden.png"}
     assert ("fp16" in bundle.manifest.engines) == installed("tensorrt_rtx")
     assert [stage["stage"] for stage in bundle.manifest.parity["stages"]] == [
         "onnx",

@@ -59,6 +59,7 @@ def test_the_bundle_has_both(exported: Exported) -> None:
             "int8.onnx",
             "calibration.json",
             "golden.npz",
+            "golden.png",
         )
     }
     assert (names["int8.onnx"], names["calibration.json"]) == ("fp16.onnx", "simplified.onnx")

@@ -63,6 +63,7 @@ def locked(tmp_path: Path, tiny_bundle: Path) -> Iterator[Path]:
     folder.chmod(0o700)
 
 
+NANO = Path(__file__).parents[2] / "examples" / "hrvit_nano.safetensors"
 READ = """
 inspect {l}/b
 inspect {l}/a.onnx
@@ -100,7 +101,7 @@ WRITTEN = """
 run {b} {p} -o {l}/o.png
 build {b}/fp16.onnx -o {l}/x.plan
 calibrate {b} --calib scenes -o {l}/i.onnx
-convert {p} {l}/x.safetensors --model hrvit_b1
+convert {w} {l}/x.safetensors --model hrvit_nano
 export hrvit_b1 --imgsz 64 -o {l}/e
 """
 
@@ -116,7 +117,7 @@ def test_a_folder_that_may_not_be_entered(
     said = {}
     for typed in (READ + WRITTEN).strip().splitlines():
         if typed:
-            result = cli(*typed.format(l=locked, b=tiny_bundle, p=picture).split())
+            result = cli(*typed.format(l=locked, b=tiny_bundle, p=picture, w=NANO).split())
             said[typed] = (result.code, result.err.splitlines()[-1])
     verb = dict.fromkeys(READ.splitlines(), "read|open") | dict.fromkeys(WRITTEN.splitlines(), "write|open")
     wrong = {

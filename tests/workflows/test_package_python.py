@@ -51,7 +51,7 @@ def hiresvit_answer(bundle: Path, image: Any) -> Any:
     spec, contract = found.manifest.spec, found.manifest.contract
     with OnnxRuntimeRunner(found.path("simplified"), threads=1) as runner:
         outputs = runner(picture_feed(image, spec, contract))
-    return labels_of(outputs, image.shape[:2], spec, contract)[0] if spec.task == "segment" else outputs
+    return labels_of(outputs, image.shape[:2], spec, contract) if spec.task == "segment" else outputs
 
 
 def program(folder: Path) -> dict[str, Any]:

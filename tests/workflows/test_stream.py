@@ -36,7 +36,7 @@ def predictor(made_once: Any) -> Any:
 def _no_thread_is_left() -> Iterator[None]:
     yield
     gc.collect()
-    assert [one.name for one in threading.enumerate() if one.name.startswith("hiresvit")] == []
+    assert [one.name for one in threading.enumerate() if one.name.startswith("hiresvit-ahead")] == []
 
 
 def test_frames_in_order_with_their_times(predictor: Any) -> None:
