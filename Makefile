@@ -60,8 +60,8 @@ test: lint cpp-tools
 test-all: lint cpp-tools
 	$(PYTEST)
 
-# What takes hours, and what needs a GPU.
-NOT_HERE := benchmarks/train_scenes.py benchmarks/cuda_layer.py
+# What takes hours, what needs a GPU, and what needs weights that are not in the repository.
+NOT_HERE := benchmarks/train_scenes.py benchmarks/cuda_layer.py benchmarks/frame.py benchmarks/label_agreement.py
 
 bench: setup
 	@for script in $(filter-out $(NOT_HERE),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
