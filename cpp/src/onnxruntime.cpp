@@ -172,6 +172,8 @@ void OnnxRuntime::open_session(const std::string& graph, const BackendOptions& o
   library_.check(api.SetSessionLogSeverityLevel(made, ORT_LOGGING_LEVEL_FATAL), kFailed, failed);
   // Q/DQ as written: see hiresvit/runtime/onnxruntime_runner.py
   library_.check(api.AddSessionConfigEntry(made, "session.disable_quant_qdq", "1"), kFailed, failed);
+  // Its threads do not spin for the next frame on the cores that this one's labels need.
+  library_.check(api.AddSessionConfigEntry(made, "session.force_spinning_stop", "1"), kFailed, failed);
   if (options.threads > 0) {
     library_.check(api.SetIntraOpNumThreads(made, options.threads), kFailed, failed);
   }

@@ -79,6 +79,8 @@ def open_session(
     # Q/DQ as written. ONNX Runtime 1.31's rewrite of DQ-Conv-Q puts another bias in place of an FP16 one, and
     # HIRI-ViT-S answered noise (docs/int8.md). TensorRT decides for itself what it fuses.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # Else its threads spin for the next call on the cores that this one's answer needs (benchmarks/frame.py).
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if low_memory:
