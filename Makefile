@@ -61,7 +61,8 @@ test-all: lint cpp-tools
 	$(PYTEST)
 
 # What takes hours, what needs a GPU, and what needs weights that are not in the repository.
-NOT_HERE := benchmarks/train_scenes.py benchmarks/cuda_layer.py benchmarks/frame.py benchmarks/label_agreement.py
+NOT_HERE := benchmarks/train_scenes.py benchmarks/cuda_layer.py benchmarks/frame.py \
+	benchmarks/label_agreement.py benchmarks/sliding_window.py
 
 bench: setup
 	@for script in $(filter-out $(NOT_HERE),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

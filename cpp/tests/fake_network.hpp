@@ -4,6 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <mutex>
 #include <thread>
 
@@ -36,6 +37,7 @@ class FakeNetwork final : public hiresvit::Backend {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       waiting_[slot] = true;
+      queue_.push_back(slot);
     }
     changed_.notify_all();
   }
@@ -52,9 +54,11 @@ class FakeNetwork final : public hiresvit::Backend {
  private:
   void work() {
     std::unique_lock<std::mutex> lock(mutex_);
-    for (int slot = 0; true; slot = 1 - slot) {  // the engine's slots follow each other
-      changed_.wait(lock, [&] { return stop_ || waiting_[slot]; });
+    while (true) {
+      changed_.wait(lock, [&] { return stop_ || !queue_.empty(); });
       if (stop_) return;
+      const int slot = queue_.front();
+      queue_.pop_front();
       lock.unlock();
       std::this_thread::sleep_for(std::chrono::milliseconds(sleep_ms_));
       for (int pixel = 0; pixel < kSide * kSide; ++pixel) out_[slot][pixel] = in_[slot][3 * pixel];
@@ -72,6 +76,7 @@ class FakeNetwork final : public hiresvit::Backend {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool waiting_[2] = {false, false};
+  std::deque<int> queue_;
   bool stop_ = false;
   std::thread worker_;
 };

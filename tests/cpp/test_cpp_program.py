@@ -213,7 +213,7 @@ def test_a_classifier_prints_its_best(tmp_path: Path, run: Run) -> None:
 def ctest(build: Path, bundle: Path, library: Path) -> None:
     """The tests that are in C++: the engine on a network that is none, allocations, the wrapper."""
     environment = {**os.environ, "HIRESVIT_TEST_BUNDLE": str(bundle), "HIRESVIT_ONNXRUNTIME": str(library)}
-    command = ["ctest", "--output-on-failure"]
+    command = ["ctest", "--output-on-failure", "--timeout", "120"]
     done = subprocess.run(command, cwd=build, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
 
@@ -222,8 +222,7 @@ def test_the_tests_in_cpp(cpp_build: Path, tiny_bundle: Path, onnxruntime_librar
     ctest(cpp_build, tiny_bundle, onnxruntime_library)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+@pytest.mark.parametrize("sanitizers", ["address,undefined", pytest.param("thread", marks=pytest.mark.slow)])
 def test_sanitizers_find_nothing(
     tmp_path_factory: pytest.TempPathFactory,
     tmp_path: Path,

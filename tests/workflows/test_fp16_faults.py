@@ -33,6 +33,7 @@ from hiresvit.models.mixformer import MixFormer, MixFormerClassifier, MixFormerC
 from hiresvit.models.zoo import MODELS
 from hiresvit.spec import ModelSpec
 from hiresvit.workflows import export as pipeline
+from hiresvit.workflows import loaded
 from hiresvit.workflows.compare import compare_sources
 from hiresvit.workflows.export import ExportSettings, export_bundle
 from hiresvit.workflows.open import open_source
@@ -76,7 +77,7 @@ def exporting(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_each_familys_export_and_compare(name: str, tmp_path: Path, exporting: pytest.MonkeyPatch) -> None:
     spec = model_spec(name, "classify", (64, 64), CLASSES)
-    exporting.setattr(pipeline, "enliven", loud_head)
+    exporting.setattr(loaded, "enliven", loud_head)
     kept: dict[str, bytes] = {}
     save = pipeline._save
 
