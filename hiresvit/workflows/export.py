@@ -121,15 +121,7 @@ def export_bundle(
     with writing_bundle(target, force=settings.force) as folder, _scratch(folder, contract) as graphs:
         on_step("load", None)
         feeds = _feeds(spec, settings.images)
-        model, loaded = load_model(
-            spec,
-            settings.weights,
-            seed=settings.seed,
-            labels=settings.labels,
-            ema=settings.ema,
-            entry=settings.entry,
-            allow_missing_head=settings.allow_missing_head,
-        )
+        model, loaded = _load(spec, settings)
         job = _Job(spec, settings, contract, folder, graphs, feeds, loaded, on_step)
         paths, reports, looked = _graphs(job, model, target)
         _return_memory()
@@ -217,6 +209,11 @@ def _ends(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """What a graph takes and gives."""
     with OnnxRuntimeRunner(path) as runner:
         return runner.inputs, runner.outputs
+
+
+def _load(spec: ModelSpec, settings: ExportSettings) -> tuple[nn.Module, Loaded]:
+    chosen = {name: getattr(settings, name) for name in ("seed", "labels", "ema", "entry", "allow_missing_head")}
+    return load_model(spec, settings.weights, **chosen)
 
 
 def _feeds(spec: ModelSpec, count: int) -> list[Feed]:
