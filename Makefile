@@ -50,14 +50,15 @@ lint: setup
 # process, so that what its tests share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
-# The tests build and run cpp/, also for aarch64 on an emulator.
-cpp-tools:
+# The tests build and run cpp/, also for aarch64 on an emulator, and look at a report in a browser.
+tools:
 	@cpp/get-tools.sh --cross
+	@tests/get-browser.sh
 
-test: lint cpp-tools
+test: lint tools
 	$(PYTEST) -m 'not slow'
 
-test-all: lint cpp-tools
+test-all: lint tools
 	$(PYTEST)
 
 # What takes hours, what needs a GPU, and what needs weights that are not in the repository.
@@ -71,4 +72,4 @@ clean:
 	rm -rf .venv demo cpp/build* cpp/third_party build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo cpp cpp-tools lint test test-all bench clean
+.PHONY: help setup demo cpp tools lint test test-all bench clean

@@ -65,6 +65,11 @@ Entry = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
+Save = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write the JSON document there, too.", readable=False),
+]
+
 PICTURES = (*pictures.NAMES, "preprocess")
 """Options of a model that say how a picture becomes its input."""
 RUNNERS = "onnxruntime[:PROVIDER], openvino or tensorrt; default: by its suffix"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.files import atomic_path
 from hiresvit.progress import OnStep, silent
 from hiresvit.report.harmless import harmless
 
@@ -39,15 +40,21 @@ def answer(
     items: Sequence[RenderableType],
     failure: HiresvitError | None = None,
     notes: Sequence[str] | None = None,
+    *,
+    save: Path | None = None,
 ) -> None:
     """Print a result, as a document or for people; a failure belongs to it and ends the program.
 
-    ``notes`` are what is to be said of where it comes from: on stderr, and in the document.
+    ``notes`` are what is to be said of where it comes from: on stderr, and in the document. ``save`` is a file that
+    the document is written to, too, whole or not at all. Raises HiresvitError if it cannot be.
     """
     for note in notes or ():
         print_note(note)
     if notes is not None:
         document = {**document, "notes": list(notes)}
+    if save is not None:
+        with atomic_path(save) as temporary:
+            temporary.write_text(json_text(document, failure) + "\n", encoding="utf-8")
     if as_json:
         print_json(document, failure)
     else:
@@ -69,9 +76,14 @@ def wrote_line(paths: Sequence[Path], began: float) -> str:
 
 def print_json(document: dict[str, Any], failure: BaseException | None = None) -> None:
     """Print the one document of ``--json``."""
+    print_text(json_text(document, failure))
+
+
+def json_text(document: dict[str, Any], failure: BaseException | None = None) -> str:
+    """The document of ``--json``, which `answer` also writes to a file."""
     error = {"error": {"message": explain(failure), "exit_code": exit_code(failure)}} if failure else {}
     values = {"schema_version": SCHEMA_VERSION, **document, **error}
-    print_text(json.dumps(values, indent=2, allow_nan=False))
+    return json.dumps(values, indent=2, allow_nan=False)
 
 
 def print_text(text: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from hiresvit.export.contract import (
     read_untrained,
     untrained_note,
 )
+from hiresvit.files import sha256_file
 from hiresvit.models.zoo import find_model, names_checkpoint
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.runner import Casting, Runner
@@ -44,7 +45,7 @@ class Source:
     """A runner, its spec and its classes' names where they are known, and what it is called in tables.
 
     ``said`` is what is to be said of its weights and of how it was chosen, ``graph`` the file if that is an ONNX graph,
-    ``contract`` what goes in and comes out.
+    ``contract`` what goes in and comes out. ``origin`` is what a report says of where it is from (`_origin`).
     """
 
     runner: Runner
@@ -54,6 +55,7 @@ class Source:
     said: tuple[str, ...] = ()
     graph: Path | None = None
     contract: ContractSpec = TENSOR
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -109,7 +111,8 @@ def open_source(
     _check_input(path, opened, spec, contract)
     labels = read_labels(opened.metadata, spec) if spec else None
     said = _said(read_untrained(opened.metadata))
-    return Source(Casting(opened), spec, path.name + by, labels, said, _graph(path), contract)
+    origin = _origin(path, opened, role=stamped[1] if stamped else None)
+    return Source(Casting(opened), spec, path.name + by, labels, said, _graph(path), contract, origin)
 
 
 def is_model(text: str) -> bool:
@@ -150,7 +153,8 @@ def _open_model(text: str, threads: int | None, options: dict[str, Any]) -> Sour
         report = load_model_weights(model, spec, weights, entry=options.get("entry"), **taken)
         labels, said = report.labels, (*said, *report.remarks, *_said(report.untrained))
     runner = TorchRunner(Deployed(model, spec), (input_spec(spec),), output_specs(spec), threads)
-    return Source(runner, spec, f"{Path(text).name} (PyTorch)", labels, said)
+    origin = _origin(None if weights is None else Path(weights), runner, role="pytorch")
+    return Source(runner, spec, f"{Path(text).name} (PyTorch)", labels, said, origin=origin)
 
 
 def _open_bundle(
@@ -177,7 +181,23 @@ def _open_bundle(
     hints = [f"computed on the CPU; --graph {role} runs the bundle's plan on the GPU" for role in plans[:1]]
     said = (*(_said(untrained) or older), *hints)
     label = f"{folder.name}/{wanted}{by}"
-    return Source(runner, manifest.spec, label, labels, said, _graph(path), manifest.contract)
+    origin = _origin(path, runner, role=wanted, bundle=folder)
+    return Source(runner, manifest.spec, label, labels, said, _graph(path), manifest.contract, origin)
+
+
+def _origin(file: Path | None, runner: Runner, *, role: str | None, bundle: Path | None = None) -> dict[str, Any]:
+    """The file that answers (of a model its weights, None for fresh ones) with its sum, and what runs it: plain JSON.
+
+    ``role`` is the stage of a graph or plan, ``pytorch`` for a model; ``bundle`` the name of the folder it lies in.
+    """
+    return {
+        "file": None if file is None else file.name,
+        "sha256": None if file is None else sha256_file(file),
+        "bytes": None if file is None else file.stat().st_size,
+        "role": role,
+        "bundle": None if bundle is None else bundle.resolve().name,
+        **asdict(runner.about),
+    }
 
 
 def _graph(path: Path) -> Path | None:
