@@ -42,6 +42,9 @@ class Pictures:
     def __getitem__(self, index: int) -> Sample:
         return self.samples[index]
 
+    def name_of(self, index: int) -> str:
+        return f"picture {index}"
+
 
 @dataclass
 class Says(Runner):
