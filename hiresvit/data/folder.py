@@ -116,7 +116,7 @@ class Folder:
         self.task: Task = found.task
         self.classes: Mapping[int, str] = found.classes
         self.colours: Mapping[int, Colour] = found.colours
-        self.ignore = found.ignore
+        self.ignore, self.exact = found.ignore, False
 
     @cached_property
     def pairs(self) -> list[tuple[Path, Path | int]]:
