@@ -132,6 +132,16 @@ def check_fit(spec: ModelSpec, dataset: Dataset) -> None:
         )
 
 
+@dataclass(frozen=True)
+class ClassList:
+    """Names and, where they are given, colours by the class's number; ``ignore`` is -1 where nothing is ignored."""
+
+    task: Task
+    classes: Mapping[int, str]
+    colours: Mapping[int, Colour]
+    ignore: int
+
+
 @dataclass(frozen=True, eq=False)
 class Labels:
     """What a network's answers mean: a name for each class, and its colour as a row of uint8 (K, 3).
