@@ -40,20 +40,29 @@ def open_sources(
     sides: Sequence[tuple[str, str | None]],
     model: opt.ModelOptions,
     graph: str | None,
+    *,
+    failed: dict[str, HiresvitError] | None = None,
     **how: Unpack[How],
 ) -> list[Source]:
     """Open what texts name, each with the runner named beside it, and close it with ``stack``.
 
-    A model name, or a checkpoint's file, is computed by PyTorch and is one side, however many runners are named.
-    Raises UsageError for an option that applies to none, and whatever `open_source` raises.
+    A model name, or a checkpoint's file, is computed by PyTorch and is one side, however many runners are named; beside
+    ``COMPILED`` it is another, and a file none. With ``failed`` a side that cannot start is put there by its name and
+    the others go on, as long as one starts. Raises UsageError for an option that applies to none, and whatever
+    `open_source` raises.
     """
     from hiresvit.workflows.open import Source
 
     opened = []
     for side in _open_each(stack, sides, model, graph, **how):
-        if not isinstance(side, Source):
+        if isinstance(side, Source):
+            opened.append(side)
+        elif failed is None or isinstance(side.error, UsageError):
             raise side.error
-        opened.append(side)
+        else:
+            failed[side.label] = side.error
+    if failed and not opened:
+        raise next(iter(failed.values()))
     return opened
 
 
@@ -64,7 +73,7 @@ def open_sides(
     graph: str | None,
     **how: Unpack[How],
 ) -> list[Source | Unopened]:
-    """As `open_sources`, but what its runtime or device cannot start is a side with its error, and the others go on.
+    """As `open_sources`, in their order with those that their runtime or device cannot start, each with its error.
 
     Raises what is a mistake in what was typed, an error of code 1 or 2, and the first error if no side starts.
     """
@@ -94,7 +103,7 @@ def _open_each(
     options = model.given()
     out.load_onnxruntime()
     from hiresvit.models.zoo import names_checkpoint
-    from hiresvit.workflows.open import Unopened, is_model, open_source
+    from hiresvit.workflows.open import COMPILED, Unopened, is_model, open_source
 
     found = {text: str(one_bundle(Path(text))) if text else text for text, _ in sides}
     sides = [(found[text], runner) for text, runner in sides]
@@ -104,15 +113,17 @@ def _open_each(
     without = {option: value for option, value in options.items() if option != "weights"}
     by_torch = set()
     for text, runner in sides:
+        if runner == COMPILED and text not in names:
+            continue
         if text in names and runner:
-            if text in by_torch:
+            if (text, runner == COMPILED) in by_torch:
                 continue
-            by_torch.add(text)
+            by_torch.add((text, runner == COMPILED))
         try:
             source = open_source(
                 text,
                 graph=graph if text in folders else None,
-                runner=None if text in names else runner,
+                runner=runner if runner == COMPILED or text not in names else None,
                 threads=threads or threads_used,
                 cuda_graph=cuda_graph,
                 **({} if text not in names else without if names_checkpoint(text) else options),
@@ -121,7 +132,7 @@ def _open_each(
             error = raised if isinstance(raised, HiresvitError) else missing_extra(raised)
             if error is None:
                 raise
-            yield Unopened(f"{Path(text).name}{f' ({runner})' if runner else ''}", error)
+            yield Unopened(f"{text}{f' ({runner})' if runner else ''}", error)
             continue
         stack.enter_context(source.runner)
         yield source
@@ -139,7 +150,7 @@ def _refuse_misplaced(
 ) -> None:
     """Raise UsageError for an option that applies to none of the sides."""
     from hiresvit.models.zoo import names_checkpoint
-    from hiresvit.workflows.open import is_plan
+    from hiresvit.workflows.open import COMPILED, is_plan
 
     texts = list(dict.fromkeys(text for text, _ in sides))
     listed = ", ".join(texts)
@@ -148,7 +159,9 @@ def _refuse_misplaced(
         raise UsageError(f"{given}: for a model name; {listed} brings its own")
     if "weights" in options and all(map(names_checkpoint, names)):
         raise UsageError(f"--weights {options['weights']}: {', '.join(names)} is a checkpoint itself; leave it out")
-    named = {text for text, runner in sides if runner}
+    if any(runner == COMPILED for _, runner in sides) and not names:
+        raise UsageError(f"--compile is for a model name; {listed} brings its own")
+    named = {text for text, runner in sides if runner and runner != COMPILED}
     if named and named.issubset(names):
         raise UsageError(f"--runner picks what opens a file; {', '.join(sorted(named))} is computed by PyTorch")
     if graph and not folders:
