@@ -74,13 +74,13 @@ def count(sample: Sample, answer: LabelMap | TopClasses, dataset: Dataset, *, bo
     place = np.full(max(*declared, int(answer.labels.max())) + 1, size, np.int32)  # what is foreign is one class more
     place[declared] = range(size)
     labels, counted = np.asarray(sample.labels), np.asarray(sample.labels != dataset.ignore)
-    truth, found = place[np.where(counted, labels, declared[0])], place[answer.labels]
-    right = truth[counted & (truth == found)]
+    known, found = place[np.where(counted, labels, declared[0])], place[answer.labels]
+    right = known[counted & (known == found)]
     row = np.zeros(columns(dataset))
-    for number, classes in enumerate((right, truth[counted], found[counted])):
+    for number, classes in enumerate((right, known[counted], found[counted])):
         row[number * size : (number + 1) * size] = np.bincount(classes, minlength=size + 1)[:size]
     if borders:
-        scores = boundary_scores(truth, found, counted, size)
+        scores = boundary_scores(known, found, counted, size)
         has = ~np.isnan(scores)
         row[3 * size : 3 * size + 2] = (scores[has].mean(), 1) if has.any() else 0
         row[3 * size + 2 :] = np.concatenate([np.where(has, scores, 0), has])
@@ -145,12 +145,14 @@ def foreign(sums: Row, dataset: Dataset) -> float:
 def _by_class(sums: Row, dataset: Dataset) -> Row:
     """Pixels that are right, labelled and answered: (3, ..., D)."""
     size = len(dataset.classes)
-    return np.moveaxis(sums[..., : 3 * size].reshape(*sums.shape[:-1], 3, size), -2, 0)
+    found: Row = np.moveaxis(sums[..., : 3 * size].reshape(*sums.shape[:-1], 3, size), -2, 0)
+    return found
 
 
 def _share(part: Row, whole: Row) -> Row:
     """NaN where there is no whole."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    found: Row = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    return found
 
 
 def _mean(shares: Row) -> Row:

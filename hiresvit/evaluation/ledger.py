@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hiresvit.errors import HiresvitError
 from hiresvit.files import atomic_path
@@ -42,10 +41,10 @@ class Ledger:
     def save(self, path: Path, key: str) -> None:
         """Write what is complete. Raises HiresvitError if the place cannot be written."""
         done = self.done
-        values: dict[str, NDArray[np.float64]] = {"rows": self.rows[:, :done], "equal": self.equal[:, :done]}
         said = json.dumps([key, list(self.failures.items())])
         with atomic_path(path) as temporary, temporary.open("wb") as stream:  # a path would get the suffix .npz
-            np.savez(stream, said=np.array(said), answers=self.answers[:done], **values)
+            rows, equal = self.rows[:, :done], self.equal[:, :done]
+            np.savez(stream, said=np.array(said), rows=rows, equal=equal, answers=self.answers[:done])
 
     def load(self, path: Path, key: str) -> bool:
         """Go on from what `save` wrote under this key; False for anything else. The archive's own sums find damage."""

@@ -38,7 +38,8 @@ def _protocol_lines(found: Values) -> list[str]:
     if protocol["scales"] not in ([1], [1.0]):
         passes.append(f"at {', '.join(f'{scale:g}' for scale in protocol['scales'])} times the size")
     lines = [
-        f"protocol {protocol['name']}: network {height}x{width}, {protocol['scaled']}, {protocol['filter']}"
+        f"protocol {protocol['name']}: network {height}x{width}, {protocol['scaled']}"
+        f"{'' if protocol['filter'] in protocol['scaled'] else f", {protocol['filter']}"}"
         f"{''.join(f', {way}' for way in passes)}",
         f"labels: {protocol['labels']}{ignored}",
         *(f"note: {note}" for note in protocol["notes"]),

@@ -39,6 +39,7 @@ def save_maps(
     target: Path,
     headline: Sequence[str],
     picture: NDArray[np.uint8],
+    *,
     truth: Shown,
     counted: NDArray[np.bool_],
     sides: Sequence[Shown],
@@ -110,7 +111,8 @@ def _nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         (np.arange(count) * 2 + 1) * length // (2 * count)
         for count, length in zip(size[::-1], values.shape, strict=True)
     )
-    return values[rows[:, None], columns]
+    found: NDArray[Any] = values[rows[:, None], columns]
+    return found
 
 
 def _save(target: Path, headline: Sequence[str], panels: Sequence[tuple[str, Image.Image]]) -> None:

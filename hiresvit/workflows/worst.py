@@ -42,7 +42,7 @@ def draw_worst(
         target = Path(f"{start}{number}.png")
         agrees = "" if found["agreement"] is None else f": {100 * found['agreement']:.2f} % of the answers agree"
         headline = f"{found['picture']}{agrees}"
-        _draw(target, headline, sample, dataset, {name: answers[name] for name in shown}, meaning)
+        _draw(target, headline, sample, {name: answers[name] for name in shown}, dataset=dataset, meaning=meaning)
         paths.append(target)
     return paths
 
@@ -57,12 +57,13 @@ def equal(first: Answer, other: Answer) -> int:
 
 
 def _draw(
-    target: Path, headline: str, sample: Sample, dataset: Dataset, answers: Mapping[str, Answer], meaning: Labels
+    target: Path, headline: str, sample: Sample, answers: Mapping[str, Answer], *, dataset: Dataset, meaning: Labels
 ) -> None:
     labels = np.asarray(sample.labels)
     maps = [Shown(name, answer.labels) for name, answer in answers.items() if isinstance(answer, LabelMap)]
     if maps:
-        save_maps(target, [headline], sample.image, Shown("labels", labels), labels != dataset.ignore, maps, meaning)
+        counted, truth = np.asarray(labels != dataset.ignore), Shown("labels", labels)
+        save_maps(target, [headline], sample.image, truth=truth, counted=counted, sides=maps, meaning=meaning)
         return
     lines = [headline, f"label: {dataset.classes[int(labels)]}"]
     for name, answer in answers.items():
