@@ -70,6 +70,7 @@ def evaluate(
         pictures.data,
         looking.limit,
         protocol.find,
+        split=pictures.split,
         worst=looking.worst,
         draw=looking.draw,
         output=output,
