@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -9,18 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hiresvit.device.host import CpuTime
 from hiresvit.errors import UsageError
 from hiresvit.evaluation import latency
-from hiresvit.evaluation.latency import (
-    FEW,
-    LatencyStats,
-    Ratio,
-    Side,
-    latency_stats,
-    measure_latency,
-    ratio,
-)
-from hiresvit.runtime.runner import GpuTimes
+from hiresvit.evaluation.latency import FEW, Side, measure_latency
+from hiresvit.evaluation.statistics import LatencyStats, Parts, Ratio, latency_stats, ratio
 
 MS = 1_000_000
 
@@ -109,17 +101,17 @@ def test_samples_of_one_index_are_of_one_round() -> None:
 def test_what_the_gpu_says_is_asked_after_each_call_and_not_timed() -> None:
     clock = Clock()
     times = [
-        GpuTimes(0.0, 99.0, 0.0),
-        GpuTimes(1.0, 5.0, 0.3),
-        GpuTimes(2.0, 9.0, 0.1),
-        GpuTimes(9.0, 6.0, 0.2),
+        {"h2d_ms": 0.0, "compute_ms": 99.0, "d2h_ms": 0.0},
+        {"h2d_ms": 1.0, "compute_ms": 5.0, "d2h_ms": 0.3},
+        {"h2d_ms": 2.0, "compute_ms": 9.0, "d2h_ms": 0.1},
+        {"h2d_ms": 9.0, "compute_ms": 6.0, "d2h_ms": 0.2},
     ]
 
-    def last_times() -> GpuTimes:
+    def last_times() -> Parts:
         clock.now += 1000 * MS  # as if it took a second
         return times[clock.calls.count("a") - 1]
 
-    runs: Runs = {"a": Side(clock.run("a", MS), gpu_times=last_times), "b": clock.run("b", 2 * MS)}
+    runs: Runs = {"a": Side(clock.run("a", MS), parts=last_times), "b": clock.run("b", 2 * MS)}
     stats = measure_latency(runs, warmup_s=0, min_s=0, min_iterations=3, clock=clock)
     assert stats["a"].samples_ns == (MS, MS, MS)
     # the medians; the warm-up call of 99 ms is not among them
@@ -154,37 +146,27 @@ def test_slow_calls_are_few_and_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "work", "own", "said"),
+    ("passed", "said"),
     [
-        (10.0, 4.0, 4.0, False),  # ours
-        (10.0, 5.0, 4.0, False),  # a little of others
-        (10.0, 20.0, 4.0, True),
-        (0.1, 0.2, 0.0, False),  # too short to tell
+        ((10.0, 4.0, 4.0, 0.0), ""),  # ours
+        ((10.0, 5.0, 4.0, 1.0), ""),  # a little of others
+        ((10.0, 20.0, 4.0, 0.0), "load 7.9"),
+        ((10.0, 20.0, 4.0, 9.0), "load 7.9, 0.9 of that by other guests of its host"),
+        ((0.1, 0.2, 0.0, 0.0), ""),  # too short to tell
     ],
 )
 def test_a_machine_that_others_use_is_said(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, work: float, own: float, said: bool
+    monkeypatch: pytest.MonkeyPatch, passed: tuple[float, float, float, float], said: str
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr("os.getloadavg", lambda: (7.9, 3.0, 1.0))
-    counters = iter([(100.0, 50.0, 20.0), (100.0 + seconds, 50.0 + work, 20.0 + own)])
-    monkeypatch.setattr(latency, "_cpu_seconds", lambda: next(counters))
+    start = CpuTime(100.0, 50.0, 20.0, 3.0)
+    counters = iter([start, start, CpuTime(*(a + b for a, b in zip(vars(start).values(), passed, strict=True)))])
+    monkeypatch.setattr(latency, "cpu_time", lambda: next(counters))
     clock = Clock()
     [stats] = measure_latency({"a": clock.run("a", MS)}, min_s=0, clock=clock).values()
-    words = "the machine is busy, other programs took 1.6 of its 2 CPUs meanwhile (load 7.9)"
+    words = f"the machine is busy, other programs took 1.6 of its 2 CPUs meanwhile ({said})"
     assert stats.warnings == ((words,) if said else ())
-
-
-def test_the_systems_counters_are_read() -> None:
-    before = latency._cpu_seconds()
-    deadline = time.process_time() + 0.2
-    while time.process_time() < deadline:
-        pass
-    after = latency._cpu_seconds()
-    if before is not None and after is not None:  # None on another system than Linux
-        seconds, work, own = (b - a for a, b in zip(before, after, strict=True))
-        assert seconds > 0
-        assert 0.2 <= own <= work + 0.05  # what we did is a part of all, to the hundredths in which that is counted
 
 
 def test_durations_are_counted_over_all_sides() -> None:
