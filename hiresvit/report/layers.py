@@ -31,13 +31,16 @@ def layers_report(found: Values) -> list[RenderableType]:
         head = f"{first['module']} ({first['kind']}) is the first of {beyond} modules below {least}: {_said(first)}"
     else:
         head = f"all {len(modules)} modules stay within {least}"
-    return [_table(found), f"\n{head}", *_unmatched(found)]
+    exact = sum(row["max_abs"] == 0 for row in modules)
+    table = [_table(found)] if exact < len(modules) else []
+    return [*table, f"\n{head}", *([f"{exact} modules are equal"] if exact else []), *_unmatched(found)]
 
 
 def _table(found: Values) -> Table:
-    """The worst, in the order in which they are computed, and the first beyond the tolerance."""
+    """The worst that differ at all, in the order in which they are computed, and the first beyond the tolerance."""
     modules: Sequence[Values] = found["modules"]
-    worst = sorted(range(len(modules)), key=lambda place: _rank(modules[place]))[:WORST]
+    differing = [place for place, row in enumerate(modules) if row["max_abs"] != 0]
+    worst = sorted(differing, key=lambda place: _rank(modules[place]))[:WORST]
     shown = {*worst, *(place for place, row in enumerate(modules) if row == found["first"])}
     title = f"{found['test']} against {found['reference']}: the worst of {len(modules)} modules, {found['images']} images"
     columns = ("module", "kind", ">SQNR dB", ">max abs", ">cosine", ">scale", "difference")
@@ -45,15 +48,12 @@ def _table(found: Values) -> Table:
 
 
 def _rank(row: Values) -> float:
-    if row["sqnr_db"] is not None:
-        return float(row["sqnr_db"])
-    return math.inf if row["max_abs"] == 0 else -math.inf  # exact, or nothing that compares
+    return -math.inf if row["sqnr_db"] is None else float(row["sqnr_db"])
 
 
 def _row(row: Values) -> tuple[str, ...]:
-    sqnr = "exact" if row["max_abs"] == 0 else number_text(row["sqnr_db"], ".1f")
     numbers = (number_text(row[name], form) for name, form in (("max_abs", ".2e"), ("cosine", ".6f"), ("scale", ".4f")))
-    return (row["module"], row["kind"], sqnr, *numbers, _KINDS.get(row["verdict"], ""))
+    return (row["module"], row["kind"], number_text(row["sqnr_db"], ".1f"), *numbers, _KINDS.get(row["verdict"], ""))
 
 
 def _said(row: Values) -> str:
