@@ -45,7 +45,8 @@ class Source:
     """A runner, its spec and its classes' names where they are known, and what it is called in tables.
 
     ``said`` is what is to be said of its weights and of how it was chosen, ``graph`` the file if that is an ONNX graph,
-    ``contract`` what goes in and comes out, ``built_from`` of a plan where its graph would lie, and its sum. ``origin`` is what a report says of where it is from (`_origin`).
+    ``contract`` what goes in and comes out. ``built_from`` of a plan is where its graph would lie, and the graph's sum.
+    ``origin`` is what a report says of where it is from (`_origin`).
     """
 
     runner: Runner
@@ -113,7 +114,9 @@ def open_source(
     labels = read_labels(opened.metadata, spec) if spec else None
     said = _said(read_untrained(opened.metadata))
     origin = _origin(path, opened, role=stamped[1] if stamped else None)
-    return Source(Casting(opened), spec, path.name + by, labels, said, _graph(path), contract, _built_from(path), origin)
+    return Source(
+        Casting(opened), spec, path.name + by, labels, said, _graph(path), contract, _built_from(path), origin
+    )
 
 
 def is_model(text: str) -> bool:
@@ -183,7 +186,9 @@ def _open_bundle(
     said = (*(_said(untrained) or older), *hints)
     label = f"{folder.name}/{wanted}{by}"
     origin = _origin(path, runner, role=wanted, bundle=folder)
-    return Source(runner, manifest.spec, label, labels, said, _graph(path), manifest.contract, _built_from(path), origin)
+    return Source(
+        runner, manifest.spec, label, labels, said, _graph(path), manifest.contract, _built_from(path), origin
+    )
 
 
 def _origin(file: Path | None, runner: Runner, *, role: str | None, bundle: Path | None = None) -> dict[str, Any]:
