@@ -1,0 +1,207 @@
+"""What a report reads and what it is: schemas of the documents that commands write with ``-o``, and of its own JSON.
+
+What nothing here reads is left open. docs/report.md explains the fields of a page.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from hiresvit.schema import (
+    ANY,
+    COUNT,
+    FLAG,
+    NUMBER,
+    SHA256,
+    TEXT,
+    Check,
+    Schema,
+    compile_schema,
+    many,
+    one_of,
+    record,
+    some,
+)
+
+RESULTS = ("accuracy", "latency", "parity", "layers", "verify")
+"""What a result is about, by the key that it has, in the order in which a page tells it."""
+KIND = "hiresvit-report"
+SCHEMA_VERSION = 1
+STATES = ("same", "weights", "other", "apart")
+
+
+def _by_name(value: Schema) -> Schema:
+    """An object under any names: what users call things is not ours to forbid, only to show harmlessly."""
+    return {"type": "object", "additionalProperties": value}
+
+
+_ORIGIN = record(
+    {},
+    {
+        **dict.fromkeys(("file", "role", "bundle", "backend", "version", "device"), some(TEXT)),
+        "sha256": some(SHA256),
+        "bytes": some(COUNT),
+        "threads": some(COUNT),
+    },
+    more=True,
+)
+_FAILURE = some(record({"message": TEXT}, {"exit_code": COUNT}, more=True))
+_VALUE = record({"value": some(NUMBER)}, {"low": some(NUMBER), "high": some(NUMBER)}, more=True)
+_DIFFERENCE = record({"difference": some(NUMBER)}, {"low": some(NUMBER), "high": some(NUMBER)}, more=True)
+_ACCURACY = record(
+    {
+        "dataset": record({"name": TEXT}, {"pictures": some(COUNT)}, more=True),
+        "protocol": record({"name": TEXT}, more=True),
+        "task": TEXT,
+        "images": COUNT,
+        "sides": many(
+            record(
+                {"name": TEXT, "origin": _ORIGIN},
+                {
+                    "failure": _FAILURE,
+                    "metrics": some(_by_name(_VALUE)),
+                    "classes": some(many(ANY)),
+                    "against": some(record({}, {"metrics": _by_name(_DIFFERENCE)}, more=True)),
+                },
+                more=True,
+            ),
+            1,
+        ),
+    },
+    {
+        "complete": FLAG,
+        "worst": some(many(record({"picture": some(TEXT)}, {"image": some(TEXT), "index": COUNT}, more=True))),
+    },
+    more=True,
+)
+_TIMES = ("median_ms", "p90_ms", "p95_ms", "p99_ms", "mean_ms", "cv_percent", "throughput")
+_SIDE = record(
+    {},
+    {
+        **dict.fromkeys(_TIMES, some(NUMBER)),
+        "origin": some(_ORIGIN),
+        "samples_ns": some(many({"type": "integer", "minimum": 1})),
+        "warnings": many(TEXT),
+        "parts": some(_by_name(some(NUMBER))),
+        "stream": some(record({}, more=True)),
+        "failure": _FAILURE,
+    },
+    more=True,
+)
+_POWER = record({}, {"watts": some(NUMBER), "joules_per_frame": some(NUMBER), "source": some(TEXT)}, more=True)
+_LATENCY = record(
+    {"sides": _by_name(_SIDE)},
+    {
+        "mode": TEXT,
+        "complete": FLAG,
+        "stopped": some(TEXT),
+        "ratios": _by_name(_by_name(some(NUMBER))),
+        "environment": some(record({}, {"throttled": some(many(TEXT))}, more=True)),
+        "power": some(_by_name(some(_POWER))),
+    },
+    more=True,
+)
+_MODULE = record(
+    {"module": TEXT},
+    {"sqnr_db": some(NUMBER), "max_abs": some(NUMBER), "cosine": some(NUMBER), "verdict": some(TEXT)},
+    more=True,
+)
+_LAYERS = record({"modules": many(_MODULE)}, {"first": some(_MODULE)}, more=True)
+_PARITY = record({"images": COUNT, "stages": many(record({"stage": TEXT}, more=True))}, more=True)
+RESULT_SCHEMA = record(
+    {"schema_version": COUNT},
+    {
+        "accuracy": _ACCURACY,
+        "latency": _LATENCY,
+        "parity": _PARITY,
+        "layers": _LAYERS,
+        "verify": record({}, more=True),
+        "notes": many(TEXT),
+        "error": some(record({"message": TEXT}, {"exit_code": COUNT}, more=True)),
+    },
+    more=True,
+)
+
+_SEEN = some(record({"value": NUMBER, "low": some(NUMBER), "high": some(NUMBER), "metric": TEXT, "result": COUNT}))
+_MEASURED = some(
+    record(
+        {
+            "median_ms": NUMBER,
+            **dict.fromkeys(("p90_ms", "p99_ms", "throughput", "watts", "joules_per_frame"), some(NUMBER)),
+            "result": some(COUNT),
+        }
+    )
+)
+_ROW = record(
+    {
+        "name": TEXT,
+        "state": one_of(*STATES),
+        "origin": _ORIGIN,
+        "machine": some(TEXT),
+        "yardstick": some(TEXT),
+        "accuracy": _SEEN,
+        "modes": {"type": "object", "additionalProperties": _MEASURED},
+    }
+)
+PAGE_SCHEMA = record(
+    {
+        "schema_version": COUNT,
+        "kind": one_of(KIND),
+        "hiresvit": TEXT,
+        "created": TEXT,
+        "warnings": many(record({"level": one_of("alarm", "warning", "note"), "about": TEXT, "text": TEXT})),
+        "glance": many(record({"what": TEXT, "value": some(TEXT), "detail": TEXT})),
+        "rows": many(_ROW),
+        "pareto": many(
+            record(
+                {
+                    "yardstick": TEXT,
+                    "metric": TEXT,
+                    "mode": TEXT,
+                    "points": many(
+                        record(
+                            {
+                                "name": TEXT,
+                                "machine": TEXT,
+                                "latency_ms": NUMBER,
+                                "value": NUMBER,
+                                "low": some(NUMBER),
+                                "high": some(NUMBER),
+                            }
+                        ),
+                        1,
+                    ),
+                }
+            )
+        ),
+        "bundles": many(record({"name": TEXT, "files": many(ANY), "unlisted": many(TEXT)}, more=True)),
+        "results": many(
+            record(
+                {
+                    "file": TEXT,
+                    "kind": one_of(*RESULTS),
+                    "sides": many(
+                        record({"origin": _ORIGIN, "state": one_of(*STATES), "bundle": some(TEXT), "role": some(TEXT)})
+                    ),
+                    "document": RESULT_SCHEMA,
+                }
+            )
+        ),
+    }
+)
+
+
+def check_result(values: Any) -> None:
+    """Raise ValueError, with the place, on values that are no result."""
+    _compiled("result")(values)
+
+
+def check_page(values: Any) -> None:
+    """Raise ValueError, with the place, on values that are no page."""
+    _compiled("page")(values)
+
+
+@cache
+def _compiled(name: str) -> Check:
+    return compile_schema({"result": RESULT_SCHEMA, "page": PAGE_SCHEMA}[name])
