@@ -33,6 +33,7 @@ from hiresvit.commands.export import export
 from hiresvit.commands.inspect import inspect
 from hiresvit.commands.list import list_models
 from hiresvit.commands.package import package
+from hiresvit.commands.report import report
 from hiresvit.commands.run import run
 from hiresvit.errors import HiresvitError, UsageError, missing_extra, refused
 from hiresvit.version import __version__
@@ -52,6 +53,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "bench": bench,
     "run": run,
     "eval": evaluate,
+    "report": report,
     "package": package,
     "doctor": doctor,
 }

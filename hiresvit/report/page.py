@@ -27,8 +27,8 @@ Row = dict[str, Any]
 def make_page(bundles: Sequence[Values], results: Sequence[Values], *, created: str) -> dict[str, Any]:
     """The page of some bundles and results, of `PAGE_SCHEMA`.
 
-    ``bundles`` are manifests with their ``name`` and the names of ``unlisted`` files; ``results`` have the ``file`` that
-    a ``document`` of a command was in. ``created`` is a time in UTC.
+    ``bundles`` are manifests with a ``name`` that no other has, the ``folder``'s own and the names of ``unlisted`` files;
+    ``results`` have the ``file`` that a ``document`` of a command was in. ``created`` is a time in UTC.
     """
     found = [{**result, "sides": _matches(result["document"], bundles)} for result in results]
     rows = _rows(bundles, found)
@@ -107,46 +107,40 @@ def _rows(bundles: Sequence[Values], results: Sequence[Values]) -> list[Row]:
     rows: list[Row] = []
     for number, result in enumerate(results):
         if latency := result["document"].get("latency"):
-            for name, side in latency["sides"].items():
-                _take_latency(rows, bundles, number, latency, name, side)
+            for name in latency["sides"]:
+                _take_latency(rows, latency, name, number)
     for bundle in bundles:
         _take_export(rows, bundle)
     for number, result in enumerate(results):
         if accuracy := result["document"].get("accuracy"):
             for side in accuracy["sides"]:
-                _take_accuracy(rows, bundles, number, accuracy, side)
+                _take_accuracy(rows, accuracy, side, number)
     known = {row["origin"]["sha256"] for row in rows}
     for bundle in bundles:
         for entry in bundle["files"]:
             if entry["role"] in RUNNABLE and entry["sha256"] not in known:
-                rows.append(_row(_origin(bundle, entry["role"]), [bundle], "", None))
-    order = [bundle["name"] for bundle in bundles]
+                rows.append(_row(_origin(bundle, entry["role"]), f"{bundle['name']}/{entry['role']}", None))
+    return _placed(rows, bundles)
+
+
+def _placed(rows: Iterable[Row], bundles: Sequence[Values]) -> list[Row]:
+    """Rows by the names of the bundles' files, in their order, and then the others."""
+    places = [bundle["name"] for bundle in bundles]
     roles = ("pytorch", *RUNNABLE)
+    found: list[tuple[int, int, Row]] = []
+    for row in rows:
+        where = match(row["origin"], bundles)
+        state, bundle, role = where["state"], where["bundle"], where["role"]
+        ours = state in ("same", "weights")
+        name = f"{bundle}/{role}" if ours else row["name"]
+        place = places.index(bundle) if ours else len(places)
+        found.append((place, roles.index(role) if role in roles else len(roles), {**row, "name": name, "state": state}))
+    return [row for *_, row in sorted(found, key=lambda one: one[:2])]
 
-    def place(row: Row) -> tuple[int, int]:
-        bundle, role = row.pop("bundle"), row.pop("role")
-        return (
-            order.index(bundle) if bundle in order else len(order),
-            roles.index(role) if role in roles else len(roles),
-        )
 
-    return [row for _, row in sorted(((place(row), row) for row in rows), key=lambda pair: pair[0])]
-
-
-def _row(origin: Values, bundles: Sequence[Values], name: str, machine: str | None) -> Row:
-    where = match(origin, bundles)
-    state, bundle, role = where["state"], where["bundle"], where["role"]
-    return {
-        "name": f"{bundle}/{role}" if state in ("same", "weights") else name,
-        "state": state,
-        "origin": {**_NOTHING, **origin},
-        "machine": machine,
-        "yardstick": None,
-        "accuracy": None,
-        "modes": {},
-        "bundle": bundle if state in ("same", "weights") else None,
-        "role": role,
-    }
+def _row(origin: Values, name: str, machine: str | None) -> Row:
+    empty = {"yardstick": None, "accuracy": None, "modes": {}}
+    return {"name": name, "origin": {**_NOTHING, **origin}, "machine": machine, **empty}
 
 
 def _alike(row: Row, origin: Values, name: str) -> bool:
@@ -157,38 +151,32 @@ def _alike(row: Row, origin: Values, name: str) -> bool:
     return all(own[key] == origin.get(key) for key in ("backend", "device"))
 
 
-def _take_latency(
-    rows: list[Row], bundles: Sequence[Values], number: int, latency: Values, name: str, side: Values
-) -> None:
+def _take_latency(rows: list[Row], latency: Values, name: str, number: int) -> None:
     """Put a side's times into the row of its file and machine; a second measurement of a mode has a row of its own."""
+    side, mode = latency["sides"][name], latency.get("mode") or "call"
     if side.get("median_ms") is None:
         return
-    origin, mode = side.get("origin") or {}, latency.get("mode") or "call"
-    machine = machine_of(latency.get("environment"))
-    power = (latency.get("power") or {}).get(name) or {}
+    origin, machine = side.get("origin") or {}, machine_of(latency.get("environment"))
     measured = {key: side.get(key) for key in ("median_ms", "p90_ms", "p99_ms", "throughput")}
+    power = (latency.get("power") or {}).get(name) or {}
     measured |= {key: power.get(key) for key in ("watts", "joules_per_frame")} | {"result": number}
     for row in rows:
         if _alike(row, origin, name) and row["machine"] == machine and mode not in row["modes"]:
             row["modes"][mode] = measured
             return
-    rows.append({**_row(origin, bundles, name, machine), "modes": {mode: measured}})
+    rows.append({**_row(origin, name, machine), "modes": {mode: measured}})
 
 
 def _take_export(rows: list[Row], bundle: Values) -> None:
     """What the export measured of the graphs that nobody has measured since."""
     known = {row["origin"]["sha256"] for row in rows}
     for role, side in ((bundle["latency"] or {}).get("sides") or {}).items():
-        origin = _origin(bundle, role) | {
-            "backend": _RUNTIMES.get(role, "ONNX Runtime"),
-            "device": "CPU",
-            "threads": bundle["latency"]["threads"],
-        }
-        if origin["sha256"] not in known:
+        origin = _origin(bundle, role) | {"device": "CPU", "threads": bundle["latency"]["threads"]}
+        origin["backend"] = "PyTorch" if role == "pytorch" else "ONNX Runtime"
+        if origin["sha256"] is None or origin["sha256"] not in known:
             measured = {key: side[key] for key in ("median_ms", "p90_ms", "p99_ms", "throughput")}
             measured |= {"watts": None, "joules_per_frame": None, "result": None}
-            row = _row(origin, [bundle], f"{bundle['name']}/{role}", AT_EXPORT)
-            rows.append({**row, "modes": {"call": measured}, "bundle": bundle["name"], "role": role})
+            rows.append({**_row(origin, f"{bundle['name']}/{role}", AT_EXPORT), "modes": {"call": measured}})
 
 
 def _origin(bundle: Values, role: str) -> dict[str, Any]:
@@ -201,7 +189,7 @@ def _origin(bundle: Values, role: str) -> dict[str, Any]:
     return named | ({"file": entry["name"], **{k: entry[k] for k in ("sha256", "bytes")}} if entry else {})
 
 
-def _take_accuracy(rows: list[Row], bundles: Sequence[Values], number: int, accuracy: Values, side: Values) -> None:
+def _take_accuracy(rows: list[Row], accuracy: Values, side: Values, number: int) -> None:
     """Put a side's accuracy into every row of its file, beside what another yardstick found into a copy of the row."""
     metrics = side.get("metrics") or {}
     metric = next((name for name in (*METRICS, *metrics) if (metrics.get(name) or {}).get("value") is not None), None)
@@ -212,12 +200,13 @@ def _take_accuracy(rows: list[Row], bundles: Sequence[Values], number: int, accu
     found = {"yardstick": yardstick(accuracy), "accuracy": {**seen, "metric": METRICS.get(metric, metric)}}
     alike = [row for row in rows if _alike(row, side["origin"], side["name"])]
     if not alike:
-        rows.append({**_row(side["origin"], bundles, side["name"], None), **found})
+        rows.append({**_row(side["origin"], side["name"], None), **found})
     for row in alike:
         if row["accuracy"] is None:
-            row |= found
-        elif not any(other["machine"] == row["machine"] and other["accuracy"] == found["accuracy"] for other in alike):
-            rows.append({**row, **found})
+            row.update(found)
+    taken = {row["machine"] for row in alike if row["accuracy"] == found["accuracy"]}
+    for row in {row["machine"]: row for row in alike if row["machine"] not in taken}.values():
+        rows.append({**row, **found})
 
 
 def machine_of(environment: Values | None) -> str | None:
@@ -281,23 +270,21 @@ def _glance(page: Values) -> list[dict[str, Any]]:
 
 def _parity_card(bundles: Iterable[Values]) -> dict[str, Any]:
     """How many stages were held to PyTorch, and the one that is nearest to its gate."""
+    stages = [stage for bundle in bundles for stage in (bundle["parity"] or {}).get("stages", ()) if stage["gate"]]
+    if not stages:
+        return _card("parity with PyTorch", None, "no bundle compares its graphs with PyTorch")
     found = [
         (output["sqnr_db"] - stage["gate"]["min_sqnr_db"], output["sqnr_db"], stage)
-        for bundle in bundles
-        for stage in (bundle["parity"] or {}).get("stages", ())
+        for stage in stages
         for output in stage["report"]["outputs"]
-        if stage["gate"] and output["sqnr_db"] is not None
+        if output["sqnr_db"] is not None
     ]
+    value = f"{len(stages)} of {len(stages)} gates passed"  # what misses one is no bundle
     if not found:
-        return _card("parity", None, "no bundle compares its graphs with PyTorch")
-    _, least, stage = min(found, key=lambda one: one[0])
-    stages = {
-        (id(bundle), stage["stage"]) for bundle in bundles for stage in (bundle["parity"] or {}).get("stages", ())
-    }
-    detail = (
-        f"nearest to its gate: {stage['stage']} with {least:.1f} dB where {stage['gate']['min_sqnr_db']:g} are asked"
-    )
-    return _card("parity with PyTorch", f"{len(stages)} of {len(stages)} graphs pass", detail)
+        return _card("parity with PyTorch", value, "all of them exactly")
+    _, decibels, stage = min(found, key=lambda one: one[0])
+    asked = stage["gate"]["min_sqnr_db"]
+    return _card("parity with PyTorch", value, f"nearest to its gate: {stage['stage']}, {decibels:.1f} of {asked:g} dB")
 
 
 def _card(what: str, value: str | None, detail: str) -> dict[str, Any]:
