@@ -120,7 +120,7 @@ def collect(
         raise UsageError(f"memory_bytes={run.memory_bytes}: give a positive number of bytes")
     if not len(feeds):
         raise UsageError("no feeds: give at least one input, the ranges are measured on it")
-    work = _Work(graph, _inputs(graph), _in_order(graph, tensors), feeds, look, run)
+    work = _Work(graph, graph_inputs(graph), _in_order(graph, tensors), feeds, look, run)
     found = dict(zip(work.tensors, _statistics(work, _through(work, digest)), strict=True))
     return {name: found[name] for name in tensors}
 
@@ -141,7 +141,8 @@ def _in_order(graph: ModelProto, tensors: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(tensors, key=place.__getitem__))
 
 
-def _inputs(graph: ModelProto) -> tuple[TensorSpec, ...]:
+def graph_inputs(graph: ModelProto) -> tuple[TensorSpec, ...]:
+    """Name, type and shape of what is fed to a graph."""
     specs = []
     for value in graph.graph.input:
         kind = value.type.tensor_type
@@ -304,21 +305,31 @@ def _chunks(work: _Work, ranges: NDArray[np.float32]) -> list[list[int]]:
 
 
 def _runner(work: _Work, cut: ModelProto) -> Callable[[int], list[NDArray[Any]]]:
-    """The outputs of a graph on an image, by its number."""
+    return fetcher(cut, work.inputs, work.feeds, "calibrate", work.run.threads)
+
+
+def fetcher(
+    cut: ModelProto, inputs: tuple[TensorSpec, ...], feeds: Feeds, purpose: str, threads: int | None
+) -> Callable[[int], list[NDArray[Any]]]:
+    """The outputs of a graph of `hiresvit.calibration.probes` on one of the feeds, by its number, with little memory.
+
+    ``inputs`` are those of `graph_inputs`. Raises IllegalGraphError if ONNX Runtime cannot load the graph to do what
+    ``purpose`` says; what is returned raises UsageError for a feed that does not fit, HiresvitError if it fails on it.
+    """
     try:
-        session = open_session(cut.SerializeToString(), threads=work.run.threads, low_memory=True)
+        session = open_session(cut.SerializeToString(), threads=threads, low_memory=True)
     except Exception as error:  # its exception classes share no base
-        raise IllegalGraphError(f"ONNX Runtime cannot load the graph to calibrate ({_line(error)})") from error
+        raise IllegalGraphError(f"ONNX Runtime cannot load the graph to {purpose} ({_line(error)})") from error
     names = [value.name for value in cut.graph.output]
 
     def run(image: int) -> list[NDArray[Any]]:
-        feed = work.feeds[image]
-        check_feeds(feed, work.inputs)
+        feed = feeds[image]
+        check_feeds(feed, inputs)
         try:
             return list(session.run(names, dict(feed)))
         except Exception as error:
             raise HiresvitError(
-                f"ONNX Runtime failed on image {image} of {len(work.feeds)} (counted from 0): {_line(error)}"
+                f"ONNX Runtime failed on image {image} of {len(feeds)} (counted from 0): {_line(error)}"
             ) from error
 
     return run

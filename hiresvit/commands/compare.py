@@ -12,6 +12,7 @@ import typer
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
 from hiresvit.commands.opening import notes_of, open_sources
+from hiresvit.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,24 @@ class PictureOptions:
 
     image: Annotated[list[Path] | None, typer.Option(help="A picture to compare on, too.", readable=False)] = None
     images: Annotated[int, typer.Option(min=0, help="How many drawn pictures to compare on.")] = 4
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """Where two networks part."""
+
+    layers: Annotated[bool, typer.Option("--layers", help="Compare at the boundary of every PyTorch module.")] = False
+    layer_sqnr: Annotated[
+        float | None, typer.Option("--layer-sqnr", metavar="DB", help="Least SQNR of a module; by precision.")
+    ] = None
+
+    def check(self, limits: dict[str, float]) -> None:
+        """Raise UsageError for a limit of the other way to compare."""
+        if self.layer_sqnr is not None and not self.layers:
+            raise UsageError("--layer-sqnr is a limit of --layers, which is not given")
+        if self.layers and limits:
+            given = ", ".join(opt.LIMITS[name] for name in limits)
+            raise UsageError(f"{given}: of the answers, and --layers compares modules: take --layer-sqnr")
 
 
 @dataclass(frozen=True)
@@ -40,21 +59,35 @@ def compare(
     model: opt.ModelOptions,
     graph: opt.Graph = None,
     pictures: PictureOptions,
+    by_layer: LayerOptions,
     limits: opt.LimitOptions,
     running: Running,
     as_json: opt.Json = False,
+    output: opt.Save = None,
 ) -> None:
-    """Compare two networks' answers on pictures."""
+    """Compare two networks' answers on pictures, or with --layers what each of their modules gives."""
     asked = limits.limits()
+    by_layer.check(asked)
     model.given()  # says what is wrong with an option before anything is loaded
     from hiresvit.data.image import load_image
-    from hiresvit.report.results import compare_report
-    from hiresvit.workflows.compare import compare_sources
 
     images = [load_image(path) for path in pictures.image or ()]
     with ExitStack() as stack:
         pair = [(reference, None), (test, running.runner)]
         a, b = open_sources(stack, pair, model, graph, threads=running.threads)
-        found, missed = compare_sources(a, b, images, drawn=pictures.images, limits=asked)
-    notes = [*notes_of([a, b]), *found.pop("notes")]
-    out.answer(as_json, {"parity": found}, compare_report(found), missed, notes)
+        if by_layer.layers:
+            from hiresvit.report.layers import layers_report
+            from hiresvit.workflows.compare_layers import compare_sources_by_layer
+
+            with out.progress() as on_step:
+                how = {"runner": running.runner, "tolerance": by_layer.layer_sqnr, "on_step": on_step}
+                found, missed = compare_sources_by_layer(a, b, images, drawn=pictures.images, **how)
+            document, report, notes = {"layers": found}, layers_report(found), []
+        else:
+            from hiresvit.report.results import compare_report
+            from hiresvit.workflows.compare import compare_sources
+
+            found, missed = compare_sources(a, b, images, drawn=pictures.images, limits=asked)
+            notes = found.pop("notes")
+            document, report = {"parity": found}, compare_report(found)
+    out.answer(as_json, document, report, missed, [*notes_of([a, b]), *notes], save=output)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads
@@ -49,20 +50,80 @@ class TorchRunner(Runner):
 
         Raises UsageError if the feeds or the number of outputs do not fit, MissingDependency if it cannot be compiled.
         """
-        if self._module is None:
-            raise UsageError("the runner is closed; make it again")
+        module = self.module
         check_feeds(feeds, self.inputs)
         if self._threads is not None and self._threads != torch.get_num_threads():
             torch.set_num_threads(self._threads)
         # from_numpy refuses read-only and byte-swapped arrays; "W" copies only those that need it.
         args = [torch.from_numpy(np.require(feeds[spec.name], spec.dtype, ["C", "W"])) for spec in self.inputs]
         with torch.inference_mode():
-            result = self._module(*args) if self._compiled is None else _call_compiled(self._compiled, args)
+            result = module(*args) if self._compiled is None else _call_compiled(self._compiled, args)
         tensors = result if isinstance(result, tuple | list) else (result,)
         if len(tensors) != len(self.outputs):
             names = [spec.name for spec in self.outputs]
-            raise UsageError(f"{type(self._module).__name__} returned {len(tensors)} tensors; declared are {names}")
+            raise UsageError(f"{type(module).__name__} returned {len(tensors)} tensors; declared are {names}")
         return {spec.name: t.numpy() for spec, t in zip(self.outputs, tensors, strict=True)}
+
+    @property
+    def module(self) -> nn.Module:
+        """What is run. Raises UsageError when the runner is closed."""
+        if self._module is None:
+            raise UsageError("the runner is closed; make it again")
+        return self._module
+
+    def modules(self, feeds: Feeds) -> list[tuple[str, str, int]]:
+        """The modules that compute something themselves: path, class, values of the result, in the order they finish.
+
+        One that only hands on what the last module in it gave, or what it was given, is left out; of several results
+        the last counts, and of several calls.
+        """
+        found: dict[str, tuple[str, str, int]] = {}
+        last: Tensor | None = None
+
+        def see(name: str, module: nn.Module, given: Tensor | None, result: Tensor) -> None:
+            nonlocal last
+            if result is not given and result is not last:
+                found.pop(name, None)
+                found[name] = (name, type(module).__name__, result.numel())
+                last = result
+
+        self._watched(feeds, (name for name, _ in self.module.named_modules()), see)
+        return list(found.values())
+
+    def results_of(self, modules: Iterable[str], feeds: Feeds) -> list[NDArray[Any]]:
+        """What each of `modules` gave in one run, in that order."""
+        found: dict[str, NDArray[Any]] = {}
+        names = list(modules)
+
+        def keep(name: str, _module: nn.Module, _given: Tensor | None, result: Tensor) -> None:
+            found[name] = result.numpy().copy()  # what comes may change it in place
+
+        self._watched(feeds, names, keep)
+        return [found[name] for name in names]
+
+    def _watched(
+        self,
+        feeds: Feeds,
+        names: Iterable[str],
+        seen: Callable[[str, nn.Module, Tensor | None, Tensor], None],
+    ) -> None:
+        """Run once and show what each of the modules was given first and what it gave last."""
+
+        def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+            def call(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+                tensors = result if isinstance(result, tuple | list) else (result,)
+                if tensors and isinstance(tensors[-1], Tensor):
+                    first = given[0] if given and isinstance(given[0], Tensor) else None
+                    seen(name, module, first, tensors[-1])
+
+            return call
+
+        handles = [self.module.get_submodule(name).register_forward_hook(hook(name)) for name in names]
+        try:
+            self(feeds)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def close(self) -> None:
         """Let go of the module and put PyTorch's thread count back."""

@@ -14,7 +14,7 @@ from hiresvit.bundle.folder import read_bundle
 from hiresvit.bundle.stages import DEFAULT, PLANS, RUNNABLE
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_of
-from hiresvit.device.plan import is_plan_file
+from hiresvit.device.plan import is_plan_file, read_sidecar
 from hiresvit.device.platform import has_driver
 from hiresvit.errors import ArtefactError, UsageError
 from hiresvit.export.contract import (
@@ -47,7 +47,7 @@ class Source:
     """A runner, its spec and its classes' names where they are known, and what it is called in tables.
 
     ``said`` is what is to be said of its weights and of how it was chosen, ``graph`` the file if that is an ONNX graph,
-    ``contract`` what goes in and comes out. ``origin`` is what a report says of where it is from (`_origin`).
+    ``contract`` what goes in and comes out, ``built_from`` of a plan where its graph would lie, and its sum. ``origin`` is what a report says of where it is from (`_origin`).
     """
 
     runner: Runner
@@ -57,6 +57,7 @@ class Source:
     said: tuple[str, ...] = ()
     graph: Path | None = None
     contract: ContractSpec = TENSOR
+    built_from: tuple[Path, str] | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -115,7 +116,7 @@ def open_source(
     labels = read_labels(opened.metadata, spec) if spec else None
     said = _said(read_untrained(opened.metadata))
     origin = _origin(path, opened, role=stamped[1] if stamped else None)
-    return Source(Casting(opened), spec, path.name + by, labels, said, _graph(path), contract, origin)
+    return Source(Casting(opened), spec, path.name + by, labels, said, _graph(path), contract, _built_from(path), origin)
 
 
 def is_model(text: str) -> bool:
@@ -185,7 +186,7 @@ def _open_bundle(
     said = (*(_said(untrained) or older), *hints)
     label = f"{folder.name}/{wanted}{by}"
     origin = _origin(path, runner, role=wanted, bundle=folder)
-    return Source(runner, manifest.spec, label, labels, said, _graph(path), manifest.contract, origin)
+    return Source(runner, manifest.spec, label, labels, said, _graph(path), manifest.contract, _built_from(path), origin)
 
 
 def _origin(file: Path | None, runner: Runner, *, role: str | None, bundle: Path | None = None) -> dict[str, Any]:
@@ -205,6 +206,11 @@ def _origin(file: Path | None, runner: Runner, *, role: str | None, bundle: Path
 
 def _graph(path: Path) -> Path | None:
     return path if path.suffix == ".onnx" else None
+
+
+def _built_from(path: Path) -> tuple[Path, str] | None:
+    sidecar = read_sidecar(path) if is_plan_file(path) else None
+    return (path.with_name(sidecar.graph), sidecar.graph_sha256) if sidecar else None
 
 
 def _check_input(path: Path, runner: Runner, spec: ModelSpec | None, contract: ContractSpec) -> None:

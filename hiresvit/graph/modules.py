@@ -1,0 +1,79 @@
+"""Where the PyTorch modules of a graph end: the tensors that each hands on to the others.
+
+Nodes are named ``module.path/OpType`` (`hiresvit.export.onnx`), and every form of a bundle's graph keeps the names of
+its results. So one module's result can be found in two graphs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from hiresvit.graph.index import GraphIndex, first_output
+from hiresvit.graph.operators import QUANTIZERS
+
+_CARRIERS = QUANTIZERS | {"Cast", "Identity"}
+"""What hands a tensor on in another type: it is no part of a module, and who reads its result reads the tensor."""
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What a module hands on: ``tensor``, made by a ``kind``: an operator, or the module's class in PyTorch.
+
+    ``source`` is what its readers get: behind Q/DQ that is another tensor. ``size`` is how many values it has, None
+    where that is not known.
+    """
+
+    module: str
+    kind: str
+    tensor: str
+    source: str
+    size: int | None
+
+
+def find_boundaries(index: GraphIndex) -> list[Boundary]:
+    """The modules that compute something themselves, in the order in which their results are made.
+
+    A module's nodes are those that have its own path, not that of a module in it; its boundary is the result of the
+    last of them that another module reads, or that leaves the graph. Constants and what is computed of them have none.
+    """
+    found: dict[str, Boundary] = {}
+    for node in index.nodes:
+        module = owner_of(node)
+        if not module or node.op_type in _CARRIERS:
+            continue
+        for tensor in node.output:
+            if tensor not in index.fixed and any(reader != module for reader in _readers(index, tensor)):
+                sizes = index.sizes(tensor)
+                found.pop(module, None)  # so that it stands where its last result is made
+                count = None if sizes is None else math.prod(sizes)
+                found[module] = Boundary(module, node.op_type, tensor, _as_read(index, tensor), count)
+    return list(found.values())
+
+
+def owner_of(node: NodeProto) -> str:
+    """The module of a node; what a rewrite put in its place is called ``module.path/OpType/...``. "" if unnamed."""
+    return node.name.partition("/")[0] if "/" in node.name else ""
+
+
+def _readers(index: GraphIndex, tensor: str) -> Iterator[str]:
+    """The modules that read a tensor, in whatever type; "" for the graph's caller."""
+    if tensor in index.outputs:
+        yield ""
+    for reader, _ in index.reads(tensor):
+        if reader.op_type in _CARRIERS:
+            yield from _readers(index, first_output(reader))
+        else:
+            yield owner_of(reader)
+
+
+def _as_read(index: GraphIndex, tensor: str) -> str:
+    """The first that a Q/DQ pair makes of a tensor, else the tensor."""
+    for reader, _ in index.reads(tensor):
+        if reader.op_type == "QuantizeLinear":
+            for behind, _ in index.reads(first_output(reader)):
+                return first_output(behind)
+    return tensor
