@@ -14,6 +14,8 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+_SAID = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening")
+
 
 class Page:
     """One tab. ``requests`` are the addresses that it asked for, ``said`` what it wrote on its console."""
@@ -51,9 +53,7 @@ class Page:
         method, params = message.get("method"), message.get("params", {})
         if method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
-        elif method in ("Runtime.consoleAPICalled", "Log.entryAdded", "Page.javascriptDialogOpening"):
-            self.said.append(json.dumps(params))
-        elif method == "Runtime.exceptionThrown":
+        elif method in _SAID:
             self.said.append(json.dumps(params))
         message["loaded"] = method == "Page.loadEventFired"
         return message
@@ -85,12 +85,6 @@ def browser(profile: Path) -> Iterator[Page]:
     assert CHROMIUM, "there is no Chromium: tests/get-browser.sh installs it"
     (to_read, to_write), (from_read, from_write) = os.pipe(), os.pipe()
 
-    def wire() -> None:
-        # the browser reads its descriptor 3 and writes to 4, which may be ours under other numbers
-        high = [os.dup(os.dup(fd)) for fd in (to_read, from_write)]
-        for fd, want in zip(high, (3, 4), strict=True):
-            os.dup2(fd, want)
-
     options = [
         "--headless=new",
         "--no-sandbox",
@@ -101,10 +95,11 @@ def browser(profile: Path) -> Iterator[Page]:
         "--remote-debugging-pipe",
         f"--user-data-dir={profile}",
     ]
+    # it reads its descriptor 3 and writes to 4, which are ours under other numbers
+    line = f'exec "$0" "$@" 3<&{to_read} 4>&{from_write}'
     process = subprocess.Popen(
-        [CHROMIUM, *options, "about:blank"],
-        preexec_fn=wire,
-        close_fds=False,
+        ["bash", "-c", line, CHROMIUM, *options, "about:blank"],
+        pass_fds=(to_read, from_write),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -110,7 +110,7 @@ def as_printed(items: Iterable[RenderableType], *, titled: bool = True) -> list[
     for item in items:
         if isinstance(item, Printed):
             blocks.append(_table(item, titled))
-        elif lines := tuple(line.strip() for line in str(item).splitlines() if line.strip()):
+        elif lines := tuple(line.strip().removeprefix("note: ") for line in str(item).splitlines() if line.strip()):
             if blocks and isinstance(blocks[-1], Lines):
                 lines = (*blocks.pop().lines, *lines)  # type: ignore[union-attr]
             blocks.append(Lines(lines))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hiresvit.bundle.manifest import short
-from hiresvit.report.blocks import NOT_MEASURED, Block, Chart, Code, Lines, Part, as_printed, facts_of, part
+from hiresvit.report.blocks import NOT_MEASURED, Block, Chart, Code, Lines, Part, Table, as_printed, facts_of, part
 from hiresvit.report.chart import MOST_ROWS, bar_chart
 from hiresvit.report.contract import answers_table
 from hiresvit.report.int8 import int8_report
+from hiresvit.report.latency import latency_tables
 from hiresvit.report.results import (
     contract_fact,
     engine_report,
     files_table,
     fp16_lines,
     graphs_report,
-    latency_tables,
     origin_facts,
     parity_table,
     simplify_line,
@@ -65,7 +67,12 @@ def _plans(bundle: Values) -> list[Block]:
     engines = bundle["engines"]
     if not engines:
         return [Lines(("The bundle has no plan: nothing is known of kernels and memory on a device.",))]
-    return [block for engine in engines.values() for block in as_printed(engine_report(engine))]
+    tables = [(stage, as_printed(engine_report(engine))) for stage, engine in engines.items()]
+    return [
+        replace(block, title=f"{stage}: {block.title}") if isinstance(block, Table) else block
+        for stage, blocks in tables
+        for block in blocks
+    ]
 
 
 def _graphs(bundle: Values) -> list[Block]:

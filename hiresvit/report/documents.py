@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from hiresvit.bundle.schema import MEASURES
 from hiresvit.schema import (
     ANY,
     COUNT,
@@ -75,40 +76,114 @@ _ACCURACY = record(
     },
     more=True,
 )
-_TIMES = ("median_ms", "p90_ms", "p95_ms", "p99_ms", "mean_ms", "cv_percent", "throughput")
+_TIMES = ("median_ms", "p90_ms", "p99_ms", "h2d_ms", "gpu_compute_ms", "d2h_ms")
 _SIDE = record(
-    {},
+    {"cv_percent": some(NUMBER), "throughput": some(NUMBER), "calls": COUNT, "warnings": many(TEXT)},
     {
         **dict.fromkeys(_TIMES, some(NUMBER)),
         "origin": some(_ORIGIN),
         "samples_ns": some(many({"type": "integer", "minimum": 1})),
-        "warnings": many(TEXT),
         "parts": some(_by_name(some(NUMBER))),
-        "stream": some(record({}, more=True)),
+        "stream": some(
+            record(
+                {
+                    **dict.fromkeys(("sent", "missed"), COUNT),
+                    "fps": NUMBER,
+                    "missed_percent": NUMBER,
+                    "mean_fps": some(NUMBER),
+                    "jitter_ms": some(record({}, dict.fromkeys(("mean", "max"), some(NUMBER)), more=True)),
+                    "queue": record({"mean": NUMBER, "max": NUMBER}, more=True),
+                },
+                more=True,
+            )
+        ),
         "failure": _FAILURE,
     },
     more=True,
 )
-_POWER = record({}, {"watts": some(NUMBER), "joules_per_frame": some(NUMBER), "source": some(TEXT)}, more=True)
-_LATENCY = record(
-    {"sides": _by_name(_SIDE)},
+_POWER = record(
     {
-        "mode": TEXT,
+        "source": TEXT,
+        **dict.fromkeys(("watts", "idle_watts", "joules_per_frame"), some(NUMBER)),
+        "window_s": NUMBER,
+    },
+    more=True,
+)
+_LATENCY = record(
+    {
+        "threads": some(COUNT),
+        "sides": _by_name(_SIDE),
+        "ratios": _by_name(record(dict.fromkeys(("median", "p10", "p90"), NUMBER), more=True)),
+    },
+    {
+        "mode": one_of("call", "frame", "stream", "offline"),
         "complete": FLAG,
         "stopped": some(TEXT),
-        "ratios": _by_name(_by_name(some(NUMBER))),
+        "marks": some(many(TEXT)),
         "environment": some(record({}, {"throttled": some(many(TEXT))}, more=True)),
         "power": some(_by_name(some(_POWER))),
     },
     more=True,
 )
 _MODULE = record(
-    {"module": TEXT},
-    {"sqnr_db": some(NUMBER), "max_abs": some(NUMBER), "cosine": some(NUMBER), "verdict": some(TEXT)},
+    {
+        **dict.fromkeys(("module", "kind"), TEXT),
+        **dict.fromkeys(("sqnr_db", "max_abs", "cosine", "scale", "clipped", "outliers"), some(NUMBER)),
+        "non_finite": COUNT,
+        "verdict": {"enum": [None, "scale", "saturation", "nan", "outliers", "everything"]},
+    },
     more=True,
 )
-_LAYERS = record({"modules": many(_MODULE)}, {"first": some(_MODULE)}, more=True)
-_PARITY = record({"images": COUNT, "stages": many(record({"stage": TEXT}, more=True))}, more=True)
+_LAYERS = record(
+    {
+        **dict.fromkeys(("reference", "test"), TEXT),
+        "images": COUNT,
+        "tolerance": NUMBER,
+        "modules": many(_MODULE, 1),
+        "first": some(_MODULE),
+        "unmatched": record(dict.fromkeys(("reference", "test"), many(TEXT)), more=True),
+    },
+    more=True,
+)
+_HEADROOM = record(
+    {"share": some(NUMBER), "max_abs": NUMBER, "tensor": TEXT, "module": some(TEXT), "images": COUNT}, more=True
+)
+_UNDERFLOW = many(record({"tensor": TEXT, "module": some(TEXT), "max_abs": NUMBER}, more=True))
+_FP16 = many(record({"graph": TEXT}, {"headroom": some(_HEADROOM), "underflow": _UNDERFLOW}, more=True))
+_COMPARED = record(
+    {
+        "stage": TEXT,
+        "gate": some(_by_name(some(NUMBER))),
+        "report": record({"outputs": many(MEASURES)}, more=True),
+    },
+    more=True,
+)
+_ANSWERED = record(
+    {
+        "stage": TEXT,
+        "gate": record({"min_agreement": NUMBER, "max_apart": some(NUMBER)}, more=True),
+        "report": record(
+            {
+                "unit": one_of("pixels", "pictures"),
+                **dict.fromkeys(("answers", "differing"), COUNT),
+                "agreement": NUMBER,
+                "apart": some(NUMBER),
+            },
+            more=True,
+        ),
+    },
+    more=True,
+)
+_COMPARISON = {"reference": TEXT, "images": COUNT}
+_PARITY: Schema = {
+    "anyOf": [
+        {
+            **record({**_COMPARISON, "stages": many(_COMPARED), "fp16": _FP16}, more=True),
+            "not": {"required": ["contract"]},
+        },
+        record({**_COMPARISON, "stages": many(_ANSWERED), "contract": ANY}, more=True),
+    ]
+}
 RESULT_SCHEMA = record(
     {"schema_version": COUNT},
     {

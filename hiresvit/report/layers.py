@@ -42,7 +42,9 @@ def _table(found: Values) -> Table:
     differing = [place for place, row in enumerate(modules) if row["max_abs"] != 0]
     worst = sorted(differing, key=lambda place: _rank(modules[place]))[:WORST]
     shown = {*worst, *(place for place, row in enumerate(modules) if row == found["first"])}
-    title = f"{found['test']} against {found['reference']}: the worst of {len(modules)} modules, {found['images']} images"
+    title = (
+        f"{found['test']} against {found['reference']}: the worst of {len(modules)} modules, {found['images']} images"
+    )
     columns = ("module", "kind", ">SQNR dB", ">max abs", ">cosine", ">scale", "difference")
     return make_table(title, *columns, rows=[_row(modules[place]) for place in sorted(shown)])
 

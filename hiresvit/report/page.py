@@ -27,8 +27,8 @@ Row = dict[str, Any]
 def make_page(bundles: Sequence[Values], results: Sequence[Values], *, created: str) -> dict[str, Any]:
     """The page of some bundles and results, of `PAGE_SCHEMA`.
 
-    ``bundles`` are manifests with a ``name`` that no other has, the ``folder``'s own and the names of ``unlisted`` files;
-    ``results`` have the ``file`` that a ``document`` of a command was in. ``created`` is a time in UTC.
+    ``bundles`` are manifests with a ``name`` that no other has, that of their ``folder`` and the names of ``unlisted``
+    files; ``results`` have the ``file`` that a ``document`` of a command was in. ``created`` is a time in UTC.
     """
     found = [{**result, "sides": _matches(result["document"], bundles)} for result in results]
     rows = _rows(bundles, found)
@@ -139,7 +139,7 @@ def _placed(rows: Iterable[Row], bundles: Sequence[Values]) -> list[Row]:
 
 
 def _row(origin: Values, name: str, machine: str | None) -> Row:
-    empty = {"yardstick": None, "accuracy": None, "modes": {}}
+    empty: Row = {"yardstick": None, "accuracy": None, "modes": {}}
     return {"name": name, "origin": {**_NOTHING, **origin}, "machine": machine, **empty}
 
 

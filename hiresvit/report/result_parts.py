@@ -18,15 +18,16 @@ from hiresvit.report.blocks import (
     cells,
     part,
 )
+from hiresvit.report.latency import latency_tables
+from hiresvit.report.layers import layers_report
 from hiresvit.report.page import METRICS, runs_on, yardstick
 from hiresvit.report.plots import latency_chart, module_chart, parts_chart
 from hiresvit.report.results import compare_report
-from hiresvit.report.tables import Values, number_text
+from hiresvit.report.tables import Values
 
 _ALL_METRICS = {**METRICS, "boundary_f": "boundary F", "top5": "top-5"}
-_TIMES = ("median_ms", "p90_ms", "p95_ms", "p99_ms", "min_ms", "max_ms", "mean_ms")
-_NETWORK_PARTS = {"h2d_ms": "copy in", "gpu_compute_ms": "GPU", "d2h_ms": "copy out"}
-_WORST_LAYERS = 12
+_FRAME_PARTS = {"decode_ms": "decode", "prepare_ms": "prepare", "network_ms": "network", "answer_ms": "answer"}
+_GPU_PARTS = {"h2d_ms": "copy in", "gpu_compute_ms": "GPU", "d2h_ms": "copy out"}
 _HIDDEN = ("sides", "origin", "samples_ns")
 
 
@@ -130,127 +131,50 @@ def _worst(results: Sequence[Values], pictures: Values) -> list[Block]:
 
 
 def _latency(found: Values) -> list[Block]:
-    sides = found["sides"]
-    facts = [
-        ("mode", found.get("mode")),
-        ("threads", found.get("threads")),
-        ("stopped because", found.get("stopped")),
-    ]
-    ratios, rows = found.get("ratios") or {}, []
-    times = [key for key in _TIMES if any(side.get(key) is not None for side in sides.values())]
-    for name, side in sides.items():
-        origin = side.get("origin") or {}
-        if failure := side.get("failure"):
-            rows.append(cells(name, Cell(f"failed: {failure['message']}", tone="bad")))
-            continue
-        ratio = next((value for key, value in ratios.items() if key.startswith(f"{name}/")), None)
-        spread = Cell("" if ratios and ratio is None else NOT_MEASURED)
-        if ratio and ratio.get("median") is not None:
-            spread = Cell(f"{ratio['median']:.3f}", f"{ratio['p10']:.3f} to {ratio['p90']:.3f}")
-        unstable = (side.get("cv_percent") or 0) > 2.5
-        cv = Cell(_number(side, "cv_percent", ".1f"), tone="doubtful" if unstable else "")
-        rows.append(
-            cells(
-                Cell(name, (origin.get("sha256") or "")[:12]),
-                *(_number(side, key, ".2f") for key in times),
-                cv,
-                _number(side, "throughput", ".1f"),
-                _number(side, "calls", "d"),
-                spread,
-            )
-        )
-    heads = [f">{key.removesuffix('_ms').replace('median', 'p50')} ms" for key in times]
-    columns = ("side", *heads, ">cv %", ">pictures/s", ">calls", ">times the first (p10 to p90)")
-    return [_facts(facts), Table("", columns, tuple(rows)), *_latency_charts(sides), *_streams(sides)]
-
-
-def _latency_charts(sides: Mapping[str, Values]) -> list[Block]:
-    blocks: list[Block] = []
+    """The tables of the command, where the samples lie, and what a call or a frame is made of."""
+    blocks, sides = as_printed(latency_tables(found)), found["sides"]
     samples = {name: side["samples_ns"] for name, side in sides.items() if side.get("samples_ns")}
     if samples:
         title = "how many of the calls took no longer than a time"
         blocks.append(Chart(latency_chart(samples, title=title), f"{title}; p50, p90 and p99 are marked"))
     parts = {name: _parts(side) for name, side in sides.items()}
     if shown := {name: found for name, found in parts.items() if found}:
-        title = "what a frame is made of"
-        blocks.append(Chart(parts_chart(shown, title=title, unit="ms"), f"{title}, medians in ms"))
-        names = list(dict.fromkeys(key for found in shown.values() for key in found))
-        rows = [cells(name, *(_number(found, key, ".3f") for key in names)) for name, found in shown.items()]
-        blocks.append(Table("parts in ms", ("side", *(f">{name}" for name in names)), tuple(rows)))
+        title = "what the time is made of"
+        blocks.append(Chart(parts_chart(shown, title=title, unit="ms"), f"{title}: medians in ms"))
     return blocks
 
 
 def _parts(side: Values) -> dict[str, float]:
-    """What a call is put together of; enqueueing is left out, since it goes on beside the rest."""
-    parts = side.get("parts") or {name: side.get(name) for name in _NETWORK_PARTS}
-    return {
-        _NETWORK_PARTS.get(name, name.removesuffix("_ms").replace("_", " ")): value
-        for name, value in parts.items()
-        if value is not None and name != "enqueue_ms"
-    }
-
-
-def _streams(sides: Mapping[str, Values]) -> list[Block]:
-    found = {name: side["stream"] for name, side in sides.items() if side.get("stream")}
-    names = list(dict.fromkeys(key for stream in found.values() for key in stream))
-    rows = [cells(name, *(_plain(stream.get(key)) for key in names)) for name, stream in found.items()]
-    heads = tuple(f">{key.replace('_', ' ')}" for key in names)
-    return [Table("the stream", ("side", *heads), tuple(rows))] if rows else []
+    """What follows one after the other: of a frame its steps, else of a plan's call what the GPU's clock says."""
+    values = {**side, **(side.get("parts") or {})}
+    for names in (_FRAME_PARTS, _GPU_PARTS):
+        if found := {name: values[key] for key, name in names.items() if values.get(key) is not None}:
+            return found
+    return {}
 
 
 def _machine(found: Values) -> list[Block]:
     environment, power = found.get("environment"), found.get("power")
     blocks: list[Block] = []
-    if power:
-        keys = ("watts", "idle_watts", "joules_per_frame", "window_s", "samples")
-        rows = []
-        for name, one in power.items():
-            if one is not None:
-                rails = ", ".join(f"{rail} {watts:.2f} W" for rail, watts in (one.get("rails") or {}).items())
-                numbers = (_plain(one.get(key)) for key in keys)
-                rows.append(cells(Cell(name, "; ".join(one.get("notes") or ())), one.get("source"), *numbers, rails))
-        columns = ("side", "meter", ">W", ">W idle", ">J a frame", ">seconds", ">readings", "rails")
-        blocks.append(Table("power", columns, tuple(rows)))
-    else:
-        blocks.append(Lines((f"Energy was {NOT_MEASURED}.",)))
-    if environment:
-        blocks += part("The machine", [Facts(tuple(_flat(environment)))], folded=bool(power))
-    else:
-        blocks.append(Lines((f"Of the machine nothing was written down: clocks and load were {NOT_MEASURED}.",)))
-    return blocks
+    for name, one in (power or {}).items():
+        if one is not None:
+            blocks += part(f"Power of {name}", [Facts(tuple(_flat(one)))])
+    if not blocks:
+        blocks.append(Lines((f"Power was {NOT_MEASURED}: no meter was read.",)))
+    if not environment:
+        return [*blocks, Lines((f"Of the machine nothing was written down: clocks and load were {NOT_MEASURED}.",))]
+    return [*blocks, Facts(tuple(_flat(environment)))]
 
 
 def _layers(found: Values) -> list[Block]:
-    modules, first = found["modules"], found.get("first")
-    facts = [
-        ("compared", " and ".join(filter(None, (found.get("reference"), found.get("test"))))),
-        ("tolerance, dB", found.get("tolerance")),
-        ("images", found.get("images")),
-        (
-            "first module beyond it",
-            "none" if first is None else f"{first['module']} ({first.get('verdict')})",
-        ),
-    ]
-    seen = [row for row in modules if row.get("sqnr_db") is not None]
-    blocks: list[Block] = [_facts(facts)]
-    if seen:
-        title = "signal to noise of each module, in the order of the network"
-        values = [(row["module"], row.get("sqnr_db")) for row in modules]
+    """The tables of the command, and the signal to noise along the network."""
+    values = [(row["module"], row["sqnr_db"]) for row in found["modules"]]
+    blocks = as_printed(layers_report(found))
+    if sum(value is not None for _, value in values) > 1:
+        first, title = found["first"], "signal to noise of each module, in the order of the network"
         svg = module_chart(values, title=title, up="SQNR, dB", marked=first and first["module"])
-        blocks.append(Chart(svg, title))
-    worst = sorted(seen, key=lambda row: float(row["sqnr_db"]))[:_WORST_LAYERS]
-    rows = [
-        cells(
-            Cell(row["module"], row.get("kind") or "", "bad" if row.get("verdict") else ""),
-            _number(row, "sqnr_db", ".1f"),
-            _number(row, "max_abs", ".2e"),
-            _number(row, "cosine", ".6f"),
-            row.get("verdict") or "within",
-        )
-        for row in worst
-    ]
-    columns = ("module", ">SQNR dB", ">max abs", ">cosine", "kind of difference")
-    return [*blocks, Table(f"the worst {len(worst)} of {len(modules)} modules", columns, tuple(rows))]
+        blocks.append(Chart(svg, title + ("; the first beyond the tolerance is marked" if first else "")))
+    return blocks
 
 
 def _verify(found: Values) -> list[Block]:
@@ -278,10 +202,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_plain, value)) or "none"
     return str(value)
-
-
-def _number(values: Values, key: str, form: str) -> str:
-    return number_text(values.get(key), form) or NOT_MEASURED
 
 
 def _facts(rows: Iterable[tuple[str, Any]]) -> Facts:

@@ -23,7 +23,7 @@ from hiresvit.report.result_parts import result_parts
 from hiresvit.report.tables import Values
 
 _UNITS = {"call": "a call", "frame": "a frame", "stream": "a frame of a stream", "offline": "a batch"}
-_STATES = {"other": "another file", "apart": "in no bundle here"}
+_STATES = {"other": "ANOTHER VERSION", "apart": "in no bundle here"}
 
 
 def page_title(page: Values) -> str:
@@ -48,9 +48,10 @@ def _table(page: Values) -> list[Block]:
     modes = [mode for mode in MODES if any(mode in row["modes"] for row in rows)] or ["frame"]
     heads = [f">{mode}: p50 / p99 ms" for mode in modes]
     columns = ("file", "runs on", ">accuracy", *heads, ">J a frame", "sha256")
+    alone = f"{page['bundles'][0]['name']}/" if len(page["bundles"]) == 1 else ""
     body = [
         cells(
-            _file_cell(row),
+            _file_cell(row, alone),
             Cell(runs_on(row["origin"]) or NOT_MEASURED, row["machine"] or ""),
             _accuracy_cell(row),
             *(_time_cell(row["modes"].get(mode)) for mode in modes),
@@ -68,9 +69,10 @@ def _table(page: Values) -> list[Block]:
     return [Table("", columns, tuple(body)), Lines((said,))]
 
 
-def _file_cell(row: Values) -> Cell:
-    state = _STATES.get(row["state"], "")
-    return Cell(row["name"], state or row["origin"]["file"] or "", "bad" if row["state"] == "other" else "")
+def _file_cell(row: Values, alone: str) -> Cell:
+    """What a row is called, without the name of a bundle that is ``alone``."""
+    under = ", ".join(filter(None, (_STATES.get(row["state"]), row["origin"]["file"])))
+    return Cell(row["name"].removeprefix(alone), under, "bad" if row["state"] == "other" else "")
 
 
 def _accuracy_cell(row: Values) -> Cell:

@@ -116,7 +116,9 @@ def open_source(
     labels = read_labels(opened.metadata, spec) if spec else None
     said = _said(read_untrained(opened.metadata))
     origin = _origin(path, opened, role=stamped[1] if stamped else None)
-    return Source(Casting(opened), spec, path.name + by, labels, said, _graph(path), contract, _built_from(path), origin)
+    return Source(
+        Casting(opened), spec, path.name + by, labels, said, _graph(path), contract, _built_from(path), origin
+    )
 
 
 def is_model(text: str) -> bool:
@@ -186,7 +188,9 @@ def _open_bundle(
     said = (*(_said(untrained) or older), *hints)
     label = f"{folder.name}/{wanted}{by}"
     origin = _origin(path, runner, role=wanted, bundle=folder)
-    return Source(runner, manifest.spec, label, labels, said, _graph(path), manifest.contract, _built_from(path), origin)
+    return Source(
+        runner, manifest.spec, label, labels, said, _graph(path), manifest.contract, _built_from(path), origin
+    )
 
 
 def _origin(file: Path | None, runner: Runner, *, role: str | None, bundle: Path | None = None) -> dict[str, Any]:
