@@ -66,6 +66,13 @@ class Dataset(Protocol):
 
     def __getitem__(self, index: int) -> Sample: ...
 
+    def name_of(self, index: int) -> str:
+        """What a report calls a picture, without reading it: its path in the data set's folder, or its seed.
+
+        No two pictures of a data set share one, and it stays when the folder is moved.
+        """
+        ...
+
 
 class Part:
     """Some samples of a data set, by their numbers in it."""
@@ -80,6 +87,10 @@ class Part:
 
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
+
+    def name_of(self, index: int) -> str:
+        """As the whole data set calls it."""
+        return self.dataset.name_of(self.indices[index])
 
 
 class Kept(Part):

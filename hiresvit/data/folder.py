@@ -152,6 +152,10 @@ class Folder:
         self._check(truth, labels)
         return Sample(image, labels)
 
+    def name_of(self, index: int) -> str:
+        """The picture's path in the folder."""
+        return self.pairs[index][0].relative_to(self.folder).as_posix()
+
     def _check(self, path: Path, labels: NDArray[Any]) -> None:
         wrong = [value for value in np.unique(labels).tolist() if value not in {*self.classes, self.ignore}]
         if wrong:

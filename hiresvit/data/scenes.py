@@ -63,6 +63,10 @@ class Scenes:
             raise IndexError(index)
         return sample_scene(self.first + index, *self.imgsz)
 
+    def name_of(self, index: int) -> str:
+        """The picture's seed."""
+        return f"scene {self.first + index}"
+
 
 def sample_scene(seed: int, height: int, width: int) -> Sample:
     """Draw a seed's labelled street. Raises UsageError on a negative seed or no size."""

@@ -16,7 +16,7 @@ from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_of
 from hiresvit.device.plan import is_plan_file, read_sidecar
 from hiresvit.device.platform import has_driver
-from hiresvit.errors import ArtefactError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.contract import (
     TENSOR,
     contract_inputs,
@@ -64,6 +64,14 @@ class Source:
     def notes(self) -> tuple[str, ...]:
         """What is to be said of it, for example that nobody trained it, or that a plan is of another model of GPU."""
         return (*self.said, *self.runner.warnings)
+
+
+@dataclass(frozen=True)
+class Unopened:
+    """One of several sides that did not open, what it is called in tables, and why."""
+
+    label: str
+    error: HiresvitError
 
 
 def open_source(

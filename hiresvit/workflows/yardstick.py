@@ -42,6 +42,10 @@ class Answered:
         labels: Any = answer.top[0][0] if isinstance(answer, TopClasses) else answer.labels
         return Sample(self.pictures[index], labels)
 
+    def name_of(self, index: int) -> str:
+        """As the source calls it."""
+        return self.pictures.names[index]
+
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:

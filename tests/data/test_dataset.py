@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from hiresvit.data.dataset import CITYSCAPES, Colour, Sample, palette
+from hiresvit.data.dataset import CITYSCAPES, Colour, Kept, Part, Sample, palette
 from hiresvit.data.labels import find_labels
 from hiresvit.data.scenes import Scenes
 from hiresvit.errors import UsageError
@@ -34,6 +34,15 @@ class Named:
 
     def __getitem__(self, index: int) -> Sample:
         raise AssertionError(index)
+
+    def name_of(self, index: int) -> str:
+        return f"picture {index}"
+
+
+def test_a_part_calls_pictures_as_the_whole_does() -> None:
+    whole = Scenes(5, (8, 8), first=700)
+    assert [whole.name_of(i) for i in (0, 4)] == ["scene 700", "scene 704"]
+    assert Part(whole, (4, 2)).name_of(1) == Kept(Part(whole, (4, 2))).name_of(1) == "scene 702"
 
 
 def test_nineteen_classes_to_segment_are_cityscapes() -> None:

@@ -74,6 +74,8 @@ def test_the_samples(folder: Path) -> None:
         sample = found[index]
         assert sample.image.shape == (*SIZE, 3)
         np.testing.assert_array_equal(sample.labels, labels_of((0, 1, 2, 3)[index]))
+    names = ["images/a.png", "images/b.JPG", "images/city/c.png", "images/d.e.JPG"]
+    assert [found.name_of(index) for index in range(4)] == names
     with pytest.raises(IndexError):
         found[4]
 

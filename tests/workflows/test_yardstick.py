@@ -83,6 +83,9 @@ class Written:
         labels[:2] = 1
         return Sample(image, labels)
 
+    def name_of(self, index: int) -> str:
+        return ("white", "black")[index]
+
 
 def test_labels_count_by_the_tasks_metric_and_agreement_by_pixels() -> None:
     spec = ModelSpec("toy", "toy", "segment", (4, 4), 2, PreprocessSpec())
