@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from hiresvit.bundle.schema import MEASURES
+from hiresvit.report.accuracy import WORDS
 from hiresvit.schema import (
     ANY,
     COUNT,
@@ -19,6 +20,7 @@ from hiresvit.schema import (
     Check,
     Schema,
     compile_schema,
+    keyed,
     many,
     one_of,
     record,
@@ -30,6 +32,9 @@ RESULTS = ("accuracy", "latency", "parity", "layers", "verify")
 KIND = "hiresvit-report"
 SCHEMA_VERSION = 1
 STATES = ("same", "weights", "other", "apart")
+
+
+INTEGER: Schema = {"type": "integer"}
 
 
 def _by_name(value: Schema) -> Schema:
@@ -48,31 +53,62 @@ _ORIGIN = record(
     more=True,
 )
 _FAILURE = some(record({"message": TEXT}, {"exit_code": COUNT}, more=True))
-_VALUE = record({"value": some(NUMBER)}, {"low": some(NUMBER), "high": some(NUMBER)}, more=True)
-_DIFFERENCE = record({"difference": some(NUMBER)}, {"low": some(NUMBER), "high": some(NUMBER)}, more=True)
+_INTERVAL = {"low": some(NUMBER), "high": some(NUMBER)}
+_VALUES = keyed(record({"value": some(NUMBER), **_INTERVAL}, more=True), *WORDS)
+_DIFFERENCES = keyed(record({"difference": some(NUMBER), **_INTERVAL}, more=True), *WORDS)
+_CLASS = record(
+    {
+        "name": TEXT,
+        **dict.fromkeys(("iou", "accuracy", "boundary_f"), some(NUMBER)),
+        "share": NUMBER,
+        "pixels": COUNT,
+    },
+    more=True,
+)
 _ACCURACY = record(
     {
-        "dataset": record({"name": TEXT}, {"pictures": some(COUNT)}, more=True),
-        "protocol": record({"name": TEXT}, more=True),
-        "task": TEXT,
+        "dataset": record({"name": TEXT, "pictures": COUNT, "ignore": some(INTEGER)}, more=True),
+        "protocol": record(
+            {
+                **dict.fromkeys(("name", "filter", "scaled", "labels"), TEXT),
+                "size": many(COUNT, 2, 2),
+                "flip": FLAG,
+                "scales": many(NUMBER, 1),
+                "notes": many(TEXT),
+            },
+            more=True,
+        ),
+        "task": one_of("segment", "classify"),
         "images": COUNT,
+        "complete": FLAG,
         "sides": many(
             record(
-                {"name": TEXT, "origin": _ORIGIN},
                 {
+                    "name": TEXT,
+                    "origin": some(_ORIGIN),
                     "failure": _FAILURE,
-                    "metrics": some(_by_name(_VALUE)),
-                    "classes": some(many(ANY)),
-                    "against": some(record({}, {"metrics": _by_name(_DIFFERENCE)}, more=True)),
+                    "metrics": _VALUES,
+                    "classes": some(many(_CLASS)),
+                    "foreign": some(NUMBER),
+                    "against": some(
+                        record({"metrics": _DIFFERENCES, "agreement": some(NUMBER), "keeps": some(TEXT)}, more=True)
+                    ),
                 },
                 more=True,
             ),
             1,
         ),
-    },
-    {
-        "complete": FLAG,
-        "worst": some(many(record({"picture": some(TEXT)}, {"image": some(TEXT), "index": COUNT}, more=True))),
+        "worst": many(
+            record(
+                {
+                    "picture": TEXT,
+                    "agreement": some(NUMBER),
+                    "sides": many(record({"name": TEXT, "accuracy": some(NUMBER)}, more=True)),
+                    "image": some(TEXT),
+                },
+                more=True,
+            )
+        ),
     },
     more=True,
 )

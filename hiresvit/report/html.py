@@ -14,12 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from hiresvit.report.harmless import harmless
+from hiresvit.report.result_parts import Pictures
 from hiresvit.report.sections import page_parts, page_title
 from hiresvit.report.tables import Values
 
 
-def html_page(page: Values, pictures: Values) -> str:
-    """The page of `make_page` as a document; ``pictures`` are as `page_parts` takes them."""
+def html_page(page: Values, pictures: Pictures) -> str:
+    """The page of `make_page` as a document."""
     template = _environment().get_template("report.html")
     return template.render(title=page_title(page), page=page, parts=page_parts(page, pictures))
 

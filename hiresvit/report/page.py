@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hiresvit.bundle.stages import RUNNABLE
+from hiresvit.report.accuracy import WORDS
 from hiresvit.report.cautions import cautions
 from hiresvit.report.documents import KIND, SCHEMA_VERSION
 from hiresvit.report.tables import Values
 from hiresvit.version import __version__
 
 MODES = ("call", "frame", "stream", "offline")
-METRICS = {"miou": "mIoU", "top1": "top-1", "mean_accuracy": "mean accuracy", "pixel_accuracy": "pixel accuracy"}
 AT_EXPORT = "where it was exported"
 _RUNTIMES = {"pytorch": "PyTorch"}
 _NOTHING = dict.fromkeys(("file", "sha256", "bytes", "role", "bundle", "backend", "version", "device", "threads"))
@@ -49,11 +49,11 @@ def yardstick(accuracy: Values) -> str:
     """What an accuracy was measured by, in words: only numbers of the same words can be compared."""
     protocol, dataset = accuracy["protocol"], accuracy["dataset"]
     words = [f"{dataset['name']}, {accuracy['images']} pictures", f"protocol {protocol['name']}"]
-    words += ["with flipped pictures"] if protocol.get("flip") else []
-    scales = protocol.get("scales") or [1]
-    words += [f"scales {', '.join(f'{scale:g}' for scale in scales)}"] if list(scales) != [1] else []
-    ignore = protocol.get("ignore", dataset.get("ignore"))
-    return ", ".join([*words, *([f"ignoring label {ignore}"] if ignore is not None else [])])
+    words += ["mirrored, too"] if protocol["flip"] else []
+    scales = protocol["scales"]
+    words += [f"scales {', '.join(f'{scale:g}' for scale in scales)}"] if scales != [1] else []
+    words += [] if dataset["ignore"] is None else [f"label {dataset['ignore']} ignored"]
+    return ", ".join(words)
 
 
 def runs_on(origin: Values) -> str:
@@ -191,16 +191,16 @@ def _origin(bundle: Values, role: str) -> dict[str, Any]:
 
 def _take_accuracy(rows: list[Row], accuracy: Values, side: Values, number: int) -> None:
     """Put a side's accuracy into every row of its file, beside what another yardstick found into a copy of the row."""
-    metrics = side.get("metrics") or {}
-    metric = next((name for name in (*METRICS, *metrics) if (metrics.get(name) or {}).get("value") is not None), None)
+    metrics, origin = side["metrics"], side["origin"] or {}
+    metric = next((name for name in WORDS if (metrics.get(name) or {}).get("value") is not None), None)
     if metric is None:
         return
-    value = metrics[metric]
-    seen = {"value": value["value"], "low": value.get("low"), "high": value.get("high"), "result": number}
-    found = {"yardstick": yardstick(accuracy), "accuracy": {**seen, "metric": METRICS.get(metric, metric)}}
-    alike = [row for row in rows if _alike(row, side["origin"], side["name"])]
+    seen = {key: metrics[metric][key] for key in ("value", "low", "high")}
+    seen |= {"metric": WORDS[metric], "result": number}
+    found = {"yardstick": yardstick(accuracy), "accuracy": seen}
+    alike = [row for row in rows if _alike(row, origin, side["name"])]
     if not alike:
-        rows.append({**_row(side["origin"], side["name"], None), **found})
+        rows.append({**_row(origin, side["name"], None), **found})
     for row in alike:
         if row["accuracy"] is None:
             row.update(found)

@@ -5,34 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hiresvit.report.accuracy import accuracy_report
 from hiresvit.report.blocks import (
     NOT_MEASURED,
     Block,
-    Cell,
     Chart,
     Facts,
     Lines,
     Picture,
     Table,
     as_printed,
-    cells,
     part,
 )
 from hiresvit.report.latency import latency_tables
 from hiresvit.report.layers import layers_report
-from hiresvit.report.page import METRICS, runs_on, yardstick
 from hiresvit.report.plots import latency_chart, module_chart, parts_chart
 from hiresvit.report.results import compare_report
 from hiresvit.report.tables import Values
 
-_ALL_METRICS = {**METRICS, "boundary_f": "boundary F", "top5": "top-5"}
 _FRAME_PARTS = {"decode_ms": "decode", "prepare_ms": "prepare", "network_ms": "network", "answer_ms": "answer"}
 _GPU_PARTS = {"h2d_ms": "copy in", "gpu_compute_ms": "GPU", "d2h_ms": "copy out"}
-_HIDDEN = ("sides", "origin", "samples_ns")
+Pictures = Mapping[tuple[str, str], tuple[str | None, str]]
+"""`data:` addresses of what results name, or None and why, by the result's file and the name in it."""
 
 
-def result_parts(page: Values, pictures: Values) -> list[Block]:
-    """The parts of all results; ``pictures`` are `data:` addresses, or why there is none, by result and file name."""
+def result_parts(page: Values, pictures: Pictures) -> list[Block]:
+    """The parts of all results."""
     results = page["results"]
     return [
         *part("Accuracy", _each(results, "accuracy", _accuracy)),
@@ -56,77 +54,22 @@ def _each(results: Sequence[Values], key: str, make: Any) -> list[Block]:
 
 
 def _accuracy(found: Values) -> list[Block]:
-    names = [name for name in _ALL_METRICS if any(name in (side.get("metrics") or {}) for side in found["sides"])]
-    protocol = found["protocol"]
-    size = "x".join(map(str, protocol.get("size") or ())) or None
-    facts = [
-        ("measured on", yardstick(found)),
-        ("network's size", size),
-        *((name, protocol.get(name)) for name in ("resize", "filter", "scaled", "labels")),
-        ("in what it departs from the papers", "; ".join(protocol.get("notes") or ()) or None),
-        ("intervals", f"95 %, bootstrap of {found['resamples']} resamples, seed {found.get('seed')}")
-        if found.get("resamples")
-        else ("intervals", None),
-    ]
-    first = found["sides"][0]["name"]
-    heads = [f">{_ALL_METRICS[name]} %" for name in names]
-    columns = ("side", "runs on", *heads, f">beside {first}, points", "keeps", ">equal %")
-    rows = [_side_row(side, names) for side in found["sides"]]
-    table = Table("", columns, tuple(rows))
-    classes = [block for side in found["sides"] for block in _classes(side)]
-    return [_facts(facts), table, *part("By class", classes, folded=True)]
+    """The tables of the command, with those of the classes for who asks; the worst pictures have their own part."""
+    blocks = as_printed(accuracy_report({**found, "worst": []}))
+    classes = [block for block in blocks if isinstance(block, Table) and block.title == "classes"]
+    return [*(block for block in blocks if block not in classes), *part("By class", classes, folded=True)]
 
 
-def _side_row(side: Values, names: Sequence[str]) -> tuple[Cell, ...]:
-    origin, metrics, against = side["origin"], side.get("metrics") or {}, side.get("against")
-    if failure := side.get("failure"):
-        return cells(side["name"], runs_on(origin), Cell(f"failed: {failure['message']}", tone="bad"))
-    main = next((name for name in names if name in metrics), "")
-    if against:
-        beside = _interval((against.get("metrics") or {}).get(main), "difference", "+.2f")
-        keeps = against.get("keeps")
-        tone = "bad" if keeps and keeps.startswith("less") else "good" if keeps else ""
-        share = against.get("agreement")
-        rest = [beside, Cell(keeps or NOT_MEASURED, tone=tone), None if share is None else f"{100 * share:.3f}"]
-    else:
-        rest = [Cell("the first"), Cell(""), Cell("")]
-    return cells(
-        Cell(side["name"], (origin.get("sha256") or "")[:12]),
-        runs_on(origin),
-        *(_interval(metrics.get(name), "value", ".2f") for name in names),
-        *rest,
-    )
-
-
-def _interval(found: Values | None, key: str, form: str) -> Cell:
-    if not found or found.get(key) is None:
-        return Cell(NOT_MEASURED)
-    low, high = found.get("low"), found.get("high")
-    return Cell(format(found[key], form), "" if low is None or high is None else f"{low:{form}} to {high:{form}}")
-
-
-def _classes(side: Values) -> list[Block]:
-    rows = [
-        cells(
-            str(row.get("name", row.get("index", ""))),
-            *(None if row.get(key) is None else f"{row[key]:.2f}" for key in ("iou", "accuracy", "boundary_f")),
-            None if row.get("share") is None else f"{100 * row['share']:.2f}",
-        )
-        for row in side.get("classes") or ()
-    ]
-    columns = ("class", ">IoU %", ">accuracy %", ">boundary F %", ">share of pixels %")
-    return [Table(side["name"], columns, tuple(rows))] if rows else []
-
-
-def _worst(results: Sequence[Values], pictures: Values) -> list[Block]:
+def _worst(results: Sequence[Values], pictures: Pictures) -> list[Block]:
     blocks: list[Block] = []
     for result in results:
-        for row in (result["document"].get("accuracy") or {}).get("worst") or ():
-            name = row.get("picture") or f"picture {row.get('index')}"
-            share = row.get("agreement")
-            words = name if share is None else f"{name}: {100 * share:.2f} % equal answers"
-            data, why = pictures.get((result["file"], row.get("image")), (None, "no picture was drawn"))
-            blocks.append(Picture(data, row.get("image") or "", words if data else f"{words} ({why})"))
+        for row in (result["document"].get("accuracy") or {}).get("worst", ()):
+            words = [row["picture"]]
+            words += [] if row["agreement"] is None else [f"{100 * row['agreement']:.2f} % equal answers"]
+            right = ((side["name"], side["accuracy"]) for side in row["sides"] if side["accuracy"] is not None)
+            words += [f"{name} {share:.2f} % right" for name, share in right]
+            data, why = pictures.get((result["file"], row["image"] or ""), (None, "not drawn"))
+            blocks.append(Picture(data, row["image"] or "", ", ".join([*words, *([] if data else [why])])))
     return blocks
 
 
@@ -185,9 +128,9 @@ def _flat(values: Values, above: str = "") -> Iterable[tuple[str, str]]:
     """Facts of nested values, each under the names that lead to it."""
     for key, value in values.items():
         name = f"{above}{key.replace('_', ' ')}"
-        if isinstance(value, Mapping) and value and key not in _HIDDEN:
+        if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{name}: ")
-        elif key not in _HIDDEN:
+        else:
             yield name, _plain(value)
 
 
@@ -202,7 +145,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_plain, value)) or "none"
     return str(value)
-
-
-def _facts(rows: Iterable[tuple[str, Any]]) -> Facts:
-    return Facts(tuple((name, _plain(value)) for name, value in rows))

@@ -19,7 +19,7 @@ from hiresvit.report.blocks import (
 from hiresvit.report.bundle_parts import bundle_part
 from hiresvit.report.page import MODES, runs_on
 from hiresvit.report.plots import Point, scatter_chart
-from hiresvit.report.result_parts import result_parts
+from hiresvit.report.result_parts import Pictures, result_parts
 from hiresvit.report.tables import Values
 
 _UNITS = {"call": "a call", "frame": "a frame", "stream": "a frame of a stream", "offline": "a batch"}
@@ -32,8 +32,8 @@ def page_title(page: Values) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def page_parts(page: Values, pictures: Values) -> list[Part]:
-    """The sections of a page; ``pictures`` are the ``data:`` addresses of the files that results name."""
+def page_parts(page: Values, pictures: Pictures) -> list[Part]:
+    """The sections of a page."""
     found: list[Block] = [
         *part("One table: accuracy, time and energy of the same file", _table(page)),
         *part("Accuracy against time", _pareto(page["pareto"])),

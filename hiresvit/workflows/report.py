@@ -21,6 +21,7 @@ from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.files import MOST_TEXT, atomic_path, naming_source, read_regular
 from hiresvit.report.documents import KIND, RESULTS, check_page, check_result
 from hiresvit.report.page import make_page
+from hiresvit.report.result_parts import Pictures
 from hiresvit.schema import read_json
 
 Format = Literal["html", "md", "json"]
@@ -124,12 +125,12 @@ def _drawn(page: dict[str, Any], form: Format, files: Sequence[Path]) -> str:
     return html_page(page, _pictures(page["results"], files))
 
 
-def _pictures(results: Sequence[dict[str, Any]], files: Sequence[Path]) -> dict[tuple[str, str], Any]:
+def _pictures(results: Sequence[dict[str, Any]], files: Sequence[Path]) -> Pictures:
     """The pictures that evaluations drew, as `data:` addresses, or None and why, by result and name.
 
     Only what lies in the folder of its document, or below it, is looked at: a document may be anybody's.
     """
-    found: dict[tuple[str, str], Any] = {}
+    found: dict[tuple[str, str], tuple[str | None, str]] = {}
     for result, file in zip(results, files, strict=True):
         for row in (result["document"].get("accuracy") or {}).get("worst") or ():
             if name := row.get("image"):
