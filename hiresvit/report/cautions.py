@@ -62,10 +62,15 @@ def _of_latency(file: str, latency: Values) -> Iterator[Caution]:
     said: dict[str, list[str]] = {}
     for name, side in latency["sides"].items():
         yield from _failed(file, name, side)
-        for warning in side.get("warnings", ()):
-            said.setdefault(warning, []).append(name)
+        for warning in side["warnings"] if not side.get("failure") else ():
+            said.setdefault("unstable" if warning.startswith("unstable") else warning, []).append(name)
     for warning, names in said.items():
-        yield _say("warning", file, f"{', '.join(names)}: {warning}")
+        whose = "" if len(names) == len(latency["sides"]) else f" ({', '.join(names)})"
+        text = warning
+        if warning == "unstable":
+            most = max(latency["sides"][name]["cv_percent"] or 0.0 for name in names)
+            text = f"unstable, the coefficient of variation is up to {most:.1f} %"
+        yield _say("warning", file, text + whose)
 
 
 def _whose(file: str, side: Values) -> Iterator[Caution]:

@@ -58,7 +58,7 @@ def latency_chart(sides: Mapping[str, Sequence[int]], *, title: str) -> str:
         for percent in PERCENTILES:
             value = _at(values, percent)
             if value <= most:
-                label = f"{name}: p{percent} {value:.3g} ms"
+                label = f"{name}: p{percent} {_digits(value)} ms"
                 parts.append(_dot(x.place(value), y.place(percent), number, label, 3.5))
     return _element(parts, title, list(ordered))
 
@@ -84,7 +84,7 @@ def scatter_chart(points: Sequence[Point], *, title: str, across: str, up: str) 
             if p.low is not None and p.high is not None:
                 ends_at = f"M{x.place(p.x):.1f} {y.place(p.low):.1f}V{y.place(p.high):.1f}"
                 parts.append(f'<path d="{ends_at}" class="s{number % _COLOURS} thin"/>')
-            parts.append(_dot(x.place(p.x), y.place(p.y), number, f"{p.name}: {p.x:.3g}, {p.y:.2f}", 5))
+            parts.append(_dot(x.place(p.x), y.place(p.y), number, f"{p.name}: {_digits(p.x)}, {p.y:.2f}", 5))
     parts += filter(None, (_beside(p.name, x.place(p.x), y.place(p.y), placed) for p in points))
     return _element(parts, title, groups if len(groups) > 1 else [])
 
@@ -111,10 +111,10 @@ def parts_chart(rows: Mapping[str, Mapping[str, float]], *, title: str, unit: st
         for name, value in parts.items():
             left, right = x.place(start), x.place(start + value)
             box = f'x="{left:.1f}" y="{top + 16}" width="{max(right - left, 0.5):.1f}" height="14"'
-            said = xml_text(f"{label}: {name} {value:.3g} {unit}")
+            said = xml_text(f"{label}: {name} {_digits(value)} {unit}")
             drawn.append(f'<rect {box} class="f{names.index(name) % _COLOURS}"><title>{said}</title></rect>')
             start += value
-        drawn.append(_text(x.place(total) + 4, top + 27, f"{total:.3g} {unit}"))
+        drawn.append(_text(x.place(total) + 4, top + 27, f"{_digits(total)} {unit}"))
         top += 40
     return _element(drawn, title, names, height=top)
 
@@ -200,6 +200,11 @@ def _grid(x: _Axis, y: _Axis, across: str, up: str) -> list[str]:
         f'<text transform="translate(12 {_TOP + _PLOT / 2}) rotate(-90)" class="middle faint">{xml_text(up)}</text>'
     )
     return parts
+
+
+def _digits(value: float) -> str:
+    """Three digits, more only before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:

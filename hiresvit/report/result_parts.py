@@ -15,6 +15,7 @@ from hiresvit.report.blocks import (
     Picture,
     Table,
     as_printed,
+    cells,
     part,
 )
 from hiresvit.report.latency import latency_tables
@@ -36,7 +37,7 @@ def result_parts(page: Values, pictures: Pictures) -> list[Block]:
         *part("Accuracy", _each(results, "accuracy", _accuracy)),
         *part("The worst pictures", _worst(results, pictures)),
         *part("Latency", _each(results, "latency", _latency)),
-        *part("Power and machine", _each(results, "latency", _machine)),
+        *part("Machine and power", _machines(results)),
         *part("Compared", _each(results, "parity", lambda found: as_printed(compare_report(found)))),
         *part("Layers", _each(results, "layers", _layers)),
         *part("Verified", _each(results, "verify", _verify)),
@@ -75,7 +76,11 @@ def _worst(results: Sequence[Values], pictures: Pictures) -> list[Block]:
 
 def _latency(found: Values) -> list[Block]:
     """The tables of the command, where the samples lie, and what a call or a frame is made of."""
-    blocks, sides = as_printed(latency_tables(found)), found["sides"]
+    printed, sides = as_printed(latency_tables(found)), found["sides"]
+    said = [line for block in printed if isinstance(block, Lines) for line in block.lines]
+    stopped = tuple(line for line in said if line.startswith("stopped:"))
+    blocks = [block for block in printed if not isinstance(block, Lines)]
+    blocks += [Lines(stopped)] if stopped else []
     samples = {name: side["samples_ns"] for name, side in sides.items() if side.get("samples_ns")}
     if samples:
         title = "how many of the calls took no longer than a time"
@@ -84,7 +89,8 @@ def _latency(found: Values) -> list[Block]:
     if shown := {name: found for name, found in parts.items() if found}:
         title = "what the time is made of"
         blocks.append(Chart(parts_chart(shown, title=title, unit="ms"), f"{title}: medians in ms"))
-    return blocks
+    rest = tuple(line for line in said if line not in stopped)
+    return [*blocks, *part("What was said of it", [Lines(rest)] if rest else [], folded=True)]
 
 
 def _parts(side: Values) -> dict[str, float]:
@@ -96,17 +102,27 @@ def _parts(side: Values) -> dict[str, float]:
     return {}
 
 
-def _machine(found: Values) -> list[Block]:
-    environment, power = found.get("environment"), found.get("power")
-    blocks: list[Block] = []
-    for name, one in (power or {}).items():
-        if one is not None:
-            blocks += part(f"Power of {name}", [Facts(tuple(_flat(one)))])
-    if not blocks:
-        blocks.append(Lines((f"Power was {NOT_MEASURED}: no meter was read.",)))
-    if not environment:
-        return [*blocks, Lines((f"Of the machine nothing was written down: clocks and load were {NOT_MEASURED}.",))]
-    return [*blocks, Facts(tuple(_flat(environment)))]
+def _machines(results: Sequence[Values]) -> list[Block]:
+    """What is known of the machine of each measurement, beside each other, and what a meter said of each side."""
+    timed = {result["file"]: result["document"]["latency"] for result in results if "latency" in result["document"]}
+    power = {
+        f"{file}: {name}": one
+        for file, found in timed.items()
+        for name, one in (found.get("power") or {}).items()
+        if one is not None
+    }
+    blocks = _side_by_side("the machine", {file: found.get("environment") or {} for file, found in timed.items()})
+    if timed and not power:
+        blocks.append(Lines((f"Power was {NOT_MEASURED}: no result has what a meter said.",)))
+    return [*blocks, *_side_by_side("power", power)]
+
+
+def _side_by_side(title: str, columns: Mapping[str, Values]) -> list[Block]:
+    """A row for each fact, a column for each whose facts they are."""
+    found = {name: dict(_flat(values)) for name, values in columns.items()}
+    facts = list(dict.fromkeys(fact for values in found.values() for fact in values))
+    rows = [cells(fact, *(values.get(fact) for values in found.values())) for fact in facts]
+    return [Table(title, ("", *found), tuple(rows))] if rows else []
 
 
 def _layers(found: Values) -> list[Block]:

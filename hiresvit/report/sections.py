@@ -47,7 +47,7 @@ def _table(page: Values) -> list[Block]:
     rows: Sequence[dict[str, Any]] = page["rows"]
     modes = [mode for mode in MODES if any(mode in row["modes"] for row in rows)] or ["frame"]
     heads = [f">{mode}: p50 / p99 ms" for mode in modes]
-    columns = ("file", "runs on", ">accuracy", *heads, ">J a frame", "sha256")
+    columns = ("file, sha256", "runs on", ">accuracy", *heads, ">J a frame")
     alone = f"{page['bundles'][0]['name']}/" if len(page["bundles"]) == 1 else ""
     body = [
         cells(
@@ -56,7 +56,6 @@ def _table(page: Values) -> list[Block]:
             _accuracy_cell(row),
             *(_time_cell(row["modes"].get(mode)) for mode in modes),
             _energy_cell(row),
-            Cell((row["origin"]["sha256"] or "no file")[:12]),
         )
         for row in rows
     ]
@@ -71,7 +70,8 @@ def _table(page: Values) -> list[Block]:
 
 def _file_cell(row: Values, alone: str) -> Cell:
     """What a row is called, without the name of a bundle that is ``alone``."""
-    under = ", ".join(filter(None, (_STATES.get(row["state"]), row["origin"]["file"])))
+    origin = row["origin"]
+    under = ", ".join(filter(None, (_STATES.get(row["state"]), origin["file"], (origin["sha256"] or "no file")[:12])))
     return Cell(row["name"].removeprefix(alone), under, "bad" if row["state"] == "other" else "")
 
 
