@@ -61,7 +61,7 @@ def runs_on(origin: Values) -> str:
     device = origin.get("device") or ""
     runtime = " ".join(filter(None, (origin.get("backend"), origin.get("version"))))
     threads = f", {origin['threads']} threads" if origin.get("threads") else ""
-    return f"{runtime} on {device}{threads}" if device else runtime
+    return f"{runtime} on {device}{threads}" if device else runtime + threads
 
 
 def origins_of(value: Any) -> Iterator[Values]:
@@ -242,12 +242,13 @@ def _glance(page: Values) -> list[dict[str, Any]]:
     rows = page["rows"]
     seen = [row for row in rows if row["accuracy"]]
     best = max(seen, key=lambda row: float(row["accuracy"]["value"]), default=None)
+    alone = f"{page['bundles'][0]['name']}/" if len(page["bundles"]) == 1 else ""
     cards = [_parity_card(page["bundles"]), _card("accuracy", None, "no eval result was given")]
     if best is not None:
         said, others = best["accuracy"], len({row["yardstick"] for row in seen}) - 1
         more = f"; {others} other yardsticks below" if others else ""
         interval = "" if said["low"] is None else f" ({said['low']:.2f} to {said['high']:.2f})"
-        detail = f"{best['name']}{interval} on {best['yardstick']}{more}"
+        detail = f"{best['name'].removeprefix(alone)}{interval} on {best['yardstick']}{more}"
         cards[1] = _card("accuracy", f"{said['value']:.2f} % {said['metric']}", detail)
     timed = [(row, mode) for mode in ("frame", "call") for row in rows if mode in row["modes"]]
     frames = [one for one in timed if one[1] == timed[0][1]]
@@ -255,14 +256,20 @@ def _glance(page: Values) -> list[dict[str, Any]]:
         row, mode = min(frames, key=lambda one: float(one[0]["modes"][one[1]]["median_ms"]))
         measured = row["modes"][mode]
         tail = "" if measured["p99_ms"] is None else f", p99 {measured['p99_ms']:.2f} ms"
-        detail = f"{row['name']}{tail}; {runs_on(row['origin'])}"
+        detail = f"{row['name'].removeprefix(alone)}{tail}; {runs_on(row['origin'])}"
         cards.append(_card(f"fastest {mode}", f"{measured['median_ms']:.2f} ms", detail))
     else:
         cards.append(_card("frame time", None, "no bench result was given"))
     powered = [(m["joules_per_frame"], row) for row in rows for m in row["modes"].values() if m["joules_per_frame"]]
     if powered:
         joules, row = min(powered, key=lambda one: float(one[0]))
-        cards.append(_card("least energy", f"{joules:.3g} J a frame", f"{row['name']}; {runs_on(row['origin'])}"))
+        cards.append(
+            _card(
+                "least energy",
+                f"{joules:.3g} J a frame",
+                f"{row['name'].removeprefix(alone)}; {runs_on(row['origin'])}",
+            )
+        )
     else:
         cards.append(_card("energy", None, "no result has a power meter's numbers"))
     return cards

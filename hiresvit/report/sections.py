@@ -36,7 +36,7 @@ def page_parts(page: Values, pictures: Pictures) -> list[Part]:
     """The sections of a page."""
     found: list[Block] = [
         *part("One table: accuracy, time and energy of the same file", _table(page)),
-        *part("Accuracy against time", _pareto(page["pareto"])),
+        *part("Accuracy against time", _pareto(page["pareto"], _alone(page))),
         *result_parts(page, pictures),
         *(bundle_part(bundle) for bundle in page["bundles"]),
     ]
@@ -48,12 +48,12 @@ def _table(page: Values) -> list[Block]:
     modes = [mode for mode in MODES if any(mode in row["modes"] for row in rows)] or ["frame"]
     heads = [f">{mode}: p50 / p99 ms" for mode in modes]
     columns = ("file, sha256", "runs on", ">accuracy", *heads, ">J a frame")
-    alone = f"{page['bundles'][0]['name']}/" if len(page["bundles"]) == 1 else ""
+    yardsticks = {row["yardstick"] for row in rows if row["yardstick"]}
     body = [
         cells(
-            _file_cell(row, alone),
-            Cell(runs_on(row["origin"]) or NOT_MEASURED, row["machine"] or ""),
-            _accuracy_cell(row),
+            _file_cell(row, _alone(page)),
+            _runner_cell(row),
+            _accuracy_cell(row, named=len(yardsticks) > 1),
             *(_time_cell(row["modes"].get(mode)) for mode in modes),
             _energy_cell(row),
         )
@@ -65,7 +65,13 @@ def _table(page: Values) -> list[Block]:
         "A row is one file, known by its sum: its accuracy, times and energy are of these very bytes, on one machine."
         " Times are of the host's clock, copies included. Intervals are of 95 %, by a bootstrap over the pictures."
     )
-    return [Table("", columns, tuple(body)), Lines((said,))]
+    title = f"accuracy on {next(iter(yardsticks))}" if len(yardsticks) == 1 else ""
+    return [Table(title, columns, tuple(body)), Lines((said,))]
+
+
+def _alone(page: Values) -> str:
+    """What is left out of names on a page of one bundle."""
+    return f"{page['bundles'][0]['name']}/" if len(page["bundles"]) == 1 else ""
 
 
 def _file_cell(row: Values, alone: str) -> Cell:
@@ -75,12 +81,19 @@ def _file_cell(row: Values, alone: str) -> Cell:
     return Cell(row["name"].removeprefix(alone), under, "bad" if row["state"] == "other" else "")
 
 
-def _accuracy_cell(row: Values) -> Cell:
+def _runner_cell(row: Values) -> Cell:
+    words, _, threads = runs_on(row["origin"]).partition(", ")
+    return Cell(words or NOT_MEASURED, ", ".join(filter(None, (threads, row["machine"]))))
+
+
+def _accuracy_cell(row: Values, *, named: bool) -> Cell:
     found = row["accuracy"]
     if not found:
         return Cell(NOT_MEASURED)
-    interval = "" if found["low"] is None else f" ({found['low']:.2f} to {found['high']:.2f})"
-    return Cell(f"{found['value']:.2f} % {found['metric']}{interval}", row["yardstick"])
+    under = [] if found["low"] is None else [f"{found['low']:.2f} to {found['high']:.2f}"]
+    return Cell(
+        f"{found['value']:.2f} % {found['metric']}", ", ".join([*under, *([row["yardstick"]] if named else [])])
+    )
 
 
 def _time_cell(measured: Values | None) -> Cell:
@@ -101,12 +114,13 @@ def _energy_cell(row: Values) -> Cell:
     return Cell(NOT_MEASURED)
 
 
-def _pareto(groups: Sequence[Values]) -> list[Block]:
+def _pareto(groups: Sequence[Values], alone: str) -> list[Block]:
     """A chart for each yardstick and mode with something to compare; the line joins what nothing is better than."""
     blocks: list[Block] = []
     for group in groups:
         points = [
-            Point(p["name"], p["machine"], p["latency_ms"], p["value"], p["low"], p["high"]) for p in group["points"]
+            Point(p["name"].removeprefix(alone), p["machine"], p["latency_ms"], p["value"], p["low"], p["high"])
+            for p in group["points"]
         ]
         title = (
             f"{group['metric']} against the median of {_UNITS.get(group['mode'], group['mode'])}: {group['yardstick']}"
