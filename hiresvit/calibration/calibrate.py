@@ -37,9 +37,7 @@ def calibrate(
     Raises UsageError for an unknown method, fewer than 2 images and whatever `collect` refuses; HiresvitError if
     every image is of one colour, if every tensor is dead, and for NaN or Inf in a tensor.
     """
-    made = calibrate_by(
-        [method], graph, tensors, feeds, data_digest=data_digest, preprocess=preprocess, run=run
-    )
+    made = calibrate_by([method], graph, tensors, feeds, data_digest=data_digest, preprocess=preprocess, run=run)
     return made[method]
 
 
