@@ -70,7 +70,8 @@ def answer_path(folder: Path, form: str, index: int) -> Path:
 def make_graphs(name: str, weights: Path, folder: Path, images: int) -> ModelSpec:
     """Write the graph of each form that is not there; the calibrating pictures are run once for all methods."""
     model = create_model(name, weights=weights, imgsz=IMGSZ)
-    spec: ModelSpec = model.spec
+    spec = model.spec
+    assert isinstance(spec, ModelSpec)
     if all((folder / f"{form}.onnx").exists() for form in FORMS):
         return spec
     simple, _ = simplify(export_onnx(fold(model), spec))

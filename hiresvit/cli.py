@@ -34,6 +34,7 @@ from hiresvit.commands.inspect import inspect
 from hiresvit.commands.list import list_models
 from hiresvit.commands.package import package
 from hiresvit.commands.run import run
+from hiresvit.commands.verify import verify
 from hiresvit.errors import HiresvitError, UsageError, missing_extra, refused
 from hiresvit.version import __version__
 
@@ -48,6 +49,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "check": check,
     "convert": convert,
     "inspect": inspect,
+    "verify": verify,
     "compare": compare,
     "bench": bench,
     "run": run,
