@@ -49,6 +49,7 @@ class Scenes:
     classes: Mapping[int, str] = {list(CITYSCAPES).index(name): name for name in street.CLASSES}
     colours: Mapping[int, Colour] = {index: CITYSCAPES[name] for index, name in classes.items()}
     ignore = IGNORE
+    exact = False
 
     def __init__(self, count: int, imgsz: tuple[int, int], first: int = HELD_OUT) -> None:
         if count < 1:

@@ -50,6 +50,8 @@ def _of_result(result: Values) -> Iterator[Caution]:
                 yield _say("warning", file, f"{side['name']} keeps {keeps} of the first side's accuracy")
     if latency := document.get("latency"):
         yield from _of_latency(file, latency)
+    for finding in (document.get("verify") or {}).get("findings", ()):
+        yield _say("alarm", file, finding["message"])
     for note in document.get("notes", ()):
         yield _say("note", file, note)
 

@@ -220,6 +220,56 @@ _PARITY: Schema = {
         record({**_COMPARISON, "stages": many(_ANSWERED), "contract": ANY}, more=True),
     ]
 }
+_MEASURED_VALUES = _by_name(_by_name(some(NUMBER)))
+_VERIFY = record(
+    {
+        "bundle": TEXT,
+        "created": TEXT,
+        "hiresvit": some(TEXT),
+        "files": many(record({"bytes": COUNT}, more=True)),
+        "unlisted": many(TEXT),
+        "sides": many(
+            record(
+                {
+                    "graph": TEXT,
+                    "runner": some(TEXT),
+                    "origin": some({**_ORIGIN, "required": ["backend", "version", "device"]}),
+                    "gate": some(_by_name(some(NUMBER))),
+                    "report": some(record({}, {"outputs": many(record({}, more=True))}, more=True)),
+                    "answer": some(record({"agreement": NUMBER}, more=True)),
+                    "verdict": TEXT,
+                    "why": some(TEXT),
+                },
+                more=True,
+            )
+        ),
+        "plans": many(
+            record(
+                {
+                    **dict.fromkeys(("plan", "graph", "verdict"), TEXT),
+                    **dict.fromkeys(("backend", "version", "device", "compute_capability", "why"), some(TEXT)),
+                },
+                more=True,
+            )
+        ),
+        "parity": some(
+            record(
+                {
+                    "stages": many(
+                        record(
+                            {"stated": _MEASURED_VALUES, "found": _MEASURED_VALUES, "differs": many(TEXT)}, more=True
+                        )
+                    ),
+                    "tolerance": _by_name(NUMBER),
+                    "noise_db": NUMBER,
+                },
+                more=True,
+            )
+        ),
+        "findings": many(record({"message": TEXT}, more=True)),
+    },
+    more=True,
+)
 RESULT_SCHEMA = record(
     {"schema_version": COUNT},
     {
@@ -227,7 +277,7 @@ RESULT_SCHEMA = record(
         "latency": _LATENCY,
         "parity": _PARITY,
         "layers": _LAYERS,
-        "verify": record({}, more=True),
+        "verify": _VERIFY,
         "notes": many(TEXT),
         "error": some(record({"message": TEXT}, {"exit_code": COUNT}, more=True)),
     },

@@ -59,7 +59,7 @@ def save_overlay(target: Path, image: NDArray[np.uint8], labels: NDArray[Any], m
 def save_labels(target: Path, labels: NDArray[Any], meaning: Labels) -> None:
     """Write labels (H, W) as a PNG of their numbers: of 8 bits with the classes' colours as its palette.
 
-    More than 256 classes are 16-bit grey without colours. `hiresvit.data.folder.load_labels` reads both.
+    More than 256 classes are 16-bit grey without colours. `hiresvit.data.pairs.load_labels` reads both.
     """
     if len(meaning.colours) <= 256:
         picture = Image.frombytes("P", labels.shape[::-1], labels.astype(np.uint8).tobytes())

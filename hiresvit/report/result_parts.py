@@ -10,7 +10,6 @@ from hiresvit.report.blocks import (
     NOT_MEASURED,
     Block,
     Chart,
-    Facts,
     Lines,
     Picture,
     Table,
@@ -23,6 +22,7 @@ from hiresvit.report.layers import layers_report
 from hiresvit.report.plots import latency_chart, module_chart, parts_chart
 from hiresvit.report.results import compare_report
 from hiresvit.report.tables import Values
+from hiresvit.report.verify import verify_report
 
 _FRAME_PARTS = {"decode_ms": "decode", "prepare_ms": "prepare", "network_ms": "network", "answer_ms": "answer"}
 _GPU_PARTS = {"h2d_ms": "copy in", "gpu_compute_ms": "GPU", "d2h_ms": "copy out"}
@@ -40,7 +40,7 @@ def result_parts(page: Values, pictures: Pictures) -> list[Block]:
         *part("Machine and power", _machines(results)),
         *part("Compared", _each(results, "parity", lambda found: as_printed(compare_report(found)))),
         *part("Layers", _each(results, "layers", _layers)),
-        *part("Verified", _each(results, "verify", _verify)),
+        *part("Verified", _each(results, "verify", lambda found: as_printed(verify_report(found)))),
     ]
 
 
@@ -134,10 +134,6 @@ def _layers(found: Values) -> list[Block]:
         svg = module_chart(values, title=title, up="SQNR, dB", marked=first and first["module"])
         blocks.append(Chart(svg, title + ("; the first beyond the tolerance is marked" if first else "")))
     return blocks
-
-
-def _verify(found: Values) -> list[Block]:
-    return [Facts(tuple(_flat(found)))]
 
 
 def _flat(values: Values, above: str = "") -> Iterable[tuple[str, str]]:

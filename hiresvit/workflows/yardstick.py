@@ -30,6 +30,7 @@ class Answered:
         self.classes: Mapping[int, str] = dict(enumerate(find_labels(spec).names))
         self.colours: Mapping[int, Colour] = {}
         self.ignore = IGNORE if spec.num_classes <= IGNORE else -1
+        self.exact = True
         self.pictures = pictures
         predictor = PictureRunner(runner, spec, top_k=1)
         self.answers = [predictor.predict(pictures[index]) for index in range(len(pictures))]

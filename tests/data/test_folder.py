@@ -15,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from hiresvit.data.folder import Folder, load_labels, read_class_list
+from hiresvit.data.folder import Folder, read_class_list
 from hiresvit.data.open import DATASETS, find_dataset, open_dataset
+from hiresvit.data.pairs import load_labels
 from hiresvit.errors import HiresvitError, UsageError
 
 ROAD, CAR, SKY = 0, 3, 7
@@ -317,7 +318,7 @@ def test_two_classes_may_be_painted_alike(tmp_path: Path) -> None:
     assert Folder(tmp_path).colours[9] == Folder(tmp_path).colours[ROAD]
 
 
-@pytest.mark.parametrize("name", ["cityscapes", "Scenes", ""])
+@pytest.mark.parametrize("name", ["kitti", "Scenes", ""])
 def test_unknown_data_sets_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"no data set is called {name}: there is {', '.join(DATASETS)}"):
         find_dataset(name)

@@ -31,6 +31,7 @@ class Pictures:
     task: Task = "segment"
     name: str = "pictures"
     ignore: int = IGNORE
+    exact: bool = False
     colours: Mapping[int, Colour] = field(default_factory=dict)
 
     def __len__(self) -> int:
