@@ -33,7 +33,9 @@ from hiresvit.commands.export import export
 from hiresvit.commands.inspect import inspect
 from hiresvit.commands.list import list_models
 from hiresvit.commands.package import package
+from hiresvit.commands.report import report
 from hiresvit.commands.run import run
+from hiresvit.commands.verify import verify
 from hiresvit.errors import HiresvitError, UsageError, missing_extra, refused
 from hiresvit.version import __version__
 
@@ -48,10 +50,12 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "check": check,
     "convert": convert,
     "inspect": inspect,
+    "verify": verify,
     "compare": compare,
     "bench": bench,
     "run": run,
     "eval": evaluate,
+    "report": report,
     "package": package,
     "doctor": doctor,
 }

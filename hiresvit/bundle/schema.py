@@ -105,7 +105,7 @@ _GRAPH = record(
     },
     more=True,
 )
-_MEASURES = record(
+MEASURES = record(
     {
         "name": NAME,
         "max_abs": some(NUMBER),
@@ -119,7 +119,7 @@ _MEASURES = record(
 )
 _GATE = record({"min_sqnr_db": NUMBER, "min_cosine": NUMBER, "min_agreement": NUMBER})
 _COMPARED = record(
-    {"stage": NAME, "gate": some(_GATE), "report": record({"outputs": many(_MEASURES)}, more=True)}, more=True
+    {"stage": NAME, "gate": some(_GATE), "report": record({"outputs": many(MEASURES)}, more=True)}, more=True
 )
 _TIMES = {"h2d_ms": some(NUMBER), "d2h_ms": some(NUMBER), "gpu_compute_ms": some(NUMBER)}
 _SIDE = record(
@@ -156,7 +156,7 @@ _ANSWER_GATE = record(
 _ANSWERS = record(
     {},
     {
-        "outputs": many(_MEASURES),
+        "outputs": many(MEASURES),
         "unit": one_of("pixels", "pictures"),
         "answers": COUNT,
         "differing": COUNT,

@@ -37,14 +37,29 @@ def calibrate(
     Raises UsageError for an unknown method, fewer than 2 images and whatever `collect` refuses; HiresvitError if
     every image is of one colour, if every tensor is dead, and for NaN or Inf in a tensor.
     """
-    if method not in METHODS:
-        raise UsageError(f"method {method!r}: choose one of {', '.join(METHODS)}")
+    made = calibrate_by([method], graph, tensors, feeds, data_digest=data_digest, preprocess=preprocess, run=run)
+    return made[method]
+
+
+def calibrate_by(
+    methods: Sequence[Method],
+    graph: ModelProto,
+    tensors: Sequence[str],
+    feeds: Feeds,
+    *,
+    data_digest: str,
+    preprocess: PreprocessSpec,
+    run: RunOptions = DEFAULTS,
+) -> dict[Method, CalibrationTable]:
+    """`calibrate` by each of ``methods``, for which the pictures are run through the graph once."""
+    if unknown := [method for method in methods if method not in METHODS]:
+        raise UsageError(f"method {unknown[0]!r}: choose one of {', '.join(METHODS)}")
     _check_images(feeds)
     found = collect(
         graph,
         tensors,
         feeds,
-        look="ranges" if method == "minmax" else "histograms",
+        look="ranges" if set(methods) == {"minmax"} else "histograms",
         digest=f"{data_digest} {preprocess}",  # other inputs, if the same images are prepared otherwise
         run=run,
     )
@@ -53,16 +68,20 @@ def calibrate(
         raise HiresvitError(
             f"all {len(dead)} tensors are 0 on every image, {dead[0]!r} first: the graph or its weights are broken"
         )
-    return CalibrationTable(
-        method=method,
-        amax={name: _amax(statistics, method) for name, statistics in found.items()},
-        dead=dead,
-        images=len(feeds),
-        graph=graph_digest(graph),
-        data=data_digest,
-        preprocess=preprocess_json(preprocess),
-        tools={"hiresvit": __version__} | {tool.__name__: tool.__version__ for tool in (np, onnx, onnxruntime)},
-    )
+    digest = graph_digest(graph)
+    return {
+        method: CalibrationTable(
+            method=method,
+            amax={name: _amax(statistics, method) for name, statistics in found.items()},
+            dead=dead,
+            images=len(feeds),
+            graph=digest,
+            data=data_digest,
+            preprocess=preprocess_json(preprocess),
+            tools={"hiresvit": __version__} | {tool.__name__: tool.__version__ for tool in (np, onnx, onnxruntime)},
+        )
+        for method in methods
+    }
 
 
 def _check_images(feeds: Feeds) -> None:

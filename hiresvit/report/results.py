@@ -32,9 +32,9 @@ def export_report(manifest: Values) -> list[RenderableType]:
     """What an export found: graphs, parity, latency and kernels, then the notes."""
     items: list[RenderableType] = []
     if simplify := manifest["simplify"]:
-        items.append(_simplify_line(simplify))
+        items.append(simplify_line(simplify))
     if fp16 := manifest["fp16"]:
-        items += _fp16_lines(fp16)
+        items += fp16_lines(fp16)
     if parity := manifest["parity"]:
         items.append(parity_table(parity))
         if "contract" in parity:
@@ -56,23 +56,23 @@ def inspect_report(found: Values) -> list[RenderableType]:
         facts |= {f"pictures to {row['task']}": _preprocessing(row) for row in found["tasks"]}
         return [models_table([found]), _facts(facts)]
     if found["kind"] == "graph":
-        ours = [_facts(_spec_facts(found["spec"]) | _contract_fact(found))] if found["spec"] else []
-        graph = _graphs_report({found["stage"] or "unknown": found})
-        return [*ours, _contract_table(found), *graph, *_notes(found["notes"])]
+        ours = [_facts(spec_facts(found["spec"]) | contract_fact(found))] if found["spec"] else []
+        graph = graphs_report({found["stage"] or "unknown": found})
+        return [*ours, tensors_table(found), *graph, *_notes(found["notes"])]
     if found["kind"] == "checkpoint":
         return [*_checkpoint_report(found), *_notes(found["notes"])]
     if found["kind"] == "plan":
         facts = {key: _plain(found[key] or "unknown") for key in _PLAN_FACTS if key in found}
-        facts |= _contract_fact(found) if found.get("spec") else {}
+        facts |= contract_fact(found) if found.get("spec") else {}
         if "report" not in found:
             return [_facts(facts), "note: nothing stands beside the plan that says more"]
-        return [_facts(facts), _contract_table(found["report"]), *engine_report(found["report"])]
+        return [_facts(facts), tensors_table(found["report"]), *engine_report(found["report"])]
     unlisted = [f"note: {name} lies in the folder and is no part of the bundle" for name in found["unlisted"]]
     return [
-        _facts(_spec_facts(found["spec"]) | _contract_fact(found) | _origin_facts(found)),
-        _files_table(found["files"]),
-        _contract_table(found),
-        *_graphs_report(found["graphs"]),
+        _facts(spec_facts(found["spec"]) | contract_fact(found) | origin_facts(found)),
+        files_table(found["files"]),
+        tensors_table(found),
+        *graphs_report(found["graphs"]),
         *export_report(found),
         *unlisted,
     ]
@@ -231,13 +231,14 @@ def doctor_tables(found: Values) -> list[RenderableType]:
     ]
 
 
-def _simplify_line(report: Values) -> str:
+def simplify_line(report: Values) -> str:
+    """What simplifying did to the number of nodes, or why it was undone."""
     if report["rolled_back"]:
         return f"simplify: left as it was, {report['nodes_before']} nodes: {report['rolled_back']}"
     return f"simplify: {report['nodes_before']} -> {report['nodes_after']} nodes"
 
 
-def _fp16_lines(report: Values) -> list[str]:
+def fp16_lines(report: Values) -> list[str]:
     """The counts, and a line for each kind of value that FP16 cannot hold."""
     counts = f"{report['nodes_fp16']} nodes in FP16, {report['nodes_fp32']} in FP32, {report['casts']} casts"
     lines = [f"fp16: {counts}, {report['subnormal']} weights below 2**-14"]
@@ -265,7 +266,8 @@ def _gate_text(gate: Mapping[str, float] | None) -> str:
     return ", ".join(f"{scale * gate[name]:g}" if name in gate else "-" for name, scale in parts) if gate else "-"
 
 
-def _files_table(files: Iterable[Values]) -> Table:
+def files_table(files: Iterable[Values]) -> Table:
+    """A row for each file of a bundle: its size, what it was made from and the beginning of its sum."""
     rows = [
         (row["name"], row["role"], size_text(row["bytes"]), row["parent"] or "weights", row["sha256"][:12])
         for row in files
@@ -274,7 +276,8 @@ def _files_table(files: Iterable[Values]) -> Table:
     return make_table(title, "file", "role", ">size", "made from", "sha256", rows=rows)
 
 
-def _contract_table(found: Values) -> Table:
+def tensors_table(found: Values) -> Table:
+    """What goes in and comes out of a graph, by name."""
     rows = [
         (side, tensor["name"], tensor["dtype"], _by(tensor["shape"]))
         for side in ("input", "output")
@@ -283,7 +286,8 @@ def _contract_table(found: Values) -> Table:
     return make_table("contract", "side", "name", "type", "shape", rows=rows)
 
 
-def _graphs_report(graphs: Mapping[str, Values]) -> list[RenderableType]:
+def graphs_report(graphs: Mapping[str, Values]) -> list[RenderableType]:
+    """A row for each graph: its nodes, attentions, size and most frequent operators."""
     table = make_table("graphs", "graph", ">opset", ">nodes", ">attentions", ">size", "operators")
     for name in sorted(graphs, key=place):
         graph = graphs[name]
@@ -301,7 +305,8 @@ def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: -item[1])
 
 
-def _spec_facts(spec: Values) -> dict[str, str]:
+def spec_facts(spec: Values) -> dict[str, str]:
+    """What a model is and what it is given."""
     facts = {"model": spec["name"], "task": spec["task"], "size": _by(spec["imgsz"])}
     if spec["num_classes"]:
         facts["classes"] = str(spec["num_classes"])
@@ -310,7 +315,7 @@ def _spec_facts(spec: Values) -> dict[str, str]:
     return facts | {"pictures": _preprocessing(spec)}
 
 
-def _contract_fact(found: Values) -> dict[str, str]:
+def contract_fact(found: Values) -> dict[str, str]:
     """What goes in and comes out of a graph, a plan or a bundle that says so."""
     return {"contract": contract_text(ContractSpec.from_json(found["contract"]), found["spec"]["task"])}
 
@@ -321,7 +326,8 @@ def _preprocessing(values: Values) -> str:
     return describe(PreprocessSpec.from_json(values["preprocess"]), (height, width))
 
 
-def _origin_facts(found: Values) -> dict[str, str]:
+def origin_facts(found: Values) -> dict[str, str]:
+    """Weights, command, time and tools of a bundle."""
     weights = found["weights"]
     digest = f" (sha256 {weights['sha256'][:12]})" if weights["sha256"] else ""
     return {

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hiresvit.bundle.folder import read_bundle
-from hiresvit.bundle.stages import DEFAULT, PLANS, RUNNABLE
+from hiresvit.bundle.folder import Bundle, read_bundle
+from hiresvit.bundle.stages import DEFAULT, GRAPHS, PLANS, RUNNABLE, STAGES
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_of
 from hiresvit.device.plan import is_plan_file, read_sidecar
@@ -107,17 +107,11 @@ def open_source(
     if given := [name for name, value in model_options.items() if value is not None]:
         raise UsageError(f"{text} is a file and brings its own {', '.join(given)}: leave the option out")
 
-    def open_file(path: Path) -> Runner:
-        if is_plan_file(path):
-            return open_runner(path, runner=runner, cuda_graph=cuda_graph)
-        return open_runner(path, runner=runner, threads=threads)
-
-    by = f" ({runner})" if runner else ""
     if path.is_dir():
-        return _open_bundle(path, graph, by, open_file, replay=replay)
+        return _open_bundle(path, graph, replay=replay, runner=runner, threads=threads, cuda_graph=cuda_graph)
     if graph is not None:
         raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
-    opened = open_file(path)
+    opened = _open_file(path, runner, threads, cuda_graph)
     stamped = read_stamp(opened.metadata)
     spec = stamped[0] if stamped else None
     contract = read_contract(opened.metadata) if spec else TENSOR
@@ -125,9 +119,8 @@ def open_source(
     labels = read_labels(opened.metadata, spec) if spec else None
     said = _said(read_untrained(opened.metadata))
     origin = _origin(path, opened, role=stamped[1] if stamped else None)
-    return Source(
-        Casting(opened), spec, path.name + by, labels, said, _graph(path), contract, _built_from(path), origin
-    )
+    label, built_from = path.name + _by(runner), _built_from(path)
+    return Source(Casting(opened), spec, label, labels, said, _graph(path), contract, built_from, origin)
 
 
 def is_model(text: str) -> bool:
@@ -172,34 +165,55 @@ def _open_model(text: str, threads: int | None, options: dict[str, Any], *, comp
     return Source(runner, spec, f"{Path(text).name} ({runner.about.backend})", labels, said, origin=origin)
 
 
-def _open_bundle(
-    folder: Path, graph: str | None, by: str, open_file: Callable[[Path], Runner], *, replay: bool
-) -> Source:
+def _open_file(path: Path, runner: str | None, threads: int | None, cuda_graph: bool) -> Runner:
+    if is_plan_file(path):
+        return open_runner(path, runner=runner, cuda_graph=cuda_graph)
+    return open_runner(path, runner=runner, threads=threads)
+
+
+def _by(runner: str | None) -> str:
+    return f" ({runner})" if runner else ""
+
+
+def _open_bundle(folder: Path, graph: str | None, *, replay: bool, **running: Any) -> Source:
     bundle = read_bundle(folder)
     has = {entry.role for entry in bundle.manifest.files}
     wanted = graph or next((role for role in DEFAULT if role in has), DEFAULT[-1])
     if wanted not in RUNNABLE:
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
-    runner = Casting(open_file(bundle.path(wanted)))
-    manifest, path = bundle.manifest, bundle.path(wanted)
-    _check_input(path, runner, manifest.spec, manifest.contract)
-    if runner.metadata and (own := read_contract(runner.metadata)) != manifest.contract:
+    source = open_role(bundle, wanted, **running)
+    if replay:
+        replay_golden(bundle, source.runner, wanted)
+    plans = [role for role in PLANS if role in has] if graph is None and has_driver() else []
+    hints = [f"computed on the CPU; --graph {role} runs the bundle's plan on the GPU" for role in plans[:1]]
+    return replace(source, said=(*source.said, *hints))
+
+
+def open_role(
+    bundle: Bundle, role: str, *, runner: str | None = None, threads: int | None = None, cuda_graph: bool = False
+) -> Source:
+    """Open one file of a bundle that was read, without its golden pair.
+
+    Raises ArtefactError for a file that is not what the manifest says, and whatever `open_runner` raises.
+    """
+    manifest, path = bundle.manifest, bundle.path(role)
+    opened = Casting(_open_file(path, runner, threads, cuda_graph))
+    _check_input(path, opened, manifest.spec, manifest.contract)
+    if opened.metadata and (own := read_contract(opened.metadata)) != manifest.contract:
         raise ArtefactError(
             f"{path} says contract {own.name}, the manifest {manifest.contract.name} or another detail; export it again"
         )
-    if replay:
-        replay_golden(bundle, runner, wanted)
+    graph = role if role in GRAPHS else STAGES[role].parent
+    if (stamped := read_stamp(opened.metadata)) and stamped[1] != graph:
+        raise ArtefactError(f"{path} says that it is {stamped[1] or 'nothing'}, the manifest {graph}; export it again")
     labels = None if manifest.labels is None else labels_of(manifest.labels)
-    untrained = read_untrained(runner.metadata) or (manifest.weights.source if manifest.weights.fresh else "")
-    older = [note for note in manifest.notes if note.startswith(_OLDER_NOTE)]
-    plans = [role for role in PLANS if role in has] if graph is None and has_driver() else []
-    hints = [f"computed on the CPU; --graph {role} runs the bundle's plan on the GPU" for role in plans[:1]]
-    said = (*(_said(untrained) or older), *hints)
-    label = f"{folder.name}/{wanted}{by}"
-    origin = _origin(path, runner, role=wanted, bundle=folder)
-    return Source(
-        runner, manifest.spec, label, labels, said, _graph(path), manifest.contract, _built_from(path), origin
-    )
+    untrained = read_untrained(opened.metadata) or (manifest.weights.source if manifest.weights.fresh else "")
+    older = tuple(note for note in manifest.notes if note.startswith(_OLDER_NOTE))
+    said = _said(untrained) or older
+    label = f"{bundle.folder.name}/{role}{_by(runner)}"
+    origin = _origin(path, opened, role=role, bundle=bundle.folder)
+    graph_file, built_from = _graph(path), _built_from(path)
+    return Source(opened, manifest.spec, label, labels, said, graph_file, manifest.contract, built_from, origin)
 
 
 def _origin(file: Path | None, runner: Runner, *, role: str | None, bundle: Path | None = None) -> dict[str, Any]:

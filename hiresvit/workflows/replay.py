@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from typing import Any
+
 import numpy as np
 
 from hiresvit.bundle.folder import Bundle
@@ -10,7 +13,7 @@ from hiresvit.bundle.manifest import Manifest
 from hiresvit.bundle.stages import STAGES
 from hiresvit.data.image import load_image
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.evaluation.answers import answer_gate, check_answers, compare_answer, read_gate
+from hiresvit.evaluation.answers import AnswerGate, answer_gate, check_answers, compare_answer, read_gate
 from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
 from hiresvit.evaluation.reference import TENSOR, answer_of, example_feed
 from hiresvit.runtime.frame import labels_of
@@ -18,14 +21,29 @@ from hiresvit.runtime.runner import Runner
 from hiresvit.spec import Feed
 
 
+@dataclass(frozen=True)
+class Replay:
+    """How far a runner's output for the golden input is from the golden output, and the gate that this is held to.
+
+    ``report`` is a `ParityReport`, or behind a contract an `AnswerParity`, as plain JSON values. ``answer`` compares
+    what that says of the picture with the golden answer, with a gate of its own; None where there is none, and where
+    the output has missed its gate already. ``failures`` has a line for each measure that misses.
+    """
+
+    gate: dict[str, Any]
+    report: dict[str, Any]
+    answer: dict[str, Any] | None
+    failures: tuple[str, ...]
+
+
 def replay_golden(bundle: Bundle, runner: Runner, role: str) -> None:
     """Raise ArtefactError unless this machine gives what the exporting machine gave, within the export's gate.
 
     The picture's file must become the input, the input the output, and that the answer for the picture.
     """
-    golden, stage = read_pair(bundle), STAGES[role].gate
+    golden = read_pair(bundle)
     try:
-        failures = _picture_failures(bundle, golden) or _failures(bundle.manifest, golden, runner, stage)
+        failures = picture_failures(bundle, golden) or [*replay_pair(bundle.manifest, golden, runner, role).failures]
     except (KeyError, HiresvitError) as error:  # other names or shapes than the graph's, NaN
         failures = [f"it does not fit the {role} file ({error})"]
     if failures:
@@ -35,7 +53,7 @@ def replay_golden(bundle: Bundle, runner: Runner, role: str) -> None:
         )
 
 
-def _picture_failures(bundle: Bundle, golden: Golden) -> list[str]:
+def picture_failures(bundle: Bundle, golden: Golden) -> list[str]:
     """Whether the picture becomes the input, to a grey level; bundles of schema 5 and before have none."""
     manifest = bundle.manifest
     if not any(entry.role == "picture" for entry in manifest.files):
@@ -48,25 +66,41 @@ def _picture_failures(bundle: Bundle, golden: Golden) -> list[str]:
     return []
 
 
-def _failures(manifest: Manifest, golden: Golden, runner: Runner, stage: str) -> list[str]:
-    """What of the output, or else of the answer, misses the gates of a stage."""
+def replay_pair(manifest: Manifest, golden: Golden, runner: Runner, role: str) -> Replay:
+    """Run the golden input through the file of a role. Raises KeyError and HiresvitError for what does not fit it."""
     spec, contract, parity = manifest.spec, manifest.contract, manifest.parity or {"stages": ()}
-    found = runner(golden.inputs)
-    framed = contract != TENSOR
+    stage, framed = STAGES[role].gate, contract != TENSOR
     stages = parity["contract"]["stages"] if framed and "contract" in parity else parity["stages"]
     gates = {done["stage"]: done["gate"] for done in stages if done["gate"]}
+    found = runner(golden.inputs)
     if not framed or spec.task == "features":
         gate = Gate(**gates[stage]) if stage in gates else GATES[stage]
-        failures = check_gate(compare_runs(golden.outputs, found, spec.task), gate, stage)
+        compared = compare_runs(golden.outputs, found, spec.task)
+        failures = check_gate(compared, gate, stage)
         limit = answer_gate(stage, contract, spec.task, gate.min_agreement)
+        seen, report = asdict(gate), compared.to_json()
     else:
         limit = read_gate(gates[stage]) if stage in gates else answer_gate(stage, contract, spec.task, None)
-        failures = check_answers(compare_answer(golden.outputs, found), limit, stage)
-    if failures or not golden.answer or spec.preprocess.resize == "slide":  # of a slide that is one window of several
-        return failures
+        answers = compare_answer(golden.outputs, found)
+        failures = check_answers(answers, limit, stage)
+        seen, report = asdict(limit), answers.to_json()
+    answer = None
+    # of a slide the pair is one window of several
+    if not failures and golden.answer and spec.preprocess.resize != "slide":
+        answer, failures = _answer(manifest, golden, found, limit, stage)
+    return Replay(seen, report, answer, tuple(failures))
+
+
+def _answer(
+    manifest: Manifest, golden: Golden, found: Feed, limit: AnswerGate, stage: str
+) -> tuple[dict[str, Any], list[str]]:
+    """What the output says of the picture, beside the golden answer, and what of it misses the limit."""
+    spec, contract = manifest.spec, manifest.contract
     if spec.task == "segment":
         height, width = golden.answer["labels"].shape
         answer: Feed = {"labels": labels_of(found, (height, width), spec, contract)}
     else:
         answer = answer_of(found, (1, 1), spec, contract)
-    return check_answers(compare_answer(golden.answer, answer), limit, f"{stage}: the picture's answer")
+    compared = compare_answer(golden.answer, answer)
+    failures = check_answers(compared, limit, f"{stage}: the picture's answer")
+    return {**compared.to_json(), "gate": asdict(limit)}, failures

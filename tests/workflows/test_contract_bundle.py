@@ -46,6 +46,7 @@ from hiresvit.workflows.export import ExportSettings, export_bundle
 from hiresvit.workflows.inspect import inspect_source
 from hiresvit.workflows.open import open_source
 from hiresvit.workflows.quantize import Int8Settings
+from hiresvit.workflows.verify import verify_bundle
 
 IMGSZ, CAMERA = (64, 96), (90, 140)
 CLASSES = 19
@@ -272,6 +273,23 @@ def test_other_colours_of_nv12_end_the_export(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(framing, "apply_contract", wrong)
     with pytest.raises(GateError, match="onnx with contract camera: "):
         export(tmp_path / "b", ContractSpec("camera", "nv12", CAMERA))
+
+
+def test_a_bundle_with_a_contract_is_verified_and_its_parity_computed_again(framed: Bundle, folder: Path) -> None:
+    found, failure = verify_bundle(framed.folder, weights="fresh", threads=1)
+    assert failure is None
+    assert {side["verdict"] for side in found["sides"]} == {"passed"}
+    stages = found["parity"]["stages"]
+    assert [stage["stage"] for stage in stages] == ["onnx", "simplified", "cpu", "fp16", "int8"]
+    assert not any(stage["differs"] for stage in stages)
+
+    golden = read_pair(framed)
+    labels = (golden.outputs["labels"] + 1) % CLASSES
+    write_golden(folder / "golden.npz", golden.inputs, golden.outputs | {"labels": labels}, golden.answer)
+    seal(folder)
+    _, failure = verify_bundle(folder, graphs=["cpu"], threads=1)
+    assert isinstance(failure, GateError)
+    assert "pixels are answered otherwise" in str(failure)
 
 
 class TestOpening:

@@ -1,0 +1,98 @@
+"""What INT8 costs the two variants of the papers that were really trained: every method, on held-out scenes.
+
+Run by `int8_numbers.py --parts trained --weights FOLDER`. Graphs and answers are kept in ``--cache``, each as soon as
+it is there, so that an interrupted run goes on where it was: two cores take more than an hour for all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import onnx
+from PIL import Image
+
+from hiresvit import create_model, export_onnx, fold, simplify, to_fp16
+from hiresvit.calibration.attention import find_attentions
+from hiresvit.calibration.calibrate import calibrate_by
+from hiresvit.calibration.collect import RunOptions
+from hiresvit.calibration.observers import METHODS
+from hiresvit.calibration.qdq import calibration_tensors
+from hiresvit.calibration.sites import Policy, find_sites, find_skips
+from hiresvit.data.pictures import Feeds, open_pictures
+from hiresvit.data.scenes import Scenes
+from hiresvit.files import atomic_path
+from hiresvit.graph.index import index_graph
+from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
+from hiresvit.runtime.picture_runner import LabelMap, PictureRunner
+from hiresvit.runtime.runner import Casting
+from hiresvit.spec import ModelSpec
+from hiresvit.workflows.proof import Maker
+
+TRAINED = {"hrvit_b1": "hrvit_b1_scenes.safetensors", "lrformer_t": "lrformer_t_scenes.safetensors"}
+IMGSZ = (512, 512)
+FORMS = {"fp32": "FP32", "fp16": "FP16"} | {f"int8_{method}": f"INT8, {method}" for method in reversed(METHODS)}
+
+
+def answer_all(args: argparse.Namespace) -> None:
+    """The answers of every form of every model for every scene, as palette indices in PNG files of the cache."""
+    for model in args.models:
+        folder = args.cache / model
+        folder.mkdir(parents=True, exist_ok=True)
+        spec = make_graphs(model, args.weights / TRAINED[model], folder, args.images)
+        scenes = Scenes(args.scenes, IMGSZ)
+        with ExitStack() as stack:
+            runners = {
+                form: PictureRunner(
+                    Casting(stack.enter_context(OnnxRuntimeRunner(folder / f"{form}.onnx", threads=1))), spec
+                )
+                for form in FORMS
+            }
+            for index in range(len(scenes)):
+                missing = [form for form in FORMS if not answer_path(folder, form, index).exists()]
+                picture = scenes[index].image if missing else None
+                for form in missing:
+                    assert picture is not None
+                    found = runners[form].predict(picture)
+                    assert isinstance(found, LabelMap)
+                    with atomic_path(answer_path(folder, form, index)) as temporary:
+                        Image.fromarray(found.labels).save(temporary, format="PNG")
+                if missing:
+                    print(f"{model}: scene {index + 1} of {len(scenes)}", flush=True)
+
+
+def answer_path(folder: Path, form: str, index: int) -> Path:
+    return folder / f"{form}-{index:04}.png"
+
+
+def make_graphs(name: str, weights: Path, folder: Path, images: int) -> ModelSpec:
+    """Write the graph of each form that is not there; the calibrating pictures are run once for all methods."""
+    model = create_model(name, weights=weights, imgsz=IMGSZ)
+    spec = model.spec
+    assert isinstance(spec, ModelSpec)
+    if all((folder / f"{form}.onnx").exists() for form in FORMS):
+        return spec
+    simple, _ = simplify(export_onnx(fold(model), spec))
+    half, _ = to_fp16(simple)
+    index, policy = index_graph(simple, {}), Policy()
+    sites = find_sites(index, policy)
+    tensors = calibration_tensors(sites, find_skips(index, sites, policy), find_attentions(index, policy))
+    pictures = open_pictures("scenes", spec.imgsz, images)
+    tables = calibrate_by(
+        METHODS,
+        simple,
+        tensors,
+        Feeds(pictures, spec, simple.graph.input[0].name),
+        data_digest=pictures.digest,
+        preprocess=spec.preprocess,
+        run=RunOptions(threads=1, state=folder / "calibration.npz", on_step=lambda *step: print(name, *step)),
+    )
+    made: dict[str, Any] = {"fp32": simple, "fp16": half}
+    for method, table in tables.items():
+        made[f"int8_{method}"] = Maker(simple, index, half, tuple(sites), policy, table).together(())[0]
+    for form, graph in made.items():
+        with atomic_path(folder / f"{form}.onnx") as temporary:
+            onnx.save(graph, temporary)
+    return spec
