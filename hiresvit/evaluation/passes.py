@@ -54,30 +54,33 @@ class Passes:
         return TopClasses(pictures.ranked(np.mean([pictures.probabilities(one) for one in outputs], 0)))
 
     def _segment(self, image: Picture) -> NDArray[Any]:
-        classes = self.pictures.spec.num_classes
         size = (image.shape[0], image.shape[1])
-        labels = empty_labels(classes, size)
+        labels = empty_labels(self.pictures.spec.num_classes, size)
         if len(self.scales) == 1 and not self.flip:
-            for piece in self._pieces(image, self.scales[0], size):
-                self._check(piece)
+            for piece in self._pieces(image, self.scales[0]):
                 paint_labels(piece.logits, piece.axes, labels[piece.rows], threads=self.pictures.threads)
             return labels
-        self._check_memory(size)
-        total = np.zeros((classes, *size), np.float32)
-        for scale in self.scales:
-            for flipped in (False, True)[: 1 + self.flip]:
-                view = np.ascontiguousarray(image[:, ::-1]) if flipped else image
-                target = total[..., ::-1] if flipped else total
-                for piece in self._pieces(view, scale, size):
-                    self._check(piece)
-                    _add_probabilities(target[:, piece.rows], piece)
-        for row in range(size[0]):  # a copy of one row at a time: the best of a class axis that is far apart is slow
-            labels[row] = np.ascontiguousarray(total[:, row].T).argmax(1)
+        probable = self.probabilities(image)
+        for row in range(size[0]):  # a copy of one row at a time: the best along an axis that is far apart is slow
+            labels[row] = np.ascontiguousarray(probable[:, row].T).argmax(1)
         return labels
 
-    def _pieces(self, image: Picture, scale: float, size: tuple[int, int]) -> Iterator[Piece]:
-        """The logits of one pass, for an answer of ``size``."""
-        spec, pictures = self.pictures.spec.preprocess, self.pictures
+    def probabilities(self, image: Picture) -> NDArray[np.float32]:
+        """The mean of a segmentor's probabilities for a picture, float32 (C, H, W) at its size. Raises as `predict`."""
+        size = (image.shape[0], image.shape[1])
+        self._check_memory(size)
+        total = np.zeros((self.pictures.spec.num_classes, *size), np.float32)
+        for flipped in (False, True)[: 1 + self.flip]:
+            view = np.ascontiguousarray(image[:, ::-1]) if flipped else image
+            target = total[..., ::-1] if flipped else total
+            for piece in (piece for scale in self.scales for piece in self._pieces(view, scale)):
+                _add_probabilities(target[:, piece.rows], piece)
+        total /= len(self.scales) * (1 + self.flip)
+        return total
+
+    def _pieces(self, image: Picture, scale: float) -> Iterator[Piece]:
+        """The logits of one pass, for an answer of the picture's size."""
+        spec, pictures, size = self.pictures.spec.preprocess, self.pictures, (image.shape[0], image.shape[1])
         for wanted in self.sizes(size, scale):
             image = resample(image, wanted, spec)
         shown, (height, width) = (image.shape[0], image.shape[1]), pictures.spec.imgsz
@@ -98,13 +101,12 @@ class Passes:
 
         placed = windows(whole, (height, width), stride_of(spec, (height, width)))
         sizes = ((height, width), whole, size)
-        return slide_pieces(logits_at, placed, sizes, pictures.spec.num_classes, Region(*corner, *shown))
-
-    def _check(self, piece: Piece) -> None:
-        try:
-            check_finite(piece.logits)
-        except HiresvitError as error:
-            raise HiresvitError(f"{self.pictures.spec.name}: {error}") from error
+        for piece in slide_pieces(logits_at, placed, sizes, pictures.spec.num_classes, Region(*corner, *shown)):
+            try:
+                check_finite(piece.logits)
+            except HiresvitError as error:
+                raise HiresvitError(f"{pictures.spec.name}: {error}") from error
+            yield piece
 
     def _check_memory(self, size: tuple[int, int]) -> None:
         height, width = size

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hiresvit.data.preprocess import describe, placing, slide_size, stride_of
 from hiresvit.errors import UsageError
 from hiresvit.evaluation.passes import Passes
+from hiresvit.models.zoo import find_model
 from hiresvit.runtime.picture_runner import LabelMap, PictureRunner, TopClasses
 from hiresvit.runtime.runner import Runner
 from hiresvit.spec import ContractSpec, ModelSpec, PreprocessSpec, Task
@@ -25,10 +26,7 @@ from hiresvit.spec import ContractSpec, ModelSpec, PreprocessSpec, Task
 OWN = "own"
 SINGLE = (1.0,)
 MOST_SCALE = 4.0
-_SCALED = (
-    "scaled pictures are seen by windows of the network's size, filled with the mean where the picture ends before one;"
-    " the papers' networks take each whole"
-)
+_CROP, _CITYSCAPES = (1024, 1024), (1024, 2048)
 _FILTERS = {"pillow": "Pillow, antialiased", "opencv": "OpenCV, not antialiased"}
 
 
@@ -43,9 +41,9 @@ class Answerer(Structural):
 class Protocol:
     """One protocol for one network.
 
-    ``box`` is the (short side, long side) that a picture is scaled to fit into, whichever way it lies, before windows
-    of the network's ``size`` slide over it; None where a picture gets into the input as ``preprocess`` says.
-    ``notes`` say in what it departs from the papers'.
+    ``box`` is the (short side, long side) that a picture is scaled to fit into, whichever way it lies; None where it
+    gets into the input as ``preprocess`` says. Windows of the network's ``size`` slide over what is larger than that;
+    ``whole`` pictures are scaled to fit into it, too. ``notes`` say in what it departs from the papers'.
     """
 
     name: str
@@ -54,6 +52,7 @@ class Protocol:
     preprocess: PreprocessSpec
     contract: str = "tensor"
     box: tuple[int, int] | None = None
+    whole: bool = False
     flip: bool = False
     scales: tuple[float, ...] = SINGLE
     notes: tuple[str, ...] = ()
@@ -66,9 +65,8 @@ class Protocol:
     @property
     def stride(self) -> tuple[int, int] | None:
         """How far apart windows are; None where none slide."""
-        if self.box is None and self.preprocess.resize != "slide" and self.scales == SINGLE:
-            return None
-        return stride_of(self.preprocess, self.size)
+        slides = self.preprocess.resize == "slide" or (self.box is not None and not self.whole)
+        return stride_of(self.preprocess, self.size) if slides or self.scales != SINGLE else None
 
     def sizes(self, size: tuple[int, int], scale: float = 1.0) -> list[tuple[int, int]]:
         """What a picture of a size is resampled to, one after the other, at one of the scales.
@@ -79,8 +77,10 @@ class Protocol:
         if self.preprocess.resize == "slide":
             height, width = (max(int(side * scale + 0.5), 1) for side in slide_size(size, self.preprocess, self.size))
             return [(height, width)]
-        box = self.size if self.box is None else self.box if size[0] <= size[1] else self.box[::-1]
-        return placing(size, self.preprocess, (max(int(box[0] * scale), 1), max(int(box[1] * scale), 1))).sizes
+        height, width = self.size if self.box is None else self.box if size[0] <= size[1] else self.box[::-1]
+        if self.whole:
+            height, width = min(height, self.size[0]), min(width, self.size[1])
+        return placing(size, self.preprocess, (max(int(height * scale), 1), max(int(width * scale), 1))).sizes
 
     def to_json(self, ignore: int | None = None) -> dict[str, Any]:
         """Plain JSON values; ``ignore`` is the data set's label of pixels that count for nothing, if it has one."""
@@ -94,25 +94,26 @@ class Protocol:
             "stride": None if stride is None else list(stride),
             "flip": self.flip,
             "scales": list(self.scales),
-            "ignore": ignore,
+            "ignore": ignore if self.task == "segment" else None,
             "labels": self._labels(),
             "notes": list(self.notes),
         }
 
     def _scaled(self) -> str:
         spec = self.preprocess
-        if self.box is None:
-            said = describe(spec, self.size)
-        else:
+        said, _, normalised = describe(spec, self.size).partition("; ")
+        if self.box is not None:
             up = f", each side up to a multiple of {spec.divisor}" if spec.divisor > 1 else ""
-            window, step = (f"{height}x{width}" for height, width in (self.size, stride_of(spec, self.size)))
-            said = (
-                f"scaled to a short side of at most {self.box[0]} and a long one of at most {self.box[1]}{up}; windows"
-                f" of {window}, {step} apart, their logits averaged, and the mean where the picture ends before one"
-            )
+            into = f" and to fit into {_text(self.size)}" if self.whole else ""
+            said = f"scaled to a short side of {self.box[0]} and a long one of at most {self.box[1]}{into}{up}"
+            if self.whole:
+                said += ", the rest filled with the mean at the right and the bottom"
         if self.scales != SINGLE:
-            said += f"; that times {', '.join(f'{scale:g}' for scale in self.scales)}, by windows"
-        return said
+            said += f"; that times {', '.join(f'{scale:g}' for scale in self.scales)}"
+        if self.stride and (self.box is not None or self.scales != SINGLE):
+            said += f"; windows of {_text(self.size)}, {_text(self.stride)} apart, their logits averaged"
+            said += ", filled with the mean where the picture is smaller"
+        return f"{said}; {normalised}"
 
     def _labels(self) -> str:
         if self.task == "classify":
@@ -154,7 +155,13 @@ def find_protocol(
         )
     _check_scales(scales, spec)
     found = replace(make(spec), name=made, contract=contract.name, flip=flip, scales=scales)
-    return found if scales == SINGLE else replace(found, notes=(*found.notes, _SCALED))
+    if scales == SINGLE:
+        return found
+    note = (
+        "mmsegmentation's networks take a scaled picture of any size, this one sees it by windows of"
+        f" {_text(found.size)}, filled where it is smaller"
+    )
+    return replace(found, notes=(*found.notes, note))
 
 
 def _check_scales(scales: tuple[float, ...], spec: ModelSpec) -> None:
@@ -185,10 +192,93 @@ def answerer(
 
 
 def _own(spec: ModelSpec) -> Protocol:
-    return Protocol(OWN, spec.task, spec.imgsz, spec.preprocess)
+    note = "the network's own preprocessing; published numbers are by a protocol that --protocol names"
+    return _protocol(spec, spec.preprocess, note if spec.task == "segment" else "")
+
+
+def _cityscapes_slide(spec: ModelSpec) -> Protocol:
+    """HRViT's configs for Cityscapes, and SegFormer's: ``test_cfg=dict(mode="slide", ...)``."""
+    note = (
+        f"the papers' windows are 1024x1024, 768x768 apart; those of {_text(spec.imgsz)} show a network more or less of"
+        " the street than it was trained on there"
+    )
+    return _protocol(spec, _mmcv(spec), "" if spec.imgsz == _CROP else note, box=_CITYSCAPES)
+
+
+def _cityscapes_whole(spec: ModelSpec) -> Protocol:
+    """mmsegmentation's ``test_cfg=dict(mode="whole")``."""
+    by = min(mine / theirs for mine, theirs in zip(spec.imgsz, _CITYSCAPES, strict=True))
+    note = (
+        f"the papers' input is the whole 1024x2048; of a picture of that size {_text(spec.imgsz)} holds one of {by:.3g}"
+        " times its height and width, in which small and far things are lost: it is no number of a paper"
+    )
+    return _protocol(spec, _mmcv(spec), note if by < 1 else "", box=_CITYSCAPES, whole=True)
+
+
+def _ade20k_keep(spec: ModelSpec) -> Protocol:
+    """HRViT's and LRFormer's configs for ADE20K: ``Resize(scale=(2048, 512), keep_ratio=True)``, the whole picture."""
+    box = _ade20k(spec)
+    note = (
+        f"the papers' networks take a scaled picture whole; this one sees what is larger than {_text(spec.imgsz)} by"
+        " windows, at the papers' scale and with nothing beyond a window's edge: it is no number of a paper;"
+        " ade20k-fit shows it the whole, smaller"
+    )
+    return _protocol(spec, _mmcv(spec), note if min(spec.imgsz) < box[1] else "", box=box)
+
+
+def _ade20k_fit(spec: ModelSpec) -> Protocol:
+    short, long = box = _ade20k(spec)
+    by = min(1, min(spec.imgsz[0], spec.imgsz[1] * 3 / 4) / short)
+    note = (
+        f"the papers' networks take a picture with its short side at {short}; {_text(spec.imgsz)} holds one of 3:4"
+        f" at {by:.3g} times that, and the mean beside it: it is no number of a paper; ade20k-keep keeps the scale,"
+        " by windows"
+    )
+    return _protocol(spec, _mmcv(spec), note if min(spec.imgsz) < long else "", box=box, whole=True)
+
+
+def _ade20k(spec: ModelSpec) -> tuple[int, int]:
+    """The short and the long side: 512 and 2048, and 640 and 2560 where 640 is what a network was trained at."""
+    return (640, 2560) if min(spec.imgsz) == 640 else (512, 2048)
+
+
+def _imagenet_center(spec: ModelSpec) -> Protocol:
+    return _protocol(spec, _as_trained(find_model(spec.name).preprocess["classify"], spec))
+
+
+def _protocol(
+    spec: ModelSpec,
+    preprocess: PreprocessSpec,
+    note: str = "",
+    *,
+    box: tuple[int, int] | None = None,
+    whole: bool = False,
+) -> Protocol:
+    return Protocol("", spec.task, spec.imgsz, preprocess, box=box, whole=whole, notes=(note,) if note else ())
+
+
+def _mmcv(spec: ModelSpec) -> PreprocessSpec:
+    """mmcv's ``Resize(keep_ratio=True)``, and LRFormer's ``AlignResize`` for that family."""
+    divisor = find_model(spec.name).preprocess["segment"].divisor
+    return _as_trained(PreprocessSpec("keep", filter="opencv", rounding="round", divisor=divisor), spec)
+
+
+def _as_trained(wanted: PreprocessSpec, spec: ModelSpec) -> PreprocessSpec:
+    """A protocol's resizing with the normalisation of the network at hand, which is no part of a protocol."""
+    own = spec.preprocess
+    return replace(wanted, mean=own.mean, std=own.std, channels=own.channels)
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 PROTOCOLS: Mapping[str, tuple[Task | None, Callable[[ModelSpec], Protocol]]] = {
     OWN: (None, _own),
+    "cityscapes-slide": ("segment", _cityscapes_slide),
+    "cityscapes-whole": ("segment", _cityscapes_whole),
+    "ade20k-keep": ("segment", _ade20k_keep),
+    "ade20k-fit": ("segment", _ade20k_fit),
+    "imagenet-center": ("classify", _imagenet_center),
 }
 """The task that each is for, and what makes it for a network."""
