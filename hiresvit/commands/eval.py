@@ -68,9 +68,9 @@ def evaluate(
     what = Measuring(
         dataset,
         pictures.data,
+        pictures.split,
         looking.limit,
-        protocol.find,
-        split=pictures.split,
+        protocol=protocol.find,
         worst=looking.worst,
         draw=looking.draw,
         output=output,

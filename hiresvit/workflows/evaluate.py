@@ -51,9 +51,9 @@ class Measuring:
 
     dataset: str
     folder: Path | None = None
+    split: str | None = None
     limit: int | None = None
     protocol: FindProtocol = own_protocol
-    split: str | None = None
     worst: int = 3
     draw: Path | None = None
     output: Path | None = None
@@ -175,7 +175,7 @@ def _key(sides: Sequence[Side], asked: Sequence[_Asked | None], dataset: Dataset
         for side, one in zip(sides, asked, strict=True)
     ]
     names = [dataset.name_of(index) for index in range(len(dataset))]
-    said = [dataset.name, str(what.folder), dataset.ignore, sorted(dataset.classes.items()), names, known, what.options]
+    said = [dataset.name, dataset.ignore, sorted(dataset.classes.items()), names, known, what.options]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -203,6 +203,7 @@ def _pass(
 ) -> KeyboardInterrupt | None:
     """Answer the pictures that are left; what interrupted that, once there is something to show."""
     saved, wait = time.monotonic(), SAVE_SECONDS
+    stopped = None
     try:
         for index in range(ledger.done, len(dataset)):
             _answer(ledger, dataset, asked, index)
@@ -214,9 +215,9 @@ def _pass(
     except KeyboardInterrupt as interrupted:
         if not ledger.done:
             raise
-        save()
-        return interrupted
-    return None
+        stopped = interrupted
+    save()
+    return stopped
 
 
 def _answer(ledger: Ledger, dataset: Dataset, asked: Sequence[_Asked | None], index: int) -> None:

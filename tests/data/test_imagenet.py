@@ -126,6 +126,46 @@ def test_a_flat_set_with_anybodys_list(tmp_path: Path, kind: str) -> None:
     assert found.name_of(2) == "val/ILSVRC2012_val_00000003.JPEG"
 
 
+def test_each_1000th_picture_tells_the_order_too(tmp_path: Path) -> None:
+    """Typed from the development kit's ground truth; caffe's val.txt says the same in its own numbers."""
+    kit = [
+        301,
+        193,
+        138,
+        844,
+        641,
+        880,
+        970,
+        158,
+        495,
+        850,
+        34,
+        40,
+        666,
+        47,
+        693,
+        55,
+        660,
+        475,
+        860,
+        104,
+        107,
+        129,
+        690,
+    ]
+    kit += [8, 961, 49, 591, 290, 381, 417, 539, 180, 14, 485, 312, 988, 755, 576, 279, 403, 173, 425, 287, 4, 236, 466]
+    kit += [493, 735, 443, 186]
+    write_flat(tmp_path / "val", range(1000, 50_001, 1000))
+    (tmp_path / "val.txt").write_text("".join(f"{file_name(1000 * n)} {k}\n" for n, k in enumerate(kit, 1)))
+    found = imagenet(tmp_path)
+    assert [table_rows("imagenet")[index]["ilsvrc"] for index in classes_of(found)] == kit
+    assert (classes_of(found)[1], classes_of(found)[-1]) == (149, 355)
+    write_jpeg(tmp_path / "val" / file_name(1001))
+    with (tmp_path / "val.txt").open("a") as file:
+        file.write(f"{file_name(1001)} 1\n")
+    assert found.classes[classes_of(imagenet(tmp_path))[1]] == "kit fox"
+
+
 def test_a_part_of_the_pictures_with_the_whole_list(tmp_path: Path) -> None:
     write_flat(tmp_path / "ILSVRC2012_img_val", (3, 7, 11))
     (tmp_path / "val.txt").write_text(LISTS["caffe"][1])
