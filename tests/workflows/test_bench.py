@@ -67,6 +67,9 @@ class Fake(Runner):
     def last_times(self) -> GpuTimes | None:
         return self.times
 
+    def close(self) -> None:
+        return None
+
 
 def source(runner: Runner, label: str = "a", **fields: Any) -> Source:
     return Source(runner, None, label, origin={"file": f"{label}.onnx"}, **fields)
@@ -90,6 +93,9 @@ def slowed(opened: Source, seconds: float) -> Source:
         def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             time.sleep(seconds)
             return runner(feeds)
+
+        def close(self) -> None:
+            return None
 
     return replace(opened, runner=Slow())
 
