@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.errors import UsageError
+from hiresvit.errors import HiresvitError, UsageError, missing_extra
 
 if TYPE_CHECKING:
-    from hiresvit.workflows.open import Source
+    from typing_extensions import Unpack
+
+    from hiresvit.workflows.open import Source, Unopened
 
 
 def one_bundle(path: Path) -> Path:
@@ -25,26 +27,83 @@ def one_bundle(path: Path) -> Path:
     return inner[0]
 
 
+class How(TypedDict, total=False):
+    """How sides are opened: ``threads`` are what was asked for, ``threads_used`` what is taken where nothing was."""
+
+    threads: int | None
+    threads_used: int | None
+    cuda_graph: bool
+
+
 def open_sources(
     stack: ExitStack,
     sides: Sequence[tuple[str, str | None]],
     model: opt.ModelOptions,
     graph: str | None,
     *,
-    threads: int | None,
-    threads_used: int | None = None,
-    cuda_graph: bool = False,
+    failed: dict[str, HiresvitError] | None = None,
+    **how: Unpack[How],
 ) -> list[Source]:
     """Open what texts name, each with the runner named beside it, and close it with ``stack``.
 
-    A model name, or a checkpoint's file, is computed by PyTorch and is one side, however many runners are named.
-    ``threads`` are what was asked for, ``threads_used`` what is taken where nothing was. Raises UsageError for an
-    option that applies to none.
+    A model name, or a checkpoint's file, is computed by PyTorch and is one side, however many runners are named; beside
+    ``COMPILED`` it is another, and a file none. With ``failed`` a side that cannot start is put there by its name and
+    the others go on, as long as one starts. Raises UsageError for an option that applies to none, and whatever
+    `open_source` raises.
     """
+    from hiresvit.workflows.open import Source
+
+    opened = []
+    for side in _open_each(stack, sides, model, graph, **how):
+        if isinstance(side, Source):
+            opened.append(side)
+        elif failed is None or isinstance(side.error, UsageError):
+            raise side.error
+        else:
+            failed[side.label] = side.error
+    if failed and not opened:
+        raise next(iter(failed.values()))
+    return opened
+
+
+def open_sides(
+    stack: ExitStack,
+    sides: Sequence[tuple[str, str | None]],
+    model: opt.ModelOptions,
+    graph: str | None,
+    **how: Unpack[How],
+) -> list[Source | Unopened]:
+    """As `open_sources`, in their order with those that their runtime or device cannot start, each with its error.
+
+    Raises what is a mistake in what was typed, an error of code 1 or 2, and the first error if no side starts.
+    """
+    from hiresvit.workflows.open import Unopened
+
+    found: list[Source | Unopened] = []
+    for side in _open_each(stack, sides, model, graph, **how):
+        if isinstance(side, Unopened) and side.error.exit_code <= UsageError.exit_code:
+            raise side.error
+        found.append(side)
+    failed = [side.error for side in found if isinstance(side, Unopened)]
+    if failed and len(failed) == len(found):
+        raise failed[0]
+    return found
+
+
+def _open_each(
+    stack: ExitStack,
+    sides: Sequence[tuple[str, str | None]],
+    model: opt.ModelOptions,
+    graph: str | None,
+    *,
+    threads: int | None = None,
+    threads_used: int | None = None,
+    cuda_graph: bool = False,
+) -> Iterator[Source | Unopened]:
     options = model.given()
     out.load_onnxruntime()
     from hiresvit.models.zoo import names_checkpoint
-    from hiresvit.workflows.open import is_model, open_source
+    from hiresvit.workflows.open import COMPILED, Unopened, is_model, open_source
 
     found = {text: str(one_bundle(Path(text))) if text else text for text, _ in sides}
     sides = [(found[text], runner) for text, runner in sides]
@@ -52,24 +111,31 @@ def open_sources(
     folders = [text for text in found.values() if Path(text).is_dir()]
     _refuse_misplaced(sides, names, folders, options, graph=graph, threads=threads, cuda_graph=cuda_graph)
     without = {option: value for option, value in options.items() if option != "weights"}
-    opened: list[Source] = []
     by_torch = set()
     for text, runner in sides:
+        if runner == COMPILED and text not in names:
+            continue
         if text in names and runner:
-            if text in by_torch:
+            if (text, runner == COMPILED) in by_torch:
                 continue
-            by_torch.add(text)
-        source = open_source(
-            text,
-            graph=graph if text in folders else None,
-            runner=None if text in names else runner,
-            threads=threads or threads_used,
-            cuda_graph=cuda_graph,
-            **({} if text not in names else without if names_checkpoint(text) else options),
-        )
+            by_torch.add((text, runner == COMPILED))
+        try:
+            source = open_source(
+                text,
+                graph=graph if text in folders else None,
+                runner=runner if runner == COMPILED or text not in names else None,
+                threads=threads or threads_used,
+                cuda_graph=cuda_graph,
+                **({} if text not in names else without if names_checkpoint(text) else options),
+            )
+        except (HiresvitError, ModuleNotFoundError) as raised:
+            error = raised if isinstance(raised, HiresvitError) else missing_extra(raised)
+            if error is None:
+                raise
+            yield Unopened(f"{text}{f' ({runner})' if runner else ''}", error)
+            continue
         stack.enter_context(source.runner)
-        opened.append(source)
-    return opened
+        yield source
 
 
 def _refuse_misplaced(
@@ -84,7 +150,7 @@ def _refuse_misplaced(
 ) -> None:
     """Raise UsageError for an option that applies to none of the sides."""
     from hiresvit.models.zoo import names_checkpoint
-    from hiresvit.workflows.open import is_plan
+    from hiresvit.workflows.open import COMPILED, is_plan
 
     texts = list(dict.fromkeys(text for text, _ in sides))
     listed = ", ".join(texts)
@@ -93,7 +159,9 @@ def _refuse_misplaced(
         raise UsageError(f"{given}: for a model name; {listed} brings its own")
     if "weights" in options and all(map(names_checkpoint, names)):
         raise UsageError(f"--weights {options['weights']}: {', '.join(names)} is a checkpoint itself; leave it out")
-    named = {text for text, runner in sides if runner}
+    if any(runner == COMPILED for _, runner in sides) and not names:
+        raise UsageError(f"--compile is for a model name; {listed} brings its own")
+    named = {text for text, runner in sides if runner and runner != COMPILED}
     if named and named.issubset(names):
         raise UsageError(f"--runner picks what opens a file; {', '.join(sorted(named))} is computed by PyTorch")
     if graph and not folders:

@@ -48,8 +48,14 @@ ForceFile = Annotated[bool, typer.Option("--force", help="Replace files that are
 Data = Annotated[
     Path | None,
     typer.Option(
-        "--data", metavar="DIR", help="Your labelled pictures: images/, labels/ and classes.json in it.", readable=False
+        "--data",
+        metavar="DIR",
+        help="Where labelled pictures lie; yours: images/, labels/ and classes.json.",
+        readable=False,
     ),
+]
+Split = Annotated[
+    str | None, typer.Option("--split", metavar="NAME", help="A part of the data set, as train; default: val.")
 ]
 Classes = Annotated[
     str | None,
@@ -190,10 +196,11 @@ class CalibrationOptions:
         typer.Option(
             "--calib",
             metavar="SOURCE",
-            help="Pictures to calibrate with: a folder, a .txt, an .npz, or scenes.",
+            help="Pictures to calibrate with: a folder, a .txt, an .npz, scenes, or as --dataset with --data.",
         ),
     ] = None
     data: Data = None
+    split: Split = None
     method: Annotated[
         Literal["minmax", "percentile", "entropy", "mse"] | None,
         typer.Option("--method", help="How a tensor's range is chosen; default: mse."),
@@ -254,8 +261,15 @@ class CalibrationOptions:
 class DatasetOptions:
     """Labelled pictures."""
 
-    dataset: Annotated[str | None, typer.Option(help="Labelled pictures: scenes, or folder with --data.")] = None
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Labelled pictures: scenes; with --data folder, cityscapes, ade20k, coco_stuff, imagenet.",
+        ),
+    ] = None
     data: Data = None
+    split: Split = None
     classes: Classes = None
 
     def name(self) -> str | None:
@@ -266,7 +280,9 @@ class DatasetOptions:
         if name is not None:
             from hiresvit.data.open import find_dataset
 
-            find_dataset(name, self.data)
+            find_dataset(name, self.data, self.split)
+        elif self.split is not None:
+            raise UsageError(f"--split {self.split}: a part of a data set, and none is given; give --dataset, too")
         return name
 
 

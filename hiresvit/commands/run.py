@@ -78,7 +78,7 @@ def run(
         if (written.output or written.labels) and spec.task != "segment":
             option = "--output is for the overlay" if written.output else "--labels is for the labels"
             raise UsageError(f"{option} of a segmentation; the task is {spec.task}")
-        pictures = open_dataset(named, folder=dataset.data, imgsz=spec.imgsz) if named else None
+        pictures = open_dataset(named, folder=dataset.data, split=dataset.split, imgsz=spec.imgsz) if named else None
         known = read_classes(dataset.classes, spec.num_classes) if dataset.classes else opened.labels
         meaning = find_labels(spec, pictures, known)
         predictor = Predictor.of_source(opened, meaning)

@@ -53,7 +53,8 @@ class Dataset(Protocol):
     """Labelled pictures, made or read one at a time.
 
     ``classes``: those that the labels use, by their number in the network's answer; ``colours``: of those that have
-    one. ``ignore`` is the label of what counts for nothing.
+    one. ``ignore`` is the label of what counts for nothing. ``exact``: whether a network for it answers just these
+    classes, as one for Cityscapes does; the classes of others may be some of a network's.
     """
 
     name: str
@@ -61,10 +62,18 @@ class Dataset(Protocol):
     classes: Mapping[int, str]
     colours: Mapping[int, Colour]
     ignore: int
+    exact: bool
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+    def name_of(self, index: int) -> str:
+        """What a report calls a picture, without reading it: its path in the data set's folder, or its seed.
+
+        No two pictures of a data set share one, and it stays when the folder is moved.
+        """
+        ...
 
 
 class Part:
@@ -73,6 +82,7 @@ class Part:
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self.name, self.task = dataset.name, dataset.task
         self.classes, self.colours, self.ignore = dataset.classes, dataset.colours, dataset.ignore
+        self.exact = dataset.exact
         self.dataset, self.indices = dataset, indices
 
     def __len__(self) -> int:
@@ -80,6 +90,10 @@ class Part:
 
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
+
+    def name_of(self, index: int) -> str:
+        """As the whole data set calls it."""
+        return self.dataset.name_of(self.indices[index])
 
 
 class Kept(Part):
@@ -94,7 +108,11 @@ class Kept(Part):
 
 
 def check_fit(spec: ModelSpec, dataset: Dataset) -> None:
-    """Raise UsageError unless the network has the data set's task, and an answer for each of its classes."""
+    """Raise UsageError unless the network has the data set's task, and an answer for each of its classes.
+
+    Of an ``exact`` data set also if it has more: with 1001 answers for ImageNet's 1000 the first may be the background
+    and all others one off, and 150 are another data set's.
+    """
     if spec.task != dataset.task:
         raise UsageError(
             f"{spec.name} is a network to {spec.task}, {dataset.name} has labels to {dataset.task};"
@@ -107,6 +125,21 @@ def check_fit(spec: ModelSpec, dataset: Dataset) -> None:
             f"{spec.name} answers classes 0 to {spec.num_classes - 1}, {dataset.name} has class {missing[0]}"
             f" ({name}); give a network with the data set's classes"
         )
+    if dataset.exact and spec.num_classes != len(dataset.classes):
+        raise UsageError(
+            f"{spec.name} answers {spec.num_classes} classes, {dataset.name} has {len(dataset.classes)};"
+            " give a network with the data set's classes"
+        )
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Names and, where they are given, colours by the class's number; ``ignore`` is -1 where nothing is ignored."""
+
+    task: Task
+    classes: Mapping[int, str]
+    colours: Mapping[int, Colour]
+    ignore: int
 
 
 @dataclass(frozen=True, eq=False)

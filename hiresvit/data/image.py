@@ -61,8 +61,8 @@ _guard = threading.Lock()
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Python prints what it logs of a damaged file
 
 
-def load_image(path: Path | str) -> NDArray[np.uint8]:
-    """Read a picture as uint8 (H, W, 3) RGB, turned as its EXIF orientation says.
+def load_image(path: Path | str, *, upright: bool = True) -> NDArray[np.uint8]:
+    """Read a picture as uint8 (H, W, 3) RGB, turned as its EXIF orientation says; as it is stored unless ``upright``.
 
     ``path`` may be a pipe, and ``-`` is stdin. Of an animation it is the first frame; alpha is dropped, and the
     colours below it are kept. Grey of more than 8 bits is scaled to 8, or taken as it is where nothing is above 255;
@@ -76,7 +76,7 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
     try:
         with _open(name) as stream:
             start = stream.read(512)
-            return _decode(stream)
+            return _decode(stream, upright)
     except HiresvitError:
         raise
     except UnidentifiedImageError:
@@ -189,7 +189,7 @@ def _opened(stream: IO[bytes]) -> Iterator[Any]:
             yield picture
 
 
-def _decode(stream: IO[bytes]) -> NDArray[np.uint8]:
+def _decode(stream: IO[bytes], upright: bool) -> NDArray[np.uint8]:
     """The picture's array; Pillow's image of it is gone before the array is turned."""
     with _opened(stream) as picture:
         wide = ";16" in repr(picture.tile)  # of such colours Pillow takes the upper byte
@@ -199,7 +199,7 @@ def _decode(stream: IO[bytes]) -> NDArray[np.uint8]:
         array = _to_rgb(picture)
     if wide and not array.any():
         raise ValueError("its 16-bit colours are all below 256, which is black: save them as 8 bits")
-    turn = _TURNED.get(orientation)
+    turn = _TURNED.get(orientation) if upright else None
     return np.ascontiguousarray(turn(array)) if turn else array
 
 

@@ -2,7 +2,8 @@
 
 Tables that are known by name lie in ``class_names/``, names and colours in the order of the networks' answers. They are
 facts of the data sets: ADE20K's 150 classes with the colours of the MIT scene parsing benchmark, COCO-Stuff's 171 of
-its labels.txt (those that are not in use left out) with mmseg's colours, ImageNet-1k's 1000 as torchvision calls them.
+its labels.txt (those that are not in use left out) with mmseg's colours, ImageNet-1k's 1000 as torchvision calls them
+with their WNIDs and their ids in the development kit (map_clsloc.txt).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data.dataset import CITYSCAPES, Dataset, Labels, check_fit, palette
+from hiresvit.data.dataset import CITYSCAPES, IGNORE, ClassList, Colour, Dataset, Labels, check_fit, palette
 from hiresvit.data.folder import read_class_list
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.spec import ModelSpec, Task
@@ -83,9 +84,25 @@ def read_table(name: str) -> Labels:
     """A table that is known by name."""
     if name == "cityscapes":
         return Labels(tuple(CITYSCAPES), np.array(list(CITYSCAPES.values()), np.uint8), name)
-    rows = json.loads((files("hiresvit.data") / "class_names" / f"{name}.json").read_text(encoding="utf-8"))
+    rows = table_rows(name)
     names = tuple(row["name"] for row in rows)
     return Labels(names, _colours(names, [bytes.fromhex(row["colour"][1:]) for row in rows if "colour" in row]), name)
+
+
+@cache
+def table_rows(name: str) -> Sequence[Mapping[str, Any]]:
+    """What lies in ``class_names``, a row for each class; of ImageNet also its WNID and the development kit's id."""
+    rows: list[dict[str, Any]] = json.loads(
+        (files("hiresvit.data") / "class_names" / f"{name}.json").read_text(encoding="utf-8")
+    )
+    return rows
+
+
+def class_list(name: str) -> ClassList:
+    """The classes of the data set that a table is of."""
+    found, task = read_table(name), TABLES[name].task
+    colours: dict[int, Colour] = {index: (r, g, b) for index, (r, g, b) in enumerate(found.colours.tolist())}
+    return ClassList(task, dict(enumerate(found.names)), colours, IGNORE if task == "segment" else -1)
 
 
 def read_classes(text: str, count: int) -> Labels:

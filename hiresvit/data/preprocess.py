@@ -92,7 +92,25 @@ def slide_picture(image: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[i
     Each window is then what `preprocess` takes with `window_spec`. Raises UsageError as `preprocess` does.
     """
     _check(image, spec, imgsz)
-    return resample(image, _scaled((image.shape[0], image.shape[1]), spec, imgsz)[-1], spec)
+    return resample(image, slide_size((image.shape[0], image.shape[1]), spec, imgsz), spec)
+
+
+def slide_size(size: tuple[int, int], spec: PreprocessSpec, imgsz: tuple[int, int]) -> tuple[int, int]:
+    """The size of `slide_picture`'s for an image of a size."""
+    return _scaled(size, spec, imgsz)[-1]
+
+
+def window_input(
+    part: NDArray[np.uint8], spec: PreprocessSpec, imgsz: tuple[int, int], corner: tuple[int, int] = (0, 0)
+) -> NDArray[np.float32]:
+    """The float32 (1, 3, H, W) input that shows a uint8 RGB image as it is, from ``corner`` on, and zeros around it.
+
+    The image must fit in; a window over the border of a picture shows what there is of it.
+    """
+    filled = np.zeros((1, 3, *imgsz), np.float32)
+    (top, left), (height, width) = corner, part.shape[:2]
+    _normalise(part, spec, filled[0, :, top : top + height, left : left + width])
+    return filled
 
 
 def windows(size: tuple[int, int], imgsz: tuple[int, int], stride: tuple[int, int]) -> list[tuple[int, int]]:

@@ -49,6 +49,7 @@ class Scenes:
     classes: Mapping[int, str] = {list(CITYSCAPES).index(name): name for name in street.CLASSES}
     colours: Mapping[int, Colour] = {index: CITYSCAPES[name] for index, name in classes.items()}
     ignore = IGNORE
+    exact = False
 
     def __init__(self, count: int, imgsz: tuple[int, int], first: int = HELD_OUT) -> None:
         if count < 1:
@@ -62,6 +63,10 @@ class Scenes:
         if not 0 <= index < self.count:
             raise IndexError(index)
         return sample_scene(self.first + index, *self.imgsz)
+
+    def name_of(self, index: int) -> str:
+        """The picture's seed."""
+        return f"scene {self.first + index}"
 
 
 def sample_scene(seed: int, height: int, width: int) -> Sample:

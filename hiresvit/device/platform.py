@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +51,14 @@ def jetson_release() -> int | None:
         return None
     found = re.match(r"# R(\d+)", _TEGRA_RELEASE.read_text(encoding="utf-8", errors="replace"))
     return int(found[1]) if found else 0
+
+
+def find_tool(name: str, root: Path = Path("/")) -> Path | None:
+    """A program of the system: on PATH, or where Jetson Linux has it, which PATH may lack without root."""
+    found = shutil.which(name) if root == Path("/") else None
+    if found:
+        return Path(found)
+    return next((path for place in ("usr/bin", "usr/sbin") if (path := root / place / name).is_file()), None)
 
 
 def has_driver() -> bool:

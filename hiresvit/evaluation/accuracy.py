@@ -1,4 +1,4 @@
-"""How often a network is right on labelled pictures: mIoU and pixel accuracy, or top-1 and top-5.
+"""How often one network is right on labelled pictures: mIoU and pixel accuracy, or top-1 and top-5.
 
 Intersections and unions are summed over the whole data set before they are divided, as for the published mIoU of
 Cityscapes and ADE20K. The mean of the IoUs of single pictures would be another number. Accuracies are in per cent,
@@ -7,33 +7,32 @@ shares from 0 to 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hiresvit.data.dataset import Dataset, Sample, check_fit
-from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.data.dataset import Dataset, check_fit
+from hiresvit.errors import HiresvitError
+from hiresvit.evaluation.counts import TOP, check_labelled, check_sample, class_rows, columns, count, foreign, metrics
 from hiresvit.progress import OnStep, silent
-from hiresvit.runtime.picture_runner import LabelMap, PictureRunner, TopClasses
+from hiresvit.runtime.picture_runner import PictureRunner
 from hiresvit.runtime.runner import Runner
 from hiresvit.spec import ContractSpec, ModelSpec, Task
-
-_TOP = 5
 
 
 @dataclass(frozen=True)
 class ClassAccuracy:
     """One class of the data set: its IoU, and how many pixels (which share of the labelled ones) are of it.
 
-    ``iou`` is None for a class that is neither in the labels nor among the answers.
+    ``iou`` is None for a class that is neither in the labels nor among the answers, ``accuracy``, the share of its
+    labels that are right, for one that is not in the labels.
     """
 
     index: int
     name: str
     iou: float | None
+    accuracy: float | None
     share: float
     pixels: int
 
@@ -43,8 +42,8 @@ class Accuracy:
     """What `evaluate` found.
 
     ``foreign`` is the share of answers (pixels, or pictures) that are classes which the data set lacks: always wrong.
-    Segmentation has ``miou``, ``pixel_accuracy`` and ``classes``; classification ``top1`` and ``top5``, the latter
-    only above five classes, because it says nothing below.
+    Segmentation has ``miou``, ``mean_accuracy``, ``pixel_accuracy`` and ``classes``; classification ``top1`` and
+    ``top5``, the latter only above five classes, because it says nothing below.
     """
 
     dataset: str
@@ -52,6 +51,7 @@ class Accuracy:
     images: int
     foreign: float
     miou: float | None = None
+    mean_accuracy: float | None = None
     pixel_accuracy: float | None = None
     classes: tuple[ClassAccuracy, ...] = ()
     top1: float | None = None
@@ -89,107 +89,22 @@ def evaluate(
     check_fit(spec, dataset)
     if len(dataset) == 0:
         raise HiresvitError(f"{dataset.name} has no images; nothing can be measured on it")
-    answers = _answers(PictureRunner(runner, spec, contract, top_k=_TOP), dataset, on_step)
-    count = _segmentation if spec.task == "segment" else _classification
-    return count(answers, spec.num_classes, dataset)
-
-
-def confusion_matrix(
-    labels: NDArray[Any], predicted: NDArray[Any], num_classes: int, ignore: int = 255
-) -> NDArray[np.int64]:
-    """How many pixels of which class (row) got which answer (column): int64 (num_classes, num_classes).
-
-    ``labels`` and ``predicted`` are integers of one shape; pixels labelled ``ignore`` are left out. Raises
-    UsageError if the shapes differ or an answer is no class, HiresvitError if a label is none.
-    """
-    if labels.shape != predicted.shape:
-        raise UsageError(f"labels are {labels.shape}, answers {predicted.shape}; they must be of one size")
-    counted = labels != ignore
-    truth, answer = labels[counted].astype(np.int64), predicted[counted].astype(np.int64)
-    for values, what, kind in ((truth, "label", HiresvitError), (answer, "answer", UsageError)):
-        if values.size and (values.min() < 0 or values.max() >= num_classes):
-            wrong = values.min() if values.min() < 0 else values.max()
-            raise kind(f"{what} {wrong}: allowed are 0 to {num_classes - 1}, and the label {ignore} for none")
-    flat = np.bincount(truth * num_classes + answer, minlength=num_classes**2)
-    return flat.reshape(num_classes, num_classes).astype(np.int64)
-
-
-def iou_per_class(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Intersection over union in per cent, (C,); NaN for a class that is neither in the labels nor an answer."""
-    both = np.diag(matrix).astype(np.float64)
-    either = matrix.sum(0) + matrix.sum(1) - both
-    iou = np.full(len(matrix), np.nan)
-    np.divide(100 * both, either, out=iou, where=either > 0)
-    return iou
-
-
-def _answers(
-    predictor: PictureRunner, dataset: Dataset, on_step: OnStep
-) -> Iterator[tuple[int, Sample, LabelMap | TopClasses]]:
+    predictor, sums = PictureRunner(runner, spec, contract, top_k=TOP), np.zeros(columns(dataset))
     for index in range(len(dataset)):
         sample = dataset[index]
-        yield index, sample, predictor.predict(sample.image)
+        check_sample(sample, dataset, index)
+        sums += count(sample, predictor.predict(sample.image), dataset, borders=False)
         on_step("evaluate", (index + 1) / len(dataset))
-
-
-def _segmentation(answers: Iterator[tuple[int, Sample, Any]], num_classes: int, dataset: Dataset) -> Accuracy:
-    matrix = np.zeros((num_classes, num_classes), np.int64)
-    for index, sample, answer in answers:
-        labels = np.asarray(sample.labels)
-        if labels.shape != sample.image.shape[:2]:
-            size = "x".join(map(str, sample.image.shape[:2]))
-            raise HiresvitError(
-                f"{dataset.name}, image {index}: labels are {labels.shape}, the image is {size}; repair the pair"
-            )
-        _check_labels(np.unique(labels[labels != dataset.ignore]), dataset, index)
-        matrix += confusion_matrix(labels, answer.labels, num_classes, dataset.ignore)
-    pixels = int(matrix.sum())
-    if pixels == 0:
-        raise HiresvitError(f"{dataset.name}: none of {len(dataset)} images has a pixel with a label; give others")
-    iou, declared = iou_per_class(matrix), sorted(dataset.classes)
-    rows = []
-    for i in declared:
-        known, count = None if np.isnan(iou[i]) else float(iou[i]), int(matrix[i].sum())
-        rows.append(ClassAccuracy(i, dataset.classes[i], known, count / pixels, count))
+    check_labelled(sums, dataset, len(dataset))
+    found = {name: float(value) for name, value in metrics(sums, dataset, spec.num_classes).items()}
+    found.pop("boundary_f", None)  # nobody looked
+    names = [field.name for field in fields(ClassAccuracy)]
+    rows = class_rows(sums, dataset) if spec.task == "segment" else []
     return Accuracy(
         dataset=dataset.name,
-        task="segment",
+        task=dataset.task,
         images=len(dataset),
-        foreign=float((pixels - matrix[:, declared].sum()) / pixels),
-        miou=float(np.nanmean(iou[declared])),
-        pixel_accuracy=float(100 * np.trace(matrix) / pixels),
-        classes=tuple(rows),
+        foreign=foreign(sums, dataset),
+        classes=tuple(ClassAccuracy(**{name: row[name] for name in names}) for row in rows),
+        **found,
     )
-
-
-def _classification(answers: Iterator[tuple[int, Sample, Any]], num_classes: int, dataset: Dataset) -> Accuracy:
-    first = among_top = foreign = 0
-    for index, sample, answer in answers:
-        truth = np.asarray(sample.labels)
-        if truth.ndim:
-            raise HiresvitError(
-                f"{dataset.name}, image {index}: labels are {truth.shape}; classification needs one class"
-            )
-        _check_labels(truth[None], dataset, index)
-        best = [found for found, _ in answer.top]
-        first += best[0] == int(truth)
-        among_top += int(truth) in best
-        foreign += best[0] not in dataset.classes
-    return Accuracy(
-        dataset=dataset.name,
-        task="classify",
-        images=len(dataset),
-        foreign=foreign / len(dataset),
-        top1=100 * first / len(dataset),
-        top5=100 * among_top / len(dataset) if num_classes > _TOP else None,
-    )
-
-
-def _check_labels(found: NDArray[Any], dataset: Dataset, index: int) -> None:
-    """Raise HiresvitError if a label is not among the declared classes."""
-    if wrong := [int(value) for value in found if int(value) not in dataset.classes]:
-        allowed = ", ".join(map(str, sorted(dataset.classes)))
-        ignored = f", and {dataset.ignore} for none" if dataset.task == "segment" else ""
-        raise HiresvitError(
-            f"{dataset.name}, image {index}: label {wrong[0]}; allowed are {allowed}{ignored}; repair the labels"
-        )

@@ -59,7 +59,7 @@ def save_overlay(target: Path, image: NDArray[np.uint8], labels: NDArray[Any], m
 def save_labels(target: Path, labels: NDArray[Any], meaning: Labels) -> None:
     """Write labels (H, W) as a PNG of their numbers: of 8 bits with the classes' colours as its palette.
 
-    More than 256 classes are 16-bit grey without colours. `hiresvit.data.folder.load_labels` reads both.
+    More than 256 classes are 16-bit grey without colours. `hiresvit.data.pairs.load_labels` reads both.
     """
     if len(meaning.colours) <= 256:
         picture = Image.frombytes("P", labels.shape[::-1], labels.astype(np.uint8).tobytes())
@@ -82,7 +82,7 @@ def draw_legend(picture: Image.Image, classes: Sequence[tuple[str, NDArray[np.ui
     if room < min(len(classes), 2) or not classes:
         return
     shown = list(classes) if len(classes) <= room else list(classes)[: room - 1]
-    names = [_plain(name) for name, _ in shown]
+    names = [plain(name) for name, _ in shown]
     if more := len(classes) - len(shown):
         names.append(f"and {more} more")
     font = ImageFont.load_default(size)
@@ -102,10 +102,10 @@ def draw_legend(picture: Image.Image, classes: Sequence[tuple[str, NDArray[np.ui
         letters.text((2 * pad + size, y), name, fill="white", font=font)
 
 
-def _plain(name: str) -> str:
-    """A class's name as the font that comes with Pillow can write it: it has Latin letters only."""
-    letters = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in " ".join(name.split()))
-    return letters if len(letters) <= _LETTERS else f"{letters[: _LETTERS - 3]}..."
+def plain(text: str, most: int = _LETTERS) -> str:
+    """A text as the font that comes with Pillow can write it, which has Latin letters only; cut to ``most`` of them."""
+    letters = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return letters if len(letters) <= most else f"{letters[: most - 3]}..."
 
 
 def class_shares(labels: NDArray[Any], names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -103,7 +103,7 @@ class PictureRunner:
             if prepared.slid is not None:
                 return self._slide(prepared.slid, prepared.size)
             assert prepared.feed is not None  # `prepare` makes one of the two
-            return self._outputs(prepared.feed)
+            return self.outputs(prepared.feed)
 
     def read(self, prepared: Prepared, outputs: Feed | LabelMap) -> LabelMap | TopClasses:
         """What outputs say about the picture. Raises HiresvitError if they are NaN or Inf."""
@@ -129,7 +129,7 @@ class PictureRunner:
 
         def logits_at(top: int, left: int) -> NDArray[Any]:
             window = picture[top : top + height, left : left + width]
-            [logits] = self._outputs(picture_feed(window, shown, self.contract)).values()
+            [logits] = self.outputs(picture_feed(window, shown, self.contract)).values()
             found: NDArray[Any] = logits[0]
             return found
 
@@ -142,8 +142,8 @@ class PictureRunner:
         except HiresvitError as error:
             raise HiresvitError(f"{spec.name}: {error}") from error
 
-    def _outputs(self, feed: Feed) -> Feed:
-        """The network's outputs, of the shapes that spec and contract say."""
+    def outputs(self, feed: Feed) -> Feed:
+        """The network's outputs, of the shapes that spec and contract say, else UsageError; by one thread at a time."""
         if self.contract.name != "tensor":
             return self.runner(feed)
         spec = self.spec
@@ -160,13 +160,21 @@ class PictureRunner:
         if self.contract.name != "tensor":
             pairs = zip(outputs["classes"][0].tolist(), outputs["probabilities"][0].tolist(), strict=True)
             return tuple(pairs)[: self.top_k]
+        return self.ranked(self.probabilities(outputs))
+
+    def probabilities(self, outputs: Feed) -> NDArray[np.float64]:
+        """The softmax (C,) of a classifier's logits. Raises HiresvitError if they are NaN or Inf."""
         [logits] = outputs["logits"].astype(np.float64)
         try:
             check_finite(logits)
         except HiresvitError as error:
             raise HiresvitError(f"{self.spec.name}: {error}") from error
-        probable = np.exp(logits - logits.max())
+        probable: NDArray[np.float64] = np.exp(logits - logits.max())
         probable /= probable.sum()
+        return probable
+
+    def ranked(self, probable: NDArray[np.float64]) -> tuple[tuple[int, float], ...]:
+        """The ``top_k`` classes of probabilities (C,), best first, of equals the lowest."""
         best = np.argsort(-probable, kind="stable")[: self.top_k]  # stable: of equals the lowest index comes first
         return tuple((int(i), float(probable[i])) for i in best)
 

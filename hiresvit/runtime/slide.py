@@ -7,9 +7,9 @@ is kept of the logits is as high as a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,14 @@ from hiresvit.data.preprocess import Region
 from hiresvit.runtime.labels import Labels, Taps, axes_of, empty_labels, paint_labels, resized_plane
 
 _CHUNK = 2**21  # logits that are labelled at a time
+
+
+class Piece(NamedTuple):
+    """Rows of a picture's answer: which, the logits (C, h, w) that they are mixed of, and how."""
+
+    rows: slice
+    logits: NDArray[Any]
+    axes: tuple[Taps, Taps]
 
 
 def slide_labels(
@@ -31,15 +39,32 @@ def slide_labels(
 ) -> tuple[Labels, NDArray[np.uint8] | None]:
     """Labels (H, W), and their confidence if asked, of a picture from the logits of its windows.
 
+    Takes what `slide_pieces` takes.
+    """
+    size = sizes[2]
+    labels, sure = empty_labels(classes, size), np.empty(size, np.uint8) if confidence else None
+    for rows, logits, axes in slide_pieces(logits_at, placed, sizes, classes):
+        paint_labels(logits, axes, labels[rows], None if sure is None else sure[rows], threads=threads)
+    return labels, sure
+
+
+def slide_pieces(
+    logits_at: Callable[[int, int], NDArray[Any]],
+    placed: Iterable[tuple[int, int]],
+    sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
+    classes: int,
+    shown: Region | None = None,
+) -> Iterator[Piece]:
+    """The averaged logits of a picture's windows, float32, some rows of the answer at a time, in order.
+
     ``logits_at(top, left)`` are those of one window, (C, h, w), and ``placed`` where windows lie, row by row (see
     `hiresvit.data.preprocess.windows`). ``sizes`` are the window's, that of the picture which it slides over, and that
-    of the labels.
+    of the answer. ``shown`` is the part of the picture that is one, where the rest of it is filled.
     """
     window, picture, size = sizes
     places = [(top, [left for _, left in row]) for top, row in groupby(placed, key=lambda place: place[0])]
     tops, lefts = [top for top, _ in places], places[0][1]
-    rows, columns = axes_of((classes, *picture), size, Region(0, 0, *picture), picture)
-    labels, sure = empty_labels(classes, size), np.empty(size, np.uint8) if confidence else None
+    rows, columns = axes_of((classes, *picture), size, shown or Region(0, 0, *picture), picture)
     down, across = (
         _count(starts, side, whole) for starts, side, whole in zip((tops, lefts), window, picture, strict=True)
     )
@@ -57,9 +82,7 @@ def slide_labels(
             looked = rows.of(chunk)
             first, last = int(looked.first[0]), int(looked.second[-1])
             piece = np.ascontiguousarray(sums[:, first - begin : last + 1 - begin])
-            axes = (looked.from_row(first), columns)
-            paint_labels(piece, axes, labels[chunk], None if sure is None else sure[chunk], threads=threads)
-    return labels, sure
+            yield Piece(chunk, piece, (looked.from_row(first), columns))
 
 
 def _count(starts: list[int], side: int, whole: int) -> NDArray[np.float32]:

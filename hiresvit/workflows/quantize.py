@@ -36,14 +36,16 @@ REFERENCES = 2  # pictures that the SQNR is measured on
 class Int8Settings:
     """What can be chosen about an INT8 graph.
 
-    ``calib`` is a source of `open_pictures`, or the name of a data set that lies in the folder ``data``. ``images``
-    are how many of its pictures calibrate, ``table`` is a calibration from before. ``max_drop`` are percentage points
-    below FP32, by the labels where there are some; without it every layer that the policy allows is INT8. ``prove``:
-    whether to measure accuracy without a ``max_drop``, too, where the pictures have labels.
+    ``calib`` is a source of `open_pictures`, or the name of a data set that lies in the folder ``data``, and ``split``
+    the part of it that is meant. ``images`` are how many of its pictures calibrate, ``table`` is a calibration from
+    before. ``max_drop`` are percentage points below FP32, by the labels where there are some; without it every layer
+    that the policy allows is INT8. ``prove``: whether to measure accuracy without a ``max_drop``, too, where the
+    pictures have labels.
     """
 
     calib: str
     data: Path | None = None
+    split: str | None = None
     method: Method = DEFAULT_METHOD
     images: int = DEFAULT_IMAGES
     seed: int = 0
@@ -97,6 +99,7 @@ def make_int8(
         settings.calib,
         settings.data,
         spec,
+        part=settings.split,
         images=settings.images,
         seed=settings.seed,
         promised=promised,
@@ -142,7 +145,7 @@ def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:
 def check_sources(settings: Int8Settings, spec: ModelSpec) -> None:
     """What `check_int8` checks, and the files, before the work that precedes `make_int8`. Raises HiresvitError."""
     check_int8(settings, spec)
-    find_pictures(picture_source(settings.calib, settings.data, spec), spec.imgsz)
+    find_pictures(picture_source(settings.calib, settings.data, settings.split, spec), spec.imgsz)
     if settings.table is not None:
         load_table(settings.table)
 

@@ -31,15 +31,16 @@ class Split:
     asked: bool
 
 
-def picture_source(source: str, folder: Path | None, spec: ModelSpec) -> str | Dataset:
+def picture_source(source: str, folder: Path | None, split: str | None, spec: ModelSpec) -> str | Dataset:
     """What `open_pictures` takes: a data set on a disk that fits the network, else the ``source`` as it is.
 
-    Raises UsageError for a folder that goes with no data set, and for a data set that lies in one and has none.
+    Raises UsageError for a folder or a split that goes with no data set, and for a data set that lies in a folder and
+    has none.
     """
     row = DATASETS.get(source)
-    if folder is None and (row is None or row.drawn or Path(source).exists()):
+    if folder is None and split is None and (row is None or row.drawn or Path(source).exists()):
         return source
-    found = open_dataset(source, folder=folder, imgsz=spec.imgsz)
+    found = open_dataset(source, folder=folder, split=split, imgsz=spec.imgsz)
     check_fit(spec, found)
     return found
 
@@ -49,6 +50,7 @@ def split_pictures(
     folder: Path | None,
     spec: ModelSpec,
     *,
+    part: str | None = None,
     images: int,
     seed: int,
     promised: bool,
@@ -56,11 +58,12 @@ def split_pictures(
 ) -> Split:
     """Choose ``images`` pictures to calibrate with, and others to search and to prove on, by the seed.
 
-    ``source`` is one of `open_pictures`, or a data set on a disk that lies in ``folder``. Without labels and without a
-    ``promised`` accuracy all may calibrate. A data set on a disk is split into the three parts, what is drawn has
-    scenes of its own for each. Raises HiresvitError for too few pictures, and whatever opening them raises.
+    ``source`` is one of `open_pictures`, or a data set on a disk that lies in ``folder``, or ``part`` of it. Without
+    labels and without a ``promised`` accuracy all may calibrate. A data set on a disk is split into the three parts,
+    what is drawn has scenes of its own for each. Raises HiresvitError for too few pictures, and whatever opening them
+    raises.
     """
-    opened = picture_source(source, folder, spec)
+    opened = picture_source(source, folder, part, spec)
     disk = None if isinstance(opened, str) else opened
     most = SEARCH + PROOF if disk is not None else ASIDE[1] if promised else 0
     found = open_pictures(opened, spec.imgsz, images + most, seed=seed, on_step=on_step)

@@ -30,6 +30,7 @@ class Answered:
         self.classes: Mapping[int, str] = dict(enumerate(find_labels(spec).names))
         self.colours: Mapping[int, Colour] = {}
         self.ignore = IGNORE if spec.num_classes <= IGNORE else -1
+        self.exact = True
         self.pictures = pictures
         predictor = PictureRunner(runner, spec, top_k=1)
         self.answers = [predictor.predict(pictures[index]) for index in range(len(pictures))]
@@ -41,6 +42,10 @@ class Answered:
         answer = self.answers[index]
         labels: Any = answer.top[0][0] if isinstance(answer, TopClasses) else answer.labels
         return Sample(self.pictures[index], labels)
+
+    def name_of(self, index: int) -> str:
+        """As the source calls it."""
+        return self.pictures.names[index]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ import pytest
 from conftest import Cli, environment, hiresvit_command
 from PIL import Image
 
-from hiresvit.data.folder import load_labels
 from hiresvit.data.image import load_image
+from hiresvit.data.pairs import load_labels
 from hiresvit.data.scenes import sample_image
 
 NAMES = ("a.jpg", "b.png", "in/a.jpg", "in/c.webp")

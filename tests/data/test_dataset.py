@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from hiresvit.data.dataset import CITYSCAPES, Colour, Sample, palette
+from hiresvit.data.dataset import CITYSCAPES, Colour, Kept, Part, Sample, check_fit, palette
 from hiresvit.data.labels import find_labels
 from hiresvit.data.scenes import Scenes
 from hiresvit.errors import UsageError
@@ -28,12 +28,22 @@ class Named:
     task: Task = "segment"
     name: str = "named"
     ignore: int = 255
+    exact: bool = False
 
     def __len__(self) -> int:
         return 1
 
     def __getitem__(self, index: int) -> Sample:
         raise AssertionError(index)
+
+    def name_of(self, index: int) -> str:
+        return f"picture {index}"
+
+
+def test_a_part_calls_pictures_as_the_whole_does() -> None:
+    whole = Scenes(5, (8, 8), first=700)
+    assert [whole.name_of(i) for i in (0, 4)] == ["scene 700", "scene 704"]
+    assert Part(whole, (4, 2)).name_of(1) == Kept(Part(whole, (4, 2))).name_of(1) == "scene 702"
 
 
 def test_nineteen_classes_to_segment_are_cityscapes() -> None:
@@ -45,6 +55,14 @@ def test_nineteen_classes_to_segment_are_cityscapes() -> None:
         found = find_labels(other)
         assert found.names == tuple(f"class {i}" for i in range(other.num_classes))
         np.testing.assert_array_equal(found.colours, palette(other.num_classes))
+
+
+def test_classes_that_are_all_there_are_need_a_network_for_just_them() -> None:
+    two = {0: "cat", 1: "dog"}
+    check_fit(spec(3), Named(two))
+    check_fit(spec(2), Part(Named(two, exact=True), (0,)))
+    with pytest.raises(UsageError, match="toy answers 3 classes, named has 2; give a network with"):
+        check_fit(spec(3), Part(Named(two, exact=True), (0,)))
 
 
 def test_a_data_set_has_the_say() -> None:

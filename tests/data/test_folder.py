@@ -15,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from hiresvit.data.folder import Folder, load_labels, read_class_list
+from hiresvit.data.folder import Folder, read_class_list
 from hiresvit.data.open import DATASETS, find_dataset, open_dataset
+from hiresvit.data.pairs import load_labels
 from hiresvit.errors import HiresvitError, UsageError
 
 ROAD, CAR, SKY = 0, 3, 7
@@ -74,6 +75,8 @@ def test_the_samples(folder: Path) -> None:
         sample = found[index]
         assert sample.image.shape == (*SIZE, 3)
         np.testing.assert_array_equal(sample.labels, labels_of((0, 1, 2, 3)[index]))
+    names = ["images/a.png", "images/b.JPG", "images/city/c.png", "images/d.e.JPG"]
+    assert [found.name_of(index) for index in range(4)] == names
     with pytest.raises(IndexError):
         found[4]
 
@@ -315,7 +318,7 @@ def test_two_classes_may_be_painted_alike(tmp_path: Path) -> None:
     assert Folder(tmp_path).colours[9] == Folder(tmp_path).colours[ROAD]
 
 
-@pytest.mark.parametrize("name", ["cityscapes", "Scenes", ""])
+@pytest.mark.parametrize("name", ["kitti", "Scenes", ""])
 def test_unknown_data_sets_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"no data set is called {name}: there is {', '.join(DATASETS)}"):
         find_dataset(name)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hiresvit.data.dataset import Labels, palette
-from hiresvit.data.folder import load_labels
 from hiresvit.data.image import load_image
+from hiresvit.data.pairs import load_labels
 from hiresvit.data.scenes import sample_image
 from hiresvit.errors import UsageError
 from hiresvit.report.overlay import class_shares, draw_legend, overlay, save_labels, save_overlay

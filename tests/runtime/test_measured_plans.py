@@ -45,7 +45,7 @@ def test_a_dynamic_plan_is_called_as_it_was_tuned(
 ) -> None:
     """Neither takes 1 for a dynamic size."""
     with opened(tmp_path, images(*profile))[0] as runner:
-        side = measure_sources([source(runner)], 0.01)["sides"]["a.plan"]
+        side = bench(source(runner))["sides"]["a.plan"]
     assert side["warnings"][0] == f"called with x {shape}"
     # images per second, of calls on as many as the batch has
     expected = profile[1][0] * side["calls"] / (sum(side["samples_ns"]) / 1e9)
@@ -57,7 +57,7 @@ def test_a_dynamic_plan_is_called_as_it_was_tuned(
 def test_what_the_gpu_says_is_told(tmp_path: Path, device: Device, copy_ms: float, cuda_graph: bool) -> None:
     what = network(shape=(1, 2))
     with opened(tmp_path, what, device=device, cuda_graph=cuda_graph)[0] as runner:
-        report = measure_sources([source(runner)], 0.01)
+        report = bench(source(runner))
     side = json.loads(json.dumps(report, allow_nan=False))["sides"]["a.plan"]
     assert (side["h2d_ms"], side["gpu_compute_ms"], side["d2h_ms"]) == (copy_ms, RUN_MS, copy_ms)
     assert not any("called with" in warning for warning in side["warnings"])
@@ -84,6 +84,6 @@ def test_a_plan_of_two_inputs(tmp_path: Path) -> None:
     with opened(tmp_path, what)[0] as runner:
         x = np.ones((1, 2), np.float32)
         np.testing.assert_array_equal(runner({"mask": x, "x": x})["y"], 2 * x)
-        side = measure_sources([source(runner)], 0.01)["sides"]["a.plan"]
+        side = bench(source(runner))["sides"]["a.plan"]
     assert side["warnings"][0] == "called with x 3x2, mask 1x2"
     assert side["h2d_ms"] == 2 * COPY_MS

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from hiresvit import Predictor
-from hiresvit.data.folder import load_labels
+from hiresvit.data.pairs import load_labels
 from hiresvit.data.scenes import sample_image
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
 from hiresvit.workflows import predictor as predictor_module

@@ -1,0 +1,120 @@
+"""Joules per frame from what a meter read: the integral over the measured window less what the machine takes idle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiresvit.device.power.meter import Trace
+from hiresvit.errors import UsageError
+
+LEAST_S = 10.0
+"""A shorter window is said: the monitors average over tenths of a second, and warm up with the board."""
+
+LEAST_SAMPLES = 20
+
+# Jetson Linux Developer Guide, "Power monitors". The whole board where it is measured, else the parts that add up.
+_TOTALS = ("VIN", "VDD_IN", "POM_5V_IN")
+_PARTS: tuple[tuple[str, ...], ...] = (
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin; its VDDQ_VDD2_1V8AO is inside VIN_SYS_5V0
+    ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),  # Thor without VIN
+    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
+)
+
+
+def total_rails(rails: Iterable[str]) -> tuple[str, ...]:
+    """The rails whose sum is the whole machine, as far as it is measured."""
+    names = tuple(rails)
+    for total in _TOTALS:
+        if total in names:
+            return (total,)
+    for parts in _PARTS:
+        if set(parts) <= set(names):
+            return parts
+    # What lies inside another rail (package-0/core is inside package-0) and what spans all (psys) would count twice.
+    return tuple(name for name in names if ("/" not in name or name.endswith("/dram")) and name != "psys")
+
+
+def energy(trace: Trace, window: tuple[int, int], idle_trace: Trace | None, frames: int) -> dict[str, Any]:
+    """The power document of a window that answered ``frames`` frames, as plain JSON values.
+
+    ``window`` is its begin and end in nanoseconds of the trace's clock. Watts are integrated by the trapezoid rule over
+    the readings and the interpolated ones at the window's edges; counters of joules are read at both edges.
+    ``rails`` are mean watts, ``watts`` those of the machine (`total_rails`), idle power included; ``joules_per_frame``
+    is what the frames took beyond ``idle_watts``, the mean over the whole idle trace. Negative readings count
+    as they are: a rail's zero is calibrated no better. What was not measured is None and a note says why. Raises
+    UsageError if the window has no length or no frame.
+    """
+    begin, end = window
+    if end <= begin or frames < 1:
+        raise UsageError(f"{frames} frames in {(end - begin) / 1e9:g} s; a window of at least one frame is needed")
+    window_s = (end - begin) / 1e9
+    samples = sum(begin <= time_ns <= end for time_ns in trace.times_ns)
+    notes = [*trace.notes, *_window_notes(trace, window, samples)]
+    means = _mean_watts(trace, window)
+    total = total_rails(means)
+    watts = sum(means[rail] for rail in total) if means else None
+    idle_watts = None
+    if idle_trace is None:
+        notes.append("no idle window was measured: the joules of a frame contain what the machine takes idle")
+    elif idle_means := _mean_watts(idle_trace, _span(idle_trace)):
+        idle_watts = sum(idle_means[rail] for rail in total if rail in idle_means)
+    else:
+        notes.append("too few readings of the idle machine: the joules of a frame contain what it takes idle")
+    if len(total) > 1:
+        notes.append(f"the watts are the sum of {', '.join(total)}")
+    return {
+        "source": trace.source,
+        "rails": means,
+        "watts": watts,
+        "idle_watts": idle_watts,
+        "joules_per_frame": None if watts is None else (watts - (idle_watts or 0.0)) * window_s / frames,
+        "window_s": window_s,
+        "samples": samples,
+        "notes": notes,
+    }
+
+
+def _span(trace: Trace) -> tuple[int, int]:
+    return (trace.times_ns[0], trace.times_ns[-1]) if trace.times_ns else (0, 0)
+
+
+def _mean_watts(trace: Trace, window: tuple[int, int]) -> dict[str, float]:
+    """Of each rail; empty where two readings are not there."""
+    if len(trace.times_ns) < 2 or window[1] <= window[0]:
+        return {}
+    rails = dict.fromkeys(rail for reading in trace.values for rail in reading)
+    seconds = (window[1] - window[0]) / 1e9
+    means = {}
+    for rail in rails:
+        rows = [
+            (time, reading[rail]) for time, reading in zip(trace.times_ns, trace.values, strict=True) if rail in reading
+        ]
+        times = np.array([time - window[0] for time, _ in rows], np.float64) / 1e9
+        values = np.array([value for _, value in rows], np.float64)
+        means[rail] = _joules(trace.unit, times, values, seconds) / seconds
+    return means
+
+
+def _joules(unit: str, times: NDArray[np.float64], values: NDArray[np.float64], end: float) -> float:
+    """From 0 to ``end`` seconds."""
+    first, last = np.interp([0.0, end], times, values)
+    if unit == "J":
+        return float(last - first)
+    inside = (times > 0) & (times < end)
+    t = np.concatenate([[0.0], times[inside], [end]])
+    w = np.concatenate([[first], values[inside], [last]])
+    return float(np.sum(np.diff(t) * (w[1:] + w[:-1])) / 2)
+
+
+def _window_notes(trace: Trace, window: tuple[int, int], samples: int) -> Sequence[str]:
+    notes = []
+    seconds = (window[1] - window[0]) / 1e9
+    if seconds < LEAST_S:
+        notes.append(f"a window of {seconds:.1f} s: power needs {LEAST_S:g} s or more to be quoted")
+    if samples < LEAST_SAMPLES:
+        notes.append(f"only {samples} readings in the window, {LEAST_SAMPLES} are few enough")
+    return notes
