@@ -85,16 +85,52 @@ class LayerDifference:
 
 
 def match_modules(reference: Sequence[Boundary], test: Sequence[Boundary]) -> Matched:
-    """Pair the modules of two sides by their paths, if their tensors have as many values."""
+    """Pair the modules of two sides by their paths, if their tensors have one shape, or one has its channels last.
+
+    An export leaves out a transposition that the next one takes back, and PyTorch's module made it.
+    """
     other = {boundary.module: boundary for boundary in test}
     pairs = []
     for mine in reference:
         theirs = other.get(mine.module)
-        if theirs is not None and (None in (mine.size, theirs.size) or mine.size == theirs.size):
+        if theirs is not None and _fit(mine.shape, theirs.shape):
             pairs.append(Pair(mine, theirs))
     both = {pair.reference.module for pair in pairs}
     left, right = ([b.module for b in side if b.module not in both] for side in (reference, test))
     return Matched(tuple(pairs), tuple(left), tuple(right))
+
+
+def _fit(one: Sequence[int] | None, other: Sequence[int] | None) -> bool:
+    """Whether tensors of these shapes can be one, as far as that is known."""
+    if one is None or other is None:
+        return True
+    left, right = ([size for size in shape if size != 1] for shape in (one, other))
+    return left == right or (len(left) == 3 and right in ([*left[1:], left[0]], [left[2], *left[:2]]))
+
+
+def laid_out(reference: NDArray[Any], test: NDArray[Any]) -> NDArray[Any]:
+    """The test in the reference's layout: as it is, or with its channels moved from one end to the other.
+
+    Where the shape does not tell them apart (64 channels of 64x64), it is the one that follows the reference, if the
+    other does not at all. Raises ValueError if it can be none.
+    """
+    ref, other = reference.squeeze(), test.squeeze()
+    if ref.ndim != 3 or ref.size != other.size or other.ndim != 3:
+        if ref.shape != other.shape:
+            raise ValueError
+        return other
+    ways = [other, np.moveaxis(other, -1, 0), np.moveaxis(other, 0, -1)]
+    fitting = [way for way in ways if way.shape == ref.shape]
+    if not fitting:
+        raise ValueError
+    return max(fitting, key=lambda way: _follows(ref, way)) if len(fitting) > 1 else fitting[0]
+
+
+def _follows(reference: NDArray[Any], test: NDArray[Any]) -> bool:
+    """Whether one is more or less the other: `max` keeps the first of those that are equal."""
+    a, b = (side.astype(np.float32).ravel() for side in (reference, test))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return bool(a @ b > 0.5 * np.linalg.norm(a) * np.linalg.norm(b))
 
 
 def compare_layers(
@@ -163,12 +199,14 @@ class _Sums:
 
     def add(self, reference: NDArray[Any], test: NDArray[Any]) -> None:
         """Those of one picture."""
-        if reference.size != test.size or not reference.size:
+        try:
+            other = laid_out(reference, test).ravel()
+        except ValueError:
             raise UsageError(
                 f"module {self.module!r} has {list(reference.shape)} here and {list(test.shape)} there: compare two"
                 " forms of one network at one size"
-            )
-        ref, other = reference.ravel(), test.ravel()
+            ) from None
+        ref = reference.ravel()
         if bad := ref.size - int(np.count_nonzero(np.isfinite(ref))):
             raise HiresvitError(
                 f"the reference has {bad} NaN or Inf values in module {self.module!r}; repair it first, nothing"

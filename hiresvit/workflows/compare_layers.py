@@ -172,7 +172,7 @@ def _watch_torch(source: Source, feeds: Feeds, stack: ExitStack) -> _Watched:
     assert isinstance(opened, TorchRunner)
     runner = stack.enter_context(TorchRunner(fold(opened.module), opened.inputs, opened.outputs, opened.about.threads))
     opened.close()
-    found = [Boundary(_as_in_graph(path), kind, path, path, size) for path, kind, size in runner.modules(feeds[0])]
+    found = [Boundary(_as_in_graph(path), kind, path, path, shape) for path, kind, shape in runner.modules(feeds[0])]
 
     def side(names: Sequence[str]) -> Fetch:
         return lambda image: runner.results_of(names, feeds[image])

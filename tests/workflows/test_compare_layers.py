@@ -232,7 +232,7 @@ def test_modules_of_pytorch_are_each_seen_once() -> None:
     feeds = {"x": np.ones((2, 4), np.float32)}
     outputs = tuple(TensorSpec(name, "float32", (2, 4)) for name in "ab")
     with TorchRunner(Net(), (TensorSpec("x", "float32", (2, 4)),), outputs) as runner:
-        assert runner.modules(feeds) == [("first.0", "Linear", 8), ("second", "ReLU", 8), ("", "Net", 8)]
+        assert runner.modules(feeds) == [("first.0", "Linear", (2, 4)), ("second", "ReLU", (2, 4)), ("", "Net", (2, 4))]
         second, whole = runner.results_of(["second", ""], feeds)
         np.testing.assert_array_equal(whole, second + 1)
 
