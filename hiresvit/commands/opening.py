@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.errors import UsageError
+from hiresvit.errors import HiresvitError, UsageError
 
 if TYPE_CHECKING:
     from hiresvit.workflows.open import Source
@@ -34,17 +34,19 @@ def open_sources(
     threads: int | None,
     threads_used: int | None = None,
     cuda_graph: bool = False,
+    failed: dict[str, HiresvitError] | None = None,
 ) -> list[Source]:
     """Open what texts name, each with the runner named beside it, and close it with ``stack``.
 
-    A model name, or a checkpoint's file, is computed by PyTorch and is one side, however many runners are named.
-    ``threads`` are what was asked for, ``threads_used`` what is taken where nothing was. Raises UsageError for an
-    option that applies to none.
+    A model name, or a checkpoint's file, is computed by PyTorch and is one side, however many runners are named; beside
+    ``COMPILED`` it is another, and a file none. ``threads`` are what was asked for, ``threads_used`` what is taken
+    where nothing was. With ``failed`` a side that cannot start is put there by its name and the others go on, as long
+    as one starts. Raises UsageError for an option that applies to none.
     """
     options = model.given()
     out.load_onnxruntime()
     from hiresvit.models.zoo import names_checkpoint
-    from hiresvit.workflows.open import is_model, open_source
+    from hiresvit.workflows.open import COMPILED, is_model, open_source
 
     found = {text: str(one_bundle(Path(text))) if text else text for text, _ in sides}
     sides = [(found[text], runner) for text, runner in sides]
@@ -55,20 +57,32 @@ def open_sources(
     opened: list[Source] = []
     by_torch = set()
     for text, runner in sides:
+        if runner == COMPILED and text not in names:
+            continue
         if text in names and runner:
-            if text in by_torch:
+            if (text, runner == COMPILED) in by_torch:
                 continue
-            by_torch.add(text)
-        source = open_source(
-            text,
-            graph=graph if text in folders else None,
-            runner=None if text in names else runner,
-            threads=threads or threads_used,
-            cuda_graph=cuda_graph,
-            **({} if text not in names else without if names_checkpoint(text) else options),
-        )
+            by_torch.add((text, runner == COMPILED))
+        try:
+            source = open_source(
+                text,
+                graph=graph if text in folders else None,
+                runner=runner if runner == COMPILED or text not in names else None,
+                threads=threads or threads_used,
+                cuda_graph=cuda_graph,
+                **({} if text not in names else without if names_checkpoint(text) else options),
+            )
+        except UsageError:
+            raise
+        except HiresvitError as error:
+            if failed is None:
+                raise
+            failed[text + (f" ({runner})" if runner else "")] = error
+            continue
         stack.enter_context(source.runner)
         opened.append(source)
+    if failed and not opened:
+        raise next(iter(failed.values()))
     return opened
 
 
@@ -84,7 +98,7 @@ def _refuse_misplaced(
 ) -> None:
     """Raise UsageError for an option that applies to none of the sides."""
     from hiresvit.models.zoo import names_checkpoint
-    from hiresvit.workflows.open import is_plan
+    from hiresvit.workflows.open import COMPILED, is_plan
 
     texts = list(dict.fromkeys(text for text, _ in sides))
     listed = ", ".join(texts)
@@ -93,7 +107,9 @@ def _refuse_misplaced(
         raise UsageError(f"{given}: for a model name; {listed} brings its own")
     if "weights" in options and all(map(names_checkpoint, names)):
         raise UsageError(f"--weights {options['weights']}: {', '.join(names)} is a checkpoint itself; leave it out")
-    named = {text for text, runner in sides if runner}
+    if any(runner == COMPILED for _, runner in sides) and not names:
+        raise UsageError(f"--compile is for a model name; {listed} brings its own")
+    named = {text for text, runner in sides if runner and runner != COMPILED}
     if named and named.issubset(names):
         raise UsageError(f"--runner picks what opens a file; {', '.join(sorted(named))} is computed by PyTorch")
     if graph and not folders:

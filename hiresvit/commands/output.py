@@ -38,7 +38,7 @@ def answer(
     as_json: bool,
     document: dict[str, Any],
     items: Sequence[RenderableType],
-    failure: HiresvitError | None = None,
+    failure: BaseException | None = None,
     notes: Sequence[str] | None = None,
     *,
     save: Path | None = None,

@@ -1,30 +1,23 @@
-"""Latency by trtexec's definitions, of several sides in turn so that they share the machine's state.
-
-Percentile p of N samples is element max(N - 1 - floor((1 - p / 100) N), 0) of the ascending sort, computed in
-integers (trtexec's float32 takes the next larger sample for p = 99 when N is a multiple of 100); the median
-of an even N is the mean of the middle two; the coefficient of variation is the population's standard
-deviation over the mean. No sample is ever removed. What was not measured is None, never 0.
-"""
+"""Latency of several sides in turn, so that they share the machine's state; the numbers are `statistics`'."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-import numpy as np
-
-from hiresvit.errors import UsageError
-
-if TYPE_CHECKING:
-    from hiresvit.runtime.runner import GpuTimes
-
-MAX_CV_PERCENT = 2.5
-"""Above this coefficient of variation a run is marked unstable, as trtexec does."""
+from hiresvit.device.host import CpuTime, cpu_time, load_words
+from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.evaluation.statistics import (
+    LatencyStats,
+    Parts,
+    latency_stats,
+    median_error,
+    no_stats,
+    paired_ratio,
+)
 
 BUDGET_S = 10.0
 """Seconds for each side after which the rounds end early, if nobody has asked for longer ones."""
@@ -32,71 +25,58 @@ BUDGET_S = 10.0
 FEW = 3
 """The least that is measured then: a median that one odd call does not make."""
 
-BUSY = 0.25
-"""Above this share of the CPUs taken by others a measurement says so; an idle desktop takes a few per cent."""
-
-LEAST_S = 0.5
-"""A shorter measurement says nothing of others: the system counts in hundredths of a second."""
-
 SETTLE_S = 0.03
 """The rest before each call: several times as long as idle workers of PyTorch and ONNX Runtime spin."""
 
-
-# The host's nanoseconds of one call and, of what runs on a GPU, its parts there.
-_Sample = tuple[int, "GpuTimes | None"]
-
-
-@dataclass(frozen=True)
-class LatencyStats:
-    """Host wall time of one call in milliseconds, copies included, and the raw samples in nanoseconds.
-
-    ``throughput`` is images per second: batch x calls over the time that these calls took. The last three are
-    medians of what the GPU says that the parts of a call took: copies in, kernels, copies out. They are None for
-    what runs on a CPU. ``warnings`` are the side's notes and what is to be said of its samples.
-    """
-
-    calls: int
-    min_ms: float
-    max_ms: float
-    mean_ms: float
-    median_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    std_ms: float
-    cv_percent: float
-    throughput: float
-    warnings: tuple[str, ...]
-    samples_ns: tuple[int, ...]
-    h2d_ms: float | None = None
-    d2h_ms: float | None = None
-    gpu_compute_ms: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+_GROWTH = 1.1  # of the rounds from one look at the medians' errors to the next: sorting them costs nothing by the call
 
 
 @dataclass(frozen=True)
 class Side:
     """A network that is measured: ``run`` calls it once, on ``batch`` images.
 
-    ``gpu_times`` says what the last call took on a GPU; it is asked after each call, outside of its time.
+    ``parts`` says what the last call was made of; it is asked after each call, outside of its time.
     """
 
     run: Callable[[], object]
     batch: int = 1
-    gpu_times: Callable[[], GpuTimes | None] | None = None
+    parts: Callable[[], Parts | None] | None = None
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """Ratios a / b of the same rounds: above 1, a is slower. p10 and p90 say how far to trust it."""
+class Limits:
+    """How long is measured; seconds are for each side and counted over all of them together.
 
-    median: float
-    p10: float
-    p90: float
+    After ``warmup_s`` (at least one call) follow ``min_s`` seconds and ``min_iterations`` rounds at least, and then
+    others until every median is known to within ``rel_error`` per cent (`median_error`) or ``max_s`` are over. After
+    ``slow_s`` seconds `FEW` rounds are enough. Before each call the machine rests for ``settle_s``, untimed: the idle
+    workers of a thread pool spin on for some milliseconds and would slow the next side down.
+    """
+
+    warmup_s: float = 0.2
+    min_s: float = 3.0
+    min_iterations: int = 10
+    max_s: float = math.inf
+    rel_error: float = math.inf
+    slow_s: float = math.inf
+    settle_s: float = 0.0
+
+
+@dataclass
+class Measured:
+    """What came of the rounds: by side the nanoseconds of its calls and the parts of those that have any.
+
+    ``stopped`` says in words what ended them, ``failures`` which sides did not come to the end, ``interrupt`` is
+    Ctrl-C or a signal. ``notes`` are of the machine.
+    """
+
+    samples: dict[str, list[int]]
+    parts: dict[str, list[Parts]]
+    stopped: str = ""
+    failures: dict[str, HiresvitError] = field(default_factory=dict)
+    interrupt: KeyboardInterrupt | None = None
+    notes: tuple[str, ...] = ()
 
 
 def measure_latency(
@@ -113,144 +93,159 @@ def measure_latency(
 
     Warm-up rounds (at least one) take ``warmup_s`` seconds per side; then follow at least ``min_iterations``
     rounds and ``min_s`` seconds per side, both counted over all sides together, so that one slow side does
-    not stretch the run. After ``max_s`` seconds per side `FEW` rounds are enough, and a warning says so. Before each
-    call the machine rests for ``settle_s`` seconds, untimed: the idle workers of a thread pool spin on for some
-    milliseconds and would slow the next side down. ``clock`` returns nanoseconds. Sample i of every side comes from
-    round i. Raises UsageError if there is nothing to run, on impossible limits, and if the clock is too coarse to see
-    a call.
+    not stretch the run. After ``max_s`` seconds per side `FEW` rounds are enough, and a warning says so; on a machine
+    that others use half as long and one. ``settle_s`` is as in `Limits`. ``clock`` returns nanoseconds. Sample i of
+    every side comes from round i. Raises UsageError if there is nothing to run, on impossible limits, and if the clock
+    is too coarse to see a call, and whatever a run raises.
     """
-    if not runs or warmup_s < 0 or min_s < 0 or min_iterations < 1:
-        raise UsageError(
-            f"{len(runs)} runs, warmup_s {warmup_s}, min_s {min_s}, min_iterations {min_iterations};"
-            " at least 1 run, 0 s, 0 s and 1 iteration are needed"
-        )
+    limits = Limits(warmup_s, min_s, min_iterations, slow_s=max_s, settle_s=settle_s)
     sides = {name: run if isinstance(run, Side) else Side(run) for name, run in runs.items()}
-    _rounds(sides, clock, settle_s, seconds=warmup_s, least=1)
-    before = _cpu_seconds()
-    samples = _rounds(sides, clock, settle_s, seconds=min_s, least=min_iterations, budget=max_s)
-    notes = _load_notes(before, _cpu_seconds())
-    done = len(next(iter(samples.values())))
-    if done < min_iterations:
-        notes = (f"measured {done} calls, not {min_iterations}: they take long here", *notes)
-    return {name: _side_stats(side, samples[name], notes) for name, side in sides.items()}
+    measured = measure_sides(sides, limits, clock)
+    for error in (measured.interrupt, *measured.failures.values()):
+        if error is not None:
+            raise error
+    return side_stats(sides, measured)
 
 
 def latency_report(sides: Mapping[str, Callable[[], object] | Side], *, min_s: float) -> dict[str, Any]:
     """Measure all sides and compare each with the first, as plain JSON values: ``sides`` and ``ratios``."""
     stats = measure_latency(sides, min_s=min_s, max_s=max(BUDGET_S, min_s), settle_s=SETTLE_S)
-    (first, base), *others = stats.items()
+    return {"sides": {name: side.to_json() for name, side in stats.items()}, "ratios": _ratios(stats)}
+
+
+def measure_sides(
+    sides: Mapping[str, Side], limits: Limits, clock: Callable[[], int] = time.perf_counter_ns
+) -> Measured:
+    """The rounds of `measure_latency` with what came of each side, also if one fails or the run is interrupted.
+
+    A side that raises a HiresvitError is left out from then on. Raises UsageError for impossible limits.
+    """
+    if not sides or limits.warmup_s < 0 or limits.min_s < 0 or limits.min_iterations < 1:
+        raise UsageError(
+            f"{len(sides)} runs, warmup_s {limits.warmup_s}, min_s {limits.min_s}, min_iterations"
+            f" {limits.min_iterations}; at least 1 run, 0 s, 0 s and 1 iteration are needed"
+        )
+    before = cpu_time()
+    warm = _rounds(sides, clock, limits.settle_s, _warm(limits))
+    if warm.interrupt or len(warm.failures) == len(sides):
+        return Measured({}, {}, warm.stopped, warm.failures, warm.interrupt)
+    left = {name: side for name, side in sides.items() if name not in warm.failures}
+    began = cpu_time()
+    found = _rounds(left, clock, limits.settle_s, _stopping(limits, busy=bool(load_words(before, began))))
+    found.failures = {**warm.failures, **found.failures}
+    found.notes = _notes(found, limits, began)
+    return found
+
+
+def side_stats(sides: Mapping[str, Side], measured: Measured) -> dict[str, LatencyStats]:
+    """Statistics of every side that was called, its notes and the machine's with them."""
+    stats = {}
+    for name, samples in measured.samples.items():
+        if samples:
+            side = sides[name]
+            found = latency_stats(samples, side.batch, measured.parts[name], side.notes)
+            stats[name] = replace(found, warnings=found.warnings + measured.notes)
+    return stats
+
+
+def sides_report(sides: Mapping[str, Side], measured: Measured) -> dict[str, Any]:
+    """What was measured as plain JSON values, of an interrupted run what there is.
+
+    ``stopped``, ``complete``, ``sides`` and ``ratios`` to the first side that has samples.
+    """
+    stats = side_stats(sides, measured)
+    words = {name: str(error) for name, error in measured.failures.items()}
     return {
-        "sides": {name: side.to_json() for name, side in stats.items()},
-        "ratios": {f"{name}/{first}": asdict(ratio(side, base)) for name, side in others},
+        "complete": measured.interrupt is None,
+        "stopped": measured.stopped,
+        "sides": {
+            name: stats[name].to_json() if name in stats else no_stats(words.get(name, "interrupted before its turn"))
+            for name in (*sides, *(words.keys() - sides.keys()))
+        },
+        "ratios": _ratios(stats),
     }
 
 
-def latency_stats(samples_ns: Sequence[int], batch: int = 1) -> LatencyStats:
-    """Statistics of samples in the order they were taken; UsageError unless all are positive."""
-    if not samples_ns or min(samples_ns) <= 0:
-        raise UsageError("every call must take at least 1 ns by the clock; put more work into a call")
-    ms = sorted(ns / 1e6 for ns in samples_ns)
-    mean, std = float(np.mean(ms)), float(np.std(ms))
-    cv = 100 * std / mean
-    unstable = f"unstable: coefficient of variation {cv:.1f} % is over {MAX_CV_PERCENT} %"
-    return LatencyStats(
-        calls=len(ms),
-        min_ms=ms[0],
-        max_ms=ms[-1],
-        mean_ms=mean,
-        median_ms=float(np.median(ms)),
-        p90_ms=_percentile(ms, 90),
-        p95_ms=_percentile(ms, 95),
-        p99_ms=_percentile(ms, 99),
-        std_ms=std,
-        cv_percent=cv,
-        throughput=batch * len(ms) / (sum(samples_ns) / 1e9),
-        warnings=(unstable,) if cv > MAX_CV_PERCENT else (),
-        samples_ns=tuple(samples_ns),
-    )
+def _ratios(stats: Mapping[str, LatencyStats]) -> dict[str, Any]:
+    if not stats:
+        return {}
+    (first, base), *others = stats.items()
+    return {f"{name}/{first}": asdict(paired_ratio(side.samples_ns, base.samples_ns)) for name, side in others}
 
 
-def ratio(a: LatencyStats, b: LatencyStats) -> Ratio:
-    """How many times as long a call of ``a`` takes as one of ``b``, round by round.
-
-    Both must come from one `measure_latency`: a ratio within a round cancels what slows the whole machine
-    down. Raises UsageError if their numbers of rounds differ.
-    """
-    if a.calls != b.calls:
-        raise UsageError(f"{a.calls} calls against {b.calls}; ratios need sides measured together, round by round")
-    pairs = sorted(x / y for x, y in zip(a.samples_ns, b.samples_ns, strict=True))
-    return Ratio(float(np.median(pairs)), _percentile(pairs, 10), _percentile(pairs, 90))
+_Stop = Callable[[int, float, Measured], str]
+"""From the rounds done, the seconds per side and the samples: why it is enough, nothing if it is not."""
 
 
-def _side_stats(side: Side, samples: Sequence[_Sample], notes: tuple[str, ...]) -> LatencyStats:
-    stats = latency_stats([ns for ns, _ in samples], side.batch)
-    stats = replace(stats, warnings=side.notes + stats.warnings + notes)
-    times = [(times.h2d_ms, times.d2h_ms, times.compute_ms) for _, times in samples if times is not None]
-    if not times:
-        return stats
-    h2d_ms, d2h_ms, compute_ms = np.median(times, 0).tolist()
-    return replace(stats, h2d_ms=h2d_ms, d2h_ms=d2h_ms, gpu_compute_ms=compute_ms)
-
-
-def _rounds(
-    sides: Mapping[str, Side],
-    clock: Callable[[], int],
-    settle_s: float,
-    *,
-    seconds: float,
-    least: int,
-    budget: float = math.inf,
-) -> dict[str, list[_Sample]]:
-    samples: dict[str, list[_Sample]] = {name: [] for name in sides}
+def _rounds(sides: Mapping[str, Side], clock: Callable[[], int], settle_s: float, stop: _Stop) -> Measured:
+    found = Measured({name: [] for name in sides}, {name: [] for name in sides})
     order = list(sides)
     began, each = clock(), 1e9 * len(sides)
-    done = 0
-    while True:
-        taken = (clock() - began) / each
-        if (done >= least and taken >= seconds) or (done >= FEW and taken >= budget):
-            return samples
-        for name in order:
-            side = sides[name]
-            if settle_s:
-                time.sleep(settle_s)
-            start = clock()
-            side.run()
-            elapsed = clock() - start
-            samples[name].append((elapsed, side.gpu_times() if side.gpu_times else None))
-        order.append(order.pop(0))
-        done += 1
-
-
-def _cpu_seconds() -> tuple[float, float, float] | None:
-    """Seconds on a clock, seconds of work on the CPUs that we may use, and our own share of these; None if unknown.
-
-    A guest also counts what its host kept back (steal). proc_stat(5).
-    """
+    rounds = 0
     try:
-        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-    ticks = 0
-    for name, *counts in map(str.split, lines):
-        if name in mine:
-            user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, counts)
-            ticks += user + nice + system + irq + softirq + steal
-    return time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time()
+        while order:
+            if words := stop(rounds, (clock() - began) / each, found):
+                found.stopped = words
+                return found
+            for name in tuple(order):
+                side = sides[name]
+                if settle_s:
+                    time.sleep(settle_s)
+                try:
+                    start = clock()
+                    side.run()
+                    elapsed = clock() - start
+                    parts = side.parts() if side.parts else None
+                except HiresvitError as error:
+                    found.failures[name] = error
+                    order.remove(name)
+                    continue
+                found.samples[name].append(elapsed)
+                if parts is not None:
+                    found.parts[name].append(parts)
+            if order:
+                order.append(order.pop(0))
+            rounds += 1
+        found.stopped = "every side failed"
+    except KeyboardInterrupt as interrupt:
+        found.stopped, found.interrupt = "interrupted", interrupt
+    return found
 
 
-def _load_notes(before: tuple[float, float, float] | None, after: tuple[float, float, float] | None) -> tuple[str, ...]:
-    """What is to be said of a machine that others used meanwhile."""
-    if before is None or after is None:
-        return ()
-    seconds, work, own = (b - a for a, b in zip(before, after, strict=True))
-    cpus = len(os.sched_getaffinity(0))
-    if seconds < LEAST_S or work - own < BUSY * cpus * seconds:
-        return ()
-    others, load = (work - own) / seconds, os.getloadavg()[0]
-    return (f"the machine is busy, other programs took {others:.1f} of its {cpus} CPUs meanwhile (load {load:.1f})",)
+def _warm(limits: Limits) -> _Stop:
+    return lambda rounds, taken, _: "warm" if rounds and taken >= limits.warmup_s else ""
 
 
-def _percentile(ascending: Sequence[float], percent: int) -> float:
-    excluded = (100 - percent) * len(ascending) // 100
-    return ascending[max(len(ascending) - 1 - excluded, 0)]
+def _stopping(limits: Limits, *, busy: bool) -> _Stop:
+    """When it is enough. On a busy machine slow calls get half the time, and one round may have to do."""
+    slow_s, few = (limits.slow_s / 2, 1) if busy else (limits.slow_s, FEW)
+    look = 0
+
+    def stop(rounds: int, taken: float, found: Measured) -> str:
+        nonlocal look
+        if rounds >= few and taken >= slow_s and rounds < limits.min_iterations:
+            because = "others use this machine and calls take" if busy else "calls take"
+            return f"time is up: {because} long, {rounds} rounds in {taken:.0f} s for each side"
+        if rounds < limits.min_iterations or taken < limits.min_s or (rounds < look and taken < limits.max_s):
+            return ""
+        look = math.ceil(_GROWTH * rounds)
+        error, name = max((median_error(samples), name) for name, samples in found.samples.items() if samples)
+        if error <= limits.rel_error:
+            within = "" if math.isinf(limits.rel_error) else f", every median within {error:.2g} %"
+            return f"{rounds} rounds, {taken:.1f} s for each side{within}"
+        if taken >= limits.max_s:
+            known = "not known" if math.isinf(error) else f"known to within {error:.3g} %"
+            return (
+                f"time is up: {taken:.1f} s for each side; the median of {name} is {known}, not {limits.rel_error:g} %"
+            )
+        return ""
+
+    return stop
+
+
+def _notes(found: Measured, limits: Limits, began: CpuTime | None) -> tuple[str, ...]:
+    """What is to be said of all sides: few calls, and other programs."""
+    done = max(map(len, found.samples.values()))
+    few = f"measured {done} calls, not {limits.min_iterations}: they take long here"
+    short = done < limits.min_iterations and not found.interrupt
+    return (*[few] * short, *load_words(began, cpu_time()))

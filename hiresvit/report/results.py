@@ -14,21 +14,18 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from hiresvit.bundle.stages import GRAPHS
 from hiresvit.data.preprocess import describe
 from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.errors import install_line
 from hiresvit.report.contract import answers_table, contract_text
 from hiresvit.report.int8 import engine_facts, int8_report
+from hiresvit.report.latency import latency_tables, place
 from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
 from hiresvit.spec import ContractSpec, PreprocessSpec
 
 TOP_OPERATORS = 6
-# What a plan's call is made of by the GPU's clock.
 _PLAIN_LINE = 80
-_GPU_PARTS = {">copy in": "h2d_ms", ">GPU": "gpu_compute_ms", ">copy out": "d2h_ms"}
 _PLAN_FACTS = ("path", "bytes", "backend", "version", "graph", "graph_sha256")
-_SIDES = ("pytorch", *GRAPHS)  # the order of an export, which JSON does not keep
 
 
 def export_report(manifest: Values) -> list[RenderableType]:
@@ -163,27 +160,6 @@ def compare_report(found: Values) -> list[RenderableType]:
     return [parity_table(found), *(line for graph in found["fp16"] for line in headroom_lines(graph, graph["graph"]))]
 
 
-def latency_tables(latency: Values) -> list[RenderableType]:
-    """One row per side, what the others are divided by first, and a line on the sides that waver."""
-    sides, ratios = latency["sides"], latency["ratios"]
-    base = next((name for name in sides if any(key.endswith(f"/{name}") for key in ratios)), "")
-    title = f"latency of one call in ms, {latency['threads']} threads, sides in turn"
-    gpu = _GPU_PARTS if any(side.get("gpu_compute_ms") is not None for side in sides.values()) else {}
-    columns = ["side", ">median", ">p90", ">p99", *gpu, ">cv %", ">per s", ">calls"]
-    table = make_table(title, *columns, *([f">x {base} (p10 to p90)"] if ratios else []))
-    for name in sorted(sides, key=lambda name: (name != base, _place(name))):
-        side, ratio = sides[name], ratios.get(f"{name}/{base}")
-        times = [number_text(side.get(key), ".2f") for key in ("median_ms", "p90_ms", "p99_ms", *gpu.values())]
-        rest = (f"{side['cv_percent']:.1f}", f"{side['throughput']:.1f}", str(side["calls"]))
-        spread = f"{ratio['median']:.3f} ({ratio['p10']:.3f} to {ratio['p90']:.3f})" if ratio else ""
-        table.add_row(name, *times, *rest, *([spread] if ratios else []))
-    kinds: dict[str, list[str]] = {}
-    for name, side in sides.items():
-        for warning in side["warnings"]:
-            kinds.setdefault(warning.partition(":")[0], []).append(name)
-    return [table, *(f"note: {kind}: {', '.join(names)}" for kind, names in kinds.items())]
-
-
 def engine_report(engine: Values) -> list[RenderableType]:
     """The table of a built plan, and the builder's warnings."""
     return [engine_table(engine), *(f"note: {line}" for line in engine["warnings"])]
@@ -315,7 +291,7 @@ def _contract_table(found: Values) -> Table:
 
 def _graphs_report(graphs: Mapping[str, Values]) -> list[RenderableType]:
     table = make_table("graphs", "graph", ">opset", ">nodes", ">attentions", ">size", "operators")
-    for name in sorted(graphs, key=_place):
+    for name in sorted(graphs, key=place):
         graph = graphs[name]
         operators = _most_first(graph["operators"] or {})
         listed = ", ".join(f"{count} {kind}" for kind, count in operators[:TOP_OPERATORS])
@@ -329,10 +305,6 @@ def _graphs_report(graphs: Mapping[str, Values]) -> list[RenderableType]:
 
 def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: -item[1])
-
-
-def _place(side: str) -> int:
-    return _SIDES.index(side) if side in _SIDES else 0
 
 
 def _spec_facts(spec: Values) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,12 +37,14 @@ class About:
 class GpuTimes:
     """How long the parts of one call took on the GPU, in milliseconds.
 
-    Where host and GPU share memory nothing is copied, and the first and the last are next to nothing.
+    Where host and GPU share memory nothing is copied, and the first and the last are next to nothing. ``enqueue_ms``
+    is the host's own time in the call that queues the kernels, copies left out, as trtexec measures it.
     """
 
     h2d_ms: float
     compute_ms: float
     d2h_ms: float
+    enqueue_ms: float | None = field(default=None, compare=False)  # the host's clock never says the same twice
 
 
 class Runner(Protocol):

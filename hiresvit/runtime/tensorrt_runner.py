@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -180,7 +181,8 @@ class TensorRTRunner(Runner):
             if not self._has_run:
                 raise UsageError(f"{self._path}: nothing was run yet; call the runner first")
             marks = zip(self._events, self._events[1:], strict=False)
-            return GpuTimes(*[self._cuda.event_elapsed_ms(start, end) for start, end in marks])
+            h2d, compute, d2h = (self._cuda.event_elapsed_ms(start, end) for start, end in marks)
+            return GpuTimes(h2d, compute, d2h, self._enqueue_ms)
 
     def close(self) -> None:
         with self._lock:
@@ -256,10 +258,12 @@ class TensorRTRunner(Runner):
             for spec in self.inputs:
                 self._buffers[spec.name].to_device(stream)
             cuda.event_record(computing, stream)
+            began = time.perf_counter_ns()
             if self._graph:
                 cuda.graph_launch(self._graph[0], stream)
             else:
                 self._enqueue()
+            self._enqueue_ms = (time.perf_counter_ns() - began) / 1e6
             cuda.event_record(computed, stream)
             for spec in self.outputs:
                 self._buffers[spec.name].to_host(stream)

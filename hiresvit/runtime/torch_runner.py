@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hiresvit.errors import UsageError
+from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads
 from hiresvit.spec import TensorSpec
 
@@ -18,7 +18,9 @@ class TorchRunner(Runner):
     """A module that takes ``inputs`` by position and returns a tensor, or a tuple of them, named ``outputs``.
 
     The module is switched to eval mode and stays there. PyTorch's thread count belongs to the process: with
-    ``threads`` it is set by a call and put back by `close`. Raises UsageError for ``threads`` under 1.
+    ``threads`` it is set by a call and put back by `close`. ``compiled`` takes what `torch.compile` makes of the
+    module: the first call with a shape compiles, which takes a C++ compiler and minutes. Raises UsageError for
+    ``threads`` under 1.
     """
 
     def __init__(
@@ -27,17 +29,26 @@ class TorchRunner(Runner):
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         threads: int | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
         check_threads(threads)
         self.inputs = inputs
         self.outputs = outputs
+        # as a function and not as a module, whose type is what errors name
         self._module: nn.Module | None = module.eval()
+        self._compiled = torch.compile(self._module) if compiled else None
         self._threads = threads
         self._threads_before = torch.get_num_threads()
-        self.about = About("PyTorch", torch.__version__, "CPU", threads or self._threads_before)
+        self.about = About(
+            "torch.compile" if compiled else "PyTorch", torch.__version__, "CPU", threads or self._threads_before
+        )
 
     def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        """Run once in inference mode. Raises UsageError if the feeds or the number of outputs do not fit."""
+        """Run once in inference mode.
+
+        Raises UsageError if the feeds or the number of outputs do not fit, MissingDependency if it cannot be compiled.
+        """
         if self._module is None:
             raise UsageError("the runner is closed; make it again")
         check_feeds(feeds, self.inputs)
@@ -46,7 +57,7 @@ class TorchRunner(Runner):
         # from_numpy refuses read-only and byte-swapped arrays; "W" copies only those that need it.
         args = [torch.from_numpy(np.require(feeds[spec.name], spec.dtype, ["C", "W"])) for spec in self.inputs]
         with torch.inference_mode():
-            result = self._module(*args)
+            result = self._module(*args) if self._compiled is None else _call_compiled(self._compiled, args)
         tensors = result if isinstance(result, tuple | list) else (result,)
         if len(tensors) != len(self.outputs):
             names = [spec.name for spec in self.outputs]
@@ -57,4 +68,18 @@ class TorchRunner(Runner):
         """Let go of the module and put PyTorch's thread count back."""
         if self._module is not None and self._threads is not None:
             torch.set_num_threads(self._threads_before)
-        self._module = None
+        self._module = self._compiled = None
+
+
+def _call_compiled(module: Any, args: list[torch.Tensor]) -> Any:
+    from torch._dynamo.exc import TorchDynamoException  # takes a second, and `torch.compile` has it by now
+
+    try:
+        return module(*args)
+    except TorchDynamoException as error:
+        # several lines, the first of which says which backend it is and what it raised
+        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise MissingDependency(
+            f"torch.compile does not compile this here ({said}); it takes a C++ compiler: leave --compile out, or"
+            " install g++"
+        ) from error

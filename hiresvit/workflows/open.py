@@ -37,6 +37,8 @@ from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
 from hiresvit.workflows.replay import replay_golden
 
 _OLDER_NOTE = "not in the file and untrained: "  # what bundles say whose graphs do not, up to schema 4
+COMPILED = "torch:compile"
+"""The runner of a model name for what `torch.compile` makes of it."""
 MOST_INPUT = 2**30  # bytes of one tensor; 8192x4096 pixels are 0.4 GB
 
 
@@ -77,7 +79,8 @@ def open_source(
 
     Without ``graph`` it is the first of `DEFAULT`.
 
-    ``runner`` names what opens a file (see `open_runner`) and is then part of the label. ``threads`` are for what runs
+    ``runner`` names what opens a file (see `open_runner`) and is then part of the label; of a model name it may be
+    `COMPILED`, whose first call takes as long as compiling does. ``threads`` are for what runs
     on the CPU, ``cuda_graph`` is for a plan; neither has a say in the other. ``model_options`` are those of
     `create_model`; None stands for its default. A bundle is verified and, unless ``replay`` is False, its golden pair
     replayed first. Raises UsageError for a name that is none of these and for options that do not apply, ArtefactError
@@ -88,9 +91,9 @@ def open_source(
         what = "a checkpoint" if names_checkpoint(text) else "a model name"
         if graph is not None:
             raise UsageError(f"--graph picks a file of a bundle; {text} is {what}")
-        if runner is not None:
+        if runner not in (None, COMPILED):
             raise UsageError(f"--runner picks what opens a file; {text} is {what}")
-        return _open_model(text, threads, model_options)
+        return _open_model(text, threads, model_options, compiled=runner == COMPILED)
     if given := [name for name, value in model_options.items() if value is not None]:
         raise UsageError(f"{text} is a file and brings its own {', '.join(given)}: leave the option out")
 
@@ -137,7 +140,7 @@ def _said(untrained: str) -> tuple[str, ...]:
     return (untrained_note(untrained),) if untrained else ()
 
 
-def _open_model(text: str, threads: int | None, options: dict[str, Any]) -> Source:
+def _open_model(text: str, threads: int | None, options: dict[str, Any], *, compiled: bool) -> Source:
     from hiresvit.export.deployed import Deployed
     from hiresvit.models.create import build_model, enliven, find_spec, load_model_weights
     from hiresvit.runtime.torch_runner import TorchRunner
@@ -152,9 +155,9 @@ def _open_model(text: str, threads: int | None, options: dict[str, Any]) -> Sour
         taken = {name: bool(options.get(name)) for name in ("ema", "allow_missing_head")}
         report = load_model_weights(model, spec, weights, entry=options.get("entry"), **taken)
         labels, said = report.labels, (*said, *report.remarks, *_said(report.untrained))
-    runner = TorchRunner(Deployed(model, spec), (input_spec(spec),), output_specs(spec), threads)
+    runner = TorchRunner(Deployed(model, spec), (input_spec(spec),), output_specs(spec), threads, compiled=compiled)
     origin = _origin(None if weights is None else Path(weights), runner, role="pytorch")
-    return Source(runner, spec, f"{Path(text).name} (PyTorch)", labels, said, origin=origin)
+    return Source(runner, spec, f"{Path(text).name} ({runner.about.backend})", labels, said, origin=origin)
 
 
 def _open_bundle(

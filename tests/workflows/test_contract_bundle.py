@@ -37,7 +37,7 @@ from hiresvit.runtime.frame import picture_feed
 from hiresvit.spec import ContractSpec, ModelSpec, PreprocessSpec
 from hiresvit.workflows import export as pipeline
 from hiresvit.workflows import frame as framing
-from hiresvit.workflows.bench import measure_sources
+from hiresvit.workflows.bench import BenchSettings, measure_sources
 from hiresvit.workflows.build import trtexec_lines
 from hiresvit.workflows.calibrate import quantize_file
 from hiresvit.workflows.compare import compare_sources
@@ -357,7 +357,7 @@ class TestCommands:
     def test_bench_feeds_pixels(self, framed: Bundle) -> None:
         with open_source(str(framed.folder), threads=1).runner as runner:
             source = open_source(str(framed.folder), threads=1)
-            found = measure_sources([source], min_s=0.0)
+            found = measure_sources([source], BenchSettings(min_s=0.0)).report
             source.runner.close()
             assert found["sides"]["camera/cpu"]["calls"] > 0
             assert runner.inputs[0].dtype == "uint8"
