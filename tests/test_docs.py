@@ -32,7 +32,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-FOLDERS = "hiresvit|tests|docs|benchmarks|examples|\\.ci"
+FOLDERS = "hiresvit|tests|docs|docker|benchmarks|examples|\\.ci"
 
 
 def read(name: str) -> str:

@@ -204,8 +204,10 @@ def _said(root: Path, name: str, *arguments: str) -> str:
     """What a tool prints, nothing if it is not there or fails."""
     if tool := find_tool(name, root):
         with suppress(OSError, subprocess.SubprocessError):
-            done = subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=_TOOL_S, check=False)
-            return done.stdout
+            done = subprocess.run(
+                [tool, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=_TOOL_S, check=False
+            )
+            return done.stdout.decode("utf-8", "replace")
     return ""
 
 

@@ -148,7 +148,8 @@ def test_nvml_without_a_driver() -> None:
     with pytest.raises(pynvml.NVMLError) as refused:
         pynvml.nvmlInit()
     assert nvml.find(Path("/")) == f"NVML: {refused.value}"
-    assert nvml.clocks(Path("/")) == nvml.temperatures(Path("/")) == {}
+    assert not nvml.clocks(Path("/"))
+    assert not nvml.temperatures(Path("/"))
     assert nvml.throttle_reasons(Path("/")) is None
 
 
