@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from browser import CHROMIUM, Page, browser
-
 from conftest import Cli
+
 from hiresvit.bundle.manifest import Weights, read_manifest, write_manifest
 from hiresvit.cli import main
 from hiresvit.errors import ArtefactError, HiresvitError
@@ -149,9 +149,9 @@ def test_warnings_are_in_plain_words(measured: Path) -> None:
     evaluated["error"] = {"message": "interrupted", "exit_code": 130}
     call["latency"]["environment"]["throttled"] = ["cpu-therm is at its trip point"]
     page = made(measured, eval=evaluated, call=call)
-    said = {(line["level"], line["about"]): [] for line in page["warnings"]}
+    said: dict[tuple[str, str], list[str]] = {}
     for line in page["warnings"]:
-        said[line["level"], line["about"]].append(line["text"])
+        said.setdefault((line["level"], line["about"]), []).append(line["text"])
     assert any("no such provider" in text for text in said["alarm", "eval.json"])
     assert any("interrupted" in text for text in said["alarm", "eval.json"])
     assert any("throttled" in text for text in said["alarm", "call.json"])
@@ -417,16 +417,19 @@ OUTSIDE = """[...document.querySelectorAll('svg.plot text')].filter(text => {
 }).map(text => text.textContent).join('; ')"""
 
 
+@pytest.fixture(scope="module")
+def pages(measured: Path, hostile: dict[str, Any]) -> Path:
+    """A folder with plain.html, as the command writes it, and hostile.html."""
+    (measured / "hostile.html").write_text(html_page(hostile, {}), encoding="utf-8")
+    given = map(str, [measured / "tiny", *documents(measured)])
+    assert main(["report", *given, "-o", str(measured / "plain.html")]) == 0
+    return measured
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("kind", ["plain", "hostile"])
-def test_a_page_fits_its_window_and_asks_for_nothing(
-    kind: str, width: int, tab: Page, measured: Path, hostile: dict[str, Any], cli: Cli, tmp_path: Path
-) -> None:
-    target = tmp_path / "r.html"
-    if kind == "plain":
-        assert cli("report", measured / "tiny", *documents(measured), "-o", target).code == 0
-    else:
-        target.write_text(html_page(hostile, {}), encoding="utf-8")
+def test_a_page_fits_its_window_and_asks_for_nothing(kind: str, width: int, tab: Page, pages: Path) -> None:
+    target = pages / f"{kind}.html"
     backgrounds = []
     for dark in (False, True):
         tab.requests.clear()
