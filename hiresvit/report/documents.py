@@ -186,11 +186,12 @@ _HEADROOM = record(
 )
 _UNDERFLOW = many(record({"tensor": TEXT, "module": some(TEXT), "max_abs": NUMBER}, more=True))
 _FP16 = many(record({"graph": TEXT}, {"headroom": some(_HEADROOM), "underflow": _UNDERFLOW}, more=True))
+_OUTPUT = {**MEASURES, "properties": {**MEASURES["properties"], "name": TEXT}}
 _COMPARED = record(
     {
         "stage": TEXT,
         "gate": some(_by_name(some(NUMBER))),
-        "report": record({"outputs": many(MEASURES)}, more=True),
+        "report": record({"outputs": many(_OUTPUT)}, more=True),
     },
     more=True,
 )
@@ -341,7 +342,6 @@ PAGE_SCHEMA = record(
             record(
                 {
                     "file": TEXT,
-                    "kind": one_of(*RESULTS),
                     "sides": many(
                         record({"origin": _ORIGIN, "state": one_of(*STATES), "bundle": some(TEXT), "role": some(TEXT)})
                     ),
@@ -356,6 +356,10 @@ PAGE_SCHEMA = record(
 def check_result(values: Any) -> None:
     """Raise ValueError, with the place, on values that are no result."""
     _compiled("result")(values)
+    parity = values.get("verify", {}).get("parity") or {"stages": []}
+    for number, stage in enumerate(parity["stages"]):
+        if missing := stage["stated"].keys() - stage["found"].keys():
+            raise ValueError(f"verify.parity.stages[{number}].found lacks {sorted(missing)[0]}")
 
 
 def check_page(values: Any) -> None:

@@ -18,7 +18,12 @@ _LEVEL = dict(zip(LEVELS, ("**ALARM**", "**Warning**", "Note"), strict=True))
 
 def markdown_page(page: Values) -> str:
     """The page of `make_page` as a document in GitHub's Markdown."""
-    lines = [f"# {_text(page_title(page))}", "", f"By hiresvit {page['hiresvit']}, {page['created']}.", ""]
+    lines = [
+        f"# {_text(page_title(page))}",
+        "",
+        f"By hiresvit {_text(page['hiresvit'])}, {_text(page['created'])}.",
+        "",
+    ]
     for line in page["warnings"]:
         lines.append(f"- {_LEVEL[line['level']]} {_text(line['about'])}: {_text(line['text'])}")
     lines += ["", "## At a glance", ""]

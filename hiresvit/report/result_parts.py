@@ -79,7 +79,7 @@ def _latency(found: Values) -> list[Block]:
     printed, sides = as_printed(latency_tables(found)), found["sides"]
     said = [line for block in printed if isinstance(block, Lines) for line in block.lines]
     stopped = tuple(line for line in said if line.startswith("stopped:"))
-    blocks = [block for block in printed if not isinstance(block, Lines)]
+    blocks: list[Block] = [block for block in printed if not isinstance(block, Lines)]
     blocks += [Lines(stopped)] if stopped else []
     samples = {name: side["samples_ns"] for name, side in sides.items() if side.get("samples_ns")}
     if samples:

@@ -42,7 +42,7 @@ def write_report(paths: Sequence[Path], target: Path, form: Format, *, force: bo
     if os.path.lexists(target) and not force:
         raise HiresvitError(f"{target} exists; pass --force to replace it or choose another name with -o")
     folders = [one for path in paths if path.is_dir() for one in bundles_in(path) or [path]]
-    bundles = _bundles(dict.fromkeys(folder.resolve() for folder in folders))
+    bundles = read_bundles(dict.fromkeys(folder.resolve() for folder in folders))
     files = {path.resolve(): path for path in paths if not path.is_dir()}
     names = _distinct([path.name for path in files.values()])
     results = [{"file": name, "document": read_result(path)} for name, path in zip(names, files.values(), strict=True)]
@@ -89,7 +89,8 @@ def read_result(path: Path) -> dict[str, Any]:
     return values
 
 
-def _bundles(folders: Iterable[Path]) -> list[dict[str, Any]]:
+def read_bundles(folders: Iterable[Path]) -> list[dict[str, Any]]:
+    """Verified bundles as `make_page` takes them. Raises as `read_bundle`."""
     read = [read_bundle(folder) for folder in folders]
     names = _distinct([bundle.folder.name for bundle in read])
     return [
