@@ -184,7 +184,9 @@ def _open_bundle(folder: Path, graph: str | None, *, replay: bool, **running: An
     source = open_role(bundle, wanted, **running)
     if replay:
         replay_golden(bundle, source.runner, wanted)
-    plans = [role for role in PLANS if role in has] if graph is None and has_driver() else []
+    decision = (bundle.manifest.int8 or {}).get("decision") or {}
+    best = "int8_plan" if decision.get("recommended") == "int8" else PLANS[0]
+    plans = [role for role in (best, *PLANS) if role in has] if graph is None and has_driver() else []
     hints = [f"computed on the CPU; --graph {role} runs the bundle's plan on the GPU" for role in plans[:1]]
     return replace(source, said=(*source.said, *hints))
 
