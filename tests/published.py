@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ def palette_png(values: NDArray[np.uint8]) -> Image.Image:
     return picture
 
 
-def write_cityscapes(root: Path, split: str = "val") -> Path:
-    """Three frames of two cities with everything that gtFine_trainvaltest.zip has of each."""
-    for seed, frame in enumerate(FRAMES):
+def write_cityscapes(root: Path, split: str = "val", frames: Sequence[str] = FRAMES) -> Path:
+    """A few frames of two cities with everything that gtFine_trainvaltest.zip has of each."""
+    for seed, frame in enumerate(frames):
         labels = root / "gtFine" / split / f"{frame}_gtFine"
         save(root / "leftImg8bit" / split / f"{frame}_leftImg8bit.png", photo(seed))
         save(labels.with_name(f"{labels.name}_labelIds.png"), numbers([7, 26, seed]))

@@ -40,14 +40,14 @@ def test_the_samples_one_of_them_grey_and_smaller(tmp_path: Path) -> None:
     write_ade20k(tmp_path)
     for root in (tmp_path, tmp_path / "ADEChallengeData2016"):
         found = ade20k(root)
-        assert (found.name, len(found)) == ("ade20k validation", 3)
+        assert (found.name, len(found)) == ("ade20k val", 3)
         assert found.name_of(1).endswith("images/validation/ADE_val_00000002.jpg")
         image, labels = found[1].image, np.asarray(found[1].labels)
         assert (image.shape, labels.shape) == ((4, 5, 3), (4, 5))
         assert (image[..., 0] == image[..., 2]).all()
         assert labels.ravel()[:4].tolist() == [255, 0, 149, 1]
     write_ade20k(tmp_path, "training")
-    assert len(ade20k(tmp_path, "training")) == 3
+    assert len(ade20k(tmp_path, "train")) == 3
 
 
 @pytest.mark.parametrize("wrong", [151, 255])

@@ -140,6 +140,12 @@ def test_a_wrong_layout_says_which_folder_was_expected_where(tmp_path: Path) -> 
         cityscapes(root)
 
 
+def test_a_folder_of_another_set_is_not_recommended(tmp_path: Path) -> None:
+    """gtFine has a folder val, too, and is no ImageNet."""
+    with pytest.raises(HiresvitError, match=r"has no folder val or .*CLS-LOC/val; ImageNet is DIR"):
+        open_dataset("imagenet", folder=write_cityscapes(tmp_path), imgsz=(1, 1))
+
+
 def test_the_labels_of_test_are_not_there_to_be_measured_on(tmp_path: Path) -> None:
     write_cityscapes(tmp_path, "test")
     with pytest.raises(UsageError, match="--split test: no split of cityscapes is called so; there is val, train"):

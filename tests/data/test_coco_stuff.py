@@ -70,7 +70,7 @@ def test_names_that_are_not_in_use_are_in_no_file(tmp_path: Path, number: int) -
 def test_the_samples_of_each_layout(tmp_path: Path, pictures: str, labels: str) -> None:
     (tmp_path / "annotations").mkdir()  # COCO's own has instances_val2017.json
     found = coco_stuff(write_coco_stuff(tmp_path, pictures, labels))
-    assert (found.name, len(found), found.ignore) == ("coco_stuff val2017", 2, 255)
+    assert (found.name, len(found), found.ignore) == ("coco_stuff val", 2, 255)
     assert found.name_of(1) == f"{pictures}/000000000285.jpg"
     assert np.asarray(found[1].labels).ravel()[:4].tolist() == [0, 170, 255, 12]
 
@@ -96,7 +96,7 @@ def test_what_mmseg_converted_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     write_coco_stuff(tmp_path)
     with pytest.raises(HiresvitError, match=r"has no folder images/train2017 or train2017; COCO-Stuff is DIR/images"):
-        coco_stuff(tmp_path, "train2017")
+        coco_stuff(tmp_path, "train")
     (tmp_path / FIRST).unlink()
     with pytest.raises(HiresvitError, match=r"1 of 2 pictures have no labels, the first is .*000000000139\.jpg; COCO-"):
         len(coco_stuff(tmp_path))

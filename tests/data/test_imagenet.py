@@ -245,7 +245,7 @@ def test_a_folder_of_training_pictures_is_not_taken_for_the_validation_set(tmp_p
 
 
 def test_its_odd_files_are_pictures_like_others(tmp_path: Path) -> None:
-    """22 JPEGs of ILSVRC 2012 have four inks, one is a PNG, hundreds are grey, and the authors' loaders turn none."""
+    """22 JPEGs of the training set have four inks, one is a PNG, hundreds are grey; the authors' loaders turn none."""
     folder = tmp_path / "val" / "n02105855"
     ink = np.zeros((16, 16, 4), np.uint8)
     ink[:, :8] = (0, 255, 255, 0)  # red
