@@ -167,4 +167,11 @@ def test_clocks_that_move_meanwhile(board: Path) -> None:
         while len(trace.values) < 2:
             pass
         lay_out(board, {"sys/class/devfreq/17000000.gpu/cur_freq": "612000000"})
-    assert clocks_moved(trace) == ["the clock 17000000.gpu moved between 306 and 612 MHz"]
+        for policy, now in (("policy0", 729600), ("policy4", 1190400)):
+            lay_out(board, {f"sys/devices/system/cpu/cpufreq/{policy}/scaling_cur_freq": str(now)})
+    assert clocks_moved(trace) == [
+        "the clock of 2 CPUs moved between 730 and 1510 MHz",
+        "the clock 17000000.gpu moved between 306 and 612 MHz",
+    ]
+    trace.values[:] = trace.values[:1] * 2
+    assert clocks_moved(trace) == [], "two clusters of CPUs need not agree"
