@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 
 from hiresvit.report.harmless import harmless
 from hiresvit.report.result_parts import Pictures
@@ -26,12 +25,8 @@ def html_page(page: Values, pictures: Pictures) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """What is printed, unless it is markup of ours."""
-    return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _drawn(svg: str) -> Markup:
-    return Markup(svg)  # every text in it was escaped where it was drawn
+    """What is printed, unless it is markup: a macro's, or a chart, whose texts were escaped where they were drawn."""
+    return harmless(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _anchor(title: str) -> str:
@@ -48,6 +43,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["drawn"] = _drawn
     made.filters["anchor"] = _anchor
     return made

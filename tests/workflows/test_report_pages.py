@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from browser import CHROMIUM, Page, browser
 from conftest import Cli
+from markdown_it import MarkdownIt  # what rich brings
 
 from hiresvit.bundle.manifest import Weights, read_manifest, write_manifest
 from hiresvit.cli import main
@@ -353,6 +354,10 @@ class Elements(HTMLParser):
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
         self.links: list[str] = []
+        self.text = ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
@@ -375,12 +380,17 @@ def test_no_string_becomes_an_element(hostile: dict[str, Any], measured: Path) -
 
 
 def test_no_string_becomes_markdown(hostile: dict[str, Any]) -> None:
-    text = re.sub(r"^```sh$.*?^```$", "", markdown_page(hostile), flags=re.DOTALL | re.MULTILINE)
-    assert not re.search(r"(?<!\\)<(?!br>)", text)
-    assert "](" not in text
-    assert "https://" not in text
+    text = markdown_page(hostile)
+    found = Elements()
+    found.feed(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text))
+    assert not found.tags & {"a", "img", "script", "iframe", "style", "em", "s"}
+    assert found.links == []
+    assert found.text.count(harmless(HOSTILE[0])) > 20
+    missing = [string for string in HOSTILE if " ".join(harmless(string).split()) not in found.text]
+    assert missing == []
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b]", text)
-    assert not re.search(r"(?<!\\)`", text)
+    prose = re.sub(r"^```sh$.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert "https://" not in prose, "code hosts make links of addresses"
 
 
 # In a browser.
@@ -451,6 +461,15 @@ def test_a_page_fits_its_window_and_asks_for_nothing(kind: str, width: int, tab:
         text = tab.value("document.body.textContent")
         missing = [string for string in HOSTILE if harmless(string) not in text]
         assert missing == []
+
+
+def test_the_document_describes_the_json() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8").partition("\n## JSON\n")[2]
+    keys = [
+        set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", part, re.M))))
+        for part in text.split("Of a row:")
+    ]
+    assert keys == [set(PAGE_SCHEMA["properties"]), set(PAGE_SCHEMA["properties"]["rows"]["items"]["properties"])]
 
 
 def test_errors_are_of_ours(tmp_path: Path) -> None:
