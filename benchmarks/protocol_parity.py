@@ -33,7 +33,7 @@ from hiresvit.spec import ContractSpec, TensorSpec
 PACKAGES = "torch mmsegmentation==1.2.2 mmcv-lite==2.1.0 mmengine ftfy regex opencv-python-headless"
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 CLASSES = 8  # mmsegmentation keeps every pass, at the picture's size
-LIMIT = 1e-4  # float32 costs 3e-7 where nothing is resized and 2e-5 where it is; a window elsewhere costs 1e-1
+LIMIT = 1e-4  # float32 costs 3e-7, and 1e-5 where PyTorch's float32 places a pixel beside it; a wrong window 1e-1
 Size = tuple[int, int]
 
 
