@@ -34,7 +34,6 @@ LAYOUT = (
     "ImageNet is DIR/val/WNID/*.JPEG, or DIR/val/ILSVRC2012_val_*.JPEG with their classes in a list:"
     f" {', '.join(LISTS[:-1])} or {LISTS[-1]}"
 )
-SPLITS = ("val", "train")  # nobody outside has the labels of test
 _PLACES = {
     "val": ("val", "validation", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val"),
     "train": ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train"),

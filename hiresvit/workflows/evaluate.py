@@ -175,7 +175,7 @@ def _key(sides: Sequence[Side], asked: Sequence[_Asked | None], dataset: Dataset
         for side, one in zip(sides, asked, strict=True)
     ]
     names = [dataset.name_of(index) for index in range(len(dataset))]
-    said = [dataset.name, dataset.ignore, sorted(dataset.classes.items()), names, known, what.options]
+    said = [dataset.name, str(what.folder), dataset.ignore, sorted(dataset.classes.items()), names, known, what.options]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
 
 
