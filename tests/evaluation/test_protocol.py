@@ -90,7 +90,7 @@ class Referee:
         up = tuple(-(-side // self.divisor) * self.divisor for side in kept)
         return [kept, (up[0], up[1])]
 
-    def logits(self, image: NDArray[np.uint8], scale: float) -> Tensor:
+    def logits(self, image: NDArray[np.uint8], scale: float, *, flipped: bool) -> Tensor:
         size, (high, wide) = image.shape[:2], self.spec.imgsz
         by = replace(PreprocessSpec(), filter="opencv")  # held to OpenCV's own numbers in tests/data/test_resample.py
         for wanted in self.scaled((size[0], size[1]), scale):
@@ -100,6 +100,7 @@ class Referee:
             :, None, None
         ]
         height, width = x.shape[2:]
+        x = x.flip(3) if flipped else x
         x = F.pad(x, (0, max(wide - width, 0), 0, max(high - height, 0)), value=self.fill)
         sums, count = torch.zeros(1, CLASSES, *x.shape[2:]), torch.zeros(1, 1, *x.shape[2:])
         down, across = self.stride or (high * 3 // 4, wide * 3 // 4)
@@ -117,7 +118,7 @@ class Referee:
         total = []
         for scale in self.scales:
             for flipped in (False, True)[: 1 + self.flip]:
-                found = self.logits(image[:, ::-1] if flipped else image, scale)
+                found = self.logits(image, scale, flipped=flipped)
                 found = found.softmax(0) if self.softmax else found
                 total.append(found.flip(2) if flipped and self.back else found)
         mean = torch.stack(total).mean(0)
