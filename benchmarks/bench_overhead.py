@@ -53,9 +53,11 @@ def convolutions(path: Path) -> None:
     make, shape, kernel = onnx.helper, (1, CHANNELS, SIZE, SIZE), (CHANNELS, CHANNELS, 3, 3)
     names = [f"x{index}" for index in range(LAYERS + 1)]
     nodes = [make.make_node("Conv", [a, "w"], [b], pads=[1, 1, 1, 1]) for a, b in itertools.pairwise(names)]
-    ends = [[make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)] for name in (names[0], names[-1])]
+    feeds, answers = (
+        [make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)] for name in (names[0], names[-1])
+    )
     weights = onnx.numpy_helper.from_array(np.full(kernel, 1e-3, np.float32), "w")
-    graph = make.make_graph(nodes, "convolutions", *ends, [weights])
+    graph = make.make_graph(nodes, "convolutions", feeds, answers, [weights])
     onnx.save(make.make_model(graph, ir_version=9, opset_imports=[make.make_opsetid("", 17)]), path)
 
 

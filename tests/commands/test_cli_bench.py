@@ -12,6 +12,7 @@ import pytest
 from conftest import Cli
 from graphs import build, content
 
+from hiresvit.device.state import device_state
 from hiresvit.errors import GateError, HiresvitError, MissingDependency
 from hiresvit.evaluation.latency import Limits
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -134,7 +135,7 @@ def test_a_budget_of_any_statistic(cli: Cli, graph: Path, bound: str) -> None:
 def test_strict_fails_where_a_run_is_marked(
     cli: Cli, graph: Path, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], code: int
 ) -> None:
-    hot = bench_watch.device_state() | {"throttled": ["cpu (thermal)"]}
+    hot = device_state() | {"throttled": ["cpu (thermal)"]}
     monkeypatch.setattr(bench_watch, "device_state", lambda: hot)
     result = cli("bench", graph, *TYPED, *typed)
     assert result.code == code
@@ -156,7 +157,7 @@ def test_torch_compile_stands_beside_pytorch(cli: Cli, monkeypatch: pytest.Monke
 
     monkeypatch.setitem(MODELS, "hrvit_b1", replace(MODELS["hrvit_b1"], build=build_tiny))
     monkeypatch.setattr(torch_runner, "_call_compiled", refuse)
-    monkeypatch.setattr(torch_runner.torch, "compile", lambda module: module)
+    monkeypatch.setattr("torch.compile", lambda module: module)
     typed = ("--imgsz", "64x64", "--num-classes", "5", "--compile", "--json")
     result = cli("bench", "hrvit_b1", *TYPED, *typed)
     assert result.code == 6

@@ -25,6 +25,7 @@ from hiresvit.runtime.runner import About, GpuTimes, Runner
 from hiresvit.spec import TensorSpec
 from hiresvit.workflows import bench as module
 from hiresvit.workflows import bench_power, bench_watch
+from hiresvit.workflows.answer import Segmentation
 from hiresvit.workflows.bench import Benched, BenchSettings, measure_sources
 from hiresvit.workflows.bench_frame import frame_side
 from hiresvit.workflows.open import Source, open_source
@@ -135,6 +136,7 @@ def test_a_frame_is_what_a_predictor_does_with_a_file(tiny_bundle: Path, picture
         assert all(parts)
         assert sum(parts) <= whole, "they follow one another, and are the whole but for what the clock takes"
         expected = Predictor.of_source(opened)(picture)
+        assert isinstance(expected, Segmentation)
         np.testing.assert_array_equal(answer.labels, expected.labels)  # type: ignore[attr-defined]
 
 
