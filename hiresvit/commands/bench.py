@@ -164,7 +164,7 @@ def bench(
     ]
     failure: BaseException | None = benched.interrupt
     for name, error in {**failed, **benched.failures}.items():
-        failure = failure or type(error)(f"{name}: {error}")
+        failure = failure or type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}")
     if missed:
         failure = failure or GateError("; ".join(missed))
     notes = [*notes_of(opened), *benched.notes]

@@ -229,7 +229,8 @@ def _stopping(limits: Limits, *, busy: bool) -> _Stop:
         if rounds < limits.min_iterations or taken < limits.min_s or (rounds < look and taken < limits.max_s):
             return ""
         look = math.ceil(_GROWTH * rounds)
-        error, name = max((median_error(samples), name) for name, samples in found.samples.items() if samples)
+        going = found.samples.keys() - found.failures.keys()
+        error, name = max((median_error(found.samples[name]), name) for name in going)
         if error <= limits.rel_error:
             within = "" if math.isinf(limits.rel_error) else f", every median within {error:.2g} %"
             return f"{rounds} rounds, {taken:.1f} s for each side{within}"

@@ -112,7 +112,7 @@ def _lines(latency: Values) -> list[RenderableType]:
     said = {words for name, side in sides for word in side["warnings"] for words in (word, f"{name}: {word}")}
     return [
         *([f"stopped: {latency['stopped']}"] if latency.get("stopped") else []),
-        *(f"failed: {name}: {failure['message']}" for name, failure in failed.items()),
+        *(f"failed: {name}: {failure['message'].removeprefix(f'{name}: ')}" for name, failure in failed.items()),
         *(f"note: {kind}: {', '.join(names)}" for kind, names in kinds.items()),
         *(f"note: {mark}" for mark in latency.get("marks", ()) if mark not in said),
     ]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.evaluation.latency import BUDGET_S, SETTLE_S, Limits, Side, measure_sides, sides_report
-from hiresvit.runtime.runner import Runner
 from hiresvit.spec import TensorSpec
 from hiresvit.workflows.bench_frame import bench_picture, frame_side, gpu_parts
 from hiresvit.workflows.bench_power import Power, keep_busy, measure_power
@@ -135,7 +134,7 @@ def _sides(
         if picture is not None:
             side = frame_side(source, picture, settings.threads)
         else:
-            side = _call_side(source.runner, settings.batch)
+            side = _call_side(source, settings.batch)
         try:
             sides[name] = _compiled(side) if source.runner.about.backend == "torch.compile" else side
         except HiresvitError as error:
@@ -154,12 +153,13 @@ def _compiled(side: Side) -> Side:
     )
 
 
-def _call_side(runner: Runner, batch: int | None) -> Side:
+def _call_side(source: Source, batch: int | None) -> Side:
+    runner = source.runner
     if batch is not None and runner.about.backend in _ANY_BATCH:
         runner.inputs = tuple(replace(spec, shape=(batch, *spec.shape[1:])) for spec in runner.inputs)
     shapes = {name: tuple(shape) for name, shape in runner.best_shapes.items()}
     if batch is not None:
-        shapes = {spec.name: _batched(runner, spec, shapes[spec.name], batch) for spec in runner.inputs}
+        shapes = {spec.name: _batched(source.label, spec, shapes[spec.name], batch) for spec in runner.inputs}
     generator = np.random.default_rng(0)
     feed = {spec.name: _noise(generator, spec, shapes[spec.name]) for spec in runner.inputs}
     images = next(iter(shapes.values()), ())
@@ -172,12 +172,12 @@ def _call_side(runner: Runner, batch: int | None) -> Side:
     )
 
 
-def _batched(runner: Runner, spec: TensorSpec, shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
+def _batched(label: str, spec: TensorSpec, shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
     """The shape with another batch. Raises UsageError for a graph that was made for one."""
     first = spec.shape[0]
     if first != batch and not isinstance(first, str):
         raise UsageError(
-            f"--batch {batch}: {spec.name!r} of {runner.about.backend} is {list(spec.shape)}, made for a batch of"
+            f"--batch {batch}: {spec.name!r} of {label} is {list(spec.shape)}, made for a batch of"
             f" {first}; leave --batch out, or export with a dynamic batch"
         )
     return (batch, *shape[1:])

@@ -238,6 +238,21 @@ def test_a_side_that_fails_is_left_out_and_the_others_go_on() -> None:
     assert report["complete"] is True
 
 
+def test_a_side_that_failed_keeps_nobody_waiting_for_its_median() -> None:
+    clock = Clock()
+    twice = [None, None]
+
+    def late() -> None:
+        if not twice:
+            raise HiresvitError("no more")
+        twice.pop()
+
+    sides = {"ok": Side(clock.run("ok", MS)), "late": Side(late)}
+    measured = measure_sides(sides, Limits(warmup_s=0, min_s=0.01, max_s=60, rel_error=1.0), clock)
+    assert len(measured.samples["ok"]) < 100
+    assert measured.stopped.endswith("every median within 0 %")
+
+
 def test_an_interrupted_run_keeps_what_it_has() -> None:
     clock = Clock()
 
