@@ -366,7 +366,7 @@ def table(found: dict[str, Any]) -> str:
         f"{found['model']} at {size}, {found['scenes']} held-out scenes, mIoU {right['gates']['miou']['miou']:.2f} %"
         f" without a fault. Of the {len(costly)} faults that cost mIoU for certain these pass:",
         "",
-        *(f"- {COLUMNS[name]}: {', '.join(names) or 'none'}" for name, names in missed.items()),
+        *(f"- {COLUMNS[name]}: {'; '.join(names) or 'none'}" for name, names in missed.items()),
     ]
     return "\n".join(lines)
 

@@ -2,9 +2,9 @@
 
     python benchmarks/layer_memory.py [--model hrvit_b1] [--size 1024x2048] [--folder DIR] [--pytorch]
 
-Exports the model with fresh weights in FP32 and FP16 (kept in --folder, and taken from there when it is there), and
-compares the two at every module in a process of its own, whose largest resident set is printed. --pytorch compares the
-PyTorch model with the FP32 graph in place of that.
+Exports the model with fresh weights (kept in --folder, and taken from there when it is there), and compares its FP32
+graph with the one for the CPU at every module in a process of its own, whose largest resident set is printed. --pytorch
+compares the PyTorch model with the FP32 graph in place of that.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from pathlib import Path
 
 import onnx
 
-from hiresvit import create_model, export_onnx, fold, to_fp16
+from hiresvit import create_model, export_onnx, fold
 from hiresvit.export.contract import stamp
+from hiresvit.export.cpu import for_cpu
 from hiresvit.graph.index import index_graph
 from hiresvit.graph.modules import find_boundaries
 from hiresvit.models.create import enliven
@@ -42,7 +43,7 @@ def main() -> None:
 
 def make(name: str, size: str, folder: Path) -> None:
     """The graphs, in a process of its own: what it takes is not what is measured."""
-    paths = [folder / f"{stage}.onnx" for stage in ("fp32", "fp16")]
+    paths = [folder / f"{stage}.onnx" for stage in ("fp32", "cpu")]
     if all(path.exists() for path in paths) or os.fork():
         if not all(path.exists() for path in paths):
             os.wait()
@@ -51,17 +52,17 @@ def make(name: str, size: str, folder: Path) -> None:
     model = create_model(name, imgsz=(height, width))
     enliven(model, model.spec)
     single = export_onnx(fold(model), model.spec)
-    half, _ = to_fp16(single)
-    stamp(half, model.spec, "fp16")
-    for path, graph in zip(paths, (single, half), strict=True):
+    other = for_cpu(single)
+    stamp(other, model.spec, "cpu")
+    for path, graph in zip(paths, (single, other), strict=True):
         onnx.save(graph, path)
     os._exit(0)
 
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
     """Seconds, the largest resident set, and what all tensors at the boundaries take together."""
-    single, half = str(folder / "fp32.onnx"), str(folder / "fp16.onnx")
-    pair = [args.model, single, "--imgsz", args.size] if args.pytorch else [single, half]
+    single, other = str(folder / "fp32.onnx"), str(folder / "cpu.onnx")
+    pair = [args.model, single, "--imgsz", args.size] if args.pytorch else [single, other]
     command = [sys.executable, "-m", "hiresvit", "compare", *pair, "--layers", "--images", "1", "--json"]
     began = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:

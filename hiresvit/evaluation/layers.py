@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.process import trim_memory
 from hiresvit.progress import OnStep, silent
 
 if TYPE_CHECKING:
@@ -160,10 +161,10 @@ def compare_layers(
         sums = [_Sums(pair.reference.module) for pair in chunk]
         for image in range(images):
             on_step("layers: " + chunk[0].reference.module, (len(found) + len(chunk) * image / images) / len(pairs))
-            for one, a, b in zip(sums, *(side(image) for side in sides), strict=True):
-                one.add(a, b)
+            _add(sums, sides, image)
         found += [one.difference(pair, tolerance) for one, pair in zip(sums, chunk, strict=True)]
         del sides  # and with them the session, before the next one is made
+        trim_memory()
     on_step("layers", 1.0)
     return found
 
@@ -186,6 +187,11 @@ def in_chunks(pairs: Sequence[Pair], memory_bytes: int) -> Iterable[list[Pair]]:
 def first_beyond(found: Sequence[LayerDifference]) -> LayerDifference | None:
     """The first module that leaves the tolerance, in the reference's order."""
     return next((one for one in found if one.verdict is not None), None)
+
+
+def _add(sums: Sequence[_Sums], sides: Sequence[Fetch], image: int) -> None:
+    for one, reference, test in zip(sums, *(side(image) for side in sides), strict=True):
+        one.add(reference, test)
 
 
 class _Sums:
