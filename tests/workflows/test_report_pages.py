@@ -465,10 +465,8 @@ def test_a_page_fits_its_window_and_asks_for_nothing(kind: str, width: int, tab:
 
 def test_the_document_describes_the_json() -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8").partition("\n## JSON\n")[2]
-    keys = [
-        set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", part, re.M))))
-        for part in text.split("Of a row:")
-    ]
+    cells = [" ".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)) for table in text.split("Of a row:")]
+    keys = [set(re.findall(r"`(\w+)`", names)) for names in cells]
     assert keys == [set(PAGE_SCHEMA["properties"]), set(PAGE_SCHEMA["properties"]["rows"]["items"]["properties"])]
 
 
