@@ -234,7 +234,7 @@ def _stopping(limits: Limits, *, busy: bool) -> _Stop:
             within = "" if math.isinf(limits.rel_error) else f", every median within {error:.2g} %"
             return f"{rounds} rounds, {taken:.1f} s for each side{within}"
         if taken >= limits.max_s:
-            known = "not known" if math.isinf(error) else f"known to within {error:.2g} %"
+            known = "not known" if math.isinf(error) else f"known to within {error:.3g} %"
             return (
                 f"time is up: {taken:.1f} s for each side; the median of {name} is {known}, not {limits.rel_error:g} %"
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import RenderableType
 from rich.table import Table
 
@@ -17,15 +15,16 @@ WORDS = {
     "top1": "top-1",
     "top5": "top-5",
 }
+_MOST = 4  # sides whose classes fit on a page
 _CLASSES = (("iou", "IoU"), ("accuracy", "accuracy"), ("boundary_f", "boundary F"))
 
 
 def accuracy_report(found: Values) -> list[RenderableType]:
-    """By which protocol it was measured, a row a side and metric, the classes of the first two sides, the worst."""
+    """By which protocol it was measured, a row a side and metric, the classes, the worst pictures."""
     return [
         *_protocol_lines(found),
         _sides_table(found),
-        *([_classes_table(found)] if found["task"] == "segment" else []),
+        *([_classes_table(found)] if found["task"] == "segment" and len(found["sides"]) <= _MOST else []),
         *_worst_lines(found),
     ]
 
@@ -34,27 +33,27 @@ def _protocol_lines(found: Values) -> list[str]:
     protocol, data = found["protocol"], found["dataset"]
     height, width = protocol["size"]
     ignored = "" if data["ignore"] is None else f", label {data['ignore']} ignored"
-    passes = ["mirrored, too"] if protocol["flip"] else []
-    if protocol["scales"] not in ([1], [1.0]):
-        passes.append(f"at {', '.join(f'{scale:g}' for scale in protocol['scales'])} times the size")
+    ways = [protocol["scaled"]]
+    if protocol["filter"] not in protocol["scaled"]:
+        ways.append(protocol["filter"])
+    if protocol["flip"]:
+        ways.append("mirrored, too, and averaged")
     lines = [
-        f"protocol {protocol['name']}: network {height}x{width}, {protocol['scaled']}"
-        f"{'' if protocol['filter'] in protocol['scaled'] else f", {protocol['filter']}"}"
-        f"{''.join(f', {way}' for way in passes)}",
+        ", ".join([f"protocol {protocol['name']}: network {height}x{width}", *ways]),
         f"labels: {protocol['labels']}{ignored}",
         *(f"note: {note}" for note in protocol["notes"]),
     ]
+    part = "" if found["complete"] else f" of {data['pictures']}, INCOMPLETE"
+    lines.append(f"accuracy in % on {found['images']} images of {data['name']}{part}, with 95 % intervals")
     if found["task"] == "segment":
         lines.append("boundary F: Csurka et al. 2013, borders within 0.75 % of the diagonal, a mean over pictures")
     return lines
 
 
 def _sides_table(found: Values) -> Table:
-    data, sides = found["dataset"], found["sides"]
-    part = "" if found["complete"] else f" of {data['pictures']}, INCOMPLETE"
-    title = f"accuracy in % on {found['images']} images of {data['name']}{part}, with 95 % intervals"
+    sides = found["sides"]
     beside = [f">beside {sides[0]['name']}", ">equal answers", "keeps"] if len(sides) > 1 else []
-    table = make_table(title, "side", "metric", ">value", ">interval", *beside)
+    table = make_table(None, "side", "metric", ">value", ">interval", *beside)
     for side in sides:
         if side["failure"]:
             table.add_row(side["name"], "failed", *[""] * (2 + len(beside)))
@@ -78,25 +77,21 @@ def _span(metric: Values) -> str:
 
 
 def _classes_table(found: Values) -> Table:
-    """Of one side all that is known of a class; of two their IoUs beside each other."""
-    sides = [side for side in found["sides"] if not side["failure"]][:2]
-    first = sides[0]["classes"]
-    if len(sides) == 1:
-        columns = [f">{words} %" for _, words in _CLASSES]
-        cells: list[Sequence[str]] = [[number_text(row[name], ".2f") for name, _ in _CLASSES] for row in first]
-    else:
-        columns = [f">{side['name']} IoU %" for side in sides] + [">difference"]
-        cells = [_pair(a["iou"], b["iou"]) for a, b in zip(first, sides[1]["classes"], strict=True)]
-    rows = [
-        (row["name"], *cell, f"{100 * row['share']:.2f}", f"{row['pixels']:,}")
-        for row, cell in zip(first, cells, strict=True)
-    ]
-    return make_table("classes", "class", *columns, ">share of pixels %", ">pixels", rows=rows)
-
-
-def _pair(one: float | None, other: float | None) -> tuple[str, str, str]:
-    difference = None if one is None or other is None else round(other - one, 2) + 0.0
-    return number_text(one, ".2f"), number_text(other, ".2f"), number_text(difference, "+.2f")
+    """Of one side all that is known of a class, of several their IoUs, of two with the difference."""
+    sides = [side for side in found["sides"] if not side["failure"]]
+    rows = []
+    for number, row in enumerate(sides[0]["classes"]):
+        ious = [side["classes"][number]["iou"] for side in sides]
+        cells = [number_text(iou, ".2f") for iou in ious]
+        if len(sides) == 1:
+            cells = [number_text(row[name], ".2f") for name, _ in _CLASSES]
+        elif len(sides) == 2:
+            cells.append("" if None in ious else f"{round(ious[1] - ious[0], 2) + 0.0:+.2f}")
+        rows.append((row["name"], *cells, f"{100 * row['share']:.2f}"))
+    columns = [f">{words} %" for _, words in _CLASSES] if len(sides) == 1 else [f">{side['name']}" for side in sides]
+    title = "classes" if len(sides) == 1 else "IoU of classes in %"
+    columns += [">difference"] if len(sides) == 2 else []
+    return make_table(title, "class", *columns, ">share of pixels %", rows=rows)
 
 
 def _worst_lines(found: Values) -> list[str]:

@@ -1,4 +1,4 @@
-"""What an INT8 graph is like beside the FP16 graph, and how often a network is right, as tables for people.
+"""What an INT8 graph is like beside the FP16 graph, as tables for people.
 
 From the plain dicts that manifests and ``--json`` documents hold, as in `hiresvit.report.results`.
 """
@@ -30,18 +30,6 @@ def int8_report(int8: Values, engines: Mapping[str, Values] | None = None) -> li
     if engines and len(engines) > 1:
         items.append(plans_table(engines, run=bool((int8.get("decision") or {}).get("latency"))))
     return [*items, *int8.get("verdict", ())]
-
-
-def accuracy_table(found: Values) -> Table:
-    """What `evaluate` found: a row for each class, and the mean; or top-1 and top-5."""
-    pictures = f"{found['images']} images of {found['dataset']}"
-    if found["task"] == "classify":
-        rows = [(name, f"{found[name]:.2f}") for name in ("top1", "top5") if name in found]
-        return make_table(f"accuracy on {pictures}", "what", ">%", rows=rows)
-    classes = [(row["name"], number_text(row["iou"], ".2f"), f"{100 * row['share']:.2f}") for row in found["classes"]]
-    means = [("mIoU", f"{found['miou']:.2f}", ""), ("pixels that are right", f"{found['pixel_accuracy']:.2f}", "")]
-    title = f"intersection over union on {pictures}"
-    return make_table(title, "class", ">IoU %", ">share of pixels %", rows=classes + means)
 
 
 def sensitivity_table(sensitivity: Values, kept: list[str]) -> Table:
