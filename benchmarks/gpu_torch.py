@@ -121,7 +121,8 @@ def measure(case: Case, batch: int, device: str, min_s: float) -> list[dict[str,
     for layout, memory in LAYOUTS.items():
         image = torch.randn(batch, 3, case.side, case.side, device=device, dtype=dtype).to(memory_format=memory)
         for form, module in forms.items():
-            network = Deployed(copy.deepcopy(module), case.spec).to(device, dtype, memory_format=memory)
+            network = Deployed(copy.deepcopy(module), case.spec).to(device, dtype)
+            network = network.to(memory_format=memory)  # type: ignore[call-overload]
             for mode in modes:
                 try:
                     run = prepared(network, image, mode, pool)
@@ -152,7 +153,7 @@ def prepared(network: nn.Module, image: Tensor, mode: str, pool: Any) -> Callabl
     if mode == "eager":
         eager()
         return eager
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with (
         torch.cuda.stream(side),

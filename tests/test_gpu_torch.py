@@ -36,7 +36,7 @@ def test_another_network_does_not_pass_for_the_trained_one(monkeypatch: pytest.M
     fold = script.fold
 
     def wrong(model: torch.nn.Module) -> torch.nn.Module:
-        folded = fold(model)
+        folded: torch.nn.Module = fold(model)
         next(folded.parameters()).data.mul_(1.01)
         return folded
 

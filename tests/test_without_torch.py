@@ -120,6 +120,7 @@ def test_the_commands_about_what_was_exported(device: Path, tiny_bundle: Path, t
         return json.loads(result.out)
 
     assert answer("inspect", tiny_bundle)["spec"]["name"] == "hrvit_b1"
+    assert [side["verdict"] for side in answer("verify", tiny_bundle)["verify"]["sides"]] == ["passed"] * 4
     alone = answer("inspect", graph)
     assert (alone["stage"], alone["bytes"]) == ("fp16", graph.stat().st_size)
     assert alone["inputs"][0]["name"] == "image"
