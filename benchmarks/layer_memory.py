@@ -49,11 +49,12 @@ def make(name: str, size: str, folder: Path) -> None:
             os.wait()
         return
     height, width = map(int, size.split("x"))
-    model = create_model(name, imgsz=(height, width))
-    enliven(model, model.spec)
-    single = export_onnx(fold(model), model.spec)
+    spec = model_spec(name, imgsz=(height, width))
+    model = build_model(spec)
+    enliven(model, spec)
+    single = export_onnx(fold(model), spec)
     other = for_cpu(single)
-    stamp(other, model.spec, "cpu")
+    stamp(other, spec, "cpu")
     for path, graph in zip(paths, (single, other), strict=True):
         onnx.save(graph, path)
     os._exit(0)

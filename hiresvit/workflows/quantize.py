@@ -129,7 +129,8 @@ def make_int8(
     graph, made = maker.together(kept)
     headroom["int8"] = look(graph, what="int8")
     report |= {"policy": asdict(policy) | {"keep": list(kept)}, "quantize": made.to_json()}
-    return Int8Result(graph, table, report | headroom["int8"].to_json(), headroom, proof and proof.result)
+    judged = None if proof is None else proof.result
+    return Int8Result(graph, table, report | headroom["int8"].to_json(), headroom, judged)
 
 
 def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:
