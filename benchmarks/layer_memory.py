@@ -20,12 +20,12 @@ from pathlib import Path
 
 import onnx
 
-from hiresvit import create_model, export_onnx, fold
+from hiresvit import export_onnx, fold
 from hiresvit.export.contract import stamp
 from hiresvit.export.cpu import for_cpu
 from hiresvit.graph.index import index_graph
 from hiresvit.graph.modules import find_boundaries
-from hiresvit.models.create import enliven
+from hiresvit.models.create import build_model, enliven, model_spec
 
 
 def main() -> None:
