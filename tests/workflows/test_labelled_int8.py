@@ -154,6 +154,8 @@ def test_a_split_of_a_published_set_calibrates(tmp_path: Path) -> None:
     assert all(name.startswith("leftImg8bit/train/aachen/") for name in names)
     with pytest.raises(HiresvitError, match="hrvit_b1 answers classes 0 to 4, cityscapes train has class 5"):
         check_sources(chosen, SPEC)
+    with pytest.raises(HiresvitError, match="hrvit_b1 answers classes 0 to 4, cityscapes train has class 5"):
+        make_int8(*seven_convolutions(), SPEC, chosen)
 
 
 def test_what_is_refused_before_any_work(labelled: Path, tmp_path: Path) -> None:
