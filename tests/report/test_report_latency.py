@@ -22,9 +22,14 @@ def shown(values: dict[str, Any]) -> str:
     return render(latency_tables(values))
 
 
+def said(text: str) -> str:
+    """Without the breaks of titles, which are as wide as their tables."""
+    return " ".join(text.split())
+
+
 def test_a_side_that_failed_has_a_row_and_a_reason() -> None:
     text = shown(document())
-    assert "time of one frame in ms, from a picture's file to its answer, 2 threads, sides in turn" in text
+    assert "time of one frame in ms, from a picture's file to its answer, 2 threads, sides in turn" in said(text)
     [row] = [line.split() for line in text.splitlines() if line.startswith("b ")]
     assert row == ["b", "0"], "what was not measured is empty and not 0"
     assert "failed: b: no GPU" in text
@@ -33,10 +38,9 @@ def test_a_side_that_failed_has_a_row_and_a_reason() -> None:
 
 
 def test_parts_that_were_measured_have_columns() -> None:
-    lines = shown(document()).splitlines()
-    place = next(number for number, line in enumerate(lines) if line.startswith("parts of it"))
-    assert lines[place + 1].split() == ["side", "decode", "network"]
-    assert lines[place + 3].split() == ["a", "1.500", "3.250"]
+    rows = [line.split() for line in shown(document()).splitlines()]
+    assert ["side", "decode", "network"] in rows
+    assert ["a", "1.500", "3.250"] in rows
 
 
 def test_a_stream_has_a_table() -> None:
@@ -51,8 +55,8 @@ def test_a_stream_has_a_table() -> None:
         "queue": {"mean": 0.5, "max": 2},
     }
     text = shown(values)
-    assert "one after the other" in text.partition("\n")[0]
-    assert "a stream of 30 frames a second, jitter in ms" in text
+    assert "one after the other" in said(text)
+    assert "a stream of 30 frames a second, jitter in ms" in said(text)
     assert ["a", "90", "9", "10.0", "27.0", "0.50", "2"] in [line.split() for line in text.splitlines()]
 
 
