@@ -62,7 +62,7 @@ test-all: lint tools
 	$(PYTEST)
 
 # What takes hours, what needs a GPU, and what needs weights that are not in the repository.
-NOT_HERE := benchmarks/train_scenes.py benchmarks/cuda_layer.py benchmarks/frame.py \
+NOT_HERE := benchmarks/train_scenes.py benchmarks/cuda_layer.py benchmarks/gpu_torch.py benchmarks/frame.py \
 	benchmarks/label_agreement.py benchmarks/sliding_window.py
 
 bench: setup

@@ -28,7 +28,8 @@ import torch
 from torch import nn
 
 from hiresvit import create_model, export_onnx, fold, simplify
-from hiresvit.evaluation.latency import LatencyStats, measure_latency
+from hiresvit.evaluation.latency import measure_latency
+from hiresvit.evaluation.statistics import LatencyStats
 from hiresvit.export.contract import INPUT
 from hiresvit.export.cpu import for_cpu
 from hiresvit.models import hrvit_block

@@ -1,10 +1,11 @@
-"""What INT8 costs and gives: accuracy of the trained nano by every method, and four families' graphs and plans.
+"""What INT8 costs and gives: accuracy of trained networks by every method, and four families' graphs and plans.
 
-    python benchmarks/int8_numbers.py [--parts nano families] [--scenes 200] [--images 64] [--write]
+    python benchmarks/int8_numbers.py [--parts nano families trained] [--scenes 200] [--images 64] [--write]
 
 `nano`: mIoU of hrvit_nano (examples/) on held-out scenes in FP32, FP16, INT8 by each method, and INT8 with the search
 for modules that stay in FP16. `families`: with fresh weights, the share of products in INT8 by rule, kernels and fused
-attentions of the FP16 and the INT8 plan (built on a CPU, not run), and the SQNR against FP32. `--write` puts the tables
+attentions of the FP16 and the INT8 plan (built on a CPU, not run), and the SQNR against FP32. `trained`: as `nano`, of
+HRViT-b1 and LRFormer-T with the weights that lie in `--weights` (`int8_trained.py`). `--write` puts the tables
 into docs/int8.md and the numbers into benchmarks/results/int8_numbers.json.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from int8_trained import TRAINED, trained, trained_table
 from onnx import ModelProto
 from paper_numbers import with_table
 
@@ -43,6 +45,7 @@ WEIGHTS = ROOT / "examples" / "hrvit_nano.safetensors"
 DOCUMENT = ROOT / "docs" / "int8.md"
 RESULTS = ROOT / "benchmarks" / "results" / "int8_numbers.json"
 FAMILIES = ("hrvit_b1", "lrformer_t", "mixformer_b1", "hiri_vit_s")
+CACHE = Path(tempfile.gettempdir()) / "hiresvit-int8-trained"
 MAX_DROP = 0.5
 
 Rows = list[dict[str, Any]]
@@ -50,11 +53,16 @@ Rows = list[dict[str, Any]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--scenes", type=int, default=200, help="held-out scenes of the nano")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=["nano", "families"])
+    parser.add_argument("--scenes", type=int, default=200, help="held-out scenes")
     parser.add_argument("--images", type=int, default=64, help="pictures that calibrate; a quarter for the families")
+    parser.add_argument("--weights", type=Path, help="of `trained`: the folder with hrvit_b1_scenes.safetensors, ...")
+    parser.add_argument("--models", nargs="+", choices=list(TRAINED), default=list(TRAINED), help="of `trained`")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="of `trained`: where graphs and answers are kept")
     parser.add_argument("--write", action="store_true", help="update docs/int8.md and benchmarks/results/")
     args = parser.parse_args()
+    if "trained" in args.parts and args.weights is None:
+        parser.error("trained networks need --weights FOLDER")
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for part in args.parts:
         measure, show = PARTS[part]
@@ -203,6 +211,7 @@ def pairs(plans: Sequence[dict[str, Any]]) -> Callable[..., str]:
 PARTS: dict[str, tuple[Callable[[argparse.Namespace], Rows], Callable[[Rows], str]]] = {
     "nano": (nano, nano_table),
     "families": (families, families_table),
+    "trained": (trained, trained_table),
 }
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def hiresvit(python: Path, *args: str | Path, folder: Path) -> Result:
 
 
 # What is imported where an extra, or the system, brings it.
-OPTIONAL = {"torch", "onnx", "onnxsim", "google", "ml_dtypes", "openvino", "cuda", "pycuda", "pillow_heif"}
+OPTIONAL = {"torch", "onnx", "onnxsim", "google", "ml_dtypes", "openvino", "cuda", "pycuda", "pynvml", "pillow_heif"}
 
 
 def test_what_is_imported_is_declared_and_not_only_brought_by_others() -> None:
@@ -120,6 +120,7 @@ def test_the_commands_about_what_was_exported(device: Path, tiny_bundle: Path, t
         return json.loads(result.out)
 
     assert answer("inspect", tiny_bundle)["spec"]["name"] == "hrvit_b1"
+    assert [side["verdict"] for side in answer("verify", tiny_bundle)["verify"]["sides"]] == ["passed"] * 4
     alone = answer("inspect", graph)
     assert (alone["stage"], alone["bytes"]) == ("fp16", graph.stat().st_size)
     assert alone["inputs"][0]["name"] == "image"

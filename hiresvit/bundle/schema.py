@@ -89,6 +89,9 @@ _INT8 = record(
         "sensitivity": record({"modules": many(_MODULE)}, more=True),
         "fallback": record({"kept": many(NAME), "max_drop": NUMBER, "tried": COUNT}, more=True),
         "accuracy": record({"metric": TEXT, "data": TEXT, "images": COUNT, "rows": _ROWS}, more=True),
+        "decision": record(
+            {"recommended": some(one_of("fp16", "int8")), "latency": some({"type": "object"})}, more=True
+        ),
         "verdict": many(TEXT),
         **_RANGE,
     },

@@ -75,7 +75,7 @@ def find_fallback(
         if chosen not in judged:
             on_step(f"fallback: {len(chosen)} of {len(macs)} modules in FP16", None)
             judged[chosen] = judge(quantizer(frozenset(macs) - chosen))
-        return _within(baseline.metric - judged[chosen].metric, max_drop)
+        return within(baseline.metric - judged[chosen].metric, max_drop)
 
     kept: tuple[str, ...] = () if passes(()) else _prefix(tuple(macs), passes)
     if not passes(kept):
@@ -98,14 +98,15 @@ def find_fallback(
 def check_drop(metric: float, baseline: float, max_drop: float, what: str) -> None:
     """Raise GateError if ``metric`` is more than ``max_drop`` points below ``baseline``; ``what`` was measured."""
     drop = baseline - metric
-    if not _within(drop, max_drop):
+    if not within(drop, max_drop):
         raise GateError(
             f"{what} is {metric:.2f} %, {drop:.2f} points below {baseline:.2f} %: --max-drop {max_drop:g} allows less;"
             " allow more, or calibrate with more and better pictures"
         )
 
 
-def _within(drop: float, max_drop: float) -> bool:
+def within(drop: float, max_drop: float) -> bool:
+    """Whether so many points may be lost, but for rounding."""
     return drop <= max_drop + _ROUNDING
 
 

@@ -71,6 +71,7 @@ class Timing:
         str | None,
         typer.Option("--budget-ms", metavar="[p99:]MS", help="Most the median, or p90, p95, p99, mean, max, may take."),
     ] = None
+    power: Annotated[bool, typer.Option("--power", help="Measure joules a frame, too, 10 s or more a side.")] = False
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if a side is unstable, or the machine busy, throttled or changed.")
     ] = False
@@ -114,7 +115,8 @@ class Running:
         """Each source with each runner."""
         from hiresvit.workflows.open import COMPILED
 
-        runners: list[str | None] = [*(self.runner or [None]), *[COMPILED] * self.compiled]
+        runners: list[str | None] = [None] if self.runner is None else [*self.runner]
+        runners += [COMPILED] * self.compiled
         return [(source, name) for name in runners for source in sources]
 
 
@@ -162,17 +164,18 @@ def bench(
     ]
     failure: BaseException | None = benched.interrupt
     for name, error in {**failed, **benched.failures}.items():
-        failure = failure or type(error)(f"{name}: {error}")
+        failure = failure or type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}")
     if missed:
         failure = failure or GateError("; ".join(missed))
-    out.answer(as_json, {"latency": latency}, latency_tables(latency), failure, notes_of(opened), save=output)
+    notes = [*notes_of(opened), *benched.notes]
+    out.answer(as_json, {"latency": latency}, latency_tables(latency), failure, notes, save=output)
 
 
 def _settings(measuring: Measuring, timing: Timing, threads: int) -> BenchSettings:
     from hiresvit.workflows.bench import BenchSettings
 
     given: dict[str, Any] = {"mode": measuring.mode, "image": measuring.image, "batch": measuring.batch}
-    given |= {"min_s": timing.min_s, "max_s": timing.max_s, "rel_error": timing.rel_error}
+    given |= {"min_s": timing.min_s, "max_s": timing.max_s, "rel_error": timing.rel_error, "power": timing.power}
     return BenchSettings(**given, fps=measuring.fps or 30.0, threads=threads)
 
 

@@ -80,8 +80,10 @@ def compare(
             from hiresvit.workflows.compare_layers import compare_sources_by_layer
 
             with out.progress() as on_step:
-                how = {"runner": running.runner, "tolerance": by_layer.layer_sqnr, "on_step": on_step}
-                found, missed = compare_sources_by_layer(a, b, images, drawn=pictures.images, **how)
+                limit, how = by_layer.layer_sqnr, running.runner
+                found, missed = compare_sources_by_layer(
+                    a, b, images, drawn=pictures.images, runner=how, tolerance=limit, on_step=on_step
+                )
             document, report, notes = {"layers": found}, layers_report(found), []
         else:
             from hiresvit.report.results import compare_report

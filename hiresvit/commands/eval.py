@@ -68,8 +68,9 @@ def evaluate(
     what = Measuring(
         dataset,
         pictures.data,
+        pictures.split,
         looking.limit,
-        protocol.find,
+        protocol=protocol.find,
         worst=looking.worst,
         draw=looking.draw,
         output=output,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCHEMA_VERSION = 1
+_SETTLED = 5.0  # seconds after which the speed of a step says something
 INTERRUPTED = 130  # what a shell reports for SIGINT: 128 and the signal's number
 
 
@@ -177,6 +178,16 @@ def load_onnxruntime() -> None:
             os.close(null)
 
 
+def time_left(passed: float, start: float, fraction: float) -> str:
+    """What is left of a step that took ``passed`` seconds from a share ``start`` to ``fraction``; "" below a minute."""
+    if passed < _SETTLED or fraction <= start:
+        return ""
+    minutes = (1 - fraction) * passed / (fraction - start) / 60
+    if minutes < 1:
+        return ""
+    return f", about {minutes:.0f} min left" if minutes < 90 else f", about {minutes / 60:.1f} h left"
+
+
 @contextmanager
 def progress() -> Iterator[OnStep]:
     """Yield ``on_step(name, fraction)``, which shows stages on stderr; ``a: b`` is a step of stage ``a``.
@@ -192,6 +203,7 @@ def progress() -> Iterator[OnStep]:
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     stage, began = "", time.monotonic()
+    step, since, start = "", began, 0.0
 
     def finish() -> None:
         if stage:
@@ -200,8 +212,10 @@ def progress() -> Iterator[OnStep]:
     with console.status("", refresh_per_second=5) as status:
 
         def on_step(name: str, fraction: float | None) -> None:
-            nonlocal stage, began
+            nonlocal stage, began, step, since, start
             name = harmless(name)
+            if name != step:
+                step, since, start = name, time.monotonic(), fraction or 0.0
             now = name.partition(":")[0]
             if now != stage:
                 finish()
@@ -210,7 +224,8 @@ def progress() -> Iterator[OnStep]:
                 status.stop()
                 console.print("  latency ...", end="\r")
                 return
-            status.update(Text(name if fraction is None else f"{name} {fraction:.0%}"))
+            left = "" if fraction is None else time_left(time.monotonic() - since, start, fraction)
+            status.update(Text(name if fraction is None else f"{name} {fraction:.0%}{left}"))
             status.start()
 
         yield on_step

@@ -18,16 +18,16 @@ LAYOUT = (
     "ADE20K is DIR/ADEChallengeData2016/images/validation/*.jpg with annotations/validation/*.png; DIR may be that"
     " folder, too"
 )
-SPLITS = ("validation", "training")
+_FOLDERS = {"val": "validation", "train": "training"}
 # 0 is everything that is none of the 150, which count from 1: what mmseg calls reduce_zero_label.
 _REDUCED = {0: IGNORE} | {number + 1: number for number in range(150)}
 
 
 def open_ade20k(root: Path, split: str) -> Pairs:
     """A split in its true layout. Raises HiresvitError for another one; what lies in it is listed later."""
-    above = "ADEChallengeData2016/"
-    pictures = find_place(root, [f"images/{split}", f"{above}images/{split}"], LAYOUT)
-    labels = find_place(root, [f"{above if pictures.startswith(above) else ''}annotations/{split}"], LAYOUT)
+    above, folder = "ADEChallengeData2016/", _FOLDERS[split]
+    pictures = find_place(root, [f"images/{folder}", f"{above}images/{folder}"], LAYOUT)
+    labels = find_place(root, [f"{above if pictures.startswith(above) else ''}annotations/{folder}"], LAYOUT)
     known = class_list("ade20k")
     return Pairs(f"ade20k {split}", root, known, lambda: find_beside(root, pictures, labels, LAYOUT), _read)
 

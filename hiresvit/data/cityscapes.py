@@ -18,7 +18,6 @@ LAYOUT = (
     "Cityscapes is DIR/leftImg8bit/val/CITY/*_leftImg8bit.png with DIR/gtFine/val/CITY/*_gtFine_labelIds.png"
     " or *_gtFine_labelTrainIds.png"
 )
-SPLITS = ("val", "train")  # the labels of test are not published: its files have nothing but void
 _PICTURE = "_leftImg8bit.png"
 _IDS, _TRAIN_IDS = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 # The ids of the 19 classes that are evaluated, in the order of their train ids; 0 to 33 are used (cityscapesScripts,

@@ -18,7 +18,6 @@ LAYOUT = (
     "COCO-Stuff is DIR/images/val2017/*.jpg (or DIR/val2017) with DIR/annotations/val2017/*.png (or"
     " DIR/stuffthingmaps/val2017), or *_labelTrainIds.png there"
 )
-SPLITS = ("val2017", "train2017")
 # Of the 182 names these eleven are not in use, and the others count on without them (labels.txt of nightrome/cocostuff,
 # less one as the files have it; coco_stuff164k.py of mmseg's dataset_converters).
 _UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
@@ -28,8 +27,8 @@ _BY_TRAIN_ID = {number: number for number in (*range(171), IGNORE)}
 
 def open_coco_stuff(root: Path, split: str) -> Pairs:
     """A split in its true layout. Raises HiresvitError for another one; what lies in it is listed later."""
-    pictures = find_place(root, [f"images/{split}", split], LAYOUT)
-    labels = find_place(root, [f"annotations/{split}", f"stuffthingmaps/{split}"], LAYOUT)
+    pictures = find_place(root, [f"images/{split}2017", f"{split}2017"], LAYOUT)
+    labels = find_place(root, [f"annotations/{split}2017", f"stuffthingmaps/{split}2017"], LAYOUT)
     known = class_list("coco_stuff")
     return Pairs(f"coco_stuff {split}", root, known, lambda: find_beside(root, pictures, labels, LAYOUT), _read)
 

@@ -34,7 +34,6 @@ LAYOUT = (
     "ImageNet is DIR/val/WNID/*.JPEG, or DIR/val/ILSVRC2012_val_*.JPEG with their classes in a list:"
     f" {', '.join(LISTS[:-1])} or {LISTS[-1]}"
 )
-SPLITS = ("val", "train")  # nobody outside has the labels of test
 _PLACES = {
     "val": ("val", "validation", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val"),
     "train": ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train"),
@@ -115,7 +114,7 @@ def _read_list(path: Path) -> dict[int, int]:
     if len(meant) > 1:
         raise HiresvitError(
             f"{path}: numbers say nothing without the order that they count in, which is seen by what they say of"
-            f" {_name(1)} to 10 and of each 1000th, and it has none of these; write WNIDs (n01440764)"
+            f" {_name(1)} to 10 and of each 1000th, and it has none or too few of these; write WNIDs (n01440764)"
         )
     return {number: meant[0][text] for number, text in said.items()}
 

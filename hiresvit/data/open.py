@@ -11,6 +11,7 @@ from hiresvit.data.dataset import Dataset, Part
 from hiresvit.errors import UsageError
 
 Size = tuple[int, int]  # (height, width) of what is drawn
+SPLITS = ("val", "train")  # of published sets; of test nobody has the labels, or only void
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ DATASETS = {
         ),
     ),
     "folder": _stored(lambda path, _: folder.Folder(path), folder.LAYOUT),
-    "cityscapes": _stored(cityscapes.open_cityscapes, cityscapes.LAYOUT, cityscapes.SPLITS),
-    "ade20k": _stored(ade20k.open_ade20k, ade20k.LAYOUT, ade20k.SPLITS),
-    "coco_stuff": _stored(coco_stuff.open_coco_stuff, coco_stuff.LAYOUT, coco_stuff.SPLITS),
-    "imagenet": _stored(imagenet.open_imagenet, imagenet.LAYOUT, imagenet.SPLITS),
+    "cityscapes": _stored(cityscapes.open_cityscapes, cityscapes.LAYOUT, SPLITS),
+    "ade20k": _stored(ade20k.open_ade20k, ade20k.LAYOUT, SPLITS),
+    "coco_stuff": _stored(coco_stuff.open_coco_stuff, coco_stuff.LAYOUT, SPLITS),
+    "imagenet": _stored(imagenet.open_imagenet, imagenet.LAYOUT, SPLITS),
 }
 
 

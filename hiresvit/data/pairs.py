@@ -90,7 +90,8 @@ def find_place(root: Path, places: Sequence[str], layout: str) -> str:
             return place
     root = Path(os.path.abspath(root))
     beside = [root.parent, root.parent.parent, *(root / name for name in names_in(root))]
-    near = next((path for path in beside for place in places if os.path.isdir(path / place)), None)
+    telling = [place for place in places if "/" in place]  # a folder val is in many data sets
+    near = next((path for path in beside for place in telling if os.path.isdir(path / place)), None)
     meant = f" (but {near} has: give --data {near})" if near else ""
     raise HiresvitError(f"{root} has no folder {' or '.join(places)}{meant}; {layout}")
 

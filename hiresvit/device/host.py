@@ -61,7 +61,8 @@ def load_words(before: CpuTime | None, after: CpuTime | None) -> tuple[str, ...]
     if spent.clock < LEAST_S or others < BUSY * cpus * spent.clock:
         return ()
     load = f"load {os.getloadavg()[0]:.1f}"
-    stolen = f", {spent.steal / spent.clock:.1f} of that by other guests of its host" if spent.steal else ""
+    taken = spent.steal / spent.clock
+    stolen = f", {taken:.1f} of that by other guests of its host" if taken >= 0.1 else ""
     return (
         f"the machine is busy, other programs took {others / spent.clock:.1f} of its {cpus} CPUs meanwhile"
         f" ({load}{stolen})",

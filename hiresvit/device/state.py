@@ -85,13 +85,18 @@ def clock_meter(root: Path = Path("/")) -> Meter | None:
 
 
 def clocks_moved(trace: Trace) -> list[str]:
-    """In words, each clock that a trace of `clock_meter` saw more than `DRIFT` below its highest."""
-    words = []
+    """In words, each clock that a trace of `clock_meter` saw more than `DRIFT` below its highest; CPUs in one line."""
+    moved = {}
     for name in dict.fromkeys(name for reading in trace.values for name in reading):
         seen = [reading[name] for reading in trace.values if name in reading]
         if min(seen) < (1 - DRIFT) * max(seen):
-            words.append(f"the clock {name} moved between {min(seen):.0f} and {max(seen):.0f} MHz")
-    return words
+            moved[name] = (min(seen), max(seen))
+    cpus = {name: bounds for name, bounds in moved.items() if name.startswith("cpu")}
+    if len(cpus) > 1:
+        lows, highs = zip(*cpus.values(), strict=True)
+        others = {name: bounds for name, bounds in moved.items() if name not in cpus}
+        moved = {f"of {len(cpus)} CPUs": (min(lows), max(highs)), **others}
+    return [f"the clock {name} moved between {low:.0f} and {high:.0f} MHz" for name, (low, high) in moved.items()]
 
 
 def _clock_changes(before: Clocks, after: Clocks) -> Iterator[str]:
@@ -204,8 +209,10 @@ def _said(root: Path, name: str, *arguments: str) -> str:
     """What a tool prints, nothing if it is not there or fails."""
     if tool := find_tool(name, root):
         with suppress(OSError, subprocess.SubprocessError):
-            done = subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=_TOOL_S, check=False)
-            return done.stdout
+            done = subprocess.run(
+                [tool, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=_TOOL_S, check=False
+            )
+            return done.stdout.decode("utf-8", "replace")
     return ""
 
 

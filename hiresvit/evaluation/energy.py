@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,29 +13,41 @@ from hiresvit.device.power.meter import Trace
 from hiresvit.errors import UsageError
 
 LEAST_S = 10.0
-"""A shorter window is said: the monitors average over tenths of a second, and warm up with the board."""
+"""A shorter window is said: the monitors average over tenths of a second."""
 
 LEAST_SAMPLES = 20
 
-# Jetson Linux Developer Guide, "Power monitors". The whole board where it is measured, else the parts that add up.
+SILENT_S = 1.0
+"""A longer gap between two readings is said: a frame's power can hide in it."""
+
+# The whole board where that is measured. Jetson Linux Developer Guide, "Power monitors".
 _TOTALS = ("VIN", "VDD_IN", "POM_5V_IN")
-_PARTS: tuple[tuple[str, ...], ...] = (
-    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin; its VDDQ_VDD2_1V8AO is inside VIN_SYS_5V0
-    ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),  # Thor without VIN
-    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
+# Else the parts that add up: of AGX Orin (VDDQ_VDD2_1V8AO is fed from VIN_SYS_5V0), Thor, AGX Xavier.
+_PARTS = frozenset(
+    (
+        "VDD_GPU_SOC",
+        "VDD_CPU_CV",
+        "VIN_SYS_5V0",
+        "VDD_GPU",
+        "VDD_CPU_SOC_MSS",
+        "GPU",
+        "CPU",
+        "SOC",
+        "CV",
+        "VDDRQ",
+        "SYS5V",
+    )
 )
 
 
 def total_rails(rails: Iterable[str]) -> tuple[str, ...]:
-    """The rails whose sum is the whole machine, as far as it is measured."""
+    """The rails whose sum is the machine, as far as it is measured."""
     names = tuple(rails)
-    for total in _TOTALS:
-        if total in names:
-            return (total,)
-    for parts in _PARTS:
-        if set(parts) <= set(names):
-            return parts
-    # What lies inside another rail (package-0/core is inside package-0) and what spans all (psys) would count twice.
+    if total := [name for name in _TOTALS if name in names]:
+        return (total[0],)
+    if parts := tuple(name for name in names if name in _PARTS):
+        return parts
+    # GPUs, and packages of CPUs with their memory: package-0/core is inside package-0, psys spans all.
     return tuple(name for name in names if ("/" not in name or name.endswith("/dram")) and name != "psys")
 
 
@@ -110,11 +123,13 @@ def _joules(unit: str, times: NDArray[np.float64], values: NDArray[np.float64], 
     return float(np.sum(np.diff(t) * (w[1:] + w[:-1])) / 2)
 
 
-def _window_notes(trace: Trace, window: tuple[int, int], samples: int) -> Sequence[str]:
-    notes = []
-    seconds = (window[1] - window[0]) / 1e9
-    if seconds < LEAST_S:
-        notes.append(f"a window of {seconds:.1f} s: power needs {LEAST_S:g} s or more to be quoted")
+def _window_notes(trace: Trace, window: tuple[int, int], samples: int) -> Iterator[str]:
+    begin, end = window
+    if end - begin < LEAST_S * 1e9:
+        yield f"a window of {(end - begin) / 1e9:.1f} s: joules need {LEAST_S:g} s or more to be quoted"
     if samples < LEAST_SAMPLES:
-        notes.append(f"only {samples} readings in the window, {LEAST_SAMPLES} are few enough")
-    return notes
+        yield f"{samples} readings in the window: joules need {LEAST_SAMPLES} or more to be quoted"
+    inside = [time for time in trace.times_ns if begin < time < end]
+    silent = max(b - a for a, b in pairwise([begin, *inside, end])) / 1e9
+    if silent > SILENT_S:
+        yield f"{trace.source} said nothing for {silent:.1f} s of the window: what was between is a straight line"

@@ -229,12 +229,13 @@ def _stopping(limits: Limits, *, busy: bool) -> _Stop:
         if rounds < limits.min_iterations or taken < limits.min_s or (rounds < look and taken < limits.max_s):
             return ""
         look = math.ceil(_GROWTH * rounds)
-        error, name = max((median_error(samples), name) for name, samples in found.samples.items() if samples)
+        going = found.samples.keys() - found.failures.keys()
+        error, name = max((median_error(found.samples[name]), name) for name in going)
         if error <= limits.rel_error:
             within = "" if math.isinf(limits.rel_error) else f", every median within {error:.2g} %"
             return f"{rounds} rounds, {taken:.1f} s for each side{within}"
         if taken >= limits.max_s:
-            known = "not known" if math.isinf(error) else f"known to within {error:.2g} %"
+            known = "not known" if math.isinf(error) else f"known to within {error:.3g} %"
             return (
                 f"time is up: {taken:.1f} s for each side; the median of {name} is {known}, not {limits.rel_error:g} %"
             )

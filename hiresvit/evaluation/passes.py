@@ -17,12 +17,11 @@ from hiresvit.data.preprocess import Region, check_image, stride_of, window_inpu
 from hiresvit.data.resample import resample
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.runtime.frame import picture_feed
-from hiresvit.runtime.labels import check_finite, empty_labels, paint_labels, resized_plane
+from hiresvit.runtime.labels import add_probabilities, check_finite, empty_labels, paint_labels
 from hiresvit.runtime.picture_runner import LabelMap, PictureRunner, TopClasses
 from hiresvit.runtime.slide import Piece, slide_pieces
 
 MOST_BYTES = 2**32  # of probabilities and sums of one picture; 150 classes of 2048x2048 pixels are 2.4 GiB
-_BAND = 2**21  # probabilities that are made at a time
 
 Picture = NDArray[np.uint8]
 Sizes = Callable[[tuple[int, int], float], list[tuple[int, int]]]
@@ -71,18 +70,18 @@ class Passes:
         self._check_memory(size)
         total = np.zeros((self.pictures.spec.num_classes, *size), np.float32)
         for flipped in (False, True)[: 1 + self.flip]:
-            view = np.ascontiguousarray(image[:, ::-1]) if flipped else image
             target = total[..., ::-1] if flipped else total
-            for piece in (piece for scale in self.scales for piece in self._pieces(view, scale)):
-                _add_probabilities(target[:, piece.rows], piece)
+            for piece in (piece for scale in self.scales for piece in self._pieces(image, scale, flipped=flipped)):
+                add_probabilities(piece.logits, piece.axes, target[:, piece.rows], threads=self.pictures.threads)
         total /= len(self.scales) * (1 + self.flip)
         return total
 
-    def _pieces(self, image: Picture, scale: float) -> Iterator[Piece]:
-        """The logits of one pass, for an answer of the picture's size."""
+    def _pieces(self, image: Picture, scale: float, *, flipped: bool = False) -> Iterator[Piece]:
+        """The logits of one pass, for an answer of the picture's size; scaled and then mirrored, as mmsegmentation."""
         spec, pictures, size = self.pictures.spec.preprocess, self.pictures, (image.shape[0], image.shape[1])
         for wanted in self.sizes(size, scale):
             image = resample(image, wanted, spec)
+        image = np.ascontiguousarray(image[:, ::-1]) if flipped else image
         shown, (height, width) = (image.shape[0], image.shape[1]), pictures.spec.imgsz
         whole = max(shown[0], height), max(shown[1], width)
         centred = spec.resize == "letterbox"
@@ -119,19 +118,3 @@ class Passes:
                 f" {needed / 2**30:.1f} GiB, and at most {MOST_BYTES / 2**30:g} are taken; leave out --flip and"
                 " --scales, or give smaller pictures"
             )
-
-
-def _add_probabilities(total: NDArray[np.float32], piece: Piece) -> None:
-    """Add the softmax over the classes of resized logits to (C, rows, W)."""
-    rows, columns = piece.axes
-    each = max(_BAND // (len(total) * total.shape[2]), 1)
-    for start in range(0, total.shape[1], each):
-        band = slice(start, start + each)
-        some = rows.of(band)
-        first, last = int(some.first[0]), int(some.second[-1])
-        axes = (some.from_row(first), columns)
-        made = np.stack([resized_plane(plane[first : last + 1], axes) for plane in piece.logits])
-        made -= made.max(0)
-        np.exp(made, out=made)
-        made /= made.sum(0)
-        total[:, band] += made

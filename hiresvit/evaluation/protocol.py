@@ -80,7 +80,12 @@ class Protocol:
         height, width = self.size if self.box is None else self.box if size[0] <= size[1] else self.box[::-1]
         if self.whole:
             height, width = min(height, self.size[0]), min(width, self.size[1])
-        return placing(size, self.preprocess, (max(int(height * scale), 1), max(int(width * scale), 1))).sizes
+        limits = max(int(height * scale), 1), max(int(width * scale), 1)
+        if self.box is None:
+            return placing(size, self.preprocess, limits).sizes
+        divisor = self.preprocess.divisor
+        kept = placing(size, replace(self.preprocess, divisor=1), limits).sizes[-1]
+        return [kept, (-(-kept[0] // divisor) * divisor, -(-kept[1] // divisor) * divisor)]  # over a limit, as theirs
 
     def to_json(self, ignore: int | None = None) -> dict[str, Any]:
         """Plain JSON values; ``ignore`` is the data set's label of pixels that count for nothing, if it has one."""

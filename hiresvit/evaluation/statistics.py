@@ -141,7 +141,8 @@ def median_error(samples: Sequence[float]) -> float:
     if below < 1 or above + 1 > count:
         return math.inf
     ascending = sorted(samples)
-    return 100 * (ascending[above] - ascending[below - 1]) / 2 / float(np.median(ascending))
+    median = float(np.median(ascending))
+    return 100 * (ascending[above] - ascending[below - 1]) / 2 / median if median else math.inf
 
 
 def _unstable(what: str, ms: Sequence[float]) -> tuple[str, ...]:

@@ -23,15 +23,19 @@ _CARRIERS = QUANTIZERS | {"Cast", "Identity"}
 class Boundary:
     """What a module hands on: ``tensor``, made by a ``kind``: an operator, or the module's class in PyTorch.
 
-    ``source`` is what its readers get: behind Q/DQ that is another tensor. ``size`` is how many values it has, None
-    where that is not known.
+    ``source`` is what its readers get: behind Q/DQ that is another tensor. ``shape`` is None where it is not known.
     """
 
     module: str
     kind: str
     tensor: str
     source: str
-    size: int | None
+    shape: tuple[int, ...] | None
+
+    @property
+    def size(self) -> int | None:
+        """How many values it has."""
+        return None if self.shape is None else math.prod(self.shape)
 
 
 def find_boundaries(index: GraphIndex) -> list[Boundary]:
@@ -47,10 +51,9 @@ def find_boundaries(index: GraphIndex) -> list[Boundary]:
             continue
         for tensor in node.output:
             if tensor not in index.fixed and any(reader != module for reader in _readers(index, tensor)):
-                sizes = index.sizes(tensor)
                 found.pop(module, None)  # so that it stands where its last result is made
-                count = None if sizes is None else math.prod(sizes)
-                found[module] = Boundary(module, node.op_type, tensor, _as_read(index, tensor), count)
+                source = _as_read(index, tensor)
+                found[module] = Boundary(module, node.op_type, tensor, source, index.sizes(tensor))
     return list(found.values())
 
 

@@ -43,17 +43,17 @@ def _protocol_lines(found: Values) -> list[str]:
         f"labels: {protocol['labels']}{ignored}",
         *(f"note: {note}" for note in protocol["notes"]),
     ]
+    part = "" if found["complete"] else f" of {data['pictures']}, INCOMPLETE"
+    lines.append(f"accuracy in % on {found['images']} images of {data['name']}{part}, with 95 % intervals")
     if found["task"] == "segment":
         lines.append("boundary F: Csurka et al. 2013, borders within 0.75 % of the diagonal, a mean over pictures")
     return lines
 
 
 def _sides_table(found: Values) -> Table:
-    data, sides = found["dataset"], found["sides"]
-    part = "" if found["complete"] else f" of {data['pictures']}, INCOMPLETE"
-    title = f"accuracy in % on {found['images']} images of {data['name']}{part}, with 95 % intervals"
+    sides = found["sides"]
     beside = [f">beside {sides[0]['name']}", ">equal answers", "keeps"] if len(sides) > 1 else []
-    table = make_table(title, "side", "metric", ">value", ">interval", *beside)
+    table = make_table(None, "side", "metric", ">value", ">interval", *beside)
     for side in sides:
         if side["failure"]:
             table.add_row(side["name"], "failed", *[""] * (2 + len(beside)))

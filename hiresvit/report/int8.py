@@ -1,10 +1,11 @@
-"""What an INT8 graph is like beside the FP16 graph, and how often a network is right, as tables for people.
+"""What an INT8 graph is like beside the FP16 graph, as tables for people.
 
 From the plain dicts that manifests and ``--json`` documents hold, as in `hiresvit.report.results`.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from rich.console import RenderableType
@@ -27,20 +28,8 @@ def int8_report(int8: Values, engines: Mapping[str, Values] | None = None) -> li
     if accuracy := int8.get("accuracy"):
         items += _sides(accuracy)
     if engines and len(engines) > 1:
-        items.append(plans_table(engines))
+        items.append(plans_table(engines, run=bool((int8.get("decision") or {}).get("latency"))))
     return [*items, *int8.get("verdict", ())]
-
-
-def accuracy_table(found: Values) -> Table:
-    """What `evaluate` found: a row for each class, and the mean; or top-1 and top-5."""
-    pictures = f"{found['images']} images of {found['dataset']}"
-    if found["task"] == "classify":
-        rows = [(name, f"{found[name]:.2f}") for name in ("top1", "top5") if name in found]
-        return make_table(f"accuracy on {pictures}", "what", ">%", rows=rows)
-    classes = [(row["name"], number_text(row["iou"], ".2f"), f"{100 * row['share']:.2f}") for row in found["classes"]]
-    means = [("mIoU", f"{found['miou']:.2f}", ""), ("pixels that are right", f"{found['pixel_accuracy']:.2f}", "")]
-    title = f"intersection over union on {pictures}"
-    return make_table(title, "class", ">IoU %", ">share of pixels %", rows=classes + means)
 
 
 def sensitivity_table(sensitivity: Values, kept: list[str]) -> Table:
@@ -56,12 +45,13 @@ def sensitivity_table(sensitivity: Values, kept: list[str]) -> Table:
     return make_table(title, "module", ">points", ">SQNR dB", ">MACs %", "", "", rows=rows)
 
 
-def plans_table(engines: Mapping[str, Values]) -> Table:
-    """Both plans side by side."""
+def plans_table(engines: Mapping[str, Values], *, run: bool = False) -> Table:
+    """Both plans side by side; ``run`` says whether they were."""
     plans = [engine_facts(engine) for engine in engines.values()]
     facts = ("kernels", "attentions fused", "plan size", "weight size", "activation size", "products in", "build time")
     rows = [(fact, *(plan[fact] for plan in plans)) for fact in facts]
-    return make_table("plans, built and not run", "what", *(f">{name}" for name in engines), rows=rows)
+    title = "plans" if run else "plans, built and not run"
+    return make_table(title, "what", *(f">{name}" for name in engines), rows=rows)
 
 
 def engine_facts(engine: Values) -> dict[str, str]:
@@ -82,29 +72,51 @@ def sensitivity_chart(sensitivity: Values, kept: Sequence[str]) -> str:
     return bar_chart(rows, title="what each module loses alone in INT8", unit="points", highlight=kept)
 
 
-def int8_verdict(half: Values, int8: Values, accuracy: Values | None) -> list[str]:
-    """What the two plans and the accuracies say about whether INT8 is worth it, in sentences.
+def int8_verdict(bundle: str, engines: Mapping[str, Values], decision: Values) -> list[str]:
+    """Whether INT8 is worth it, in sentences: by what was measured on a device, else the command that decides it.
 
-    ``half`` and ``int8`` are `EngineReport.to_json`. Plans are not run here, so speed is not known; what is known
-    are kernels, memory and size.
+    ``engines`` has `EngineReport.to_json` of both plans, or nothing where none was built; what kernels and sizes are is
+    a fact and says nothing of speed. ``decision`` is that of `hiresvit.workflows.decide`, ``bundle`` the folder's name
+    as it is typed.
     """
-    more = int8["kernel_total"] - half["kernel_total"]
-    smaller = 1 - int8["plan_bytes"] / half["plan_bytes"]
-    facts = (
-        f"the INT8 plan has {int8['kernel_total']} kernels where FP16 has {half['kernel_total']},"
-        f" and is {abs(smaller):.0%} {'smaller' if smaller > 0 else 'larger'}"
-    )
-    seen, measure = "by what can be seen without a GPU", "measure both on the device"
-    if more <= 0:
-        said = f"{facts}; {measure}"
-    elif smaller > 0:
-        said = f"INT8 saves memory only, {seen}: {facts}; {measure}"
-    else:
-        said = f"INT8 is not worth it {seen}: {facts}; stay with FP16 unless a measurement on the device says otherwise"
-    if accuracy is None:
-        return [said]
-    lost = accuracy["rows"]["fp16"] - accuracy["rows"]["int8"]
-    return [said, f"INT8 costs {lost:.2f} points of {accuracy['metric']} against FP16"]
+    said = []
+    if len(engines) > 1:
+        half, int8 = engines["fp16"], engines["int8"]
+        smaller = 1 - int8["plan_bytes"] / half["plan_bytes"]
+        said = [
+            f"the INT8 plan has {int8['kernel_total']} kernels where FP16 has {half['kernel_total']},"
+            f" and is {abs(smaller):.0%} {'smaller' if smaller > 0 else 'larger'}"
+        ]
+    if accuracy := decision["accuracy"]:
+        lost = accuracy["rows"]["fp16"] - accuracy["rows"]["int8"]
+        said.append(f"INT8 costs {lost:.2f} points of {accuracy['metric']} against FP16")
+    if decision["recommended"]:
+        return [*said, _decided(decision)]
+    where, built, there = shlex.quote(bundle), len(engines) > 1, "hiresvit bench fp16.plan int8.plan"
+    here = f"hiresvit bench {shlex.quote(f'{bundle}/fp16.plan')} {shlex.quote(f'{bundle}/int8.plan')}"
+    anew = f"hiresvit build {where} -o fp16.plan && hiresvit build {where} --graph int8 -o int8.plan && {there}"
+    return [
+        *said,
+        f"whether INT8 is worth it is undecided: {decision['undecided']}; it must be {decision['least_speedup']:g}"
+        " times as fast as FP16",
+        *([f"this decides it on a device that runs these plans: {here}"] if built else []),
+        f"this decides it on {'any other' if built else 'the'} board: {anew}",
+    ]
+
+
+def _decided(decision: Values) -> str:
+    """What was measured, and what follows."""
+    speedup, latency = decision["speedup"], decision["latency"]
+    times = " against ".join(f"{latency[name]['median_ms']:.3f} ms" for name in ("int8", "fp16"))
+    least = decision["least_speedup"]
+    facts = f"INT8 is {speedup['median']:.3f} times as fast as FP16 here ({times} a call; {least:g} is the least)"
+    if decision["max_drop"] is not None and decision["accuracy"]:
+        rows = decision["accuracy"]["rows"]
+        lost = f"{rows['fp32'] - rows['int8']:.2f} points of {decision['accuracy']['metric']}"
+        facts += f" and loses {lost} to FP32 ({decision['max_drop']:g} may be lost)"
+    if decision["recommended"] == "int8":
+        return f"INT8 is worth it: {facts}; run int8.plan"
+    return f"stay with FP16: {facts}; run fp16.plan"
 
 
 def _sides(accuracy: Values) -> list[RenderableType]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -109,10 +108,11 @@ def _lines(latency: Values) -> list[RenderableType]:
         for warning in side["warnings"]:
             kinds.setdefault(warning.partition(":")[0], []).append(name)
     failed = {name: side["failure"] for name, side in latency["sides"].items() if side.get("failure")}
-    marks: list[Any] = [mark for mark in latency.get("marks") or () if mark.partition(":")[0] not in kinds]
+    sides = latency["sides"].items()
+    said = {words for name, side in sides for word in side["warnings"] for words in (word, f"{name}: {word}")}
     return [
         *([f"stopped: {latency['stopped']}"] if latency.get("stopped") else []),
-        *(f"failed: {name}: {failure['message']}" for name, failure in failed.items()),
+        *(f"failed: {name}: {failure['message'].removeprefix(f'{name}: ')}" for name, failure in failed.items()),
         *(f"note: {kind}: {', '.join(names)}" for kind, names in kinds.items()),
-        *(f"note: {mark}" for mark in marks),
+        *(f"note: {mark}" for mark in latency.get("marks", ()) if mark not in said),
     ]

@@ -208,9 +208,15 @@ def doctor_tables(found: Values) -> list[RenderableType]:
     libraries = [
         (row["name"], row["version"] or "-", row["wanted"], row["extra"] or "everything") for row in found["libraries"]
     ]
-    abilities = [(row["name"], "yes" if row["works"] else "no", row["detail"]) for row in found["abilities"]]
-    table = make_table("what works here", "ability", "works", "detail", rows=abilities)
-    table.columns[-1].max_width = max(20, _PLAIN_LINE - max(len(name) for name, *_ in abilities) - len("  works  "))
+    tables = []
+    for title, kind, rows in (
+        ("what works here", "ability", found["abilities"]),
+        ("what measures power here", "source", found["power"]),
+    ):
+        cells = [(row["name"], "yes" if row["works"] else "no", row["detail"]) for row in rows]
+        table = make_table(title, kind, "works", "detail", rows=cells)
+        table.columns[-1].max_width = max(20, _PLAIN_LINE - max(len(cell) for cell, *_ in cells) - len("  works  "))
+        tables.append(table)
     # Not in the table: a line that is to be copied must not be broken.
     hints = [
         textwrap.fill(
@@ -226,7 +232,7 @@ def doctor_tables(found: Values) -> list[RenderableType]:
     return [
         _facts(found["machine"]),
         make_table("libraries", "name", "installed", "wanted", "for", rows=libraries),
-        table,
+        *tables,
         *(["\nto get the rest", *hints] if hints else []),
     ]
 

@@ -20,8 +20,8 @@ _HIGH = 1200
 _LETTER, _PAD = 15, 8
 _PAPER, _INK = (250, 250, 250), (20, 20, 20)
 _DIFFERENCES = (
-    ("only {first} is right", (214, 39, 40)),
-    ("only {second} is right", (31, 119, 180)),
+    ("only the first is right", (214, 39, 40)),
+    ("only the second is right", (31, 119, 180)),
     ("both wrong, otherwise", (255, 191, 0)),
 )
 _WRONG = ("wrong", (214, 39, 40))
@@ -81,8 +81,7 @@ def _difference(
     if len(sides) == 1:
         kinds, masks = [_WRONG], [~right[0]]
     else:
-        first, second = (shown.name for shown in sides)
-        kinds = [(words.format(first=first, second=second), colour) for words, colour in _DIFFERENCES]
+        kinds = list(_DIFFERENCES)
         differ = sides[0].labels != sides[1].labels
         masks = [right[0] & differ, right[1] & differ, differ & ~right[0] & ~right[1]]
     grey = picture.mean(2, keepdims=True) / 2 + 96

@@ -187,6 +187,26 @@ def paint_labels(
         raise
 
 
+def add_probabilities(
+    logits: NDArray[Any], axes: tuple[Taps, Taps], total: _Floats, *, threads: int | None = None
+) -> None:
+    """Add to (C, H, W) the softmax over C of contiguous logits (C, h, w), which are resized first."""
+    rows, columns = axes
+    count = min(threads or len(os.sched_getaffinity(0)), _THREADS)
+    crew = [_Scratch(len(logits), max(len(columns.first), logits.shape[2])) for _ in range(count)]
+
+    def add(scratch: _Scratch, band: slice) -> None:
+        for top in range(band.start, band.stop, scratch.rows):
+            part = slice(top, min(top + scratch.rows, band.stop))
+            full = _resized(scratch, logits, rows.of(part), columns)
+            full -= full.max(0)
+            np.exp(full, out=full)
+            full /= full.sum(0)
+            total[:, part] += full
+
+    _share(crew, add, _bands(rows.first, logits[:, 0].size, count))
+
+
 def _bands(first: _Ints, each: int, count: int) -> list[slice]:
     """The pixels of one axis in parts of whole cells, about as many a thread as there are; ``each`` is a row's cost."""
     parts = -(-int(first[-1] + 1 - first[0]) * each // (count * _BAND)) * count

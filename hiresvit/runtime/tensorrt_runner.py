@@ -181,8 +181,8 @@ class TensorRTRunner(Runner):
             if not self._has_run:
                 raise UsageError(f"{self._path}: nothing was run yet; call the runner first")
             marks = zip(self._events, self._events[1:], strict=False)
-            parts = [self._cuda.event_elapsed_ms(start, end) for start, end in marks]
-            return GpuTimes(*parts, enqueue_ms=self._enqueue_ms)
+            h2d, compute, d2h = (self._cuda.event_elapsed_ms(start, end) for start, end in marks)
+            return GpuTimes(h2d, compute, d2h, self._enqueue_ms)
 
     def close(self) -> None:
         with self._lock:

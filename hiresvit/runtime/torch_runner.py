@@ -71,20 +71,20 @@ class TorchRunner(Runner):
             raise UsageError("the runner is closed; make it again")
         return self._module
 
-    def modules(self, feeds: Feeds) -> list[tuple[str, str, int]]:
-        """The modules that compute something themselves: path, class, values of the result, in the order they finish.
+    def modules(self, feeds: Feeds) -> list[tuple[str, str, tuple[int, ...]]]:
+        """The modules that compute something themselves: path, class, shape of the result, in the order they finish.
 
         One that only hands on what the last module in it gave, or what it was given, is left out; of several results
         the last counts, and of several calls.
         """
-        found: dict[str, tuple[str, str, int]] = {}
+        found: dict[str, tuple[str, str, tuple[int, ...]]] = {}
         last: Tensor | None = None
 
         def see(name: str, module: nn.Module, given: Tensor | None, result: Tensor) -> None:
             nonlocal last
             if result is not given and result is not last:
                 found.pop(name, None)
-                found[name] = (name, type(module).__name__, result.numel())
+                found[name] = (name, type(module).__name__, tuple(result.shape))
                 last = result
 
         self._watched(feeds, (name for name, _ in self.module.named_modules()), see)

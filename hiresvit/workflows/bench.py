@@ -13,13 +13,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.device.host import cpu_time, host_state
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.evaluation.latency import BUDGET_S, SETTLE_S, Limits, Side, measure_sides, sides_report
-from hiresvit.runtime.runner import Runner
 from hiresvit.spec import TensorSpec
 from hiresvit.workflows.bench_frame import bench_picture, frame_side, gpu_parts
+from hiresvit.workflows.bench_power import Power, keep_busy, measure_power
 from hiresvit.workflows.bench_stream import measure_streams
+from hiresvit.workflows.bench_watch import watched
 from hiresvit.workflows.open import Source
 
 Mode = Literal["call", "frame", "stream", "offline"]
@@ -34,7 +34,7 @@ class BenchSettings:
 
     ``min_s``, ``max_s`` and ``rel_error`` are those of `Limits`. ``image`` is the picture of a frame, drawn where none
     is given; ``fps`` is a stream's rate, ``batch`` what is called at a time in mode ``offline``. ``threads`` are for
-    what is done with pictures.
+    what is done with pictures. ``power`` measures joules, too, in windows of their own.
     """
 
     mode: Mode = "call"
@@ -45,6 +45,7 @@ class BenchSettings:
     fps: float = 30.0
     batch: int | None = None
     threads: int | None = None
+    power: bool = False
 
     @property
     def limits(self) -> Limits:
@@ -59,11 +60,12 @@ class BenchSettings:
 
 @dataclass(frozen=True)
 class Benched:
-    """A document of plain JSON values, what did not come to its end, and whether it was interrupted."""
+    """A document of plain JSON values, what did not come to its end, whether it was interrupted, and notes."""
 
     report: dict[str, Any]
     failures: dict[str, HiresvitError]
     interrupt: KeyboardInterrupt | None
+    notes: list[str]
 
 
 def measure_sources(sources: Sequence[Source], settings: BenchSettings) -> Benched:
@@ -73,32 +75,38 @@ def measure_sources(sources: Sequence[Source], settings: BenchSettings) -> Bench
     Raises UsageError for a source that has no answer for a frame, and for a batch that a graph does not take.
     """
     named = dict(zip(side_names(sources), sources, strict=True))
-    before = cpu_time()
     with ExitStack() as stack:
-        extra: dict[str, Any] = {"mode": settings.mode}
+        extra: dict[str, Any] = {"mode": settings.mode, "picture": None}
         picture = None
         if settings.mode in ("frame", "stream"):
-            picture, extra["picture"] = bench_picture(stack, list(sources), settings.image)
-        if settings.mode == "stream":
-            assert picture is not None
-            report, measured = measure_streams(named, picture, settings.fps, settings.min_s, settings.threads)
-        else:
-            sides, broken = _sides(named, settings, picture)
-            measured = measure_sides(sides, settings.limits)
-            measured.failures = broken | measured.failures
-            report = sides_report(sides, measured)
+            picture, extra["picture"] = bench_picture(stack, sources, settings.image)
+        with watched() as watch:
+            if settings.mode == "stream":
+                assert picture is not None
+                seconds = settings.min_s
+                report, measured, busy = measure_streams(named, picture, settings.fps, seconds, settings.threads)
+            else:
+                sides, broken = _sides(named, settings, picture)
+                measured = measure_sides(sides, settings.limits)
+                measured.failures = broken | measured.failures
+                report = sides_report(sides, measured)
+                left = {name: side for name, side in sides.items() if name not in measured.failures}
+                busy = {name: keep_busy(side.run, side.batch) for name, side in left.items()}
+        power = Power()
+        if settings.power and not measured.interrupt:
+            power = measure_power(busy, settings.min_s)
+    failures = measured.failures | power.failures
     for name, side in report["sides"].items():
-        error = measured.failures.get(name)
-        side["origin"] = dict(named[name].origin)
         side.setdefault("stream", None)
-        side["failure"] = failure_of(error)
-    extra["environment"] = host_state(before, cpu_time())
-    extra["marks"] = _marks(report["sides"])
-    return Benched(extra | report, measured.failures, measured.interrupt)
+        side |= {"origin": dict(named[name].origin), "failure": failure_of(failures.get(name))}
+    report["complete"] = report["complete"] and power.interrupt is None
+    marks = [*_unsteady(report["sides"]), *watch.marks]
+    extra |= report | {"environment": watch.environment, "marks": marks, "power": power.sides}
+    return Benched(extra, failures, measured.interrupt or power.interrupt, power.notes)
 
 
-def _marks(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What a run that is to be quoted must not have: sides that waver, a machine that others use or that changed."""
+def _unsteady(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sides that waver, and a machine that others use."""
     unstable = [f"{name}: {word}" for name, side in sides.items() for word in side["warnings"] if "unstable" in word]
     return [*unstable, *dict.fromkeys(word for side in sides.values() for word in side["warnings"] if "busy" in word)]
 
@@ -126,7 +134,7 @@ def _sides(
         if picture is not None:
             side = frame_side(source, picture, settings.threads)
         else:
-            side = _call_side(source.runner, settings.batch)
+            side = _call_side(source, settings.batch)
         try:
             sides[name] = _compiled(side) if source.runner.about.backend == "torch.compile" else side
         except HiresvitError as error:
@@ -145,12 +153,13 @@ def _compiled(side: Side) -> Side:
     )
 
 
-def _call_side(runner: Runner, batch: int | None) -> Side:
+def _call_side(source: Source, batch: int | None) -> Side:
+    runner = source.runner
     if batch is not None and runner.about.backend in _ANY_BATCH:
         runner.inputs = tuple(replace(spec, shape=(batch, *spec.shape[1:])) for spec in runner.inputs)
     shapes = {name: tuple(shape) for name, shape in runner.best_shapes.items()}
     if batch is not None:
-        shapes = {spec.name: _batched(runner, spec, shapes[spec.name], batch) for spec in runner.inputs}
+        shapes = {spec.name: _batched(source.label, spec, shapes[spec.name], batch) for spec in runner.inputs}
     generator = np.random.default_rng(0)
     feed = {spec.name: _noise(generator, spec, shapes[spec.name]) for spec in runner.inputs}
     images = next(iter(shapes.values()), ())
@@ -163,12 +172,12 @@ def _call_side(runner: Runner, batch: int | None) -> Side:
     )
 
 
-def _batched(runner: Runner, spec: TensorSpec, shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
+def _batched(label: str, spec: TensorSpec, shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
     """The shape with another batch. Raises UsageError for a graph that was made for one."""
     first = spec.shape[0]
     if first != batch and not isinstance(first, str):
         raise UsageError(
-            f"--batch {batch}: {spec.name!r} of {runner.about.backend} is {list(spec.shape)}, made for a batch of"
+            f"--batch {batch}: {spec.name!r} of {label} is {list(spec.shape)}, made for a batch of"
             f" {first}; leave --batch out, or export with a dynamic batch"
         )
     return (batch, *shape[1:])

@@ -105,7 +105,8 @@ def compare_sources_by_layer(
     }
     if first is None or tolerance is None:
         return layers, None
-    apart = "NaN or Inf" if first.sqnr_db is None else f"{first.sqnr_db:.1f} dB"
+    apart = f"{first.sqnr_db:.1f} dB" if first.sqnr_db is not None else "no SQNR, the reference is 0 there,"
+    apart = "NaN or Inf" if first.verdict == "nan" else apart
     beyond = sum(one.verdict is not None for one in found)
     return layers, GateError(
         f"{test.label}: module {first.module} has {apart}, at least {least:g} is needed, and is the first of {beyond};"
@@ -172,7 +173,7 @@ def _watch_torch(source: Source, feeds: Feeds, stack: ExitStack) -> _Watched:
     assert isinstance(opened, TorchRunner)
     runner = stack.enter_context(TorchRunner(fold(opened.module), opened.inputs, opened.outputs, opened.about.threads))
     opened.close()
-    found = [Boundary(_as_in_graph(path), kind, path, path, size) for path, kind, size in runner.modules(feeds[0])]
+    found = [Boundary(_as_in_graph(path), kind, path, path, shape) for path, kind, shape in runner.modules(feeds[0])]
 
     def side(names: Sequence[str]) -> Fetch:
         return lambda image: runner.results_of(names, feeds[image])

@@ -16,6 +16,8 @@ import numpy as np
 
 from hiresvit.device import cuda
 from hiresvit.device.platform import PLATFORMS, Platform, find_platform, package_version, this_platform
+from hiresvit.device.power.find import look_for_meters
+from hiresvit.device.power.meter import Meter
 from hiresvit.device.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
 from hiresvit.errors import HiresvitError, MissingDependency, install_line, missing_extra, refused
 from hiresvit.files import scratch_folder
@@ -62,7 +64,8 @@ def examine() -> dict[str, Any]:
 
     ``libraries`` are the dependencies that the package declares: the version that is here (None: none), what is wanted,
     and the extra that asks for it. ``abilities`` are what hiresvit can do if they work; ``hint`` says how to get it
-    where they do not. A runtime counts as working when it has run, or built, a graph of one node here. What is missing
+    where they do not. ``power`` are the sources of power, the best first, with their rails or why they have none. A
+    runtime counts as working when it has run, or built, a graph of one node here. What is missing
     raises nothing: that is the finding.
     """
     return {
@@ -75,7 +78,13 @@ def examine() -> dict[str, Any]:
         },
         "libraries": _libraries(),
         "abilities": _abilities(),
+        "power": [_power(name, found) for name, found in look_for_meters().items()],
     }
+
+
+def _power(name: str, found: Meter | str) -> dict[str, Any]:
+    detail = found if isinstance(found, str) else f"{found.measures}: {', '.join(found.rails)}"
+    return {"name": name, "works": isinstance(found, Meter), "detail": detail}
 
 
 def missing(found: dict[str, Any]) -> MissingDependency | None:

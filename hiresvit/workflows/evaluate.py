@@ -43,14 +43,15 @@ def own_protocol(spec: ModelSpec, contract: ContractSpec) -> Protocol:
 class Measuring:
     """What is measured, and how.
 
-    ``dataset``, ``folder`` and ``limit`` are as in `open_dataset`; ``protocol`` finds that of a network. ``worst``
-    pictures are named, and drawn in the folder ``draw``, or beside ``output``, the file that the document goes to; with
-    one their paths are relative to its folder. Progress is kept there, too (`state`); ``options`` is what else the
-    answers depend on, and tells one evaluation from another.
+    ``dataset``, ``folder``, ``split`` and ``limit`` are as in `open_dataset`; ``protocol`` finds that of a network.
+    ``worst`` pictures are named, and drawn in the folder ``draw``, or beside ``output``, the file that the document
+    goes to; with one their paths are relative to its folder. Progress is kept there, too (`state`); ``options`` is what
+    else the answers depend on, and tells one evaluation from another.
     """
 
     dataset: str
     folder: Path | None = None
+    split: str | None = None
     limit: int | None = None
     protocol: FindProtocol = own_protocol
     worst: int = 3
@@ -152,7 +153,7 @@ def _pictures(sides: Sequence[Side], specs: Sequence[ModelSpec | None], what: Me
     # A camera's graph takes pictures of the camera's size, and drawn ones can have it.
     cameras = [side.contract.size for side in sides if isinstance(side, Source) and side.contract.name == "camera"]
     size = next((size for size in cameras if size), known[0].imgsz)
-    dataset = open_dataset(what.dataset, folder=what.folder, imgsz=size, limit=what.limit)
+    dataset = open_dataset(what.dataset, folder=what.folder, split=what.split, imgsz=size, limit=what.limit)
     for spec in known:
         check_fit(spec, dataset)
     if len(dataset) == 0:
@@ -174,7 +175,7 @@ def _key(sides: Sequence[Side], asked: Sequence[_Asked | None], dataset: Dataset
         for side, one in zip(sides, asked, strict=True)
     ]
     names = [dataset.name_of(index) for index in range(len(dataset))]
-    said = [dataset.name, dataset.ignore, sorted(dataset.classes.items()), names, known, what.options]
+    said = [dataset.name, str(what.folder), dataset.ignore, sorted(dataset.classes.items()), names, known, what.options]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -202,6 +203,7 @@ def _pass(
 ) -> KeyboardInterrupt | None:
     """Answer the pictures that are left; what interrupted that, once there is something to show."""
     saved, wait = time.monotonic(), SAVE_SECONDS
+    stopped = None
     try:
         for index in range(ledger.done, len(dataset)):
             _answer(ledger, dataset, asked, index)
@@ -213,9 +215,9 @@ def _pass(
     except KeyboardInterrupt as interrupted:
         if not ledger.done:
             raise
-        save()
-        return interrupted
-    return None
+        stopped = interrupted
+    save()
+    return stopped
 
 
 def _answer(ledger: Ledger, dataset: Dataset, asked: Sequence[_Asked | None], index: int) -> None:

@@ -49,9 +49,11 @@ from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ContractSpec, Feed, ModelSpec, TensorSpec
 from hiresvit.version import __version__
+from hiresvit.workflows.decide import decide
 from hiresvit.workflows.frame import contract_parity, frame_graphs, write_golden_pair, write_pictures
 from hiresvit.workflows.loaded import Loaded, load_model
 from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, require_fused
+from hiresvit.workflows.yardstick import Yardstick
 
 # The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
 BATCH_PROFILE = (1, 1, 8)
@@ -123,7 +125,7 @@ def export_bundle(
         feeds = _feeds(spec, settings.images)
         model, loaded = _load(spec, settings)
         job = _Job(spec, settings, contract, folder, graphs, feeds, loaded, on_step)
-        paths, reports, looked = _graphs(job, model, target)
+        paths, reports, looked, proof = _graphs(job, model, target)
         _return_memory()
         ends = _ends(paths["fp32"])
         deployed = Deployed(model, spec, resize=settings.resize)  # unfolded: what the user trained
@@ -140,10 +142,9 @@ def export_bundle(
             latency = _latency(job, reference, paths) if settings.latency else None
         for stage, found in looked.items():
             reports[stage] |= found.to_json()
+        if settings.int8 is not None:
+            _decide(job, target, engines, reports["int8"], proof)
         on_step("write", None)
-        if "int8" in engines:
-            accuracy = reports["int8"].get("accuracy")
-            reports["int8"]["verdict"] = int8_verdict(engines["fp16"], engines["int8"], accuracy)
         manifest = Manifest(
             spec=spec,
             contract=contract,
@@ -226,10 +227,13 @@ def _return_memory() -> None:
     trim_memory()
 
 
-def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path], dict[str, Any], dict[str, Headroom]]:
+def _graphs(
+    job: _Job, model: nn.Module, target: Path
+) -> tuple[dict[str, Path], dict[str, Any], dict[str, Headroom], Yardstick | None]:
     """Write the graphs; returns their paths by role, the reports of what was done to them, and what calibration saw.
 
-    A graph holds the weights once more, so each is dropped as soon as it is written.
+    The last is what INT8's accuracy was measured on. A graph holds the weights once more, so each is dropped as soon as
+    it is written.
     """
     spec, settings = job.spec, job.settings
     described: dict[str, Any] = {}
@@ -246,6 +250,7 @@ def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path],
     save("simplified", simple)
     reports: dict[str, Any] = {"simplify": report.to_json(), "graphs": described}
     looked: dict[str, Headroom] = {}
+    proof = None
     if not settings.dynamic_batch:  # its norms need a known number of rows
         save("cpu", for_cpu(simple))
     if settings.fp16:
@@ -263,14 +268,14 @@ def _graphs(job: _Job, model: nn.Module, target: Path) -> tuple[dict[str, Path],
             save("int8", made.graph)
             made.table.save(stage_path(job.folder, "calibration"))
             reports["int8"] = made.report
-            looked = made.headroom
+            looked, proof = made.headroom, made.proof
             if sensitivity := made.report.get("sensitivity"):
                 chart = sensitivity_chart(sensitivity, made.report["policy"]["keep"])
                 stage_path(job.folder, "sensitivity").write_text(chart, encoding="utf-8")
             del made
         del half
         reports["fp16"] = half_report.to_json()
-    return {stage: stage_path(job.graphs, stage) for stage in described}, reports, looked
+    return {stage: stage_path(job.graphs, stage) for stage in described}, reports, looked, proof
 
 
 def _stamp(job: _Job, graph: onnx.ModelProto, stage: str, contract: ContractSpec = TENSOR) -> None:
@@ -364,16 +369,31 @@ def _parity(job: _Job, reference: Runner, paths: Mapping[str, Path], looked: dic
     return {"task": job.spec.task, "images": len(job.feeds), "reference": "pytorch", "stages": stages}
 
 
+def _decide(
+    job: _Job, bundle: Path, engines: Mapping[str, Any], report: dict[str, Any], proof: Yardstick | None
+) -> None:
+    """Add to INT8's report whether it is worth it on this machine."""
+    assert job.settings.int8 is not None  # or there is no report
+    drop, contract = job.settings.int8.max_drop, job.contract
+    plans = {stage: stage_path(job.folder, plan) for plan in PLANS if (stage := str(STAGES[plan].parent)) in engines}
+    decision = decide(plans, _feed(job), report.get("accuracy"), proof, contract, max_drop=drop, on_step=job.on_step)
+    report |= {"decision": decision, "verdict": int8_verdict(str(bundle), engines, decision)}
+
+
+def _feed(job: _Job) -> Feed:
+    """What the graphs of the bundle take for one picture."""
+    if job.contract == TENSOR:
+        return job.feeds[0]
+    return picture_feed(sample_image(0, *picture_size(job.spec, job.contract)), job.spec, job.contract)
+
+
 def _latency(job: _Job, reference: Runner, paths: Mapping[str, Path]) -> dict[str, Any]:
     """PyTorch and every graph on ONNX Runtime, in turn in one run; PyTorch gets a tensor and gives one."""
     job.on_step("latency", None)
     # What was asked for, or every core this process may use; PyTorch and ONNX Runtime get the same.
-    feed, threads = job.feeds[0], job.settings.threads or len(os.sched_getaffinity(0))
+    feed, threads = _feed(job), job.settings.threads or len(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        sides: dict[str, Callable[[], object]] = {"pytorch": partial(reference, feed)}
-        if job.contract != TENSOR:
-            picture = sample_image(0, *picture_size(job.spec, job.contract))
-            feed = picture_feed(picture, job.spec, job.contract)
+        sides: dict[str, Callable[[], object]] = {"pytorch": partial(reference, job.feeds[0])}
         for role, path in paths.items():
             runner = stack.enter_context(OnnxRuntimeRunner(path, threads=threads))
             sides[role] = partial(Casting(runner), feed)

@@ -47,7 +47,8 @@ class Source:
     """A runner, its spec and its classes' names where they are known, and what it is called in tables.
 
     ``said`` is what is to be said of its weights and of how it was chosen, ``graph`` the file if that is an ONNX graph,
-    ``contract`` what goes in and comes out, ``built_from`` of a plan where its graph would lie, and its sum. ``origin`` is what a report says of where it is from (`_origin`).
+    ``contract`` what goes in and comes out. ``built_from`` of a plan is where its graph would lie, and the graph's sum.
+    ``origin`` is what a report says of where it is from (`_origin`).
     """
 
     runner: Runner
@@ -183,7 +184,9 @@ def _open_bundle(folder: Path, graph: str | None, *, replay: bool, **running: An
     source = open_role(bundle, wanted, **running)
     if replay:
         replay_golden(bundle, source.runner, wanted)
-    plans = [role for role in PLANS if role in has] if graph is None and has_driver() else []
+    decision = (bundle.manifest.int8 or {}).get("decision") or {}
+    best = "int8_plan" if decision.get("recommended") == "int8" else PLANS[0]
+    plans = [role for role in (best, *PLANS) if role in has] if graph is None and has_driver() else []
     hints = [f"computed on the CPU; --graph {role} runs the bundle's plan on the GPU" for role in plans[:1]]
     return replace(source, said=(*source.said, *hints))
 

@@ -26,6 +26,7 @@ from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec
 from hiresvit.workflows.proof import Maker, find_kept, open_proof
 from hiresvit.workflows.split import picture_source, split_pictures
+from hiresvit.workflows.yardstick import Yardstick
 
 DEFAULT_METHOD: Method = "mse"
 DEFAULT_IMAGES = 64
@@ -63,13 +64,14 @@ class Int8Result:
     """The graph, the ranges it was made from, and a report as plain JSON values.
 
     ``headroom``: how much of FP16's range this graph (``int8``) and the one it was written into (``fp16``) use on the
-    pictures that calibrate.
+    pictures that calibrate. ``proof`` are the pictures that its accuracy was measured on, None where it was not.
     """
 
     graph: ModelProto
     table: CalibrationTable
     report: dict[str, Any]
     headroom: dict[str, Headroom]
+    proof: Yardstick | None = None
 
 
 def make_int8(
@@ -113,6 +115,7 @@ def make_int8(
     maker = Maker(simple, index, half, tuple(sites), policy, table)
     report: dict[str, Any] = {"calibration": _calibration_json(table, split.calib, settings.images)}
     kept: tuple[str, ...] = ()
+    proof = None
     if promised or settings.prove:
         if promised:
             on_step("search", None)
@@ -126,7 +129,8 @@ def make_int8(
     graph, made = maker.together(kept)
     headroom["int8"] = look(graph, what="int8")
     report |= {"policy": asdict(policy) | {"keep": list(kept)}, "quantize": made.to_json()}
-    return Int8Result(graph, table, report | headroom["int8"].to_json(), headroom)
+    judged = None if proof is None else proof.result
+    return Int8Result(graph, table, report | headroom["int8"].to_json(), headroom, judged)
 
 
 def check_int8(settings: Int8Settings, spec: ModelSpec) -> None:

@@ -16,7 +16,7 @@ from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs
 from hiresvit.runtime.picture_runner import PictureRunner, TopClasses
 from hiresvit.runtime.runner import Casting, Runner
-from hiresvit.spec import Feed, ModelSpec, Task
+from hiresvit.spec import ContractSpec, Feed, ModelSpec, Task
 
 AGREEMENT = "agreement with FP32"
 METRICS: Mapping[Task, str] = {"segment": "mIoU", "classify": "top-1"}
@@ -60,12 +60,17 @@ class Yardstick:
     def measure(self, runner: Runner) -> Judgement:
         """The metric in per cent over the data set, and the lowest SQNR over the references."""
         runner = Casting(runner)
-        found = evaluate(runner, self.spec, self.dataset)
+        value = self.metric_of(runner)
+        reports = [compare_runs(outputs, runner(feed), self.spec.task) for feed, outputs in self.references]
+        return Judgement(value, min(out.worst.sqnr_db for report in reports for out in report.outputs))
+
+    def metric_of(self, runner: Runner, contract: ContractSpec | None = None) -> float:
+        """The metric alone, of a network that takes tensors, or behind a contract."""
+        found = evaluate(runner, self.spec, self.dataset, contract=contract)
         by_pixel = self.metric == AGREEMENT and self.spec.task == "segment"
         value = found.pixel_accuracy if by_pixel else found.metric
         assert value is not None  # `evaluate` fills in what the task has
-        reports = [compare_runs(outputs, runner(feed), self.spec.task) for feed, outputs in self.references]
-        return Judgement(value, min(out.worst.sqnr_db for report in reports for out in report.outputs))
+        return value
 
     def judge(self, threads: int | None) -> Judge:
         """The same, of a graph."""

@@ -57,7 +57,7 @@ def test_run_and_eval_take_it_too(cli: Cli, tiny_bundle: Path, tmp_path: Path) -
     result = cli("run", tiny_bundle, STREET, "--runner", "openvino", "-o", tmp_path / "o.png", "--json")
     assert json.loads(result.out)["source"].endswith("/cpu (openvino)")
     result = cli("eval", tiny_bundle, "--runner", "openvino", "--dataset", "scenes", "--limit", "1", "--json")
-    assert json.loads(result.out)["source"].endswith("/cpu (openvino)")
+    assert json.loads(result.out)["accuracy"]["sides"][0]["name"].endswith("/cpu (openvino)")
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_openvino_that_is_not_installed(tiny_bundle: Path, tmp_path: Path) -> No
 def test_eval_of_a_folder(cli: Cli, tiny_bundle: Path, photos: Path) -> None:
     result = cli("eval", tiny_bundle, "--data", photos, "--json")
     assert result.code == 0, result.err
-    found = json.loads(result.out)
-    assert (found["dataset"], found["images"]) == (str(photos), 2)
-    assert "carriageway" in {row["name"] for row in found["classes"]}
+    found = json.loads(result.out)["accuracy"]
+    assert (found["dataset"]["name"], found["images"]) == (str(photos), 2)
+    assert "carriageway" in {row["name"] for row in found["sides"][0]["classes"]}
     assert cli("eval", tiny_bundle, "--dataset", "folder", "--data", photos, "--json").out == result.out
 
 

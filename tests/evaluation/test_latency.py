@@ -1,26 +1,17 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from hiresvit.errors import UsageError
+from hiresvit.device.host import CpuTime
+from hiresvit.errors import HiresvitError, MissingDependency, UsageError
 from hiresvit.evaluation import latency
-from hiresvit.evaluation.latency import (
-    FEW,
-    LatencyStats,
-    Ratio,
-    Side,
-    latency_stats,
-    measure_latency,
-    ratio,
-)
-from hiresvit.runtime.runner import GpuTimes
+from hiresvit.evaluation.latency import FEW, Limits, Side, measure_latency, measure_sides, sides_report
+from hiresvit.evaluation.statistics import LatencyStats, Parts, Ratio, latency_stats, median_error, ratio
 
 MS = 1_000_000
 
@@ -47,46 +38,6 @@ class Clock:
         return call
 
 
-def test_hand_computed_statistics() -> None:
-    stats = latency_stats([4 * MS, 2 * MS, 4 * MS, 4 * MS, 5 * MS, 5 * MS, 7 * MS, 9 * MS], batch=2)
-    # The textbook's eight numbers: mean 5, population standard deviation 2.
-    assert (stats.mean_ms, stats.std_ms, stats.cv_percent) == pytest.approx((5, 2, 40))
-    assert (stats.calls, stats.min_ms, stats.max_ms, stats.median_ms) == (8, 2, 9, 4.5)
-    assert (stats.p90_ms, stats.p95_ms, stats.p99_ms) == (9, 9, 9)
-    assert stats.throughput == pytest.approx(2 * 8 / 0.040)
-    assert stats.samples_ns[:2] == (4 * MS, 2 * MS)  # as they came
-    assert (stats.h2d_ms, stats.d2h_ms, stats.gpu_compute_ms) == (None, None, None)
-
-
-@pytest.mark.parametrize(
-    ("count", "p90", "p95", "p99"),
-    [(1, 1, 1, 1), (9, 9, 9, 9), (10, 9, 10, 10), (20, 18, 19, 20), (100, 90, 95, 99), (1000, 900, 950, 990)],
-)
-def test_percentiles_are_trtexecs(count: int, p90: int, p95: int, p99: int) -> None:
-    # Samples 1 ms .. N ms: element N - 1 - floor((1 - p / 100) N) of the sort is N - floor(...) ms.
-    stats = latency_stats([MS * (i + 1) for i in reversed(range(count))])
-    assert (stats.p90_ms, stats.p95_ms, stats.p99_ms) == (p90, p95, p99)
-
-
-@given(st.lists(st.integers(1, 10**12), min_size=1, max_size=200))
-def test_statistics_are_ordered(samples: list[int]) -> None:
-    stats = latency_stats(samples)
-    order = [stats.min_ms, stats.median_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms, stats.max_ms]
-    # With an even N the median may lie above p90's element only if N < 10, where p90 is the maximum anyway.
-    assert order == sorted(order)
-    assert stats.samples_ns == tuple(samples)
-    json.dumps(stats.to_json(), allow_nan=False)
-
-
-def test_an_unstable_run_is_marked() -> None:
-    steady = latency_stats([1000, 1000, 1000, 1040])
-    assert steady.cv_percent < 2.5
-    assert steady.warnings == ()
-    assert latency_stats([1000, 1000, 1000, 1100]).warnings == (
-        "unstable: coefficient of variation 4.2 % is over 2.5 %",
-    )
-
-
 def test_sides_take_turns_and_the_order_rotates() -> None:
     clock = Clock()
     runs = {name: clock.run(name, MS) for name in "abc"}
@@ -109,17 +60,17 @@ def test_samples_of_one_index_are_of_one_round() -> None:
 def test_what_the_gpu_says_is_asked_after_each_call_and_not_timed() -> None:
     clock = Clock()
     times = [
-        GpuTimes(0.0, 99.0, 0.0),
-        GpuTimes(1.0, 5.0, 0.3),
-        GpuTimes(2.0, 9.0, 0.1),
-        GpuTimes(9.0, 6.0, 0.2),
+        {"h2d_ms": 0.0, "compute_ms": 99.0, "d2h_ms": 0.0},
+        {"h2d_ms": 1.0, "compute_ms": 5.0, "d2h_ms": 0.3},
+        {"h2d_ms": 2.0, "compute_ms": 9.0, "d2h_ms": 0.1},
+        {"h2d_ms": 9.0, "compute_ms": 6.0, "d2h_ms": 0.2},
     ]
 
-    def last_times() -> GpuTimes:
+    def last_times() -> Parts:
         clock.now += 1000 * MS  # as if it took a second
         return times[clock.calls.count("a") - 1]
 
-    runs: Runs = {"a": Side(clock.run("a", MS), gpu_times=last_times), "b": clock.run("b", 2 * MS)}
+    runs: Runs = {"a": Side(clock.run("a", MS), parts=last_times), "b": clock.run("b", 2 * MS)}
     stats = measure_latency(runs, warmup_s=0, min_s=0, min_iterations=3, clock=clock)
     assert stats["a"].samples_ns == (MS, MS, MS)
     # the medians; the warm-up call of 99 ms is not among them
@@ -154,37 +105,27 @@ def test_slow_calls_are_few_and_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "work", "own", "said"),
+    ("passed", "said"),
     [
-        (10.0, 4.0, 4.0, False),  # ours
-        (10.0, 5.0, 4.0, False),  # a little of others
-        (10.0, 20.0, 4.0, True),
-        (0.1, 0.2, 0.0, False),  # too short to tell
+        ((10.0, 4.0, 4.0, 0.0), ""),  # ours
+        ((10.0, 5.0, 4.0, 1.0), ""),  # a little of others
+        ((10.0, 20.0, 4.0, 0.0), "load 7.9"),
+        ((10.0, 20.0, 4.0, 9.0), "load 7.9, 0.9 of that by other guests of its host"),
+        ((0.1, 0.2, 0.0, 0.0), ""),  # too short to tell
     ],
 )
 def test_a_machine_that_others_use_is_said(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, work: float, own: float, said: bool
+    monkeypatch: pytest.MonkeyPatch, passed: tuple[float, float, float, float], said: str
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr("os.getloadavg", lambda: (7.9, 3.0, 1.0))
-    counters = iter([(100.0, 50.0, 20.0), (100.0 + seconds, 50.0 + work, 20.0 + own)])
-    monkeypatch.setattr(latency, "_cpu_seconds", lambda: next(counters))
+    start = CpuTime(100.0, 50.0, 20.0, 3.0)
+    counters = iter([start, start, CpuTime(*(a + b for a, b in zip(vars(start).values(), passed, strict=True)))])
+    monkeypatch.setattr(latency, "cpu_time", lambda: next(counters))
     clock = Clock()
     [stats] = measure_latency({"a": clock.run("a", MS)}, min_s=0, clock=clock).values()
-    words = "the machine is busy, other programs took 1.6 of its 2 CPUs meanwhile (load 7.9)"
+    words = f"the machine is busy, other programs took 1.6 of its 2 CPUs meanwhile ({said})"
     assert stats.warnings == ((words,) if said else ())
-
-
-def test_the_systems_counters_are_read() -> None:
-    before = latency._cpu_seconds()
-    deadline = time.process_time() + 0.2
-    while time.process_time() < deadline:
-        pass
-    after = latency._cpu_seconds()
-    if before is not None and after is not None:  # None on another system than Linux
-        seconds, work, own = (b - a for a, b in zip(before, after, strict=True))
-        assert seconds > 0
-        assert 0.2 <= own <= work + 0.05  # what we did is a part of all, to the hundredths in which that is counted
 
 
 def test_durations_are_counted_over_all_sides() -> None:
@@ -202,17 +143,6 @@ def test_the_number_of_iterations_is_a_floor() -> None:
     stats = measure_latency({"a": clock.run("a", 10_000 * MS)}, min_iterations=10, clock=clock)
     assert stats["a"].calls == 10
     assert len(clock.calls) == 11
-
-
-def test_ratios_are_paired() -> None:
-    a = latency_stats([20 * MS, 40 * MS, 90 * MS])
-    b = latency_stats([10 * MS, 10 * MS, 30 * MS])
-    assert ratio(a, b).median == 3  # of 2, 4, 3; the ratio of the medians would be 4
-    many = latency_stats([MS * (i + 1) for i in range(10)])
-    one = latency_stats([MS] * 10)
-    assert ratio(many, one) == Ratio(5.5, 1, 9)
-    with pytest.raises(UsageError, match="3 calls against 10"):
-        ratio(a, many)
 
 
 def test_impossible_measurements_are_refused() -> None:
@@ -236,6 +166,121 @@ def test_a_run_that_fails_is_not_swallowed() -> None:
 
     with pytest.raises(RuntimeError, match="boom"):
         measure_latency({"a": broken})
+
+
+def bad(name: str) -> Callable[[], object]:
+    def call() -> None:
+        raise MissingDependency(f"{name} is not here")
+
+    return call
+
+
+class TestStopping:
+    """A `Limits.rel_error` of e: 2 % of samples that are 1 or 1.1 ms in turn is known to within 5 % at best."""
+
+    def stopped(self, *durations: int, **limits: Any) -> tuple[int, str]:
+        clock = Clock()
+        measured = measure_sides({"a": Side(clock.run("a", *durations))}, Limits(warmup_s=0, **limits), clock)
+        return len(measured.samples["a"]), measured.stopped
+
+    def test_steady_calls_stop_at_the_least(self) -> None:
+        found = self.stopped(MS, min_s=0.1, max_s=60, rel_error=1.0)
+        assert found == (100, "100 rounds, 0.1 s for each side, every median within 0 %")
+
+    def test_wavering_calls_go_on_until_they_are_certain(self) -> None:
+        """Of 1, 2, .. 100 ms over and over the median's interval narrows with the root of their number."""
+        order = [MS * (7 * i % 100 + 1) for i in range(100)]
+        count, words = self.stopped(*order, min_s=0.1, max_s=600, rel_error=5.0)
+        assert "every median within" in words
+        assert median_error([order[i % 100] for i in range(1, count + 1)]) <= 5.0
+        # looked at each time there is a tenth more of them: not much sooner would have been enough
+        assert median_error([order[i % 100] for i in range(1, int(count / 1.21))]) > 5.0
+
+    def test_or_until_time_is_up(self) -> None:
+        count, words = self.stopped(MS, 3 * MS, min_s=0.1, max_s=1.0, rel_error=1.0)
+        assert 500 <= count <= 501
+        assert words == "time is up: 1.0 s for each side; the median of a is known to within 50 %, not 1 %"
+
+    def test_slow_calls(self) -> None:
+        count, words = self.stopped(10_000 * MS, min_s=3.0, max_s=9.0, slow_s=10.0, rel_error=1.0)
+        assert (count, words) == (3, "time is up: calls take long, 3 rounds in 30 s for each side")
+
+    def test_slow_calls_on_a_busy_machine_get_half_the_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(latency, "load_words", lambda *_: ("busy",))
+        count, words = self.stopped(10_000 * MS, min_s=3.0, max_s=9.0, slow_s=10.0, rel_error=1.0)
+        assert count == 1
+        assert words == "time is up: others use this machine and calls take long, 1 rounds in 10 s for each side"
+
+
+def test_a_side_that_fails_is_left_out_and_the_others_go_on() -> None:
+    clock = Clock()
+    ok = clock.run("ok", MS)
+
+    def late() -> None:
+        clock.now += 2 * MS
+        clock.calls.append("late")
+        if clock.calls.count("late") > 4:
+            raise HiresvitError("no more")
+
+    sides = {"never": Side(bad("CUDA")), "ok": Side(ok), "late": Side(late)}
+    measured = measure_sides(sides, Limits(warmup_s=0, min_s=0, min_iterations=10), clock)
+    report = json.loads(json.dumps(sides_report(sides, measured), allow_nan=False))
+    found = report["sides"]
+    assert list(found) == list(sides)
+    assert (found["ok"]["calls"], found["late"]["calls"], found["never"]["calls"]) == (10, 3, 0)
+    assert found["never"]["median_ms"] is None, "not measured is not 0"
+    assert found["never"]["warnings"] == ["CUDA is not here"]
+    assert {name: type(error) for name, error in measured.failures.items()} == {
+        "never": MissingDependency,
+        "late": HiresvitError,
+    }
+    assert report["ratios"] == {"late/ok": {"median": 2.0, "p10": 2.0, "p90": 2.0}}, "of the rounds that both have"
+    assert report["complete"] is True
+
+
+def test_a_side_that_failed_keeps_nobody_waiting_for_its_median() -> None:
+    clock = Clock()
+    twice = [None, None]
+
+    def late() -> None:
+        if not twice:
+            raise HiresvitError("no more")
+        twice.pop()
+
+    sides = {"ok": Side(clock.run("ok", MS)), "late": Side(late)}
+    measured = measure_sides(sides, Limits(warmup_s=0, min_s=0.01, max_s=60, rel_error=1.0), clock)
+    assert len(measured.samples["ok"]) < 100
+    assert measured.stopped.endswith("every median within 0 %")
+
+
+def test_an_interrupted_run_keeps_what_it_has() -> None:
+    clock = Clock()
+
+    def interrupted() -> None:
+        clock.now += MS
+        clock.calls.append("b")
+        if clock.calls.count("b") == 5:
+            raise KeyboardInterrupt
+
+    sides = {"a": Side(clock.run("a", MS)), "b": Side(interrupted)}
+    measured = measure_sides(sides, Limits(warmup_s=0), clock)
+    report = sides_report(sides, measured)
+    assert isinstance(measured.interrupt, KeyboardInterrupt)
+    assert (report["complete"], report["stopped"]) == (False, "interrupted")
+    # a warm-up call, then the order changes each round: of the last round b had its turn first, and did not end
+    assert (report["sides"]["a"]["calls"], report["sides"]["b"]["calls"]) == (3, 3)
+
+
+def test_interrupted_in_the_warm_up_nothing_is_measured() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    sides = {"a": Side(interrupted)}
+    measured = measure_sides(sides, Limits())
+    report = sides_report(sides, measured)
+    assert report["sides"]["a"]["calls"] == 0
+    assert report["sides"]["a"]["warnings"] == ["interrupted before its turn"]
+    assert report["complete"] is False
 
 
 def test_the_real_clock_measures_real_work() -> None:

@@ -23,8 +23,9 @@ from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.graph.modules import Boundary
 
 
-def boundary(module: str, size: int | None = None) -> Boundary:
-    return Boundary(module, "Conv", f"{module}.out", f"{module}.out", size)
+def boundary(module: str, *shape: int | None) -> Boundary:
+    known = None if None in shape or not shape else tuple(n for n in shape if n is not None)
+    return Boundary(module, "Conv", f"{module}.out", f"{module}.out", known)
 
 
 def side(tensors: dict[str, list[Array]], asked: list[list[str]] | None = None) -> Callable[[Sequence[str]], Fetch]:
@@ -74,8 +75,8 @@ def planted(values: Array, fault: str) -> Array:
         case "outliers":
             test[0, 1, 2] += 200
         case "everything":
-            test = test[:, ::-1]
-    return test
+            test = np.flip(test, 1)
+    return np.asarray(test)
 
 
 @pytest.mark.parametrize("fault", ["scale", "saturation", "nan", "outliers", "everything"])
@@ -152,14 +153,26 @@ def test_chunks_hold_what_fits_and_each_tensor_comes_once() -> None:
 
 def test_the_first_beyond_is_the_first_in_order_and_not_the_worst() -> None:
     values = noise(1, 100)
-    test = {"a.out": values, "b.out": values * 1.5, "c.out": values * 9}
+    test = {"a.out": [values], "b.out": [values * 1.5], "c.out": [values * 9]}
     pairs = [Pair(boundary(name), boundary(name)) for name in "abc"]
-    reference = {name: values for name in test}
+    reference = {name: [values] for name in test}
     found = compare_layers(pairs, side(reference), side(test), images=1, tolerance=30)
     first = first_beyond(found)
     assert first is not None
     assert first.module == "b"
     assert first_beyond(found[:1]) is None
+
+
+def test_channels_may_be_last_on_one_side() -> None:
+    left = [boundary("a", 1, 8, 4, 6), boundary("b", 1, 8, 4, 6), boundary("c", 8, 4, 6), boundary("d", 8, 4)]
+    right = [boundary("a", 4, 6, 8), boundary("b", 4, 8, 6), boundary("c", 1, 8, 4, 6), boundary("d", 4, 8)]
+    assert [pair.reference.module for pair in match_modules(left, right).pairs] == ["a", "c"]
+    for shape in ((1, 8, 4, 6), (1, 4, 4, 4)):  # the second does not tell them apart
+        values = noise(*shape)
+        assert compared(values, np.moveaxis(values, 1, -1).copy()).max_abs == 0
+        assert compared(np.moveaxis(values, 1, -1), values).max_abs == 0
+        assert compared(values, np.moveaxis(values, 1, -1)[..., ::-1]).verdict == "everything"
+        assert compared(values, 2 * values).verdict == "scale"
 
 
 def test_modules_are_matched_by_path_and_size() -> None:

@@ -28,7 +28,7 @@ def test_the_last_result_that_is_read_outside() -> None:
         ["a/Relu", "a/Neg", "a/Abs", "a.child/Exp", "b/Add", "output/Mul"],
     )
     assert list(found) == ["a", "a.child", "b", "output"]
-    assert found["a"] == Boundary("a", "Abs", "handed", "handed", 4)
+    assert found["a"] == Boundary("a", "Abs", "handed", "handed", (1, 4))
     assert found["output"].tensor == "y"
 
 
@@ -62,7 +62,7 @@ def test_behind_a_quantizer_it_is_what_the_readers_get() -> None:
         scale=np.float32(0.1),
         zero=np.int8(0),
     )
-    assert found["a"] == Boundary("a", "Neg", "made", "again", 4)
+    assert found["a"] == Boundary("a", "Neg", "made", "again", (1, 4))
     assert list(found) == ["a", "b"]
 
 
@@ -76,7 +76,7 @@ def test_a_rewritten_node_is_of_its_module_and_constants_are_of_none() -> None:
         }""",
         ["a/Shape", "a/Norm/Reshape_0", "a/Split", "output/Concat"],
     )
-    assert found["a"] == Boundary("a", "Split", "second", "second", 2)
+    assert found["a"] == Boundary("a", "Split", "second", "second", (1, 2))
 
 
 def test_a_node_without_a_path_is_of_no_module() -> None:

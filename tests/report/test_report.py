@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from hiresvit.device.plan import EngineReport
-from hiresvit.evaluation.latency import latency_stats, ratio
 from hiresvit.evaluation.parity import Gate, compare_runs
+from hiresvit.evaluation.statistics import latency_stats, ratio
 from hiresvit.export.fp16 import Fp16Report, ValueLoss
 from hiresvit.export.simplify import SimplifyReport
 from hiresvit.report import results as report
 from hiresvit.report import tables
+from hiresvit.report.latency import latency_tables
 from hiresvit.spec import Task, TensorSpec
 
 
@@ -65,7 +66,7 @@ def latency() -> dict[str, Any]:
 
 
 def test_latency_starts_with_what_the_others_are_divided_by() -> None:
-    table, note = report.latency_tables(latency())
+    table, note = latency_tables(latency())
     text = rendered(table)
     assert text.index("pytorch  ") < text.index("cpu  "), "a manifest's keys are sorted, the table's are not"
     assert cells(text, "cpu") == [
@@ -85,18 +86,18 @@ def test_latency_starts_with_what_the_others_are_divided_by() -> None:
 def test_latency_of_one_side_has_no_ratios() -> None:
     values = latency()
     del values["sides"]["cpu"]
-    [table, _] = report.latency_tables({**values, "ratios": {}})
+    [table, _] = latency_tables({**values, "ratios": {}})
     assert "x pytorch" not in rendered(table)
 
 
 def test_a_plans_call_is_shown_in_its_parts() -> None:
     values = latency()
     values["sides"]["cpu"] |= {"h2d_ms": 0.25, "gpu_compute_ms": 3.5, "d2h_ms": None}
-    table, _ = report.latency_tables(values)
+    table, _ = latency_tables(values)
     text = rendered(table)
     assert cells(text, "cpu")[1:6] == ["5.00", "5.00", "5.00", "0.25", "3.50"]
     assert "3.50" not in str(cells(text, "pytorch"))
-    assert "copy in" not in rendered(report.latency_tables(latency())[0])
+    assert "copy in" not in rendered(latency_tables(latency())[0])
 
 
 ENGINE = EngineReport(

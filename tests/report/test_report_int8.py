@@ -1,12 +1,16 @@
-"""What is said about an INT8 plan beside the FP16 plan."""
+"""What is said about an INT8 plan beside the FP16 plan: what was measured, or the command that measures it."""
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Any
 
 import pytest
 
 from hiresvit.report.int8 import int8_verdict
+
+ACCURACY = {"metric": "mIoU", "rows": {"fp32": 90.25, "fp16": 90.0, "int8": 88.5}}
 
 
 @pytest.fixture
@@ -17,14 +21,53 @@ def plans() -> dict[str, dict[str, Any]]:
     }
 
 
-def test_it_says_when_int8_is_not_worth_it(plans: dict[str, dict[str, Any]]) -> None:
-    accuracy = {"metric": "mIoU", "rows": {"fp32": 90.0, "fp16": 90.0, "int8": 88.5}}
-    worse, cost = int8_verdict(plans["fp16"], plans["int8"], accuracy)
-    assert worse.startswith("INT8 is not worth it by what can be seen without a GPU: the INT8 plan has 120 kernels")
-    assert "50% larger" in worse
+def decision(recommended: str | None, **values: Any) -> dict[str, Any]:
+    return {
+        "recommended": recommended,
+        "undecided": None if recommended else "there is no GPU",
+        "least_speedup": 1.02,
+        "speedup": {"median": 1.5} if recommended else None,
+        "latency": {"int8": {"median_ms": 2.0}, "fp16": {"median_ms": 3.0}} if recommended else None,
+        "accuracy": None,
+        "max_drop": None,
+        **values,
+    }
+
+
+def test_kernels_and_sizes_are_facts_and_no_verdict(plans: dict[str, dict[str, Any]]) -> None:
+    for changed, size in (({}, "50% larger"), ({"kernel_total": 90, "plan_bytes": 500}, "50% smaller")):
+        facts, *said = int8_verdict("b", {**plans, "int8": plans["int8"] | changed}, decision(None))
+        assert facts.startswith("the INT8 plan has")
+        assert facts.endswith(f"FP16 has 100, and is {size}")
+        assert "undecided: there is no GPU" in said[0]
+        assert not any("worth it:" in line or "stay with" in line for line in said), "nobody measured"
+
+
+def test_without_a_measurement_it_gives_the_commands_that_make_one(plans: dict[str, dict[str, Any]]) -> None:
+    *_, here, other = int8_verdict("my b", plans, decision(None, accuracy=ACCURACY))
+    assert shlex.split(here.partition(": ")[2]) == ["hiresvit", "bench", "my b/fp16.plan", "my b/int8.plan"]
+    commands = [shlex.split(part) for part in other.partition(": ")[2].split(" && ")]
+    assert commands == [
+        ["hiresvit", "build", "my b", "-o", "fp16.plan"],
+        ["hiresvit", "build", "my b", "--graph", "int8", "-o", "int8.plan"],
+        ["hiresvit", "bench", "fp16.plan", "int8.plan"],
+    ]
+    undecided, anew = int8_verdict("b", {}, decision(None))
+    assert "undecided" in undecided
+    assert anew.startswith("this decides it on the board: hiresvit build b ")
+
+
+@pytest.mark.parametrize("recommended", ["fp16", "int8"])
+def test_what_was_measured_is_said_with_its_numbers(plans: dict[str, dict[str, Any]], recommended: str) -> None:
+    _, cost, said = int8_verdict("b", plans, decision(recommended, accuracy=ACCURACY, max_drop=0.5))
     assert cost == "INT8 costs 1.50 points of mIoU against FP16"
-    [smaller] = int8_verdict(plans["fp16"], plans["int8"] | {"plan_bytes": 500}, None)
-    assert smaller.startswith("INT8 saves memory only")
-    [fewer] = int8_verdict(plans["fp16"], plans["int8"] | {"kernel_total": 90}, None)
-    assert fewer.endswith("measure both on the device")
-    assert "not worth" not in fewer
+    assert said.startswith({"fp16": "stay with FP16: ", "int8": "INT8 is worth it: "}[recommended])
+    assert said.endswith(f"run {recommended}.plan")
+    for words in (
+        "1.500 times as fast",
+        "2.000 ms against 3.000 ms",
+        "1.02 is the least",
+        "1.75 points of mIoU",
+        "0.5 ",
+    ):
+        assert re.search(re.escape(words), said), said

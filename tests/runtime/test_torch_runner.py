@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hiresvit.errors import UsageError
+from hiresvit.errors import MissingDependency, UsageError
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import TensorSpec
 
@@ -59,3 +61,32 @@ def test_the_number_of_threads_is_given_back() -> None:
     with TorchRunner(Spy(), (X,), (Y,), threads=wanted) as runner:
         runner({"x": np.zeros((1, 2), np.float32)})
     assert (seen, torch.get_num_threads()) == ([wanted], before)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of torch.jit
+def test_a_machine_without_a_compiler_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # or what was compiled once is there
+    module = nn.Sequential(nn.Linear(2, 2), nn.GELU())
+    with (
+        config.patch({"cpp.cxx": (None, str(tmp_path / "no-compiler"))}),
+        TorchRunner(module, (X,), (Y,), compiled=True) as runner,
+        pytest.raises(
+            MissingDependency, match=r"No working C\+\+ compiler.*; it takes a C\+\+ compiler: leave --compile"
+        ),
+    ):
+        runner({"x": np.zeros((1, 2), np.float32)})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile takes a C++ compiler")
+def test_what_is_compiled_says_the_same() -> None:
+    """Half a minute of it is the compiler's own headers."""
+    module = nn.Sequential(nn.Linear(2, 2), nn.GELU())
+    x = np.array([[1, 2]], np.float32)
+    with TorchRunner(module, (X,), (Y,)) as eager, TorchRunner(module, (X,), (Y,), compiled=True) as compiled:
+        # sums in another order: a float's rounding
+        np.testing.assert_allclose(compiled({"x": x})["y"], eager({"x": x})["y"], rtol=1e-5, atol=1e-6)
+        assert (eager.about.backend, compiled.about.backend) == ("PyTorch", "torch.compile")

@@ -37,11 +37,11 @@ from hiresvit.runtime.frame import picture_feed
 from hiresvit.spec import ContractSpec, ModelSpec, PreprocessSpec
 from hiresvit.workflows import export as pipeline
 from hiresvit.workflows import frame as framing
-from hiresvit.workflows.bench import measure_sources
+from hiresvit.workflows.bench import BenchSettings, measure_sources
 from hiresvit.workflows.build import trtexec_lines
 from hiresvit.workflows.calibrate import quantize_file
 from hiresvit.workflows.compare import compare_sources
-from hiresvit.workflows.evaluate import evaluate_source
+from hiresvit.workflows.evaluate import Measuring, evaluate_sources
 from hiresvit.workflows.export import ExportSettings, export_bundle
 from hiresvit.workflows.inspect import inspect_source
 from hiresvit.workflows.open import open_source
@@ -375,7 +375,7 @@ class TestCommands:
     def test_bench_feeds_pixels(self, framed: Bundle) -> None:
         with open_source(str(framed.folder), threads=1).runner as runner:
             source = open_source(str(framed.folder), threads=1)
-            found = measure_sources([source], min_s=0.0)
+            found = measure_sources([source], BenchSettings(min_s=0.0)).report
             source.runner.close()
             assert found["sides"]["camera/cpu"]["calls"] > 0
             assert runner.inputs[0].dtype == "uint8"
@@ -406,8 +406,9 @@ class TestCommands:
         for name, contract in (("camera", ContractSpec("camera", size=CAMERA)), ("tensor", ContractSpec())):
             source = open_source(str(export(tmp_path / name, contract, spec).folder), threads=1)
             with source.runner:
-                rows.append(evaluate_source(source, "scenes", limit=1))
-        assert rows[0]["miou"] >= 0
+                [side] = evaluate_sources([source], Measuring("scenes", limit=1)).document["accuracy"]["sides"]
+                rows.append(side["metrics"])
+        assert rows[0]["miou"]["value"] >= 0
         assert set(rows[0]) == set(rows[1])
 
     def test_calibrate_says_what_to_give_instead(self, framed: Bundle, tmp_path: Path) -> None:

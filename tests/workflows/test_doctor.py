@@ -49,6 +49,12 @@ def test_every_runner_is_named_and_tried() -> None:
         assert (row["hint"] is None) == row["works"]
 
 
+def test_what_measures_power_is_named_and_why_not_the_rest() -> None:
+    power = examine()["power"]
+    assert [row["name"] for row in power] == ["ina3221", "tegrastats", "nvml", "rapl"]
+    assert all(isinstance(row["works"], bool) and row["detail"] for row in power)
+
+
 def test_there_is_a_hint_for_every_platform_and_backend() -> None:
     for hints in (BUILD_HINTS, RUN_HINTS):
         assert set(hints) == set(PLATFORMS)

@@ -12,6 +12,7 @@ import pytest
 from graphs import run
 from numpy.typing import NDArray
 from PIL import Image
+from published import write_cityscapes
 from tiny import CLASSES, seven_convolutions, tiny_spec
 
 from hiresvit.calibration.fallback import find_fallback
@@ -136,6 +137,23 @@ def test_labels_in_another_order_prove_nothing(tmp_path: Path, drop: float | Non
     words = r"hrvit_b1 has \d\.\d\d % mIoU in FP32, and one answer for everything may have 20\.00 %: .*order of"
     with pytest.raises(HiresvitError, match=words):
         make_int8(*seven_convolutions(), SPEC, settings(folder, max_drop=drop))
+
+
+def test_a_split_of_a_published_set_calibrates(tmp_path: Path) -> None:
+    """Pictures of train, and what is measured on val later has seen none of them."""
+    write_cityscapes(tmp_path)
+    write_cityscapes(tmp_path, "train", [f"aachen/aachen_{number:06d}_000019" for number in range(12)])
+    spec = model_spec("hrvit_nano", imgsz=(32, 32))
+    chosen = Int8Settings("cityscapes", data=tmp_path, split="train", images=2)
+    check_sources(chosen, spec)
+    found = split_pictures("cityscapes", tmp_path, spec, part="train", images=2, seed=0, promised=True)
+    assert found.labelled is not None
+    assert found.calib.source == "cityscapes train"
+    names = [dataset.name_of(index) for dataset in found.labelled for index in range(len(dataset))]
+    assert len({*names}) == 10
+    assert all(name.startswith("leftImg8bit/train/aachen/") for name in names)
+    with pytest.raises(HiresvitError, match="hrvit_b1 answers classes 0 to 4, cityscapes train has class 5"):
+        check_sources(chosen, SPEC)
 
 
 def test_what_is_refused_before_any_work(labelled: Path, tmp_path: Path) -> None:

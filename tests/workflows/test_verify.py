@@ -277,6 +277,28 @@ class TestRunners:
             assert NO_GPU in err
 
 
+@pytest.mark.parametrize(("recommended", "role"), [("int8", "int8_plan"), ("fp16", "plan"), (None, "plan")])
+def test_whoever_opens_a_bundle_is_told_of_the_plan_that_was_measured_to_be_better(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, recommended: str | None, role: str
+) -> None:
+    add_plan(folder)
+    for name in ("int8.onnx", "int8.plan"):
+        shutil.copy(folder / name.replace("int8", "fp16"), folder / name)
+    seal(folder)
+    calibration = {"source": "", "asked": 1, "images": 1, "skipped": [], "small": 0, "method": "mse", "tensors": 1}
+    counts = {"sites_int8": 1, "macs_total": 1, "macs_share": 1.0, "attentions_int8": 0}
+    said = {
+        "calibration": calibration | {"dead": []},
+        "policy": {"keep": []},
+        "quantize": counts | {"sites_fp16": {}, "macs_fp16": {}, "attentions_fp16": {}},
+        "decision": {"recommended": recommended, "latency": None},
+    }
+    edit(folder, lambda values: values.update(int8=said))
+    monkeypatch.setattr("hiresvit.workflows.open.has_driver", lambda: True)
+    [note] = [note for note in open_source(str(folder), threads=1).notes if "on the GPU" in note]
+    assert f"--graph {role} runs" in note
+
+
 class TestPlansThatRun:
     """On a CUDA and a TensorRT of host memory: the engine answers what the test says."""
 

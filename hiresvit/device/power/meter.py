@@ -17,7 +17,7 @@ INTERVAL_S = 0.1
 """Ten readings a second: an INA3221 averages over about as long, and reading it costs some milliseconds."""
 
 MAX_LOAD = 0.02
-"""Reading that takes more of the time than this is said: it takes power itself."""
+"""The share of a CPU that reading may take: it takes power itself."""
 
 _JOIN_S = 5.0
 
@@ -53,15 +53,15 @@ class Trace:
 def polled(read: Callable[[], Reading]) -> Callable[[threading.Event, float], Iterator[Timed]]:
     """The readings of what answers when it is asked: one at once, one each interval, one at the end.
 
-    A reading that the system refuses (OSError) is left out. Raises OSError when every one was refused, and once
-    reading takes more than `MAX_LOAD` of the interval the interval grows.
+    A reading that the system refuses (OSError) is left out; if it refuses all of them, that error is raised. Where
+    reading costs more than `MAX_LOAD`, the interval grows.
     """
 
     def readings(stop: threading.Event, interval_s: float) -> Iterator[Timed]:
         refused: OSError | None = None
         yielded = last = False
         while True:
-            began = time.monotonic_ns()
+            began, worked = time.monotonic_ns(), time.thread_time_ns()
             try:
                 values = read()
             except OSError as error:
@@ -71,8 +71,8 @@ def polled(read: Callable[[], Reading]) -> Callable[[threading.Event, float], It
                 yield (began + time.monotonic_ns()) // 2, values
             if last:
                 break
-            took_s = (time.monotonic_ns() - began) / 1e9
-            last = stop.wait(max(interval_s - took_s, took_s / MAX_LOAD - took_s))
+            least_s = (time.thread_time_ns() - worked) / 1e9 / MAX_LOAD
+            last = stop.wait(max(interval_s, least_s) - (time.monotonic_ns() - began) / 1e9)
         if refused and not yielded:
             raise refused
 

@@ -74,7 +74,8 @@ def find(root: Path) -> Meter | str:
         def read(ask: Any = ask) -> Reading:
             return {name: ask(handle) / 1000 for name, handle in handles.items()}
 
-        return Meter("nvml", "the GPU with its memory", unit, tuple(values), polled(read))
+        notes = ("NVML sees the GPU and its memory, not the machine around it",)
+        return Meter("nvml", "the GPU with its memory", unit, tuple(values), polled(read), notes)
     return f"NVML knows no power of this GPU: {refusal}"
 
 

@@ -24,7 +24,8 @@ def find(root: Path) -> Meter | str:
     def read() -> Reading:
         return {rail: counter.joules() for rail, counter in counters.items()}
 
-    return Meter("rapl", "the CPU and, where it is counted, its memory", "J", tuple(counters), polled(read))
+    notes = ("RAPL sees CPUs and, where it is counted, their memory, not the machine around them",)
+    return Meter("rapl", "the CPU and, where it is counted, its memory", "J", tuple(counters), polled(read), notes)
 
 
 def _rail(zone: Path) -> str:

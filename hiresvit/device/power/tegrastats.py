@@ -11,8 +11,8 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from hiresvit.device.platform import find_tool
@@ -21,23 +21,12 @@ from hiresvit.device.power.meter import Meter, Reading, Timed
 # ``VDD_IN 4900mW/5000mW``, on older boards ``POM_5V_IN 2532/2532``, since R39 ``VIN 124486mW/36487mW/124486mW``. The
 # first is now; the second, the mean since tegrastats began, knows nothing of our window; the third is the most.
 _RAIL = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*) (-?\d+)(?:mW(?:/-?\d+mW)*|/-?\d+)(?!\S)")
-_TEMPERATURE = re.compile(r"(?<!\S)(\w+)@(-?[\d.]+)C(?:/-?[\d.]+C)*(?!\S)")
-_NO_SENSOR_C = -256.0  # what a zone says that is switched off
 _ANSWERS_S = 5.0
 
 
-@dataclass(frozen=True)
-class TegraLine:
-    """What we need of a line: watts by rail as they are now, degrees Celsius by zone."""
-
-    watts: Reading
-    temperatures_c: Reading
-
-
-def parse(line: str) -> TegraLine:
-    """What a line says, whatever else stands in it; empty where it says nothing."""
-    watts = {name: int(now) / 1000 for name, now in _RAIL.findall(line)}
-    return TegraLine(watts, {name: float(at) for name, at in _TEMPERATURE.findall(line) if float(at) > _NO_SENSOR_C})
+def parse(line: str) -> Reading:
+    """The watts of each rail now, whatever else stands in the line; empty where it names none."""
+    return {name: int(now) / 1000 for name, now in _RAIL.findall(line)}
 
 
 def find(root: Path) -> Meter | str:
@@ -49,7 +38,8 @@ def find(root: Path) -> Meter | str:
     timer = threading.Timer(_ANSWERS_S, stop.set)
     timer.start()
     try:
-        first = next(_readings(tool, stop, 0.1), None)
+        with closing(_readings(tool, stop, 0.1)) as readings:
+            first = next(readings, None)
     except OSError as error:
         return f"{tool} cannot be run: {error.strerror or error}"
     finally:
@@ -65,7 +55,7 @@ def find(root: Path) -> Meter | str:
     )
 
 
-def _readings(tool: Path, stop: threading.Event, interval_s: float) -> Iterator[Timed]:
+def _readings(tool: Path, stop: threading.Event, interval_s: float) -> Generator[Timed]:
     """The readings of a process that is ended with the iteration."""
     command = [str(tool), "--interval", str(max(1, round(1000 * interval_s)))]
     with subprocess.Popen(
@@ -86,8 +76,8 @@ def _lines_of(child: subprocess.Popen[bytes], stop: threading.Event) -> Iterator
         data = os.read(file, 65536)
         now = time.monotonic_ns()
         if not data:
-            raise OSError(f"tegrastats ended with exit code {child.wait()}")
+            raise OSError(f"it ended with exit code {child.wait()}")
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            if watts := parse(line.decode("utf-8", "replace")).watts:
+            if watts := parse(line.decode("utf-8", "replace")):
                 yield now, watts
