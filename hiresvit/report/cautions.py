@@ -73,6 +73,10 @@ def _of_latency(file: str, latency: Values) -> Iterator[Caution]:
             most = max(latency["sides"][name]["cv_percent"] or 0.0 for name in names)
             text = f"unstable, the coefficient of variation is up to {most:.1f} %"
         yield _say("warning", file, text + whose)
+    told = {line for name, side in latency["sides"].items() for w in side["warnings"] for line in (w, f"{name}: {w}")}
+    for mark in latency.get("marks") or ():
+        if mark not in told and not mark.startswith("throttled:"):  # that stands above
+            yield _say("alarm" if "throttl" in mark else "warning", file, mark)
 
 
 def _whose(file: str, side: Values) -> Iterator[Caution]:

@@ -145,6 +145,7 @@ _POWER = record(
     },
     more=True,
 )
+_STATE = {"throttled": some(many(TEXT)), "clocks": some(_by_name(record({}, more=True)))}
 _LATENCY = record(
     {
         "threads": some(COUNT),
@@ -156,7 +157,7 @@ _LATENCY = record(
         "complete": FLAG,
         "stopped": some(TEXT),
         "marks": some(many(TEXT)),
-        "environment": some(record({}, {"throttled": some(many(TEXT))}, more=True)),
+        "environment": some(record({}, {**_STATE, "after": some(record({}, _STATE, more=True))}, more=True)),
         "power": some(_by_name(some(_POWER))),
     },
     more=True,

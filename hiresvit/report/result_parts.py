@@ -111,10 +111,27 @@ def _machines(results: Sequence[Values]) -> list[Block]:
         for name, one in (found.get("power") or {}).items()
         if one is not None
     }
-    blocks = _side_by_side("the machine", {file: found.get("environment") or {} for file, found in timed.items()})
+    blocks = _side_by_side(
+        "the machine", {file: _state(found.get("environment") or {}) for file, found in timed.items()}
+    )
     if timed and not power:
         blocks.append(Lines((f"Power was {NOT_MEASURED}: no result has what a meter said.",)))
     return [*blocks, *_side_by_side("power", power)]
+
+
+def _state(environment: Values) -> dict[str, Any]:
+    """With the clocks of a kind in one line, and of what was read once more afterwards what had changed."""
+    found = {key: value for key, value in environment.items() if key != "after"}
+    after = {key: value for key, value in (environment.get("after") or {}).items() if value != environment.get(key)}
+    states = [found, after] if after else [found]
+    for state in states:
+        if isinstance(clocks := state.get("clocks"), Mapping):
+            kinds: dict[str, list[str]] = {}
+            for name, clock in clocks.items():
+                text = ", ".join(f"{fact} {value}" for fact, value in _flat(clock)) if clock else NOT_MEASURED
+                kinds.setdefault(text, []).append(name)
+            state["clocks"] = "; ".join(f"{' '.join(names)}: {text}" for text, names in kinds.items())
+    return found | ({"afterwards": after} if after else {})
 
 
 def _side_by_side(title: str, columns: Mapping[str, Values]) -> list[Block]:
