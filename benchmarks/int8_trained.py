@@ -116,8 +116,8 @@ def trained_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _spread(measured: dict[str, float], what: str, sign: int = 1) -> str:
-    low, high = sorted((sign * measured["low"], sign * measured["high"]))
-    return f"{sign * measured[what] + 0.0:.2f} ({low:.2f} to {high:.2f})"
+    value, *bounds = (round(sign * measured[name], 2) + 0.0 for name in (what, "low", "high"))  # + 0.0: no -0.00
+    return f"{value:.2f} ({min(bounds):.2f} to {max(bounds):.2f})"
 
 
 def answer_path(folder: Path, form: str, index: int) -> Path:
