@@ -130,7 +130,7 @@ def test_the_commands_about_what_was_exported(device: Path, tiny_bundle: Path, t
         f"{tiny_bundle.name}/cpu",
         "fp16.onnx",
     ]
-    assert answer("eval", tiny_bundle, "--dataset", "scenes", "--limit", "1")["images"] == 1
+    assert answer("eval", tiny_bundle, "--dataset", "scenes", "--limit", "1")["accuracy"]["images"] == 1
     assert answer("compare", tiny_bundle, graph, "--images", "1")["parity"]["task"] == "segment"
     assert answer("report", tiny_bundle, "-o", "r.html")["report"]["bundles"] == 1
     assert not any(row["required"] and not row["works"] for row in answer("doctor")["abilities"])

@@ -116,7 +116,11 @@ def test_run_has_the_names_and_colours_of_the_folder(cli: Cli, tiny_bundle: Path
     [
         (["--dataset", "folder"], 2, "the data set folder lies somewhere: give --data DIR"),
         (["--dataset", "scenes", "--data", "."], 2, "the data set scenes is drawn and lies nowhere"),
-        (["--dataset", "cityscapes"], 2, "no data set is called cityscapes: there is scenes, folder"),
+        (
+            ["--dataset", "kitti"],
+            2,
+            "no data set is called kitti: there is scenes, folder, cityscapes, ade20k, coco_stuff",
+        ),
         (["--data", "nowhere"], 1, "nowhere is no folder"),
     ],
 )
