@@ -146,7 +146,7 @@ def test_equal_graphs_differ_nowhere(tiny_bundle: Path) -> None:
     assert found["tolerance"] == 80
 
 
-@pytest.mark.parametrize(("stage", "tolerance", "least"), [("cpu", 80, 100), ("fp16", 30, 35)])
+@pytest.mark.parametrize(("stage", "tolerance", "least"), [("cpu", 80, 100), ("fp16", 33, 35)])
 def test_forms_of_one_network_stay_within_their_tolerance(
     stage: str, tolerance: float, least: float, tiny_bundle: Path
 ) -> None:
@@ -174,7 +174,7 @@ def test_a_pytorch_model_is_compared_with_its_graph(tiny_bundle: Path) -> None:
 def test_the_graph_may_be_the_reference_and_the_model_the_test(tiny_bundle: Path) -> None:
     found = layers(tiny_bundle / "fp16.onnx", "hrvit_b1")
     assert found["first"] is None
-    assert found["tolerance"] == 30
+    assert found["tolerance"] == 33
 
 
 def test_a_plan_is_built_anew_from_its_graph_with_the_tensors_as_outputs(
