@@ -69,7 +69,7 @@ def test_a_second_measurement_of_a_mode_has_a_row_of_its_own() -> None:
 
 
 def test_what_had_changed_afterwards_is_shown_alone() -> None:
-    state = {"temperatures_c": {"cpu": 50.0}, "governor": "performance"}
+    state: dict[str, Any] = {"temperatures_c": {"cpu": 50.0}, "governor": "performance"}
     text = markdown_page(page_of(measured(**state, after={**state, "temperatures_c": {"cpu": 71.5}})))
     assert "afterwards: temperatures c: cpu | 71.5 |" in text
     assert "afterwards: governor" not in text
