@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from hiresvit.graph.index import GraphIndex, first_output
 from hiresvit.graph.dtypes import FLOATS
+from hiresvit.graph.index import GraphIndex, first_output
 from hiresvit.graph.operators import QUANTIZERS
 
 _QUANTITIES = FLOATS | {"double"}
