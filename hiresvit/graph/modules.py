@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
+from hiresvit.graph.dtypes import FLOATS
 from hiresvit.graph.index import GraphIndex, first_output
 from hiresvit.graph.operators import QUANTIZERS
 
+_QUANTITIES = FLOATS | {"double"}
 _CARRIERS = QUANTIZERS | {"Cast", "Identity"}
 """What hands a tensor on in another type: it is no part of a module, and who reads its result reads the tensor."""
 
@@ -42,7 +44,8 @@ def find_boundaries(index: GraphIndex) -> list[Boundary]:
     """The modules that compute something themselves, in the order in which their results are made.
 
     A module's nodes are those that have its own path, not that of a module in it; its boundary is the result of the
-    last of them that another module reads, or that leaves the graph. Constants and what is computed of them have none.
+    last of them that another module reads, or that leaves the graph. Constants and what is computed of them have none,
+    nor do integers.
     """
     found: dict[str, Boundary] = {}
     for node in index.nodes:
@@ -50,7 +53,9 @@ def find_boundaries(index: GraphIndex) -> list[Boundary]:
         if not module or node.op_type in _CARRIERS:
             continue
         for tensor in node.output:
-            if tensor not in index.fixed and any(reader != module for reader in _readers(index, tensor)):
+            if tensor in index.fixed or (index.types.get(tensor) or "float") not in _QUANTITIES:
+                continue  # a constant, or labels and indices, which are no quantities
+            if any(reader != module for reader in _readers(index, tensor)):
                 found.pop(module, None)  # so that it stands where its last result is made
                 source = _as_read(index, tensor)
                 found[module] = Boundary(module, node.op_type, tensor, source, index.sizes(tensor))

@@ -79,6 +79,17 @@ def test_a_rewritten_node_is_of_its_module_and_constants_are_of_none() -> None:
     assert found["a"] == Boundary("a", "Split", "second", "second", (1, 2))
 
 
+def test_labels_are_no_quantity() -> None:
+    found = boundaries(
+        """g (float[1,4] image) => (int64[1] y) {
+          made = Neg(image)
+          y = ArgMax<axis=1, keepdims=0>(made)
+        }""",
+        ["a/Neg", "contract/ArgMax"],
+    )
+    assert list(found) == ["a"]
+
+
 def test_a_node_without_a_path_is_of_no_module() -> None:
     [node] = build("g (float[1] x) => (float[1] y) { y = Relu(x) }").graph.node
     assert owner_of(node) == ""
