@@ -57,8 +57,11 @@ def verify_bundle(
     if weights is not None:
         from hiresvit.workflows.recheck import recheck
 
-        parity = recheck(bundle, weights, threads=threads, on_step=on_step)
-        findings += [GateError(line) for stage in parity["stages"] for line in stage["differs"]]
+        try:
+            parity = recheck(bundle, weights, threads=threads, on_step=on_step)
+            findings += [GateError(line) for stage in parity["stages"] for line in stage["differs"]]
+        except HiresvitError as error:
+            findings.append(error)
     manifest = bundle.manifest
     found = {
         "bundle": bundle.folder.resolve().name,
@@ -158,7 +161,11 @@ def _described(bundle: Bundle) -> list[HiresvitError]:
         stated = bundle.manifest.graphs.get(role)
         if stated is None or not _has(bundle, role):
             continue
-        counted = graph_summary(bundle.path(role))
+        try:
+            counted = graph_summary(bundle.path(role))
+        except HiresvitError as error:
+            found.append(ArtefactError(str(error)))
+            continue
         differing = [key for key, value in counted.items() if value is not None and stated.get(key) != value]
         found += [
             ArtefactError(

@@ -125,6 +125,11 @@ def swapped(folder: Path) -> None:
     seal(folder)
 
 
+def no_graph(folder: Path) -> None:
+    (folder / "fp16.onnx").write_bytes(b"no graph")
+    seal(folder)
+
+
 def cut_manifest(folder: Path) -> None:
     path = folder / "manifest.json"
     path.write_bytes(path.read_bytes()[:-200])
@@ -180,6 +185,7 @@ def other_weights(folder: Path) -> None:
 FAULTS: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "a flipped bit": (flipped, 7, "cpu.onnx was changed"),
     "swapped graphs": (swapped, 7, "has stage cpu, the manifest says simplified"),
+    "what is no graph": (no_graph, 7, "fp16.onnx"),
     "a truncated manifest": (cut_manifest, 7, "manifest.json is not valid JSON"),
     "another number of nodes": (other_counts, 7, r"fp16.onnx has nodes \d+, the manifest says 7"),
     "a pair of another shape": (other_shape, 7, "the golden pair is not of this network"),
@@ -376,7 +382,7 @@ class TestAgain:
         weights = replace(bundle.manifest.weights, source="a.safetensors", sha256="ab" * 32)
         files = list_files(folder, weights)
         write_manifest(folder, replace(bundle.manifest, weights=weights, files=files))
-        result = cli("verify", folder, "--weights", tmp_path / "a.safetensors")
-        assert result.code == 7
-        assert "abababababab" in result.err
+        code, found, err = answer(cli, folder, "--graph", "cpu", "--weights", tmp_path / "a.safetensors")
+        assert (code, found["parity"], found["sides"][0]["verdict"]) == (7, None, "passed")
+        assert "abababababab" in err
         assert cli("verify", folder, "--weights", tmp_path / "b").code == 1
