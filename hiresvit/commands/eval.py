@@ -63,7 +63,6 @@ def evaluate(
         raise UsageError(f"--draw {looking.draw}: a file; give a folder, which is made if it is not there")
     from hiresvit.report.accuracy import accuracy_report
     from hiresvit.workflows.evaluate import Measuring, evaluate_sources
-    from hiresvit.workflows.open import Source
 
     what = Measuring(
         dataset,
@@ -82,7 +81,7 @@ def evaluate(
         sides = open_sides(stack, named, model, running.graph, threads=running.threads)
         with out.progress() as on_step:
             found = evaluate_sources(sides, what, on_step=on_step)
-    notes = [*notes_of([side for side in sides if isinstance(side, Source)]), *found.notes]
+    notes = [*notes_of(sides), *found.notes]
     report = accuracy_report(found.document["accuracy"])
     ended: typer.Exit | None = None
     try:

@@ -25,7 +25,7 @@ from hiresvit.evaluation.ledger import Ledger
 from hiresvit.evaluation.protocol import Answerer, Protocol, answerer, find_protocol
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ContractSpec, ModelSpec
-from hiresvit.workflows.open import Source, Unopened
+from hiresvit.workflows.open import Source, Unopened, distinct
 from hiresvit.workflows.worst import draw_worst, equal
 
 SAVE_SECONDS = 5.0
@@ -253,7 +253,7 @@ def _document(
 ) -> dict[str, Any]:
     check_labelled(ledger.rows[ledger.living[0], : ledger.done].sum(0), dataset, ledger.done)
     classes = [one.spec.num_classes if one else 0 for one in asked]
-    names = _names(sides)
+    names = distinct(side.label for side in sides)
     rows = side_rows(ledger, dataset, classes, resamples=what.resamples, seed=what.seed)
     protocol = next(one.protocol for one in asked if one)
     segments = dataset.task == "segment"
@@ -280,14 +280,6 @@ def _document(
             for row in worst_pictures(ledger, dataset, what.worst)
         ],
     }
-
-
-def _names(sides: Sequence[Side]) -> list[str]:
-    """What sides are called, each by a name of its own."""
-    names: list[str] = []
-    for side in sides:
-        names.append(f"{side.label} ({len(names) + 1})" if side.label in names else side.label)
-    return names
 
 
 def _differing(asked: Sequence[_Asked | None], rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -23,6 +23,7 @@ from hiresvit.report.documents import KIND, RESULTS, check_page, check_result
 from hiresvit.report.page import make_page
 from hiresvit.report.result_parts import Pictures
 from hiresvit.schema import read_json
+from hiresvit.workflows.open import distinct
 
 Format = Literal["html", "md", "json"]
 RESULT_VERSION = 1
@@ -44,7 +45,7 @@ def write_report(paths: Sequence[Path], target: Path, form: Format, *, force: bo
     folders = [one for path in paths if path.is_dir() for one in bundles_in(path) or [path]]
     bundles = read_bundles(dict.fromkeys(folder.resolve() for folder in folders))
     files = {path.resolve(): path for path in paths if not path.is_dir()}
-    names = _distinct([path.name for path in files.values()])
+    names = distinct(path.name for path in files.values())
     results = [{"file": name, "document": read_result(path)} for name, path in zip(names, files.values(), strict=True)]
     page = make_page(bundles, results, created=_now())
     text = _drawn(page, form, list(files.values()))
@@ -92,7 +93,7 @@ def read_result(path: Path) -> dict[str, Any]:
 def read_bundles(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """Verified bundles as `make_page` takes them. Raises as `read_bundle`."""
     read = [read_bundle(folder) for folder in folders]
-    names = _distinct([bundle.folder.name for bundle in read])
+    names = distinct(bundle.folder.name for bundle in read)
     return [
         {
             "name": name,
@@ -102,15 +103,6 @@ def read_bundles(folders: Iterable[Path]) -> list[dict[str, Any]]:
         }
         for name, bundle in zip(names, read, strict=True)
     ]
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names with a number behind those that were there before."""
-    found: list[str] = []
-    for name in names:
-        number = sum(one == name for one in names[: len(found)])
-        found.append(f"{name} ({number + 1})" if number else name)
-    return found
 
 
 def _drawn(page: dict[str, Any], form: Format, files: Sequence[Path]) -> str:

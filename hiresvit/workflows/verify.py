@@ -72,7 +72,7 @@ def verify_bundle(
         "sides": sides,
         "plans": plans,
         "parity": parity,
-        "findings": [{"message": str(error), "exit_code": error.exit_code} for error in findings],
+        "findings": [error.to_json() for error in findings],
     }
     return found, _worst(findings)
 

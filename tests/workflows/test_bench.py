@@ -28,7 +28,7 @@ from hiresvit.workflows import bench_power, bench_watch
 from hiresvit.workflows.answer import Segmentation
 from hiresvit.workflows.bench import Benched, BenchSettings, measure_sources
 from hiresvit.workflows.bench_frame import frame_side
-from hiresvit.workflows.open import Source, open_source
+from hiresvit.workflows.open import Source, Unopened, distinct, open_source
 from hiresvit.workflows.predictor import Predictor
 
 QUICK = {"min_s": 0.0, "threads": 1}
@@ -235,6 +235,18 @@ def test_compiling_is_no_part_of_any_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.report["sides"]["other"]["calls"] > 0
     with pytest.raises(MissingDependency, match=r"no C\+\+"):
         bench(source(compiled, "compiled"))
+
+
+def test_a_side_that_did_not_open_takes_no_name_away() -> None:
+    """A file of another folder can have the name that one that does not open was typed by."""
+    found = bench(source(Fake(), "b"), Unopened("a.onnx", MissingDependency("no\nGPU")), source(Fake(), "a.onnx"))
+    sides = found.report["sides"]
+    assert list(sides) == ["b", "a.onnx", "a.onnx (3)"], "as they were typed"
+    assert [side["calls"] > 0 for side in sides.values()] == [True, False, True]
+    assert sides["a.onnx"]["failure"] == {"message": "no GPU", "exit_code": 6}
+    assert (sides["a.onnx"]["origin"], sides["a.onnx"]["stream"], sides["a.onnx"]["median_ms"]) == (None, None, None)
+    assert list(found.report["ratios"]) == ["a.onnx (3)/b"]
+    assert distinct(["x (3)", "x", "x"]) == ["x (3)", "x", "x (4)"]
 
 
 def test_power_is_measured_beside_an_idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
