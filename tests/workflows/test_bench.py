@@ -41,7 +41,7 @@ def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Limits", partial(Limits, warmup_s=0.0))
 
 
-def bench(*sources: Source, **settings: Any) -> Benched:
+def bench(*sources: Source | Unopened, **settings: Any) -> Benched:
     found = measure_sources(sources, BenchSettings(**{**QUICK, **settings}))
     json.dumps(found.report, allow_nan=False)
     return found
