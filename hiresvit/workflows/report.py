@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import os
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from PIL import Image
 
 from hiresvit.bundle.folder import bundles_in, read_bundle
 from hiresvit.bundle.manifest import KIND as BUNDLE
-from hiresvit.bundle.manifest import MANIFEST
+from hiresvit.bundle.manifest import MANIFEST, utc_now
 from hiresvit.data.image import load_image
 from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.files import MOST_TEXT, atomic_path, naming_source, read_regular
@@ -47,7 +46,7 @@ def write_report(paths: Sequence[Path], target: Path, form: Format, *, force: bo
     files = {path.resolve(): path for path in paths if not path.is_dir()}
     names = distinct(path.name for path in files.values())
     results = [{"file": name, "document": read_result(path)} for name, path in zip(names, files.values(), strict=True)]
-    page = make_page(bundles, results, created=_now())
+    page = make_page(bundles, results, created=utc_now())
     text = _drawn(page, form, list(files.values()))
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -150,7 +149,3 @@ def _picture(folder: Path, name: str) -> tuple[str | None, str]:
         content, kind = io.BytesIO(), "jpeg"
         picture.save(content, "JPEG", quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}", ""
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
