@@ -62,9 +62,9 @@ def evaluate(
     if looking.draw is not None and looking.draw.exists() and not looking.draw.is_dir():
         raise UsageError(f"--draw {looking.draw}: a file; give a folder, which is made if it is not there")
     from hiresvit.report.accuracy import accuracy_report
-    from hiresvit.workflows.evaluate import Measuring, evaluate_sources
+    from hiresvit.workflows.evaluate import EvalSettings, evaluate_sources
 
-    what = Measuring(
+    what = EvalSettings(
         dataset,
         pictures.data,
         pictures.split,
@@ -74,6 +74,7 @@ def evaluate(
         draw=looking.draw,
         output=output,
         options=repr(sorted(given.items())),
+        threads=running.threads,
     )
     runners: list[str | None] = [*running.runner] if running.runner else [None]
     named = [(source, name) for name in runners for source in sources]
