@@ -69,13 +69,14 @@ def energy(trace: Trace, window: tuple[int, int], idle_trace: Trace | None, fram
     samples = sum(begin <= time_ns <= end for time_ns in trace.times_ns)
     notes = [*trace.notes, *_window_notes(trace, window, samples)]
     means = _mean_watts(trace, window)
-    total = total_rails(means)
+    idle_means = {} if idle_trace is None else _mean_watts(idle_trace, _span(idle_trace))
+    total = total_rails(means or idle_means)
     watts = sum(means[rail] for rail in total) if means else None
     idle_watts = None
     if idle_trace is None:
         notes.append("no idle window was measured: the joules of a frame contain what the machine takes idle")
-    elif idle_means := _mean_watts(idle_trace, _span(idle_trace)):
-        idle_watts = sum(idle_means[rail] for rail in total if rail in idle_means)
+    elif idle_means and idle_means.keys() >= set(total):
+        idle_watts = sum(idle_means[rail] for rail in total)
     else:
         notes.append("too few readings of the idle machine: the joules of a frame contain what it takes idle")
     if len(total) > 1:

@@ -150,7 +150,10 @@ def test_a_meter_that_goes_silent_takes_no_watts_away(unit: Literal["W", "J"]) -
     assert found["watts"] == pytest.approx(20)
     assert found["joules_per_frame"] == pytest.approx(20)
     assert found["notes"][0] == "nvml said nothing for 8.0 s of the window: no watts are of that part"
-    assert energy(trace, window(13, 20), None, 1)["watts"] is None, "what it said before is not of this window"
+    after = energy(trace, window(13, 20), steady({"VIN": 4.0}), 1)
+    assert (after["watts"], after["joules_per_frame"]) == (None, None), "what it said before is not of this window"
+    assert after["idle_watts"] == 4
+    assert energy(trace, window(2, 12), steady({"VDD": 4.0}), 1)["idle_watts"] is None, "another rail is not this one"
     gap = Trace("nvml", "W", [START, START + 5 * S, START + 20 * S], [{"VIN": 20.0}] * 3)
     assert energy(gap, window(0, 20), None, 1)["notes"][1].endswith("what was between is a straight line")
 
