@@ -21,6 +21,7 @@ import json
 import shlex
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 
@@ -28,6 +29,10 @@ class HiresvitError(Exception):
     """Bad input; the message is for the user and needs no traceback."""
 
     exit_code = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """What a document says of what failed: ``message``, in one line, and ``exit_code``."""
+        return {"message": " ".join(str(self).split()), "exit_code": self.exit_code}
 
 
 class UsageError(HiresvitError, ValueError):

@@ -56,7 +56,11 @@ class FileEntry:
     parent_sha256: str | None
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """When something is made, as documents say it: 2026-11-27T18:00:00Z, from SOURCE_DATE_EPOCH where that is set.
+
+    Raises UsageError if that is no number of seconds.
+    """
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     try:
         seconds = int(epoch) if epoch else int(time.time())
@@ -91,7 +95,7 @@ class Manifest:
     parity: Any = None
     latency: Any = None
     notes: tuple[str, ...] = ()
-    created: str = field(default_factory=_now)
+    created: str = field(default_factory=utc_now)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` reads them back."""

@@ -13,8 +13,8 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.commands.opening import notes_of, open_sources
-from hiresvit.errors import GateError, HiresvitError, UsageError
+from hiresvit.commands.opening import notes_of, open_sides
+from hiresvit.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from hiresvit.workflows.bench import BenchSettings
@@ -136,14 +136,12 @@ def bench(
     bound = timing.check()
     measuring.check()
     model.given()  # says what is wrong with an option before anything is loaded
-    from hiresvit.evaluation.statistics import no_stats
     from hiresvit.report.latency import latency_tables
-    from hiresvit.workflows.bench import failure_of, measure_sources
+    from hiresvit.workflows.bench import measure_sources
 
     used = running.threads or len(os.sched_getaffinity(0))
-    failed: dict[str, HiresvitError] = {}
     with ExitStack() as stack:
-        opened = open_sources(
+        opened = open_sides(
             stack,
             running.sides(sources),
             model,
@@ -151,19 +149,15 @@ def bench(
             threads=running.threads,
             threads_used=used,
             cuda_graph=measuring.cuda_graph,
-            failed=failed,
         )
         benched = measure_sources(opened, _settings(measuring, timing, used))
     latency: dict[str, Any] = {"threads": used, **benched.report}
-    for name, error in failed.items():
-        nothing = {"origin": None, "stream": None, "failure": failure_of(error)}
-        latency["sides"][name] = no_stats(str(error)) | nothing
     missed = [
         *(_over(latency, *bound) if bound else []),
         *([f"--strict: {mark}" for mark in latency["marks"]] if timing.strict else []),
     ]
     failure: BaseException | None = benched.interrupt
-    for name, error in {**failed, **benched.failures}.items():
+    for name, error in benched.failures.items():
         failure = failure or type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}")
     if missed:
         failure = failure or GateError("; ".join(missed))

@@ -62,10 +62,9 @@ def evaluate(
     if looking.draw is not None and looking.draw.exists() and not looking.draw.is_dir():
         raise UsageError(f"--draw {looking.draw}: a file; give a folder, which is made if it is not there")
     from hiresvit.report.accuracy import accuracy_report
-    from hiresvit.workflows.evaluate import Measuring, evaluate_sources
-    from hiresvit.workflows.open import Source
+    from hiresvit.workflows.evaluate import EvalSettings, evaluate_sources
 
-    what = Measuring(
+    what = EvalSettings(
         dataset,
         pictures.data,
         pictures.split,
@@ -75,6 +74,7 @@ def evaluate(
         draw=looking.draw,
         output=output,
         options=repr(sorted(given.items())),
+        threads=running.threads,
     )
     runners: list[str | None] = [*running.runner] if running.runner else [None]
     named = [(source, name) for name in runners for source in sources]
@@ -82,11 +82,15 @@ def evaluate(
         sides = open_sides(stack, named, model, running.graph, threads=running.threads)
         with out.progress() as on_step:
             found = evaluate_sources(sides, what, on_step=on_step)
-    notes = [*notes_of([side for side in sides if isinstance(side, Source)]), *found.notes]
+    notes = [*notes_of(sides), *found.notes]
     report = accuracy_report(found.document["accuracy"])
+    ended: typer.Exit | None = None
     try:
         out.answer(as_json, found.document, report, found.failure, notes, save=output)
-    finally:
-        if what.state is not None and output is not None and found.document["accuracy"]["complete"] and output.exists():
-            with suppress(OSError):
-                what.state.unlink(missing_ok=True)
+    except typer.Exit as stop:  # by a side that failed; an answer that could not be written keeps the progress
+        ended = stop
+    if what.state is not None and found.document["accuracy"]["complete"]:
+        with suppress(OSError):
+            what.state.unlink(missing_ok=True)
+    if ended is not None:
+        raise ended

@@ -40,29 +40,21 @@ def open_sources(
     sides: Sequence[tuple[str, str | None]],
     model: opt.ModelOptions,
     graph: str | None,
-    *,
-    failed: dict[str, HiresvitError] | None = None,
     **how: Unpack[How],
 ) -> list[Source]:
     """Open what texts name, each with the runner named beside it, and close it with ``stack``.
 
     A model name, or a checkpoint's file, is computed by PyTorch and is one side, however many runners are named; beside
-    ``COMPILED`` it is another, and a file none. With ``failed`` a side that cannot start is put there by its name and
-    the others go on, as long as one starts. Raises UsageError for an option that applies to none, and whatever
+    ``COMPILED`` it is another, and a file none. Raises UsageError for an option that applies to none, and whatever
     `open_source` raises.
     """
-    from hiresvit.workflows.open import Source
+    from hiresvit.workflows.open import Unopened
 
-    opened = []
+    opened: list[Source] = []
     for side in _open_each(stack, sides, model, graph, **how):
-        if isinstance(side, Source):
-            opened.append(side)
-        elif failed is None or isinstance(side.error, UsageError):
+        if isinstance(side, Unopened):
             raise side.error
-        else:
-            failed[side.label] = side.error
-    if failed and not opened:
-        raise next(iter(failed.values()))
+        opened.append(side)
     return opened
 
 
@@ -173,6 +165,9 @@ def _refuse_misplaced(
         raise UsageError(f"--cuda-graph is for a plan; there is none in {listed}")
 
 
-def notes_of(sources: Sequence[Source]) -> list[str]:
-    """What is to be said of opened sources beside an answer, each once."""
-    return list(dict.fromkeys(f"{source.label}: {note}" for source in sources for note in source.notes))
+def notes_of(sides: Sequence[Source | Unopened]) -> list[str]:
+    """What is to be said of those that opened beside an answer, each once."""
+    from hiresvit.workflows.open import Source
+
+    opened = [side for side in sides if isinstance(side, Source)]
+    return list(dict.fromkeys(f"{source.label}: {note}" for source in opened for note in source.notes))

@@ -33,8 +33,7 @@ def side_rows(
     first: tuple[dict[str, float], _Draws] | None = None
     for side, num_classes in enumerate(classes):
         if side in ledger.failures:
-            message, code = ledger.failures[side]
-            found.append(_empty({"message": message, "exit_code": code}))
+            found.append(_empty(ledger.failures[side]))
             continue
         rows = ledger.rows[side, : ledger.done]
         sums = rows.sum(0)

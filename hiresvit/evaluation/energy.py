@@ -55,7 +55,8 @@ def energy(trace: Trace, window: tuple[int, int], idle_trace: Trace | None, fram
     """The power document of a window that answered ``frames`` frames, as plain JSON values.
 
     ``window`` is its begin and end in nanoseconds of the trace's clock. Watts are integrated by the trapezoid rule over
-    the readings and the interpolated ones at the window's edges; counters of joules are read at both edges.
+    the readings and the interpolated ones at the window's edges; counters of joules are read at both edges. Of a
+    meter that began late or went silent the watts are means over the part of the window that it saw.
     ``rails`` are mean watts, ``watts`` those of the machine (`total_rails`), idle power included; ``joules_per_frame``
     is what the frames took beyond ``idle_watts``, the mean over the whole idle trace. Negative readings count
     as they are: a rail's zero is calibrated no better. What was not measured is None and a note says why. Raises
@@ -68,13 +69,14 @@ def energy(trace: Trace, window: tuple[int, int], idle_trace: Trace | None, fram
     samples = sum(begin <= time_ns <= end for time_ns in trace.times_ns)
     notes = [*trace.notes, *_window_notes(trace, window, samples)]
     means = _mean_watts(trace, window)
-    total = total_rails(means)
+    idle_means = {} if idle_trace is None else _mean_watts(idle_trace, _span(idle_trace))
+    total = total_rails(means or idle_means)
     watts = sum(means[rail] for rail in total) if means else None
     idle_watts = None
     if idle_trace is None:
         notes.append("no idle window was measured: the joules of a frame contain what the machine takes idle")
-    elif idle_means := _mean_watts(idle_trace, _span(idle_trace)):
-        idle_watts = sum(idle_means[rail] for rail in total if rail in idle_means)
+    elif idle_means and idle_means.keys() >= set(total):
+        idle_watts = sum(idle_means[rail] for rail in total)
     else:
         notes.append("too few readings of the idle machine: the joules of a frame contain what it takes idle")
     if len(total) > 1:
@@ -96,9 +98,7 @@ def _span(trace: Trace) -> tuple[int, int]:
 
 
 def _mean_watts(trace: Trace, window: tuple[int, int]) -> dict[str, float]:
-    """Of each rail; empty where two readings are not there."""
-    if len(trace.times_ns) < 2 or window[1] <= window[0]:
-        return {}
+    """Of each rail over what was seen of the window; empty where that is nothing."""
     rails = dict.fromkeys(rail for reading in trace.values for rail in reading)
     seconds = (window[1] - window[0]) / 1e9
     means = {}
@@ -108,17 +108,19 @@ def _mean_watts(trace: Trace, window: tuple[int, int]) -> dict[str, float]:
         ]
         times = np.array([time - window[0] for time, _ in rows], np.float64) / 1e9
         values = np.array([value for _, value in rows], np.float64)
-        means[rail] = _joules(trace.unit, times, values, seconds) / seconds
+        begin, end = max(float(times[0]), 0.0), min(float(times[-1]), seconds)
+        if end > begin:
+            means[rail] = _joules(trace.unit, times, values, begin, end) / (end - begin)
     return means
 
 
-def _joules(unit: str, times: NDArray[np.float64], values: NDArray[np.float64], end: float) -> float:
-    """From 0 to ``end`` seconds."""
-    first, last = np.interp([0.0, end], times, values)
+def _joules(unit: str, times: NDArray[np.float64], values: NDArray[np.float64], begin: float, end: float) -> float:
+    """From ``begin`` to ``end`` in seconds, both between the first and the last of ``times``."""
+    first, last = np.interp([begin, end], times, values)
     if unit == "J":
         return float(last - first)
-    inside = (times > 0) & (times < end)
-    t = np.concatenate([[0.0], times[inside], [end]])
+    inside = (times > begin) & (times < end)
+    t = np.concatenate([[begin], times[inside], [end]])
     w = np.concatenate([[first], values[inside], [last]])
     return float(np.sum(np.diff(t) * (w[1:] + w[:-1])) / 2)
 
@@ -130,6 +132,8 @@ def _window_notes(trace: Trace, window: tuple[int, int], samples: int) -> Iterat
     if samples < LEAST_SAMPLES:
         yield f"{samples} readings in the window: joules need {LEAST_SAMPLES} or more to be quoted"
     inside = [time for time in trace.times_ns if begin < time < end]
-    silent = max(b - a for a, b in pairwise([begin, *inside, end])) / 1e9
-    if silent > SILENT_S:
-        yield f"{trace.source} said nothing for {silent:.1f} s of the window: what was between is a straight line"
+    silent, after, before = max((b - a, a, b) for a, b in pairwise([begin, *inside, end]))
+    if silent > SILENT_S * 1e9:
+        between = bool(trace.times_ns) and trace.times_ns[0] <= after and before <= trace.times_ns[-1]
+        how = "what was between is a straight line" if between else "no watts are of that part"
+        yield f"{trace.source} said nothing for {silent / 1e9:.1f} s of the window: {how}"

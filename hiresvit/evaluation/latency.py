@@ -160,7 +160,7 @@ def sides_report(sides: Mapping[str, Side], measured: Measured) -> dict[str, Any
         "stopped": measured.stopped,
         "sides": {
             name: stats[name].to_json() if name in stats else no_stats(words.get(name, "interrupted before its turn"))
-            for name in (*sides, *(words.keys() - sides.keys()))
+            for name in sides
         },
         "ratios": _ratios(stats),
     }

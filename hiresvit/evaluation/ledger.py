@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hiresvit.errors import HiresvitError
 from hiresvit.files import atomic_path
 
-Failures = Mapping[int, tuple[str, int]]
-
 
 class Ledger:
     """Of each side and picture a row (`hiresvit.evaluation.counts`), of which ``done`` pictures are complete.
 
     ``equal`` (sides, pictures) are how many answers of a picture, of ``answers`` (pictures,), are as the first side's.
-    ``failures`` are message and exit code of the sides that answer no more.
+    ``failures`` say by number why sides answer no more (`HiresvitError.to_json`).
     """
 
     def __init__(self, sides: int, pictures: int, columns: int) -> None:
@@ -27,7 +25,7 @@ class Ledger:
         self.equal = np.zeros((sides, pictures))
         self.answers = np.zeros(pictures)
         self.done = 0
-        self.failures: dict[int, tuple[str, int]] = {}
+        self.failures: dict[int, dict[str, Any]] = {}
 
     @property
     def living(self) -> list[int]:
@@ -36,7 +34,7 @@ class Ledger:
 
     def fail(self, side: int, error: HiresvitError) -> None:
         """From here on a side answers no more."""
-        self.failures[side] = (" ".join(str(error).split()), error.exit_code)
+        self.failures[side] = error.to_json()
 
     def save(self, path: Path, key: str) -> None:
         """Write what is complete. Raises HiresvitError if the place cannot be written."""
@@ -56,7 +54,7 @@ class Ledger:
                 return False
             done = len(answers)
             self.rows[:, :done], self.equal[:, :done], self.answers[:done] = rows, equal, answers
-            self.failures |= {side: (message, code) for side, (message, code) in failures}
+            self.failures |= dict(failures)
             self.done = done
             return True
         return False

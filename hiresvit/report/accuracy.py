@@ -97,10 +97,13 @@ def _classes_table(found: Values) -> Table:
 def _worst_lines(found: Values) -> list[str]:
     lines = []
     for row in found["worst"]:
-        equal = "" if row["agreement"] is None else f", {100 * row['agreement']:.2f} % equal answers"
-        right = ", ".join(
-            f"{side['name']} {side['accuracy']:.2f} % right" for side in row["sides"] if side["accuracy"] is not None
-        )
         drawn = f", drawn in {row['image']}" if row["image"] else ""
-        lines.append(f"worst: {row['picture']}{equal}: {right}{drawn}")
+        lines.append(f"worst: {worst_words(row)}{drawn}")
     return ["", *lines] if lines else []
+
+
+def worst_words(row: Values) -> str:
+    """What a picture is called, and how it was answered."""
+    equal = "" if row["agreement"] is None else f", {100 * row['agreement']:.2f} % equal answers"
+    right = ((side["name"], side["accuracy"]) for side in row["sides"] if side["accuracy"] is not None)
+    return f"{row['picture']}{equal}: {', '.join(f'{name} {share:.2f} % right' for name, share in right)}"

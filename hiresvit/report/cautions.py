@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hiresvit.bundle.stages import PLANS
+from hiresvit.report.latency import other_marks
 from hiresvit.report.tables import Values
 
 Caution = dict[str, str]
@@ -73,9 +74,8 @@ def _of_latency(file: str, latency: Values) -> Iterator[Caution]:
             most = max(latency["sides"][name]["cv_percent"] or 0.0 for name in names)
             text = f"unstable, the coefficient of variation is up to {most:.1f} %"
         yield _say("warning", file, text + whose)
-    told = {line for name, side in latency["sides"].items() for w in side["warnings"] for line in (w, f"{name}: {w}")}
-    for mark in latency.get("marks") or ():
-        if mark not in told and not mark.startswith("throttled:"):  # that stands above
+    for mark in other_marks(latency):
+        if not mark.startswith("throttled:"):  # that stands above
             yield _say("alarm" if "throttl" in mark else "warning", file, mark)
 
 
@@ -97,7 +97,8 @@ def _whose(file: str, side: Values) -> Iterator[Caution]:
 
 def _failed(file: str, name: str, side: Values) -> Iterator[Caution]:
     if failure := side.get("failure"):
-        yield _say("alarm", file, f"{name} was not measured: {failure['message']}")
+        how = f"failed after {side['calls']} calls" if side.get("calls") else "was not measured"
+        yield _say("alarm", file, f"{name} {how}: {failure['message']}")
 
 
 def _of_bundle(bundle: Values, rows: Sequence[Values]) -> Iterator[Caution]:

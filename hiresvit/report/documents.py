@@ -10,6 +10,7 @@ from typing import Any
 
 from hiresvit.bundle.schema import MEASURES
 from hiresvit.report.accuracy import WORDS
+from hiresvit.report.cautions import LEVELS
 from hiresvit.schema import (
     ANY,
     COUNT,
@@ -31,8 +32,8 @@ RESULTS = ("accuracy", "latency", "parity", "layers", "verify")
 """What a result is about, by the key that it has, in the order in which a page tells it."""
 KIND = "hiresvit-report"
 SCHEMA_VERSION = 1
+MODES = ("call", "frame", "stream", "offline")
 STATES = ("same", "weights", "other", "apart")
-
 
 INTEGER: Schema = {"type": "integer"}
 
@@ -153,7 +154,7 @@ _LATENCY = record(
         "ratios": _by_name(record(dict.fromkeys(("median", "p10", "p90"), NUMBER), more=True)),
     },
     {
-        "mode": one_of("call", "frame", "stream", "offline"),
+        "mode": one_of(*MODES),
         "complete": FLAG,
         "stopped": some(TEXT),
         "marks": some(many(TEXT)),
@@ -313,7 +314,7 @@ PAGE_SCHEMA = record(
         "kind": one_of(KIND),
         "hiresvit": TEXT,
         "created": TEXT,
-        "warnings": many(record({"level": one_of("alarm", "warning", "note"), "about": TEXT, "text": TEXT})),
+        "warnings": many(record({"level": one_of(*LEVELS), "about": TEXT, "text": TEXT})),
         "glance": many(record({"what": TEXT, "value": some(TEXT), "detail": TEXT})),
         "rows": many(_ROW),
         "pareto": many(

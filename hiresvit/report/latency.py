@@ -10,8 +10,10 @@ from rich.table import Table
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.report.tables import Values, make_table, number_text
 
-# What a plan's call is made of by the GPU's clock.
-_GPU_PARTS = {">copy in": "h2d_ms", ">GPU": "gpu_compute_ms", ">copy out": "d2h_ms"}
+GPU_PARTS = {"h2d_ms": "copy in", "gpu_compute_ms": "GPU", "d2h_ms": "copy out"}
+"""What a plan's call is made of by the GPU's clock."""
+FRAME_PARTS = {"decode_ms": "decode", "prepare_ms": "prepare", "network_ms": "network", "answer_ms": "answer"}
+"""What a frame is made of by the host's."""
 _SIDES = ("pytorch", *GRAPHS)  # the order of an export, which JSON does not keep
 _TITLES = {
     "call": "latency of one call in ms",
@@ -19,14 +21,7 @@ _TITLES = {
     "stream": "latency of a stream's frames in ms, from when they were due",
     "offline": "time of one call in ms, nothing waits between calls",
 }
-_PARTS = {
-    "decode_ms": ">decode",
-    "prepare_ms": ">prepare",
-    "network_ms": ">network",
-    "answer_ms": ">answer",
-    "enqueue_ms": ">enqueue",
-    "latency_ms": ">H2D+GPU+D2H",
-}
+_PARTS = {**FRAME_PARTS, "enqueue_ms": "enqueue", "latency_ms": "H2D+GPU+D2H"}
 
 
 def latency_tables(latency: Values) -> list[RenderableType]:
@@ -37,12 +32,12 @@ def latency_tables(latency: Values) -> list[RenderableType]:
     mode = latency.get("mode", "call")
     turns = "one after the other" if mode == "stream" else "sides in turn"
     title = f"{_TITLES[mode]}, {latency['threads']} threads, {turns}"
-    gpu = _GPU_PARTS if any(side.get("gpu_compute_ms") is not None for side in sides.values()) else {}
-    columns = ["side", ">median", ">p90", ">p99", *gpu, ">cv %", ">per s", ">calls"]
+    gpu = GPU_PARTS if any(side.get("gpu_compute_ms") is not None for side in sides.values()) else {}
+    columns = ["side", ">median", ">p90", ">p99", *(f">{title}" for title in gpu.values()), ">cv %", ">per s", ">calls"]
     table = make_table(title, *columns, *([f">x {base} (p10 to p90)"] if ratios else []))
     for name in names:
         side, ratio = sides[name], ratios.get(f"{name}/{base}")
-        times = [number_text(side.get(key), ".2f") for key in ("median_ms", "p90_ms", "p99_ms", *gpu.values())]
+        times = [number_text(side.get(key), ".2f") for key in ("median_ms", "p90_ms", "p99_ms", *gpu)]
         rest = [number_text(side["cv_percent"], ".1f"), number_text(side["throughput"], ".1f"), str(side["calls"])]
         spread = f"{ratio['median']:.3f} ({ratio['p10']:.3f} to {ratio['p90']:.3f})" if ratio else ""
         table.add_row(name, *times, *rest, *([spread] if ratios else []))
@@ -62,7 +57,7 @@ def _parts_tables(sides: Mapping[str, Values]) -> list[Table]:
     if not shown:
         return []
     rows = [(name, *(number_text(found.get(key), ".3f") for key in shown)) for name, found in parts.items()]
-    return [make_table("parts of it, medians in ms", "side", *shown.values(), rows=rows)]
+    return [make_table("parts of it, medians in ms", "side", *(f">{title}" for title in shown.values()), rows=rows)]
 
 
 def _stream_tables(sides: Mapping[str, Values]) -> list[Table]:
@@ -108,11 +103,16 @@ def _lines(latency: Values) -> list[RenderableType]:
         for warning in side["warnings"]:
             kinds.setdefault(warning.partition(":")[0], []).append(name)
     failed = {name: side["failure"] for name, side in latency["sides"].items() if side.get("failure")}
-    sides = latency["sides"].items()
-    said = {words for name, side in sides for word in side["warnings"] for words in (word, f"{name}: {word}")}
     return [
         *([f"stopped: {latency['stopped']}"] if latency.get("stopped") else []),
         *(f"failed: {name}: {failure['message'].removeprefix(f'{name}: ')}" for name, failure in failed.items()),
         *(f"note: {kind}: {', '.join(names)}" for kind, names in kinds.items()),
-        *(f"note: {mark}" for mark in latency.get("marks", ()) if mark not in said),
+        *(f"note: {mark}" for mark in other_marks(latency)),
     ]
+
+
+def other_marks(latency: Values) -> list[str]:
+    """What marks a run beyond its sides' own warnings."""
+    sides = latency["sides"].items()
+    said = {words for name, side in sides for word in side["warnings"] for words in (word, f"{name}: {word}")}
+    return [mark for mark in latency.get("marks") or () if mark not in said]

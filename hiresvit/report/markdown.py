@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from hiresvit.report.blocks import Block, Cell, Chart, Code, Facts, Lines, Part, Picture, Table
+from hiresvit.report.blocks import NOT_MEASURED, Block, Cell, Chart, Code, Facts, Lines, Part, Picture, Table
 from hiresvit.report.cautions import LEVELS
 from hiresvit.report.harmless import harmless
 from hiresvit.report.sections import page_parts, page_title
@@ -28,7 +28,7 @@ def markdown_page(page: Values) -> str:
         lines.append(f"- {_LEVEL[line['level']]} {_text(line['about'])}: {_text(line['text'])}")
     lines += ["", "## At a glance", ""]
     for card in page["glance"]:
-        value = "not measured" if card["value"] is None else f"**{_text(card['value'])}**"
+        value = NOT_MEASURED if card["value"] is None else f"**{_text(card['value'])}**"
         lines.append(f"- {_text(card['what'])}: {value} ({_text(card['detail'])})")
     lines.append("")
     for one in page_parts(page, {}):

@@ -16,9 +16,7 @@ from hiresvit.report.documents import KIND, SCHEMA_VERSION
 from hiresvit.report.tables import Values
 from hiresvit.version import __version__
 
-MODES = ("call", "frame", "stream", "offline")
 AT_EXPORT = "where it was exported"
-_RUNTIMES = {"pytorch": "PyTorch"}
 _NOTHING = dict.fromkeys(("file", "sha256", "bytes", "role", "bundle", "backend", "version", "device", "threads"))
 
 Row = dict[str, Any]
@@ -237,12 +235,17 @@ def _pareto(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
+def left_out(page: Values) -> str:
+    """What rows' names begin with on a page of one bundle, and need not be said."""
+    return f"{page['bundles'][0]['name']}/" if len(page["bundles"]) == 1 else ""
+
+
 def _glance(page: Values) -> list[dict[str, Any]]:
     """The numbers that are asked for first, each with what it is of; a value is None where nothing was measured."""
     rows = page["rows"]
     seen = [row for row in rows if row["accuracy"]]
     best = max(seen, key=lambda row: float(row["accuracy"]["value"]), default=None)
-    alone = f"{page['bundles'][0]['name']}/" if len(page["bundles"]) == 1 else ""
+    alone = left_out(page)
     cards = [_parity_card(page["bundles"]), _card("accuracy", None, "no eval result was given")]
     if best is not None:
         said, others = best["accuracy"], len({row["yardstick"] for row in seen}) - 1

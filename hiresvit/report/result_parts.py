@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hiresvit.report.accuracy import accuracy_report
+from hiresvit.report.accuracy import accuracy_report, worst_words
 from hiresvit.report.blocks import (
     NOT_MEASURED,
     Block,
@@ -17,15 +17,13 @@ from hiresvit.report.blocks import (
     cells,
     part,
 )
-from hiresvit.report.latency import latency_tables
+from hiresvit.report.latency import FRAME_PARTS, GPU_PARTS, latency_tables
 from hiresvit.report.layers import layers_report
 from hiresvit.report.plots import latency_chart, module_chart, parts_chart
 from hiresvit.report.results import compare_report
 from hiresvit.report.tables import Values
 from hiresvit.report.verify import verify_report
 
-_FRAME_PARTS = {"decode_ms": "decode", "prepare_ms": "prepare", "network_ms": "network", "answer_ms": "answer"}
-_GPU_PARTS = {"h2d_ms": "copy in", "gpu_compute_ms": "GPU", "d2h_ms": "copy out"}
 Pictures = Mapping[tuple[str, str], tuple[str | None, str]]
 """`data:` addresses of what results name, or None and why, by the result's file and the name in it."""
 
@@ -65,12 +63,8 @@ def _worst(results: Sequence[Values], pictures: Pictures) -> list[Block]:
     blocks: list[Block] = []
     for result in results:
         for row in (result["document"].get("accuracy") or {}).get("worst", ()):
-            words = [row["picture"]]
-            words += [] if row["agreement"] is None else [f"{100 * row['agreement']:.2f} % equal answers"]
-            right = ((side["name"], side["accuracy"]) for side in row["sides"] if side["accuracy"] is not None)
-            words += [f"{name} {share:.2f} % right" for name, share in right]
             data, why = pictures.get((result["file"], row["image"] or ""), (None, "not drawn"))
-            blocks.append(Picture(data, row["image"] or "", ", ".join([*words, *([] if data else [why])])))
+            blocks.append(Picture(data, row["image"] or "", worst_words(row) + ("" if data else f", {why}")))
     return blocks
 
 
@@ -96,7 +90,7 @@ def _latency(found: Values) -> list[Block]:
 def _parts(side: Values) -> dict[str, float]:
     """What follows one after the other: of a frame its steps, else of a plan's call what the GPU's clock says."""
     values = {**side, **(side.get("parts") or {})}
-    for names in (_FRAME_PARTS, _GPU_PARTS):
+    for names in (FRAME_PARTS, GPU_PARTS):
         if found := {name: values[key] for key, name in names.items() if values.get(key) is not None}:
             return found
     return {}

@@ -17,7 +17,8 @@ from hiresvit.report.blocks import (
     part,
 )
 from hiresvit.report.bundle_parts import bundle_part
-from hiresvit.report.page import MODES, runs_on
+from hiresvit.report.documents import MODES
+from hiresvit.report.page import left_out, runs_on
 from hiresvit.report.plots import Point, scatter_chart
 from hiresvit.report.result_parts import Pictures, result_parts
 from hiresvit.report.tables import Values
@@ -36,7 +37,7 @@ def page_parts(page: Values, pictures: Pictures) -> list[Part]:
     """The sections of a page."""
     found: list[Block] = [
         *part("One table: accuracy, time and energy of the same file", _table(page)),
-        *part("Accuracy against time", _pareto(page["pareto"], _alone(page))),
+        *part("Accuracy against time", _pareto(page["pareto"], left_out(page))),
         *result_parts(page, pictures),
         *(bundle_part(bundle) for bundle in page["bundles"]),
     ]
@@ -51,7 +52,7 @@ def _table(page: Values) -> list[Block]:
     yardsticks = {row["yardstick"] for row in rows if row["yardstick"]}
     body = [
         cells(
-            _file_cell(row, _alone(page)),
+            _file_cell(row, left_out(page)),
             _runner_cell(row),
             _accuracy_cell(row, named=len(yardsticks) > 1),
             *(_time_cell(row["modes"].get(mode)) for mode in modes),
@@ -67,11 +68,6 @@ def _table(page: Values) -> list[Block]:
     )
     title = f"accuracy on {next(iter(yardsticks))}" if len(yardsticks) == 1 else ""
     return [Table(title, columns, tuple(body)), Lines((said,))]
-
-
-def _alone(page: Values) -> str:
-    """What is left out of names on a page of one bundle."""
-    return f"{page['bundles'][0]['name']}/" if len(page["bundles"]) == 1 else ""
 
 
 def _file_cell(row: Values, alone: str) -> Cell:

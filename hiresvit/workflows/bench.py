@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.evaluation.latency import BUDGET_S, SETTLE_S, Limits, Side, measure_sides, sides_report
+from hiresvit.evaluation.statistics import no_stats
 from hiresvit.spec import TensorSpec
 from hiresvit.workflows.bench_frame import bench_picture, frame_side, gpu_parts
 from hiresvit.workflows.bench_power import Power, keep_busy, measure_power
 from hiresvit.workflows.bench_stream import measure_streams
 from hiresvit.workflows.bench_watch import watched
-from hiresvit.workflows.open import Source
+from hiresvit.workflows.open import Source, Unopened, distinct
 
 Mode = Literal["call", "frame", "stream", "offline"]
 
@@ -68,37 +69,46 @@ class Benched:
     notes: list[str]
 
 
-def measure_sources(sources: Sequence[Source], settings: BenchSettings) -> Benched:
+def measure_sources(opened: Sequence[Source | Unopened], settings: BenchSettings) -> Benched:
     """Measure all sources in turn, a network alone on noise, which takes a dense one as long as a picture does.
 
+    A side that did not open, or fails, has its ``failure`` and the others go on.
     A dynamic size is what a plan was tuned for, and 1 for a graph; a note says with which shapes it was called.
     Raises UsageError for a source that has no answer for a frame, and for a batch that a graph does not take.
     """
-    named = dict(zip(side_names(sources), sources, strict=True))
+    named = dict(zip(distinct(side.label for side in opened), opened, strict=True))
+    sources = {name: side for name, side in named.items() if isinstance(side, Source)}
+    broken = {name: side.error for name, side in named.items() if isinstance(side, Unopened)}
     with ExitStack() as stack:
         extra: dict[str, Any] = {"mode": settings.mode, "picture": None}
         picture = None
         if settings.mode in ("frame", "stream"):
-            picture, extra["picture"] = bench_picture(stack, sources, settings.image)
+            picture, extra["picture"] = bench_picture(stack, list(sources.values()), settings.image)
         with watched() as watch:
             if settings.mode == "stream":
                 assert picture is not None
                 seconds = settings.min_s
-                report, measured, busy = measure_streams(named, picture, settings.fps, seconds, settings.threads)
+                report, measured, busy = measure_streams(sources, picture, settings.fps, seconds, settings.threads)
             else:
-                sides, broken = _sides(named, settings, picture)
+                sides, uncompiled = _sides(sources, settings, picture)
+                broken |= uncompiled
                 measured = measure_sides(sides, settings.limits)
-                measured.failures = broken | measured.failures
                 report = sides_report(sides, measured)
                 left = {name: side for name, side in sides.items() if name not in measured.failures}
                 busy = {name: keep_busy(side.run, side.batch) for name, side in left.items()}
         power = Power()
         if settings.power and not measured.interrupt:
             power = measure_power(busy, settings.min_s)
-    failures = measured.failures | power.failures
-    for name, side in report["sides"].items():
-        side.setdefault("stream", None)
-        side |= {"origin": dict(named[name].origin), "failure": failure_of(failures.get(name))}
+    failures = broken | measured.failures | power.failures
+    report["sides"] = {
+        name: {
+            "stream": None,
+            **(report["sides"].get(name) or no_stats(str(failures[name]))),
+            "origin": dict(side.origin) if isinstance(side, Source) else None,
+            "failure": failures[name].to_json() if name in failures else None,
+        }
+        for name, side in named.items()
+    }
     report["complete"] = report["complete"] and power.interrupt is None
     marks = [*_unsteady(report["sides"]), *watch.marks]
     extra |= report | {"environment": watch.environment, "marks": marks, "power": power.sides}
@@ -107,21 +117,9 @@ def measure_sources(sources: Sequence[Source], settings: BenchSettings) -> Bench
 
 def _unsteady(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Sides that waver, and a machine that others use."""
-    unstable = [f"{name}: {word}" for name, side in sides.items() for word in side["warnings"] if "unstable" in word]
-    return [*unstable, *dict.fromkeys(word for side in sides.values() for word in side["warnings"] if "busy" in word)]
-
-
-def failure_of(error: HiresvitError | None) -> dict[str, Any] | None:
-    """What a document says of a side that failed."""
-    return None if error is None else {"message": str(error), "exit_code": error.exit_code}
-
-
-def side_names(sources: Sequence[Source]) -> list[str]:
-    """Their labels; one that is there already is told apart by its place."""
-    names: list[str] = []
-    for source in sources:
-        names.append(source.label + (f" ({len(names) + 1})" if source.label in names else ""))
-    return names
+    said = [(name, word) for name, side in sides.items() for word in side["warnings"]]
+    unstable = [f"{name}: {word}" for name, word in said if word.startswith("unstable")]
+    return [*unstable, *dict.fromkeys(word for _, word in said if word.startswith("the machine is busy"))]
 
 
 def _sides(

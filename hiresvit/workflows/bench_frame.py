@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from hiresvit.data.scenes import sample_image
 from hiresvit.errors import UsageError
 from hiresvit.evaluation.latency import Side
 from hiresvit.evaluation.statistics import Parts
+from hiresvit.files import scratch_folder
 from hiresvit.runtime.picture_runner import PictureRunner
 from hiresvit.runtime.runner import Runner
 from hiresvit.workflows.open import Source
@@ -35,7 +35,7 @@ def bench_picture(stack: ExitStack, sources: Sequence[Source], image: Path | Non
     if image is None:
         sizes = [source.contract.size for source in sources if source.contract.size is not None]
         height, width = sizes[0] if sizes else DRAWN_SIZE
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hiresvit-bench-"))) / "street.jpg"
+        path = stack.enter_context(scratch_folder()) / "street.jpg"
         Image.fromarray(sample_image(0, height, width)).save(path, quality=_QUALITY)
     else:
         path = image

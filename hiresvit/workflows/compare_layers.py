@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -225,12 +224,13 @@ def _opened(source: Source, model: ModelProto, feeds: Feeds, runner: str | None,
     def side(names: Sequence[str]) -> Fetch:
         stack.close()  # what the chunk before was fetched with
         with scratch_folder() as folder:
-            path = Path(folder) / "graph.onnx"
+            path = folder / "graph.onnx"
             onnx.save(tensor_graph(model, names), path)
             if source.graph is None:
                 from hiresvit.engine.build import build_engine
 
-                build_engine(path, path := path.with_suffix(".plan"))
+                graph, path = path, path.with_suffix(".plan")
+                build_engine(graph, path)
             threads = None if source.graph is None else source.runner.about.threads
             opened = stack.enter_context(Casting(open_runner(path, runner=runner, threads=threads)))
 

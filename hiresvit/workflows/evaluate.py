@@ -25,7 +25,7 @@ from hiresvit.evaluation.ledger import Ledger
 from hiresvit.evaluation.protocol import Answerer, Protocol, answerer, find_protocol
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ContractSpec, ModelSpec
-from hiresvit.workflows.open import Source, Unopened
+from hiresvit.workflows.open import Source, Unopened, distinct
 from hiresvit.workflows.worst import draw_worst, equal
 
 SAVE_SECONDS = 5.0
@@ -40,13 +40,14 @@ def own_protocol(spec: ModelSpec, contract: ContractSpec) -> Protocol:
 
 
 @dataclass(frozen=True)
-class Measuring:
+class EvalSettings:
     """What is measured, and how.
 
     ``dataset``, ``folder``, ``split`` and ``limit`` are as in `open_dataset`; ``protocol`` finds that of a network.
     ``worst`` pictures are named, and drawn in the folder ``draw``, or beside ``output``, the file that the document
     goes to; with one their paths are relative to its folder. Progress is kept there, too (`state`); ``options`` is what
-    else the answers depend on, and tells one evaluation from another.
+    else the answers depend on, and tells one evaluation from another. ``threads`` are those that make labels of logits,
+    None for as many as help.
     """
 
     dataset: str
@@ -58,6 +59,7 @@ class Measuring:
     draw: Path | None = None
     output: Path | None = None
     options: str = ""
+    threads: int | None = None
     resamples: int = RESAMPLES
     seed: int = SEED
 
@@ -92,7 +94,7 @@ class _Asked:
     by: Answerer
 
 
-def evaluate_sources(sides: Sequence[Side], what: Measuring, *, on_step: OnStep = silent) -> Evaluated:
+def evaluate_sources(sides: Sequence[Side], what: EvalSettings, *, on_step: OnStep = silent) -> Evaluated:
     """Measure opened sides on the pictures of a data set, each picture read once and answered by every side.
 
     A side that did not open, or fails at a picture, has its ``failure`` and no numbers, and the others go on. An
@@ -124,7 +126,7 @@ def evaluate_sources(sides: Sequence[Side], what: Measuring, *, on_step: OnStep 
     return _ended(found, notes, stopped, what)
 
 
-def _ended(found: dict[str, Any], notes: list[str], stopped: KeyboardInterrupt | None, what: Measuring) -> Evaluated:
+def _ended(found: dict[str, Any], notes: list[str], stopped: KeyboardInterrupt | None, what: EvalSettings) -> Evaluated:
     """With what is to be said of its end, and the failure that the program ends with."""
     failed = [row for row in found["sides"] if row["failure"]]
     said = [f"{row['name']} has no numbers: {row['failure']['message']}" for row in failed]
@@ -147,7 +149,7 @@ def _spec_of(side: Side) -> ModelSpec | None:
     return side.spec
 
 
-def _pictures(sides: Sequence[Side], specs: Sequence[ModelSpec | None], what: Measuring) -> Dataset:
+def _pictures(sides: Sequence[Side], specs: Sequence[ModelSpec | None], what: EvalSettings) -> Dataset:
     """The data set, which every network fits; drawn pictures have the size of the first, or of the first camera."""
     known = [spec for spec in specs if spec is not None]
     # A camera's graph takes pictures of the camera's size, and drawn ones can have it.
@@ -161,14 +163,14 @@ def _pictures(sides: Sequence[Side], specs: Sequence[ModelSpec | None], what: Me
     return dataset
 
 
-def _ask(side: Side, spec: ModelSpec | None, what: Measuring) -> _Asked | None:
+def _ask(side: Side, spec: ModelSpec | None, what: EvalSettings) -> _Asked | None:
     if isinstance(side, Unopened) or spec is None:
         return None
     protocol = what.protocol(spec, side.contract)
-    return _Asked(spec, protocol, answerer(side.runner, spec, side.contract, protocol))
+    return _Asked(spec, protocol, answerer(side.runner, spec, side.contract, protocol, threads=what.threads))
 
 
-def _key(sides: Sequence[Side], asked: Sequence[_Asked | None], dataset: Dataset, what: Measuring) -> str:
+def _key(sides: Sequence[Side], asked: Sequence[_Asked | None], dataset: Dataset, what: EvalSettings) -> str:
     """Of everything that the numbers depend on but the pictures' bytes."""
     known = [
         [side.label, None if isinstance(side, Unopened) else dict(side.origin), repr(one and (one.spec, one.protocol))]
@@ -249,11 +251,11 @@ def _answer(ledger: Ledger, dataset: Dataset, asked: Sequence[_Asked | None], in
 
 
 def _document(
-    ledger: Ledger, dataset: Dataset, sides: Sequence[Side], asked: Sequence[_Asked | None], what: Measuring
+    ledger: Ledger, dataset: Dataset, sides: Sequence[Side], asked: Sequence[_Asked | None], what: EvalSettings
 ) -> dict[str, Any]:
     check_labelled(ledger.rows[ledger.living[0], : ledger.done].sum(0), dataset, ledger.done)
     classes = [one.spec.num_classes if one else 0 for one in asked]
-    names = _names(sides)
+    names = distinct(side.label for side in sides)
     rows = side_rows(ledger, dataset, classes, resamples=what.resamples, seed=what.seed)
     protocol = next(one.protocol for one in asked if one)
     segments = dataset.task == "segment"
@@ -282,14 +284,6 @@ def _document(
     }
 
 
-def _names(sides: Sequence[Side]) -> list[str]:
-    """What sides are called, each by a name of its own."""
-    names: list[str] = []
-    for side in sides:
-        names.append(f"{side.label} ({len(names) + 1})" if side.label in names else side.label)
-    return names
-
-
 def _differing(asked: Sequence[_Asked | None], rows: Sequence[dict[str, Any]]) -> list[str]:
     """Which sides are asked otherwise than the one whose protocol is shown."""
     shown = next(one.protocol for one in asked if one)
@@ -301,7 +295,7 @@ def _differing(asked: Sequence[_Asked | None], rows: Sequence[dict[str, Any]]) -
     return notes
 
 
-def _draw(found: dict[str, Any], dataset: Dataset, asked: Sequence[_Asked | None], what: Measuring) -> None:
+def _draw(found: dict[str, Any], dataset: Dataset, asked: Sequence[_Asked | None], what: EvalSettings) -> None:
     """Draw the worst pictures, and write down where."""
     rows = found["sides"]
     living = {row["name"]: one for row, one in zip(rows, asked, strict=True) if one and not row["failure"]}

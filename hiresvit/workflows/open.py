@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,15 @@ def open_source(
     origin = _origin(path, opened, role=stamped[1] if stamped else None)
     label, built_from = path.name + _by(runner), _built_from(path)
     return Source(Casting(opened), spec, label, labels, said, _graph(path), contract, built_from, origin)
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Names of several things beside each other; one that is there already is told apart by its place."""
+    found: list[str] = []
+    for place, name in enumerate(names, 1):
+        ways = chain([name], (f"{name} ({number})" for number in count(place)))
+        found.append(next(way for way in ways if way not in found))
+    return found
 
 
 def is_model(text: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +20,7 @@ from hiresvit.evaluation.parity import GATES, compare
 from hiresvit.evaluation.reference import TENSOR, picture_size
 from hiresvit.export.contract import INPUT, input_spec, output_specs
 from hiresvit.export.deployed import Deployed
-from hiresvit.files import sha256_file
+from hiresvit.files import scratch_folder, sha256_file
 from hiresvit.graph.file import load_graph
 from hiresvit.progress import OnStep
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -135,10 +134,8 @@ def _answers(bundle: Bundle, reference: Runner, threads: int | None, on_step: On
     stated = (manifest.parity.get("contract") or {"stages": []})["stages"]
     roles = {STAGES[role].gate: role for role in GRAPHS}
     paths = {roles[stage["stage"]]: bundle.path(roles[stage["stage"]]) for stage in stated}
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = write_pictures(
-            Path(folder), manifest.parity["images"], picture_size(manifest.spec, manifest.contract)
-        )
+    with scratch_folder() as folder:
+        pictures = write_pictures(folder, manifest.parity["images"], picture_size(manifest.spec, manifest.contract))
         found = contract_parity(
             reference,
             paths,

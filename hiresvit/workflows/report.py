@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import os
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from PIL import Image
 
 from hiresvit.bundle.folder import bundles_in, read_bundle
 from hiresvit.bundle.manifest import KIND as BUNDLE
-from hiresvit.bundle.manifest import MANIFEST
+from hiresvit.bundle.manifest import MANIFEST, utc_now
 from hiresvit.data.image import load_image
 from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.files import MOST_TEXT, atomic_path, naming_source, read_regular
@@ -23,6 +22,7 @@ from hiresvit.report.documents import KIND, RESULTS, check_page, check_result
 from hiresvit.report.page import make_page
 from hiresvit.report.result_parts import Pictures
 from hiresvit.schema import read_json
+from hiresvit.workflows.open import distinct
 
 Format = Literal["html", "md", "json"]
 RESULT_VERSION = 1
@@ -44,9 +44,9 @@ def write_report(paths: Sequence[Path], target: Path, form: Format, *, force: bo
     folders = [one for path in paths if path.is_dir() for one in bundles_in(path) or [path]]
     bundles = read_bundles(dict.fromkeys(folder.resolve() for folder in folders))
     files = {path.resolve(): path for path in paths if not path.is_dir()}
-    names = _distinct([path.name for path in files.values()])
+    names = distinct(path.name for path in files.values())
     results = [{"file": name, "document": read_result(path)} for name, path in zip(names, files.values(), strict=True)]
-    page = make_page(bundles, results, created=_now())
+    page = make_page(bundles, results, created=utc_now())
     text = _drawn(page, form, list(files.values()))
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -92,7 +92,7 @@ def read_result(path: Path) -> dict[str, Any]:
 def read_bundles(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """Verified bundles as `make_page` takes them. Raises as `read_bundle`."""
     read = [read_bundle(folder) for folder in folders]
-    names = _distinct([bundle.folder.name for bundle in read])
+    names = distinct(bundle.folder.name for bundle in read)
     return [
         {
             "name": name,
@@ -102,15 +102,6 @@ def read_bundles(folders: Iterable[Path]) -> list[dict[str, Any]]:
         }
         for name, bundle in zip(names, read, strict=True)
     ]
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names with a number behind those that were there before."""
-    found: list[str] = []
-    for name in names:
-        number = sum(one == name for one in names[: len(found)])
-        found.append(f"{name} ({number + 1})" if number else name)
-    return found
 
 
 def _drawn(page: dict[str, Any], form: Format, files: Sequence[Path]) -> str:
@@ -158,7 +149,3 @@ def _picture(folder: Path, name: str) -> tuple[str | None, str]:
         content, kind = io.BytesIO(), "jpeg"
         picture.save(content, "JPEG", quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}", ""
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

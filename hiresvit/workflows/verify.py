@@ -72,7 +72,7 @@ def verify_bundle(
         "sides": sides,
         "plans": plans,
         "parity": parity,
-        "findings": [{"message": str(error), "exit_code": error.exit_code} for error in findings],
+        "findings": [error.to_json() for error in findings],
     }
     return found, _worst(findings)
 
@@ -91,18 +91,22 @@ def _has(bundle: Bundle, role: str) -> bool:
 
 
 def _pairs(bundle: Bundle, runners: Sequence[str], graphs: Sequence[str]) -> list[tuple[str | None, str]]:
-    """Each runner with each file that it opens. Raises UsageError for a runner that opens none, or is none."""
+    """Each runner with each file that it opens.
+
+    Raises UsageError for a runner that opens none, or is none, and ArtefactError for a file that the bundle lacks.
+    """
     if unknown := [role for role in graphs if role not in RUNNABLE]:
         raise UsageError(f"--graph {unknown[0]}: one of {', '.join(RUNNABLE)}")
     roles = list(dict.fromkeys(graphs)) or [role for role in RUNNABLE if _has(bundle, role)]
+    paths = {role: bundle.path(role) for role in roles}
     if not runners:
-        return [(None, role) for role in roles if bundle.path(role)]
+        return [(None, role) for role in roles]
     pairs: list[tuple[str | None, str]] = []
     for runner in dict.fromkeys(runners):
         refusals = []
-        for role in roles:
+        for role, path in paths.items():
             try:
-                find_backend(bundle.path(role), runner)
+                find_backend(path, runner)
             except UsageError as error:
                 refusals.append(error)
             else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import time
@@ -91,6 +93,26 @@ def test_what_was_measured_is_printed_and_kept(
     assert "3 of 5 pictures were measured before it was interrupted" in result.err
     assert json.loads((tmp_path / "it.json").read_text())["accuracy"]["complete"]
     assert not (tmp_path / ".it.json.eval.npz").exists()
+
+
+def test_what_cannot_be_written_is_kept(
+    cli: Cli, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("eval", tiny_bundle, *SCENES, "--limit", "2", "--worst", "0", "-o", tmp_path / "it.json")
+    assert cli(*command).code == 0, "an older answer lies there"
+    state = tmp_path / ".it.json.eval.npz"
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", refuse)
+        result = cli(*command)
+    assert (result.code, "No space left" in result.err) == (1, True)
+    assert state.exists()
+    again = cli(*command)
+    assert (again.code, "2 of 2 pictures were measured before" in again.err) == (0, True)
+    assert not state.exists()
+
+
+def refuse(*_: object, **__: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(

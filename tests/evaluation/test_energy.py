@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
+import numpy as np
 import pytest
 
 from hiresvit.device.power.meter import Trace
@@ -136,6 +138,24 @@ def test_a_counter_of_joules_is_read_at_the_edges() -> None:
     assert found["idle_watts"] == pytest.approx(4)
     assert found["joules_per_frame"] == pytest.approx((400 - 80) / 50)
     assert found["rails"]["psys"] == pytest.approx(2 * found["watts"]), "said, and not added"
+
+
+@pytest.mark.parametrize("unit", ["W", "J"])
+def test_a_meter_that_goes_silent_takes_no_watts_away(unit: Literal["W", "J"]) -> None:
+    """20 W for 12 s, and then nothing for 8 s."""
+    seconds = np.arange(0, 12.01, 0.1)
+    values = [{"VIN": 20.0 if unit == "W" else 20.0 * second} for second in seconds]
+    trace = Trace("nvml", unit, [START + round(second * S) for second in seconds], values)
+    found = energy(trace, window(2, 20), None, 18)
+    assert found["watts"] == pytest.approx(20)
+    assert found["joules_per_frame"] == pytest.approx(20)
+    assert found["notes"][0] == "nvml said nothing for 8.0 s of the window: no watts are of that part"
+    after = energy(trace, window(13, 20), steady({"VIN": 4.0}), 1)
+    assert (after["watts"], after["joules_per_frame"]) == (None, None), "what it said before is not of this window"
+    assert after["idle_watts"] == 4
+    assert energy(trace, window(2, 12), steady({"VDD": 4.0}), 1)["idle_watts"] is None, "another rail is not this one"
+    gap = Trace("nvml", "W", [START, START + 5 * S, START + 20 * S], [{"VIN": 20.0}] * 3)
+    assert energy(gap, window(0, 20), None, 1)["notes"][1].endswith("what was between is a straight line")
 
 
 def test_less_than_idle_stays_negative() -> None:

@@ -28,7 +28,7 @@ from hiresvit.workflows import bench_power, bench_watch
 from hiresvit.workflows.answer import Segmentation
 from hiresvit.workflows.bench import Benched, BenchSettings, measure_sources
 from hiresvit.workflows.bench_frame import frame_side
-from hiresvit.workflows.open import Source, open_source
+from hiresvit.workflows.open import Source, Unopened, distinct, open_source
 from hiresvit.workflows.predictor import Predictor
 
 QUICK = {"min_s": 0.0, "threads": 1}
@@ -41,7 +41,7 @@ def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Limits", partial(Limits, warmup_s=0.0))
 
 
-def bench(*sources: Source, **settings: Any) -> Benched:
+def bench(*sources: Source | Unopened, **settings: Any) -> Benched:
     found = measure_sources(sources, BenchSettings(**{**QUICK, **settings}))
     json.dumps(found.report, allow_nan=False)
     return found
@@ -237,6 +237,18 @@ def test_compiling_is_no_part_of_any_time(monkeypatch: pytest.MonkeyPatch) -> No
         bench(source(compiled, "compiled"))
 
 
+def test_a_side_that_did_not_open_takes_no_name_away() -> None:
+    """A file of another folder can have the name that one that does not open was typed by."""
+    found = bench(source(Fake(), "b"), Unopened("a.onnx", MissingDependency("no\nGPU")), source(Fake(), "a.onnx"))
+    sides = found.report["sides"]
+    assert list(sides) == ["b", "a.onnx", "a.onnx (3)"], "as they were typed"
+    assert [side["calls"] > 0 for side in sides.values()] == [True, False, True]
+    assert sides["a.onnx"]["failure"] == {"message": "no GPU", "exit_code": 6}
+    assert (sides["a.onnx"]["origin"], sides["a.onnx"]["stream"], sides["a.onnx"]["median_ms"]) == (None, None, None)
+    assert list(found.report["ratios"]) == ["a.onnx (3)/b"]
+    assert distinct(["x (3)", "x", "x"]) == ["x (3)", "x", "x (4)"]
+
+
 def test_power_is_measured_beside_an_idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """5 W idle and 7 W from a side's first call on."""
     fake = Fake(0.001)
@@ -244,7 +256,7 @@ def test_power_is_measured_beside_an_idle_machine(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(bench_power, "look_for_meters", lambda: {"ina3221": meter})
     monkeypatch.setattr(energy, "LEAST_S", 0.5)
     found = bench(source(fake), power=True).report["power"]["a"]
-    assert (found["source"], found["idle_watts"]) == ("ina3221", 5.0)
+    assert (found["source"], found["idle_watts"]) == ("ina3221", pytest.approx(5))
     assert 5 < found["watts"] <= 7
     frames = fake.calls - 11
     joules = (found["watts"] - 5) * found["window_s"] / frames

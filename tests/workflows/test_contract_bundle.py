@@ -41,7 +41,7 @@ from hiresvit.workflows.bench import BenchSettings, measure_sources
 from hiresvit.workflows.build import trtexec_lines
 from hiresvit.workflows.calibrate import quantize_file
 from hiresvit.workflows.compare import compare_sources
-from hiresvit.workflows.evaluate import Measuring, evaluate_sources
+from hiresvit.workflows.evaluate import EvalSettings, evaluate_sources
 from hiresvit.workflows.export import ExportSettings, export_bundle
 from hiresvit.workflows.inspect import inspect_source
 from hiresvit.workflows.open import open_source
@@ -406,7 +406,7 @@ class TestCommands:
         for name, contract in (("camera", ContractSpec("camera", size=CAMERA)), ("tensor", ContractSpec())):
             source = open_source(str(export(tmp_path / name, contract, spec).folder), threads=1)
             with source.runner:
-                [side] = evaluate_sources([source], Measuring("scenes", limit=1)).document["accuracy"]["sides"]
+                [side] = evaluate_sources([source], EvalSettings("scenes", limit=1)).document["accuracy"]["sides"]
                 rows.append(side["metrics"])
         assert rows[0]["miou"]["value"] >= 0
         assert set(rows[0]) == set(rows[1])

@@ -16,10 +16,12 @@ from PIL import Image
 
 from hiresvit.data.scenes import Scenes, sample_images
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+from hiresvit.evaluation.protocol import answerer
 from hiresvit.files import sha256_file
 from hiresvit.runtime.runner import About, Runner
 from hiresvit.spec import ModelSpec, PreprocessSpec, TensorSpec
-from hiresvit.workflows.evaluate import Measuring, Side, evaluate_sources
+from hiresvit.workflows import evaluate as module
+from hiresvit.workflows.evaluate import EvalSettings, Side, evaluate_sources
 from hiresvit.workflows.open import Source, Unopened, open_source
 
 WEIGHTS = Path(__file__).parents[2] / "examples" / "hrvit_nano.safetensors"
@@ -60,13 +62,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def values(source: Source, dataset: str, **options: Any) -> dict[str, float]:
     """What a single side is measured at."""
-    [side] = evaluate_sources([source], Measuring(dataset, **options)).document["accuracy"]["sides"]
+    [side] = evaluate_sources([source], EvalSettings(dataset, **options)).document["accuracy"]["sides"]
     return {name: found["value"] for name, found in side["metrics"].items()}
 
 
 def test_scenes_on_a_disk_are_the_scenes(nano: Source, written: Path) -> None:
-    drawn = evaluate_sources([nano], Measuring("scenes", limit=8)).document["accuracy"]
-    read = evaluate_sources([nano], Measuring("folder", written)).document["accuracy"]
+    drawn = evaluate_sources([nano], EvalSettings("scenes", limit=8)).document["accuracy"]
+    read = evaluate_sources([nano], EvalSettings("folder", written)).document["accuracy"]
     assert drawn["sides"][0]["metrics"]["miou"]["value"] > 70, "75 % measured: the nano knows them at half its size"
     assert read["sides"] == drawn["sides"]
     assert read["dataset"] == {"name": str(written), "pictures": 8, "ignore": 255}
@@ -79,7 +81,7 @@ def test_scenes_on_a_disk_are_the_scenes(nano: Source, written: Path) -> None:
 
 def test_the_first_few_and_progress(nano: Source, written: Path) -> None:
     told: list[tuple[str, float | None]] = []
-    what = Measuring("folder", written, limit=2)
+    what = EvalSettings("folder", written, limit=2)
     found = evaluate_sources([nano], what, on_step=lambda *step: told.append(step)).document["accuracy"]
     assert {n: one["value"] for n, one in found["sides"][0]["metrics"].items()} == values(nano, "scenes", limit=2)
     assert told == [("evaluate", 0.5), ("evaluate", 1.0)]
@@ -103,7 +105,7 @@ def test_classes_as_folders(tmp_path: Path) -> None:
         Image.fromarray(image).save(path)
     source = open_source("mixformer_b0", imgsz=(64, 64), threads=1)
     with source.runner:
-        what = Measuring("folder", tmp_path, draw=tmp_path / "drawn", worst=1)
+        what = EvalSettings("folder", tmp_path, draw=tmp_path / "drawn", worst=1)
         found = evaluate_sources([source, source], what).document["accuracy"]
     assert (found["task"], found["images"]) == ("classify", 3)
     one, other = found["sides"]
@@ -185,9 +187,21 @@ def squares(tmp_path: Path) -> Path:
     return tmp_path / "squares"
 
 
+def test_threads_are_those_that_were_asked_for(squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def asked(*given: Any, threads: int | None) -> Any:
+        seen.append(threads)
+        return answerer(*given, threads=threads)
+
+    monkeypatch.setattr(module, "answerer", asked)
+    evaluate_sources([reading("a")], EvalSettings("folder", squares, threads=1, worst=0))
+    assert seen == [1]
+
+
 def test_sides_beside_the_first(squares: Path, tmp_path: Path) -> None:
     sides = [reading("a"), reading("b", shift=1), reading("a")]
-    what = Measuring("folder", squares, output=tmp_path / "out" / "it.json")
+    what = EvalSettings("folder", squares, output=tmp_path / "out" / "it.json")
     found = evaluate_sources(sides, what)
     assert (found.failure, found.notes) == (None, ())
     first, other, same = found.document["accuracy"]["sides"]
@@ -219,7 +233,7 @@ def test_sides_beside_the_first(squares: Path, tmp_path: Path) -> None:
 def test_a_side_that_fails_leaves_the_others(squares: Path) -> None:
     broken = {2: ArtefactError("the GPU fell off the bus")}
     sides: list[Side] = [reading("a"), reading("b", fails=broken), Unopened("c", MissingDependency("no c here"))]
-    found = evaluate_sources(sides, Measuring("folder", squares))
+    found = evaluate_sources(sides, EvalSettings("folder", squares))
     first, second, third = found.document["accuracy"]["sides"]
     assert first["metrics"]["miou"]["value"] > 50
     assert second["failure"] == {"message": "the GPU fell off the bus", "exit_code": 7}
@@ -233,7 +247,7 @@ def test_a_side_that_fails_leaves_the_others(squares: Path) -> None:
 
 def test_without_the_first_nothing_stands_beside_it(squares: Path) -> None:
     sides: list[Side] = [Unopened("gone", MissingDependency("no such runner")), reading("a"), reading("b", shift=1)]
-    found = evaluate_sources(sides, Measuring("folder", squares)).document["accuracy"]
+    found = evaluate_sources(sides, EvalSettings("folder", squares)).document["accuracy"]
     assert [side["against"] for side in found["sides"]] == [None, None, None]
     assert [row["agreement"] for row in found["worst"]] == [None] * 3
     assert found["sides"][2]["metrics"]["miou"]["value"] < found["sides"][1]["metrics"]["miou"]["value"]
@@ -241,19 +255,21 @@ def test_without_the_first_nothing_stands_beside_it(squares: Path) -> None:
 
 def test_the_last_side_that_fails_ends_it(squares: Path) -> None:
     with pytest.raises(ArtefactError, match="gone"):
-        evaluate_sources([reading("a", fails={1: ArtefactError("gone")})], Measuring("folder", squares))
+        evaluate_sources([reading("a", fails={1: ArtefactError("gone")})], EvalSettings("folder", squares))
 
 
 @pytest.mark.parametrize("at", [1, 4])
 def test_an_interrupted_run_is_kept_and_goes_on(squares: Path, tmp_path: Path, at: int) -> None:
-    whole = evaluate_sources([reading("a"), reading("b", shift=1)], Measuring("folder", squares, worst=0)).document
-    what = Measuring("folder", squares, worst=0, output=tmp_path / "it.json")
+    whole = evaluate_sources([reading("a"), reading("b", shift=1)], EvalSettings("folder", squares, worst=0)).document
+    what = EvalSettings("folder", squares, worst=0, output=tmp_path / "it.json")
     sides = [reading("a"), reading("b", shift=1, fails={at: KeyboardInterrupt()})]
     found = evaluate_sources(sides, what)
     assert isinstance(found.failure, KeyboardInterrupt)
     partial = found.document["accuracy"]
     assert (partial["images"], partial["complete"], partial["dataset"]["pictures"]) == (at, False, 6)
-    limited = evaluate_sources([reading("a"), reading("b", shift=1)], Measuring("folder", squares, limit=at, worst=0))
+    limited = evaluate_sources(
+        [reading("a"), reading("b", shift=1)], EvalSettings("folder", squares, limit=at, worst=0)
+    )
     assert partial["sides"] == limited.document["accuracy"]["sides"]
     assert what.state is not None
     assert what.state.exists()
@@ -265,14 +281,14 @@ def test_an_interrupted_run_is_kept_and_goes_on(squares: Path, tmp_path: Path, a
 
 
 def test_nothing_to_keep_is_an_interruption(squares: Path, tmp_path: Path) -> None:
-    what = Measuring("folder", squares, output=tmp_path / "it.json")
+    what = EvalSettings("folder", squares, output=tmp_path / "it.json")
     with pytest.raises(KeyboardInterrupt):
         evaluate_sources([reading("a", fails={0: KeyboardInterrupt()})], what)
     assert not list(tmp_path.glob(".*"))
 
 
 def test_another_evaluation_begins_anew_and_says_so(squares: Path, tmp_path: Path) -> None:
-    what = Measuring("folder", squares, worst=0, output=tmp_path / "it.json")
+    what = EvalSettings("folder", squares, worst=0, output=tmp_path / "it.json")
     evaluate_sources([reading("a", fails={3: KeyboardInterrupt()})], what)
     assert what.state is not None
     kept = what.state.read_bytes()
@@ -294,7 +310,7 @@ def test_a_corrupt_picture_is_named_and_not_passed_over(squares: Path, tmp_path:
     picture = squares / "images" / "3.png"
     whole = picture.read_bytes()
     picture.write_bytes(whole[:60])
-    what = Measuring("folder", squares, worst=0, output=tmp_path / "it.json")
+    what = EvalSettings("folder", squares, worst=0, output=tmp_path / "it.json")
     with pytest.raises(HiresvitError, match=r"3\.png.*\(4 of 6\) is not passed over, the number would be that of"):
         evaluate_sources([reading("a")], what)
     picture.write_bytes(whole)
@@ -307,5 +323,5 @@ def test_a_place_that_cannot_be_written_is_found_out_first(squares: Path, tmp_pa
     (tmp_path / "file").touch()
     side = reading("a")
     with pytest.raises(HiresvitError, match="cannot write"):
-        evaluate_sources([side], Measuring("folder", squares, output=tmp_path / "file" / "it.json"))
+        evaluate_sources([side], EvalSettings("folder", squares, output=tmp_path / "file" / "it.json"))
     assert calls(side) == 0

@@ -149,6 +149,8 @@ def test_warnings_are_in_plain_words(measured: Path) -> None:
     evaluated["accuracy"]["sides"][1] |= {"failure": {"message": "no such provider", "exit_code": 6}}
     evaluated["error"] = {"message": "interrupted", "exit_code": 130}
     call["latency"]["environment"]["throttled"] = ["cpu-therm is at its trip point"]
+    late = call["latency"]["sides"]["tiny/cpu"]
+    late["failure"] = {"message": "the GPU was lost", "exit_code": 1}
     page = made(measured, eval=evaluated, call=call)
     said: dict[tuple[str, str], list[str]] = {}
     for line in page["warnings"]:
@@ -156,6 +158,7 @@ def test_warnings_are_in_plain_words(measured: Path) -> None:
     assert any("no such provider" in text for text in said["alarm", "eval.json"])
     assert any("interrupted" in text for text in said["alarm", "eval.json"])
     assert any("throttled" in text for text in said["alarm", "call.json"])
+    assert f"tiny/cpu failed after {late['calls']} calls: the GPU was lost" in said["alarm", "call.json"]
     assert any("stopped after 2 of 2 pictures" in text for text in said["warning", "eval.json"])
     assert any("nobody trained" in text for text in said["warning", "tiny"])
     assert any("imitates FP16" in text for text in said["warning", "tiny/fp16"])

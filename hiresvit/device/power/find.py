@@ -17,13 +17,8 @@ _FINDERS: dict[str, Callable[[Path], Meter | str]] = {
 
 
 def look_for_meters(root: Path = Path("/")) -> dict[str, Meter | str]:
-    """Every source in the order of preference: its meter, or in words why it has none here.
+    """Every source, the whole board before the GPU before the CPU: its meter, or in words why it has none here.
 
     ``root`` is where ``/sys``, ``/proc`` and ``/usr/bin`` are looked for. A meter is returned only if it answered once.
     """
     return {name: find(root) for name, find in _FINDERS.items()}
-
-
-def find_meters(root: Path = Path("/")) -> list[Meter]:
-    """The meters that work here, the best first: the whole board, then the GPU, then the CPU."""
-    return [found for found in look_for_meters(root).values() if isinstance(found, Meter)]
