@@ -87,6 +87,7 @@ def evaluate(
     try:
         out.answer(as_json, found.document, report, found.failure, notes, save=output)
     finally:
-        if what.state is not None and output is not None and found.document["accuracy"]["complete"] and output.exists():
+        if what.state is not None and output is not None and found.document["accuracy"]["complete"]:
             with suppress(OSError):
-                what.state.unlink(missing_ok=True)
+                if output.stat().st_mtime_ns >= what.state.stat().st_mtime_ns:  # it is of this run
+                    what.state.unlink()
