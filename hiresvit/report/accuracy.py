@@ -44,9 +44,8 @@ def _protocol_lines(found: Values) -> list[str]:
         *(f"note: {note}" for note in protocol["notes"]),
     ]
     part = "" if found["complete"] else f" of {data['pictures']}, INCOMPLETE"
-    lines.append(
-        f"accuracy in % on {found['images']} image{'s' * (found['images'] != 1)} of {data['name']}{part}, with 95 % intervals"
-    )
+    images = "1 image" if found["images"] == 1 else f"{found['images']} images"
+    lines.append(f"accuracy in % on {images} of {data['name']}{part}, with 95 % intervals")
     if found["task"] == "segment":
         lines.append("boundary F: Csurka et al. 2013, borders within 0.75 % of the diagonal, a mean over pictures")
     return lines
