@@ -54,8 +54,8 @@ class Measuring:
         for option, value, modes in rows:
             if value is not None and self.mode not in modes:
                 raise UsageError(f"{option} {value}: for --mode {' and '.join(modes)}, this is {self.mode}")
-        if self.fps is not None and not 0 < self.fps < math.inf:
-            raise UsageError(f"--fps {self.fps:g}: give a number above 0")
+        if self.fps is not None and not 0.1 <= self.fps <= 1000:  # fewer is no end of waiting, more no end of frames
+            raise UsageError(f"--fps {self.fps:g}: give a number from 0.1 to 1000")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ class LayerOptions:
         """Raise UsageError for a limit of the other way to compare."""
         if self.layer_sqnr is not None and not self.layers:
             raise UsageError("--layer-sqnr is a limit of --layers, which is not given")
+        if self.layer_sqnr is not None and not math.isfinite(self.layer_sqnr):  # nothing is below NaN
+            raise UsageError(f"--layer-sqnr {self.layer_sqnr:g}: give a number")
         if self.layers and limits:
             given = ", ".join(opt.LIMITS[name] for name in limits)
             raise UsageError(f"{given}: of the answers, and --layers compares modules: take --layer-sqnr")

@@ -84,13 +84,10 @@ def evaluate(
             found = evaluate_sources(sides, what, on_step=on_step)
     notes = [*notes_of(sides), *found.notes]
     report = accuracy_report(found.document["accuracy"])
-    ended: typer.Exit | None = None
     try:
         out.answer(as_json, found.document, report, found.failure, notes, save=output)
-    except typer.Exit as stop:  # by a side that failed; an answer that could not be written keeps the progress
-        ended = stop
-    if what.state is not None and found.document["accuracy"]["complete"]:
-        with suppress(OSError):
-            what.state.unlink(missing_ok=True)
-    if ended is not None:
-        raise ended
+    finally:
+        if what.state is not None and output is not None and found.document["accuracy"]["complete"]:
+            with suppress(OSError):
+                if output.stat().st_mtime_ns >= what.state.stat().st_mtime_ns:  # it is of this run
+                    what.state.unlink()

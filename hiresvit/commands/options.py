@@ -73,7 +73,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 Save = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write the JSON document there, too.", readable=False),
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Write the JSON document there, too.", readable=False, dir_okay=False
+    ),
 ]
 
 PICTURES = (*pictures.NAMES, "preprocess")

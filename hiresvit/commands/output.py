@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -47,15 +48,22 @@ def answer(
     """Print a result, as a document or for people; a failure belongs to it and ends the program.
 
     ``notes`` are what is to be said of where it comes from: on stderr, and in the document. ``save`` is a file that
-    the document is written to, too, whole or not at all. Raises HiresvitError if it cannot be.
+    the document is written to, too, whole or not at all; that it cannot be is a failure like another.
     """
     for note in notes or ():
         print_note(note)
     if notes is not None:
         document = {**document, "notes": list(notes)}
     if save is not None:
-        with atomic_path(save) as temporary:
-            temporary.write_text(json_text(document, failure) + "\n", encoding="utf-8")
+        try:
+            with atomic_path(save) as temporary:
+                temporary.write_text(json_text(document, failure) + "\n", encoding="utf-8")
+            following = [] if failure else [f"next: hiresvit report {shlex.quote(str(save))}"]
+            items = [*items, f"\nwrote {save}", *following]
+        except HiresvitError as error:  # what took minutes to measure is shown all the same
+            if failure:
+                print_note(str(error))
+            failure = failure or error
     if as_json:
         print_json(document, failure)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import RenderableType
 from rich.table import Table
 
-from hiresvit.report.tables import Values, make_table, number_text
+from hiresvit.report.tables import Values, counted, make_table, number_text
 
 WORDS = {
     "miou": "mIoU",
@@ -44,7 +44,8 @@ def _protocol_lines(found: Values) -> list[str]:
         *(f"note: {note}" for note in protocol["notes"]),
     ]
     part = "" if found["complete"] else f" of {data['pictures']}, INCOMPLETE"
-    lines.append(f"accuracy in % on {found['images']} images of {data['name']}{part}, with 95 % intervals")
+    images = counted(found["images"], "image")
+    lines.append(f"accuracy in % on {images} of {data['name']}{part}, with 95 % intervals")
     if found["task"] == "segment":
         lines.append("boundary F: Csurka et al. 2013, borders within 0.75 % of the diagonal, a mean over pictures")
     return lines
@@ -62,7 +63,7 @@ def _sides_table(found: Values) -> Table:
             row = [side["name"] if not number else "", WORDS[name], number_text(metric["value"], ".2f"), _span(metric)]
             if beside:
                 difference = against["metrics"].get(name)
-                row.append(f"{number_text(difference['difference'], '+.2f')} {_span(difference)}" if difference else "")
+                row.append(f"{_signed(difference['difference'])} {_span(difference)}" if difference else "")
                 agreement = against["agreement"]
                 equal = "" if agreement is None else f"{100 * agreement:.2f} %"
                 row += ["", ""] if number else [equal, against["keeps"]]
@@ -72,8 +73,16 @@ def _sides_table(found: Values) -> Table:
     return table
 
 
+def _signed(value: float | None) -> str:
+    """Never minus nothing."""
+    return "" if value is None else f"{round(value, 2) + 0.0:+.2f}"
+
+
 def _span(metric: Values) -> str:
-    return "" if metric["low"] is None else f"{metric['low']:.2f} to {metric['high']:.2f}"
+    if metric["low"] is None:
+        return ""
+    low, high = (round(metric[end], 2) + 0.0 for end in ("low", "high"))
+    return f"{low:.2f} to {high:.2f}"
 
 
 def _classes_table(found: Values) -> Table:
@@ -86,7 +95,7 @@ def _classes_table(found: Values) -> Table:
         if len(sides) == 1:
             cells = [number_text(row[name], ".2f") for name, _ in _CLASSES]
         elif len(sides) == 2:
-            cells.append("" if None in ious else f"{round(ious[1] - ious[0], 2) + 0.0:+.2f}")
+            cells.append("" if None in ious else _signed(ious[1] - ious[0]))
         rows.append((row["name"], *cells, f"{100 * row['share']:.2f}"))
     columns = [f">{words} %" for _, words in _CLASSES] if len(sides) == 1 else [f">{side['name']}" for side in sides]
     title = "classes" if len(sides) == 1 else "IoU of classes in %"

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from hiresvit.report.tables import Values, make_table, number_text
+from hiresvit.report.tables import Values, counted, make_table, number_text
 from hiresvit.spec import ContractSpec, Task
 
 _LAYOUTS = {"rgb": "RGB", "bgr": "BGR", "rgba": "RGBA, alpha not looked at", "bgra": "BGRA, alpha not looked at"}
@@ -43,7 +43,7 @@ def answers_table(parity: Values) -> Table:
     if "pictures" in parity:
         title = f"answers behind the contract for {len(parity['pictures'])} pictures' files, held to PyTorch's"
     else:
-        title = f"answers for {parity['images']} images, held to {parity['reference']}"
+        title = f"answers for {counted(parity['images'], 'image')}, held to {parity['reference']}"
     table = make_table(title, "graph", "what", ">differing", ">equal %", ">apart", "gate: equal %, apart")
     for stage in parity["stages"]:
         gate, report = stage["gate"], stage["report"]

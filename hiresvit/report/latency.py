@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from hiresvit.bundle.stages import GRAPHS
-from hiresvit.report.tables import Values, make_table, number_text
+from hiresvit.report.tables import Values, counted, make_table, number_text
 
 GPU_PARTS = {"h2d_ms": "copy in", "gpu_compute_ms": "GPU", "d2h_ms": "copy out"}
 """What a plan's call is made of by the GPU's clock."""
@@ -30,10 +30,10 @@ def latency_tables(latency: Values) -> list[RenderableType]:
     base = next((name for name in sides if any(key.endswith(f"/{name}") for key in ratios)), "")
     names = sorted(sides, key=lambda name: (name != base, place(name)))
     mode = latency.get("mode", "call")
-    turns = "one after the other" if mode == "stream" else "sides in turn"
-    title = f"{_TITLES[mode]}, {latency['threads']} threads, {turns}"
+    turns = ", one after the other" if mode == "stream" else ", sides in turn"
+    title = f"{_TITLES[mode]}, {counted(latency['threads'], 'thread')}{turns if len(sides) > 1 else ''}"
     gpu = GPU_PARTS if any(side.get("gpu_compute_ms") is not None for side in sides.values()) else {}
-    columns = ["side", ">median", ">p90", ">p99", *(f">{title}" for title in gpu.values()), ">cv %", ">per s", ">calls"]
+    columns = ["side", ">median", ">p90", ">p99", *(f">{part}" for part in gpu.values()), ">cv %", ">per s", ">calls"]
     table = make_table(title, *columns, *([f">x {base} (p10 to p90)"] if ratios else []))
     for name in names:
         side, ratio = sides[name], ratios.get(f"{name}/{base}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 from rich.table import Table
 
-from hiresvit.report.tables import Values, make_table, number_text
+from hiresvit.report.tables import Values, counted, make_table, number_text
 
 WORST = 10
 """So many modules are shown beside the first beyond the tolerance."""
@@ -42,9 +42,8 @@ def _table(found: Values) -> Table:
     differing = [place for place, row in enumerate(modules) if row["max_abs"] != 0]
     worst = sorted(differing, key=lambda place: _rank(modules[place]))[:WORST]
     shown = {*worst, *(place for place, row in enumerate(modules) if row == found["first"])}
-    title = (
-        f"{found['test']} against {found['reference']}: the worst of {len(modules)} modules, {found['images']} images"
-    )
+    images = counted(found["images"], "image")
+    title = f"{found['test']} against {found['reference']}: the worst of {len(modules)} modules, {images}"
     columns = ("module", "kind", ">SQNR dB", ">max abs", ">cosine", ">scale", "difference")
     return make_table(title, *columns, rows=[_row(modules[place]) for place in sorted(shown)])
 

@@ -20,7 +20,7 @@ from hiresvit.errors import install_line
 from hiresvit.report.contract import answers_table, contract_text
 from hiresvit.report.int8 import engine_facts, int8_report
 from hiresvit.report.latency import latency_tables, place
-from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
+from hiresvit.report.tables import Values, counted, headroom_lines, make_table, number_text, size_text
 from hiresvit.spec import ContractSpec, PreprocessSpec
 
 TOP_OPERATORS = 6
@@ -143,7 +143,7 @@ def parity_table(parity: Values) -> Table:
     """One row per stage and output: the worst image, and what the gate asks for."""
     stages = parity["stages"]
     gated = any(stage["gate"] for stage in stages)
-    title = f"parity with {parity.get('reference', 'the reference')}, the worst of {parity['images']} images"
+    title = f"parity with {parity.get('reference', 'the reference')}, the worst of {counted(parity['images'], 'image')}"
     columns = ["stage", "output", ">max abs", ">cosine", ">SQNR dB", ">equal %", *["gate: dB, cosine, %"] * gated]
     rows = [
         (stage["stage"], output["name"], *_parity_cells(output), *([_gate_text(stage["gate"])] if gated else []))

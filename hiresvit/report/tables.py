@@ -89,13 +89,18 @@ def number_text(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
+def counted(number: int, one: str) -> str:
+    """How many of what: ``1 image``, ``2 images``."""
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
 def headroom_lines(found: Values, what: str) -> list[str]:
     """How much of FP16's range a graph uses, and a line for each tensor that lies below it."""
     lines = []
     if headroom := found.get("headroom"):
         share, where = headroom["share"], _where(headroom)
         most = "NaN or infinity" if share is None else f"{100 * share:.2g} % of FP16's range, {headroom['max_abs']:.4g}"
-        lines.append(f"{what}: at most {most}, in {where}, on {headroom['images']} images")
+        lines.append(f"{what}: at most {most}, in {where}, on {counted(headroom['images'], 'image')}")
     for row in found.get("underflow", ()):
         lines.append(f"{what}: underflow in {_where(row)}, all below 2**-14, up to {row['max_abs']:.3g}")
     return lines

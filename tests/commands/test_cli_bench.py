@@ -42,7 +42,9 @@ def graph(tmp_path: Path) -> Path:
         ("--mode frames", "frames"),
         ("--image a.png", "--image a.png: for --mode frame and stream, this is call"),
         ("--fps 30 --mode frame", "--fps 30.0: for --mode stream, this is frame"),
-        ("--fps 0 --mode stream", "--fps 0: give a number above 0"),
+        ("--fps 0 --mode stream", "--fps 0: give a number from 0.1 to 1000"),
+        ("--fps 1e9 --mode stream", "--fps 1e+09: give a number from 0.1 to 1000"),
+        ("-o .", "'.' is a directory"),
         ("--batch 2", "--batch 2: for --mode offline, this is call"),
         ("--batch 2 --mode offline", "made for a batch of 1"),
         ("--max-s 1 --min-s 2", "--max-s 1 is below --min-s 2"),
@@ -109,6 +111,18 @@ def test_ctrl_c_keeps_what_was_measured(cli: Cli, graph: Path, tmp_path: Path, m
     side = latency["sides"]["relu.onnx"]
     assert len(side["samples_ns"]) == side["calls"] > 0
     assert "relu.onnx" in result.out, "the table is printed all the same"
+
+
+def test_what_was_measured_is_shown_where_its_file_cannot_be_written(cli: Cli, graph: Path, tmp_path: Path) -> None:
+    result = cli("bench", graph, *TYPED, "-o", graph / "bench.json")
+    assert result.code == 1
+    assert "relu.onnx" in result.out
+    assert "wrote" not in result.out
+    assert result.err.splitlines()[-1].startswith(f"error: cannot write {graph / 'bench.json'}")
+    result = cli("bench", graph, *TYPED, "-o", tmp_path / "bench.json")
+    assert (result.code, result.err.count("error")) == (0, 0)
+    written = tmp_path / "bench.json"
+    assert result.out.endswith(f"\nwrote {written}\nnext: hiresvit report {written}\n")
 
 
 def test_a_side_that_fails_in_the_middle(cli: Cli, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:

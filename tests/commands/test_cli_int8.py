@@ -105,7 +105,7 @@ def test_the_int8_graph_is_a_source_like_the_others(cli: Cli, exported: Exported
     graphs = (folder / "simplified.onnx", folder / "int8.onnx")
     assert cli("compare", *graphs, "--images", "1", "--min-agreement", "0.9").code == 0
     table = cli("eval", folder / "int8.onnx", "--dataset", "scenes", "--limit", "1").out
-    assert "accuracy in % on 1 images of scenes" in table
+    assert "accuracy in % on 1 image of scenes" in table
     assert "mIoU" in table
 
 

@@ -69,6 +69,11 @@ def test_sides_of_a_classifier_and_one_that_failed() -> None:
     assert lines[-1] == "worst: a.jpg: a 0.00 % right, c 0.00 % right, drawn in it-worst-1.png"
 
 
+def test_a_difference_that_is_nothing_has_no_minus() -> None:
+    text = render(accuracy_report(document(side("a", 80.0), side("c", 80.0, beside=-0.001))))
+    assert "+0.00 -0.10 to 0.10" in text
+
+
 def test_what_is_not_all_says_so() -> None:
     assert "on 3 images of imagenet of 50, INCOMPLETE," in render(
         accuracy_report(document(side("a", 80), complete=False))

@@ -37,6 +37,15 @@ def test_a_side_that_failed_has_a_row_and_a_reason() -> None:
     assert "stopped: 4 rounds" in text
 
 
+def test_one_side_has_no_turns() -> None:
+    one = document(threads=1)
+    del one["sides"]["b"]
+    text = said(shown(one))
+    assert "to its answer, 1 thread" in text
+    assert "1 threads" not in text
+    assert "in turn" not in text
+
+
 def test_parts_that_were_measured_have_columns() -> None:
     rows = [line.split() for line in shown(document()).splitlines()]
     assert ["side", "decode", "network"] in rows

@@ -257,6 +257,7 @@ def test_the_command_names_the_module_and_ends_with_4(cli: Cli, tiny_bundle: Pat
     ("options", "words"),
     [
         (["--layer-sqnr", "3"], "--layer-sqnr is a limit of --layers"),
+        (["--layers", "--layer-sqnr", "nan"], "--layer-sqnr nan: give a number"),
         (["--layers", "--min-sqnr", "3"], "--min-sqnr: of the answers, and --layers compares modules"),
         (["--layers", "--images", "0"], "on 0 pictures"),
     ],
