@@ -23,7 +23,7 @@ from hiresvit.bundle.manifest import list_files, read_manifest, write_manifest
 from hiresvit.errors import ArtefactError
 from hiresvit.spec import ContractSpec, PreprocessSpec, TensorSpec
 
-bundles = load(ROOT / "tests" / "bundle" / "bundles.py")
+bundles = load(ROOT / "tests" / "bundles.py")
 Change = Callable[[dict[str, Any]], object]
 
 
