@@ -25,8 +25,8 @@ class PictureOptions:
 
 
 @dataclass(frozen=True)
-class LayerOptions:
-    """Where two networks part."""
+class Comparing(PictureOptions):
+    """What is compared there: answers, or where two networks part."""
 
     layers: Annotated[bool, typer.Option("--layers", help="Compare at the boundary of every PyTorch module.")] = False
     layer_sqnr: Annotated[
@@ -48,6 +48,7 @@ class LayerOptions:
 class Running:
     """What computes."""
 
+    graph: opt.Graph = None
     runner: Annotated[
         str | None, typer.Option("--runner", metavar="NAME", help=f"What opens the second: {opt.RUNNERS}.")
     ] = None
@@ -60,9 +61,7 @@ def compare(
     test: opt.Anything,
     *,
     model: opt.ModelOptions,
-    graph: opt.Graph = None,
-    pictures: PictureOptions,
-    by_layer: LayerOptions,
+    comparing: Comparing,
     limits: opt.LimitOptions,
     running: Running,
     as_json: opt.Json = False,
@@ -70,29 +69,29 @@ def compare(
 ) -> None:
     """Compare two networks' answers on pictures, or with --layers what each of their modules gives."""
     asked = limits.limits()
-    by_layer.check(asked)
+    comparing.check(asked)
     model.given()  # says what is wrong with an option before anything is loaded
     from hiresvit.data.image import load_image
 
-    images = [load_image(path) for path in pictures.image or ()]
+    images = [load_image(path) for path in comparing.image or ()]
     with ExitStack() as stack:
         pair = [(reference, None), (test, running.runner)]
-        a, b = open_sources(stack, pair, model, graph, threads=running.threads)
-        if by_layer.layers:
+        a, b = open_sources(stack, pair, model, running.graph, threads=running.threads)
+        if comparing.layers:
             from hiresvit.report.layers import layers_report
             from hiresvit.workflows.compare_layers import compare_sources_by_layer
 
             with out.progress() as on_step:
-                limit, how = by_layer.layer_sqnr, running.runner
+                limit, how = comparing.layer_sqnr, running.runner
                 found, missed = compare_sources_by_layer(
-                    a, b, images, drawn=pictures.images, runner=how, tolerance=limit, on_step=on_step
+                    a, b, images, drawn=comparing.images, runner=how, tolerance=limit, on_step=on_step
                 )
             document, report, notes = {"layers": found}, layers_report(found), []
         else:
             from hiresvit.report.results import compare_report
             from hiresvit.workflows.compare import compare_sources
 
-            found, missed = compare_sources(a, b, images, drawn=pictures.images, limits=asked)
+            found, missed = compare_sources(a, b, images, drawn=comparing.images, limits=asked)
             notes = found.pop("notes")
             document, report = {"parity": found}, compare_report(found)
     out.answer(as_json, document, report, missed, [*notes_of([a, b]), *notes], save=output)
