@@ -82,10 +82,10 @@ def compare_sources_by_layer(
         b = stack.enter_context(_watch(test, fed[1], runner))
         matched = match_modules(a.boundaries, b.boundaries)
         if not matched.pairs:
-            raise UsageError(
-                f"{reference.label} has {len(a.boundaries)} modules, {test.label} {len(b.boundaries)}, and none is in"
-                " both: nodes must be named by module, as hiresvit export names them"
-            )
+            several = f"{reference.label} has {len(a.boundaries)} modules, {test.label} {len(b.boundaries)}, and none"
+            if set(matched.only_reference) & set(matched.only_test):
+                raise UsageError(f"{several} has one size in both: compare two of one network and one input size")
+            raise UsageError(f"{several} is in both: nodes must be named by module, as hiresvit export names them")
         lower = min(TOLERANCES[a.precision], TOLERANCES[b.precision])
         least = lower if tolerance is None else tolerance
         found = compare_layers(matched.pairs, a.side, b.side, images=len(fed[0]), tolerance=least, on_step=on_step)

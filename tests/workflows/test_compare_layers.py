@@ -268,6 +268,15 @@ def test_options_that_do_not_fit_are_refused(options: list[str], words: str, cli
     assert words in result.err
 
 
+def test_modules_of_other_sizes_are_not_said_to_lack_names(tiny_bundle: Path, tmp_path: Path) -> None:
+    shape = "float[1,3,64,96]"
+    graph = build(f"g ({shape} image) => ({shape} y) {{ y = Relu(image) }}")
+    graph.graph.node[0].name = f"{MODULE}/Relu"
+    onnx.save(graph, tmp_path / "other.onnx")
+    with pytest.raises(UsageError, match="none has one size in both: compare two of one network and one input size"):
+        layers(tiny_bundle / "simplified.onnx", tmp_path / "other.onnx")
+
+
 def test_a_graph_without_our_names_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     shape = "float[1,3,64,96]"
     onnx.save(build(f"g ({shape} image) => ({shape} y) {{ y = Relu(image) }}"), tmp_path / "other.onnx")
