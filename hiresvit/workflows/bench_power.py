@@ -36,7 +36,7 @@ def measure_power(runs: Mapping[str, Busy], seconds: float) -> Power:
     meters = look_for_meters()
     meter = next((one for one in meters.values() if isinstance(one, Meter)), None)
     if meter is None:
-        found.notes = [f"--power: no meter here: {name}: {why}" for name, why in meters.items()]
+        found.notes = [f"--power: none of {', '.join(meters)} measures here; `hiresvit doctor` says why"]
         return found
     window_s = max(seconds, energy.LEAST_S)
     found.sides = {}

@@ -267,7 +267,7 @@ def test_a_machine_without_a_meter_says_why(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(bench_power, "look_for_meters", lambda: {"rapl": "it is for root only"})
     found = bench(source(Fake()), power=True)
     assert found.report["power"] is None
-    assert found.notes == ["--power: no meter here: rapl: it is for root only"]
+    assert found.notes == ["--power: none of rapl measures here; `hiresvit doctor` says why"]
     assert bench(source(Fake())).notes == [], "nobody asked"
 
 
