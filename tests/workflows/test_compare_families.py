@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
         ("hrvit_b1", "segment", (64, 96), "onnx"),
         ("lrformer_t", "segment", (64, 96), "simplified"),
         ("mixformer_b1", "classify", (224, 224), "simplified"),
-        ("hiri_vit_s", "classify", (224, 224), "simplified"),
+        ("hiri_vit_s", "classify", (256, 256), "simplified"),
     ],
 )
 def test_every_matched_module_is_the_same(
