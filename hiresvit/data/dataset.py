@@ -6,6 +6,7 @@ import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -75,6 +76,10 @@ class Dataset(Protocol):
         """
         ...
 
+    def files_of(self, index: int) -> tuple[Path, ...]:
+        """The files that a picture and its labels are read from; none of what is drawn."""
+        ...
+
 
 class Part:
     """Some samples of a data set, by their numbers in it."""
@@ -94,6 +99,10 @@ class Part:
     def name_of(self, index: int) -> str:
         """As the whole data set calls it."""
         return self.dataset.name_of(self.indices[index])
+
+    def files_of(self, index: int) -> tuple[Path, ...]:
+        """Those of the whole data set."""
+        return self.dataset.files_of(self.indices[index])
 
 
 class Kept(Part):

@@ -77,6 +77,10 @@ class Pairs:
         """The picture's path in the folder."""
         return self.pairs[index][0]
 
+    def files_of(self, index: int) -> tuple[Path, ...]:
+        """The picture, and the labels where they are a file."""
+        return tuple(self.root / part for part in self.pairs[index] if isinstance(part, str))
+
 
 def find_place(root: Path, places: Sequence[str], layout: str) -> str:
     """The first of ``places`` that is a folder in ``root``, as it was given.

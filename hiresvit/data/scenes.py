@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,10 @@ class Scenes:
     def name_of(self, index: int) -> str:
         """The picture's seed."""
         return f"scene {self.first + index}"
+
+    def files_of(self, index: int) -> tuple[Path, ...]:
+        """None: it is drawn."""
+        return ()
 
 
 def sample_scene(seed: int, height: int, width: int) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import numpy as np
 
 from hiresvit.errors import HiresvitError
 from hiresvit.files import atomic_path
+
+Key = Callable[[int], str]
+"""What the rows of so many pictures depend on, as one word."""
 
 
 class Ledger:
@@ -36,23 +40,23 @@ class Ledger:
         """From here on a side answers no more."""
         self.failures[side] = error.to_json()
 
-    def save(self, path: Path, key: str) -> None:
+    def save(self, path: Path, key: Key) -> None:
         """Write what is complete. Raises HiresvitError if the place cannot be written."""
         done = self.done
-        said = json.dumps([key, list(self.failures.items())])
+        said = json.dumps([key(done), list(self.failures.items())])
         with atomic_path(path) as temporary, temporary.open("wb") as stream:  # a path would get the suffix .npz
             rows, equal = self.rows[:, :done], self.equal[:, :done]
             np.savez(stream, said=np.array(said), rows=rows, equal=equal, answers=self.answers[:done])
 
-    def load(self, path: Path, key: str) -> bool:
+    def load(self, path: Path, key: Key) -> bool:
         """Go on from what `save` wrote under this key; False for anything else. The archive's own sums find damage."""
         with suppress(Exception):  # a damaged archive makes numpy raise almost anything
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 known, failures = json.loads(str(file["said"]))
                 rows, equal, answers = file["rows"], file["equal"], file["answers"]
-            if known != key:
-                return False
             done = len(answers)
+            if known != key(done):
+                return False
             self.rows[:, :done], self.equal[:, :done], self.answers[:done] = rows, equal, answers
             self.failures |= dict(failures)
             self.done = done

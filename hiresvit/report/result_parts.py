@@ -55,7 +55,7 @@ def _each(results: Sequence[Values], key: str, make: Any) -> list[Block]:
 def _accuracy(found: Values) -> list[Block]:
     """The tables of the command, with those of the classes for who asks; the worst pictures have their own part."""
     blocks = as_printed(accuracy_report({**found, "worst": []}))
-    classes = [block for block in blocks if isinstance(block, Table) and not block.title.startswith("accuracy")]
+    classes = [block for block in blocks if isinstance(block, Table)][1:]  # the sides come first
     return [*(block for block in blocks if block not in classes), *part("By class", classes, folded=True)]
 
 

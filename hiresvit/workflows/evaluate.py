@@ -21,7 +21,7 @@ from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.evaluation.beside import side_rows, worst_pictures
 from hiresvit.evaluation.bootstrap import RESAMPLES, SEED
 from hiresvit.evaluation.counts import check_labelled, check_sample, columns, count
-from hiresvit.evaluation.ledger import Ledger
+from hiresvit.evaluation.ledger import Key, Ledger
 from hiresvit.evaluation.protocol import Answerer, Protocol, answerer, find_protocol
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ContractSpec, ModelSpec
@@ -170,19 +170,36 @@ def _ask(side: Side, spec: ModelSpec | None, what: EvalSettings) -> _Asked | Non
     return _Asked(spec, protocol, answerer(side.runner, spec, side.contract, protocol, threads=what.threads))
 
 
-def _key(sides: Sequence[Side], asked: Sequence[_Asked | None], dataset: Dataset, what: EvalSettings) -> str:
-    """Of everything that the numbers depend on but the pictures' bytes."""
+def _key(sides: Sequence[Side], asked: Sequence[_Asked | None], dataset: Dataset, what: EvalSettings) -> Key:
+    """Of everything that the numbers depend on: of the pictures that were answered also their files' sizes and times.
+
+    So whoever repairs the picture at which it ended goes on there, and whoever changes one that counts begins anew.
+    """
     known = [
         [side.label, None if isinstance(side, Unopened) else dict(side.origin), repr(one and (one.spec, one.protocol))]
         for side, one in zip(sides, asked, strict=True)
     ]
     names = [dataset.name_of(index) for index in range(len(dataset))]
     said = [dataset.name, str(what.folder), dataset.ignore, sorted(dataset.classes.items()), names, known, what.options]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
+    text = json.dumps(said, sort_keys=True)
+    stamps = [] if what.state is None else [[_stamp(p) for p in dataset.files_of(i)] for i in range(len(dataset))]
+
+    def key(done: int) -> str:
+        return hashlib.sha256(f"{text}{stamps[:done]}".encode("utf-8", "surrogateescape")).hexdigest()
+
+    return key
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:  # whoever reads it says what is wrong
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 @contextmanager
-def _keeping(ledger: Ledger, state: Path | None, key: str) -> Iterator[Callable[[], None]]:
+def _keeping(ledger: Ledger, state: Path | None, key: Key) -> Iterator[Callable[[], None]]:
     """What keeps the ledger; it is kept whatever ends the work. Raises HiresvitError if the place cannot be written."""
 
     def save() -> None:

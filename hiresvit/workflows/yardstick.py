@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto
@@ -46,6 +47,10 @@ class Answered:
     def name_of(self, index: int) -> str:
         """As the source calls it."""
         return self.pictures.names[index]
+
+    def files_of(self, index: int) -> tuple[Path, ...]:
+        """None: its labels are answers."""
+        return ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,9 @@ class Named:
 
     def __getitem__(self, index: int) -> Sample:
         raise AssertionError(index)
+
+    def files_of(self, index: int) -> tuple[Path, ...]:
+        return ()
 
     def name_of(self, index: int) -> str:
         return f"picture {index}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ class Pictures:
 
     def __getitem__(self, index: int) -> Sample:
         return self.samples[index]
+
+    def files_of(self, index: int) -> tuple[Path, ...]:
+        return ()
 
     def name_of(self, index: int) -> str:
         return f"picture {index}"

@@ -81,8 +81,10 @@ def test_names_are_text(svg: str) -> None:
 
 def test_one_call_and_equal_calls_are_drawn() -> None:
     for samples in ([5], [5, 5, 5]):
-        ET.fromstring(latency_chart({"a": samples}, title="t"))
-    ET.fromstring(scatter_chart([Point("a", "", 1, 0.0), Point("b", "", 1, 0.0)], title="t", across="", up=""))
+        page = ET.fromstring(latency_chart({"a": samples}, title="t"))
+        assert len(titles(page, "circle")) == 3, "p50, p90 and p99, at one place"
+    page = ET.fromstring(scatter_chart([Point("a", "", 1, 0.0), Point("b", "", 1, 0.0)], title="t", across="", up=""))
+    assert len(titles(page, "circle")) == 2
 
 
 def test_a_chart_in_a_page_has_the_pages_colours_and_no_paper() -> None:

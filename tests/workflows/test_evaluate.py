@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -304,6 +305,21 @@ def test_another_evaluation_begins_anew_and_says_so(squares: Path, tmp_path: Pat
         what.state.write_bytes(kept)
     what.state.write_bytes(b"PK")
     assert "begins anew" in evaluate_sources([reading("a")], what).notes[0]
+
+
+def test_what_was_counted_and_has_changed_begins_anew(squares: Path, tmp_path: Path) -> None:
+    what = EvalSettings("folder", squares, worst=0, output=tmp_path / "it.json")
+    evaluate_sources([reading("a", fails={3: KeyboardInterrupt()})], what)
+    assert what.state is not None
+    kept = what.state.read_bytes()
+    for name, measured in (("images/5.png", 3), ("labels/1.png", 6), ("images/0.png", 6)):
+        before = (squares / name).stat().st_mtime_ns
+        os.utime(squares / name, ns=(1, 1))
+        side = reading("a")
+        found = evaluate_sources([side], what)
+        assert (calls(side), any("begins anew" in note for note in found.notes)) == (measured, measured == 6), name
+        os.utime(squares / name, ns=(before, before))
+        what.state.write_bytes(kept)
 
 
 def test_a_corrupt_picture_is_named_and_not_passed_over(squares: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,9 @@ class Written:
         labels = np.zeros((4, 4), np.uint8)
         labels[:2] = 1
         return Sample(image, labels)
+
+    def files_of(self, index: int) -> tuple[Path, ...]:
+        return ()
 
     def name_of(self, index: int) -> str:
         return ("white", "black")[index]
