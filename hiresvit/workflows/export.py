@@ -24,10 +24,8 @@ from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_to_json
 from hiresvit.data.preprocess import example_input
 from hiresvit.data.scenes import sample_image, sample_images
-from hiresvit.device.plan import EngineReport, Profile
 from hiresvit.device.platform import package_version, this_platform
-from hiresvit.engine.build import BuildSettings, build_engine
-from hiresvit.errors import MissingDependency, UsageError
+from hiresvit.errors import UsageError
 from hiresvit.evaluation.headroom import Headroom, enforce_headroom, open_exact
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare_each, enforce
@@ -52,11 +50,10 @@ from hiresvit.version import __version__
 from hiresvit.workflows.decide import decide
 from hiresvit.workflows.frame import contract_parity, frame_graphs, write_golden_pair, write_pictures
 from hiresvit.workflows.loaded import Loaded, load_model
-from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8, require_fused
+from hiresvit.workflows.plans import batch_profiles, build_plans
+from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8
 from hiresvit.workflows.yardstick import Yardstick
 
-# The batch sizes (min, opt, max) a plan of a dynamic graph is built for.
-BATCH_PROFILE = (1, 1, 8)
 _HALF = {"fp16": EXACT, "int8": "int8 exact"}
 """The graphs with FP16 in them, and what they are rounded as FP16 rounds; the second has no gate, and no row."""
 TOOLS = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "tensorrt-rtx-cu12")
@@ -304,43 +301,15 @@ def _contract_parity(job: _Job, reference: Runner, paths: Mapping[str, Path]) ->
     )
 
 
-def _plans(
-    job: _Job, paths: Mapping[str, Path], inputs: Sequence[TensorSpec]
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Build the plans of the FP16 and the INT8 graph; without any, say why in a note.
-
-    Raises GateError if INT8 costs the fusion of an attention.
-    """
-    settings, on_step = job.settings, job.on_step
+def _plans(job: _Job, paths: Mapping[str, Path], inputs: Sequence[TensorSpec]) -> tuple[dict[str, Any], list[str]]:
+    """The reports of the plans that were asked for, and a note where there is none."""
     if "fp16" not in paths:
         return {}, ["no plan was built: TensorRT fuses attention in FP16 only, add --fp16"]
-    if not settings.plan:
+    if not job.settings.plan:
         return {}, []
-    engines: dict[str, EngineReport] = {}
-    shapes: dict[str, Profile] = {}
-    for tensor in inputs if settings.dynamic_batch else ():
-        sides = tuple(int(side) for side in tensor.shape[1:])
-        least, best, most = ((size, *sides) for size in BATCH_PROFILE)
-        shapes[tensor.name] = (least, best, most)
-    for plan in PLANS:
-        stage = STAGES[plan].parent
-        if stage is None or stage not in paths:
-            continue
-        _return_memory()
-        name, target = plan.replace("_", " "), stage_path(job.folder, plan)
-        on_step(name, None)
-        on_phase = partial(_on_phase, on_step, name)
-        try:
-            engines[stage] = build_engine(paths[stage], target, BuildSettings(shapes=shapes), on_progress=on_phase)
-        except MissingDependency as error:  # no library, or one that needs a GPU: the graphs are worth having
-            return {}, [f"no plan was built: {error}"]
-    if "int8" in engines:
-        require_fused(engines["fp16"], engines["int8"])
-    return {stage: report.to_json() for stage, report in engines.items()}, []
-
-
-def _on_phase(on_step: OnStep, name: str, phase: str, fraction: float) -> None:
-    on_step(f"{name}: {phase}", fraction)
+    _return_memory()
+    shapes = batch_profiles(inputs) if job.settings.dynamic_batch else {}
+    return build_plans(paths, job.folder, shapes, job.on_step)
 
 
 def _parity(job: _Job, reference: Runner, paths: Mapping[str, Path], looked: dict[str, Headroom]) -> dict[str, Any]:

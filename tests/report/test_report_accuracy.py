@@ -8,6 +8,8 @@ import pytest
 
 from hiresvit.evaluation.beside import keeps
 from hiresvit.report.accuracy import accuracy_report
+from hiresvit.report.blocks import Part, Table
+from hiresvit.report.result_parts import result_parts
 from hiresvit.report.tables import render
 
 PROTOCOL = {
@@ -72,6 +74,18 @@ def test_sides_of_a_classifier_and_one_that_failed() -> None:
 def test_a_difference_that_is_nothing_has_no_minus() -> None:
     text = render(accuracy_report(document(side("a", 80.0), side("c", 80.0, beside=-0.001))))
     assert "+0.00 -0.10 to 0.10" in text
+
+
+def test_a_page_shows_the_accuracies_and_folds_the_classes() -> None:
+    row = {"index": 0, "name": "road", "iou": 80.0, "accuracy": 90.0, "boundary_f": 70.0, "share": 1.0, "pixels": 9}
+    found = document(side("a", 80.0) | {"classes": [row]}) | {"task": "segment"}
+    for shown, folded in ((document(side("a", 80.0)), []), (found, ["By class"])):
+        [whole] = result_parts({"results": [{"file": "it.json", "document": {"accuracy": shown}}]}, {})[:1]
+        assert isinstance(whole, Part)
+        [of_file] = [block for block in whole.blocks if isinstance(block, Part)]
+        tables = [block for block in of_file.blocks if isinstance(block, Table)]
+        assert [table.rows[0][0].text for table in tables] == ["a"]
+        assert [block.title for block in of_file.blocks if isinstance(block, Part) and block.folded] == folded
 
 
 def test_what_is_not_all_says_so() -> None:
