@@ -24,8 +24,9 @@ setup: .venv/installed
 	@echo "== setup: $(TORCH) for the CPU (200 MB)"
 	@$(BIN)/pip install -qq '$(TORCH)+cpu' 2>/dev/null || \
 		$(BIN)/pip install -qq --extra-index-url https://download.pytorch.org/whl/cpu '$(TORCH)'
-	@echo "== setup: hiresvit with TensorRT-RTX, OpenVINO and the development tools (250 MB)"
-	@$(BIN)/pip install -qq -e '.[export,rtx,openvino,dev]'
+	@echo "== setup: hiresvit with TensorRT-RTX, OpenVINO, Qualcomm's compiler (under Qualcomm's licence) and the"
+	@echo "==        development tools (350 MB)"
+	@$(BIN)/pip install -qq -e '.[export,rtx,openvino,qnn,dev]'
 	@touch $@
 
 demo: setup

@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hiresvit.errors import HiresvitError
 
@@ -56,22 +57,8 @@ def run_child(argv: Sequence[str], *, on_line: Callable[[str], None] | None = No
 
     Raises HiresvitError when no process can be started. A child that fails is a result, not an exception.
     """
-    modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    safe = {"PYTHONSAFEPATH": "1"}  # from Python 3.11 on; for what it starts in its turn
     with _temporary_file() as stderr:  # a file, not a pipe: nobody has to drain it
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(os.getpid()), *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env={**os.environ, "PYTHONPATH": modules, **safe},
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,  # its own process group, so that one kill reaches all of it
-            )
-        except OSError as error:
-            raise HiresvitError(f"cannot start {sys.executable}: {error.strerror}") from error
+        process = _start(argv, stderr, stdout=subprocess.PIPE, encoding="utf-8", errors="replace")
         assert process.stdout is not None
         with process.stdout as stdout:
             try:
@@ -84,6 +71,81 @@ def run_child(argv: Sequence[str], *, on_line: Callable[[str], None] | None = No
                 process.wait()
                 raise
         return ChildResult(process.returncode, _last_lines(stderr))
+
+
+def _start(argv: Sequence[str], stderr: IO[bytes], **how: Any) -> subprocess.Popen[Any]:
+    """A child that imports what we import, in a process group of its own. Raises HiresvitError."""
+    modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    safe = {"PYTHONSAFEPATH": "1"}  # from Python 3.11 on; for what it starts in its turn
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", _START, str(os.getpid()), *argv],
+            stdin=subprocess.DEVNULL,
+            stderr=stderr,
+            env={**os.environ, "PYTHONPATH": modules, **safe},
+            start_new_session=True,  # so that one kill reaches all of it
+            **how,
+        )
+    except OSError as error:
+        raise HiresvitError(f"cannot start {sys.executable}: {error.strerror}") from error
+
+
+class Worker:
+    """A child that answers as long as it is wanted: ``python *argv FD``, which serves a `Connection` on that number.
+
+    What it prints is kept from our own stdout and stderr, where native code would mix with what a user reads.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._said = _temporary_file()
+        self._ours, theirs = Pipe()
+        try:
+            self._process = _start(
+                [*argv, str(theirs.fileno())], self._said, stdout=self._said, pass_fds=[theirs.fileno()]
+            )
+        except BaseException:
+            self._ours.close()
+            self._said.close()
+            raise
+        finally:
+            theirs.close()
+
+    def ask(self, question: Any) -> Any:
+        """What the child answers; values are pickled, so ask only our own code.
+
+        Raises ChildProcessError, with how it ended and its last line, if it dies over that. An interruption kills it.
+        """
+        try:
+            self._ours.send(question)
+            return self._ours.recv()
+        except (EOFError, OSError) as error:
+            self._process.wait()
+            died = ChildResult(self._process.returncode, _last_lines(self._said))
+            last = f": {died.stderr[-1]}" if died.stderr else ""
+            raise ChildProcessError(f"{died.outcome}{last}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def said(self) -> str:
+        """All that it has printed so far."""
+        self._said.seek(0)
+        return self._said.read().decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """End the child; closing it again does nothing."""
+        self._ours.close()
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._said.close()
+
+
+def serve(answer: Callable[[Any], Any], descriptor: int) -> None:
+    """A `Worker`'s child: answer what is asked on a descriptor until the other end closes."""
+    with Connection(descriptor) as asked, suppress(EOFError):
+        while True:
+            asked.send(answer(asked.recv()))
 
 
 def _temporary_file() -> IO[bytes]:

@@ -33,6 +33,7 @@ class Backend:
 BACKENDS = (
     Backend("onnxruntime", (".onnx",), "onnxruntime_runner", "OnnxRuntimeRunner", ("threads", "detail"), "[:PROVIDER]"),
     Backend("openvino", (".onnx",), "openvino_runner", "OpenVinoRunner", ("threads",)),
+    Backend("qnn", (".onnx",), "qnn_runner", "QnnRunner", ("detail",), "[:CHIP]"),
     Backend("tensorrt", SUFFIXES, "tensorrt_runner", "TensorRTRunner", ("cuda_graph",)),
 )
 _MISPLACED = {

@@ -25,12 +25,14 @@ class About:
     """Which library runs a network, in which version, on what: ``CPU`` or the name of a device or provider.
 
     ``threads`` are those that were asked for, or that the library says it takes; None where neither is known.
+    ``emulated``: another machine stands in for the device. Its answers count, its time says nothing.
     """
 
     backend: str
     version: str
     device: str
     threads: int | None = None
+    emulated: bool = False
 
 
 @dataclass(frozen=True)
