@@ -25,6 +25,8 @@ Resize = Literal["stretch", "crop", "keep", "letterbox", "slide"]
 Pixels = Literal["rgb", "bgr", "rgba", "bgra", "nv12"]
 Yuv = Literal["bt601", "bt709", "bt601-full", "bt709-full"]
 LabelType = Literal["uint8", "int32", "int64"]
+HtpForm = Literal["fp16", "a16w8", "a8w8"]
+"""What an HTP computes in: floating point; or integers, activations (A) and weights (W) of so many bits."""
 
 
 class Feeds(Protocol):
