@@ -1,7 +1,7 @@
 """A graph for Qualcomm's HTP only: what its compiler takes, and what it computes as it is written.
 
-What is done here was measured with that compiler and its emulator (docs/htp.md). That no tensor has more than five axes,
-and that no Transpose stands before a Concat that loses it, is the models' own doing.
+What is done here was measured with that compiler and its emulator (docs/htp.md). That no tensor has more than five
+axes, and that no Transpose stands before a Concat that loses it, is the models' own doing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from hiresvit.graph.index import GraphIndex, attributes, index_graph
 from hiresvit.spec import HtpForm
 
 MASK_FLOOR = {"a8w8": -20.0, "a16w8": -50.0}
-"""The least value of a mask that is added to scores: one range holds both, and 256 levels of -10000 leave none for them.
+"""The least value of a mask that is added to scores: one range holds both, and 256 levels of -1e4 leave none for them.
 
 exp(-20) is 2e-9, far below what a weight of 8 bits tells from 0; exp(-50) is 2e-22.
 """
-# From V73 on a GELU behind a product is drawn into its kernel and computed more coarsely there: 44 to 52 dB, and 65 alone.
+# From V73 on a GELU behind a product is drawn into its kernel and computed more coarsely: 44 to 52 dB, and 65 alone.
 _COARSE_FROM = 73
 
 

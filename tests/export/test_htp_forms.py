@@ -28,7 +28,9 @@ def ops(model: ModelProto) -> list[str]:
 def test_a_gelu_is_a_tanh_where_the_chip_would_compute_it_coarsely() -> None:
     model = build(GELU, WEIGHT)
     made, changes = for_htp(model, "fp16", NEW)
-    assert changes.gelus == 1 and "Gelu" not in ops(made) and ops(made).count("Tanh") == 1
+    assert changes.gelus == 1
+    assert "Gelu" not in ops(made)
+    assert ops(made).count("Tanh") == 1
     assert [value.name for value in made.graph.output] == ["y"]
     x = 3 * noise(1, 8, 6, 6)
     (exact,), (tanh,) = run(model, {"x": x}), run(made, {"x": x})
@@ -36,7 +38,8 @@ def test_a_gelu_is_a_tanh_where_the_chip_would_compute_it_coarsely() -> None:
     assert 1e-5 < float(np.abs(exact - tanh).max()) < 4.9e-4
     for chip, form in ((OLD, "fp16"), (NEW, "a16w8")):
         same, changes = for_htp(model, form, chip)  # type: ignore[arg-type]
-        assert changes.gelus == 0 and ops(same) == ops(model)
+        assert changes.gelus == 0
+        assert ops(same) == ops(model)
 
 
 def test_the_emulator_is_nearer_to_fp32_for_it(tmp_path: Path) -> None:
@@ -62,7 +65,8 @@ def test_the_norm_of_a_batch_is_the_convolution_that_it_is() -> None:
     text = "g (float[1,8,6,6] x) => (float[1,8,6,6] y) { y = BatchNormalization<epsilon=0.01>(x, s, b, m, v) }"
     model, x = build(text, given), noise(1, 8, 6, 6)
     made, changes = for_htp(model, "a8w8", INTEGERS)
-    assert changes.batch_norms == 1 and ops(made) == ["Conv"]
+    assert changes.batch_norms == 1
+    assert ops(made) == ["Conv"]
     (wanted,), (found,) = run(model, {"x": x}), run(made, {"x": x})
     assert distance(wanted, found) < 1e-6  # the same sums in FP32; without the epsilon it is 5e-3
     assert ops(for_htp(model, "fp16", NEW)[0]) == ["BatchNormalization"]
@@ -75,7 +79,8 @@ def test_a_mask_keeps_its_range_for_the_scores(form: str, floor: float) -> None:
     model = build("g (float[1,2,4,4] x) => (float[1,2,4,4] y) { s = Add(x, mask) y = Softmax(s) }", {"mask": mask})
     made, changes = for_htp(model, form, NEW)  # type: ignore[arg-type]
     (constant,) = constants_of(made).values()
-    assert float(constant.min()) == floor and float(constant.max()) == 0.0
+    assert float(constant.min()) == floor
+    assert float(constant.max()) == 0.0
     assert changes.masks == (form != "fp16")
     x = noise(1, 2, 4, 4)
     (wanted,), (found,) = run(model, {"x": x}), run(made, {"x": x})
