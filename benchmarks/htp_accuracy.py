@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from hiresvit.engine.htp import build_context
 from int8_trained import TRAINED
 from numpy.typing import NDArray
 from paper_numbers import with_table
@@ -28,7 +29,6 @@ from hiresvit import create_model, export_onnx, fold, simplify, to_fp16
 from hiresvit.data.preprocess import example_input
 from hiresvit.data.scenes import Scenes
 from hiresvit.device.chips import CHIPS
-from hiresvit.engine.htp import build_context
 from hiresvit.evaluation.counts import columns, count, metrics
 from hiresvit.files import atomic_path
 from hiresvit.models.macs import count_macs

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from hiresvit.graph.file import require_weights
 from hiresvit.schema import COUNT, NAME, TEXT, Check, compile_schema, keyed, many, one_of, read_json, record
 from hiresvit.spec import PreprocessSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KIND = "hiresvit-calibration"
 
 _LARGEST = 3.5e38  # of a tensor in FP32
@@ -31,9 +31,10 @@ _LARGEST = 3.5e38  # of a tensor in FP32
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """``amax``: FP32 tensor of the graph to the magnitude that becomes 127, over 0.
+    """``amax``: FP32 tensor of the graph to the magnitude that the method keeps, over 0; TensorRT stores it as 127.
 
-    ``dead`` names the tensors that were 0 on every image; their amax says nothing. ``graph`` is the `graph_digest`,
+    ``ranges`` are lowest and highest value of each as they were measured: 16 bits keep all of it, 8 bits that asymmetric
+    range cut at ``amax`` on either side. A table of version 1 has none, and serves TensorRT only. ``dead`` names the tensors that were 0 on every image; their amax says nothing. ``graph`` is the `graph_digest`,
     ``data`` the digest of the images as their reader gives it, ``preprocess`` a `PreprocessSpec` as plain JSON.
     """
 
@@ -45,6 +46,7 @@ class CalibrationTable:
     data: str
     preprocess: Mapping[str, Any]
     tools: Mapping[str, str]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
