@@ -57,9 +57,15 @@ class CalibrationTable:
     def from_json(cls, values: Any) -> CalibrationTable:
         """Rebuild a table. Raises ValueError, with the place, on values that are not one."""
         _table_check()(values)
-        table = cls(**{key: value for key, value in values.items() if key != "kind"} | {"dead": tuple(values["dead"])})
+        ranges = {name: (lowest, highest) for name, (lowest, highest) in values.get("ranges", {}).items()}
+        fields = {key: value for key, value in values.items() if key not in ("kind", "schema_version")}
+        table = cls(**fields | {"dead": tuple(values["dead"]), "ranges": ranges})
         if unknown := set(table.dead) - table.amax.keys():
             raise ValueError(f"{min(unknown)!r} is dead and has no amax")
+        if ranges and (odd := ranges.keys() ^ table.amax.keys()):
+            raise ValueError(f"{min(odd)!r} has an amax or a range, and not both")
+        if crossed := [name for name, (lowest, highest) in ranges.items() if lowest > highest]:
+            raise ValueError(f"the range of {crossed[0]!r} ends before it begins")
         return table
 
     def save(self, path: Path) -> None:
@@ -131,11 +137,12 @@ def _digest(values: Mapping[str, Any]) -> str:
 def _table_check() -> Check:
     """A kind and a version that are others are as wrong as any field."""
     magnitude = {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": _LARGEST}
+    end = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
     return compile_schema(
         record(
             {
                 "kind": one_of(KIND),
-                "schema_version": {"enum": [SCHEMA_VERSION]},
+                "schema_version": {"enum": [1, SCHEMA_VERSION]},
                 "method": one_of(*METHODS),
                 "amax": {"type": "object", "additionalProperties": magnitude},
                 "dead": many(TEXT),
@@ -144,6 +151,7 @@ def _table_check() -> Check:
                 "data": {**NAME, "minLength": 1},
                 "preprocess": {"type": "object"},
                 "tools": keyed(TEXT),
-            }
+            },
+            {"ranges": {"type": "object", "additionalProperties": many(end, 2, 2)}},  # version 1 has none
         )
     )
