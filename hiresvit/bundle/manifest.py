@@ -74,7 +74,8 @@ class Manifest:
     """What a bundle says about itself; the reports of the stages are plain JSON, as `hiresvit.bundle.schema` says.
 
     Each file is listed after its parent. ``graphs`` describes each graph, ``engines`` the plan of each graph that has
-    one, both by the graph's stage; ``htp`` what is known of each form for Qualcomm's HTP. ``labels`` are the names and colours of the classes, where they are known.
+    one, both by the graph's stage; ``htp`` what is known of each form for Qualcomm's HTP. ``labels`` are the names and
+    colours of the classes, where they are known.
     ``created`` is UTC, from SOURCE_DATE_EPOCH where that is set.
     """
 

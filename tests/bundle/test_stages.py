@@ -44,7 +44,7 @@ def test_a_plan_is_made_from_a_graph_and_held_to_its_gate() -> None:
 def test_the_words_of_the_command_line_and_of_reports_stay() -> None:
     """They are in scripts, and in the manifests and graphs that are out there."""
     assert GRAPHS == ("fp32", "simplified", "cpu", "fp16", "int8", "htp_fp16", "htp_a16w8", "htp_a8w8")
-    assert RUNNABLE == (*GRAPHS, "plan", "int8_plan")
+    assert (*GRAPHS, "plan", "int8_plan") == RUNNABLE
     assert BUILDABLE == ("fp16", "int8", "simplified", "fp32")
     assert CALIBRATING == ("fp32", "simplified")
     htp = ["htp_fp16", "htp_a16w8", "htp_a8w8"]
