@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from hiresvit.device.context import Refused
 
 _VERDICT = re.compile(
     r"LogNodeSupport\] Validation FAILED for \d+ nodes in OrtNodeUnit \((?P<op>[^)]*)\) :\n"
@@ -12,16 +13,6 @@ _VERDICT = re.compile(
 _NODE = re.compile(r"\tOperator type: (?P<op>\S+) Node name: (?P<name>.*?) Node index: \d+\n")
 _BACKEND = re.compile(r"^\[\d+\] (?P<source>\w+)\.cc:\d+::ERROR:(?P<what>.*)$", re.MULTILINE)
 _TOKEN = re.compile(r"_token_\d+$")  # what the change to channels last puts behind a node's name
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A node that the HTP does not take: its name, its PyTorch module, its operator, and the library's reason."""
-
-    node: str
-    module: str
-    op: str
-    reason: str
 
 
 def refused_nodes(log: str) -> tuple[Refused, ...]:
