@@ -1,8 +1,8 @@
-"""An ONNX file's local functions, read off protobuf's wire format without onnx: a runtime inlines them before it asks.
+"""What stands in an ONNX file, read off protobuf's wire format without onnx: nodes, metadata, local functions.
 
-Functions that call functions that call functions can be a graph of millions of nodes in a kilobyte, and neither ONNX
-Runtime nor onnx itself counts. The format: https://protobuf.dev/programming-guides/encoding; the numbers of the fields
-are those of onnx.proto.
+A runtime inlines local functions before it asks. Functions that call functions that call functions can be a graph of
+millions of nodes in a kilobyte, and neither ONNX Runtime nor onnx itself counts. The format:
+https://protobuf.dev/programming-guides/encoding; the numbers of the fields are those of onnx.proto.
 """
 
 from __future__ import annotations
@@ -57,13 +57,16 @@ def nodes_and_metadata(path: Path) -> tuple[list[tuple[str, dict[str, str]]], di
     """
     nodes: list[tuple[str, dict[str, str]]] = []
     metadata: dict[str, str] = {}
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        with suppress(ValueError, IndexError):
-            for number, part in _fields(data, (0, len(data))):
-                if number == _METADATA:
-                    metadata.update([_entry(data, part, _KEY, _VALUE)])
-                elif number == _GRAPH:
-                    nodes += [_node(data, node) for field, node in _fields(data, part) if field == _NODES_OF_GRAPH]
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        suppress(ValueError, IndexError),
+    ):
+        for number, part in _fields(data, (0, len(data))):
+            if number == _METADATA:
+                metadata.update([_entry(data, part, _KEY, _VALUE)])
+            elif number == _GRAPH:
+                nodes += [_node(data, node) for field, node in _fields(data, part) if field == _NODES_OF_GRAPH]
     return nodes, metadata
 
 

@@ -101,12 +101,12 @@ def stage_path(folder: Path, name: str) -> Path:
     return folder / STAGES[name].file
 
 
-def htp_stage(has: Collection[str], *, fp16: bool) -> str | None:
-    """The form for Qualcomm's HTP that is taken of those that a bundle has; None if it has none for such a chip.
+def htp_stages(has: Collection[str], *, fp16: bool) -> list[str]:
+    """The forms for Qualcomm's HTP of those that a bundle has that fit a chip, the one that is taken first.
 
     ``fp16``: whether the chip computes in floating point; then that form comes first, else the one of 16 bits.
     """
-    return next((stage for form, stage in HTP.items() if stage in has and (fp16 or form != "fp16")), None)
+    return [stage for form, stage in HTP.items() if stage in has and (fp16 or form != "fp16")]
 
 
 def either(names: Sequence[str]) -> str:

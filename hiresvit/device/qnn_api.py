@@ -53,10 +53,10 @@ def emulated() -> bool:
 def require_library() -> None:
     """Raise MissingDependency, with the reason and what to do, unless the package is here."""
     if not installed():
-        raise MissingDependency(_why_not() or f"Qualcomm's compiler is not installed: {install_line('qnn')}")
+        raise MissingDependency(why_not() or f"Qualcomm's compiler is not installed: {install_line('qnn')}")
 
 
-def _why_not() -> str | None:
+def why_not() -> str | None:
     """Why the package cannot be installed here; None where it can."""
     python, machine, system = sys.version_info[:2], platform.machine(), platform.system()
     if not _PYTHONS[0] <= python <= _PYTHONS[1]:

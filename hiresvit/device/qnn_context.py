@@ -41,7 +41,7 @@ def read_context(path: Path) -> Context | None:
     chip = chip_of(int(said["soc_model"]))
     if chip is None:
         raise ArtefactError(
-            f"{path} was compiled for soc_model {said['soc_model']}, which is none of {', '.join(CHIPS)}; build it again"
+            f"{path} was compiled for soc_model {said['soc_model']}, no chip of {', '.join(CHIPS)}; build it again"
         )
     here = qairt_version()
     if here is not None and _numbers(said["qairt"]) > _numbers(here):

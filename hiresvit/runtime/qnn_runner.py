@@ -17,7 +17,7 @@ from hiresvit.device.chips import DEFAULT_FLOAT, DEFAULT_INTEGER, Chip, find_chi
 from hiresvit.device.context import Refused
 from hiresvit.device.qnn_api import emulated, installed_version, require_library
 from hiresvit.device.qnn_context import Context, read_context
-from hiresvit.errors import ArtefactError, HiresvitError, IllegalGraphError, MissingDependency, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, IllegalGraphError, UsageError
 from hiresvit.kinds import damaged_graph, require_graph_file
 from hiresvit.process import Worker
 from hiresvit.runtime.qnn_log import backend_error, module_of, refused_nodes
@@ -138,7 +138,7 @@ class QnnRunner(Runner):
         return {spec.name: value for spec, value in zip(self.outputs, answer, strict=True)}
 
     def _failure(self, message: str) -> str:
-        """What failed in a run: Qualcomm's log names the kernel and no node, so all nodes of that operator may be it."""
+        """What failed in a run: Qualcomm's log names the kernel and no node, and each of that operator may be it."""
         found = backend_error(self._said())
         if found is None:
             return _reason(message)
