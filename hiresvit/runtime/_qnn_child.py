@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 import onnxruntime_qnn
 
+from hiresvit.device.chips import library_options
 from hiresvit.device.qnn_api import PROVIDER
 from hiresvit.process import serve
 from hiresvit.runtime.qnn_messages import Failed, Opened, Opening
@@ -57,7 +58,7 @@ def _session(how: Opening) -> Any:
         "backend_path": onnxruntime_qnn.get_qnn_htp_path(),
         "htp_graph_finalization_optimization_mode": "3",
         "enable_htp_fp16_precision": "1",  # a graph in FP32 is computed in FP16
-        "soc_model": str(how.soc_model),
+        **library_options(how.soc_model),
         "offload_graph_io_quantization": "0",  # what quantizes the input runs there, too
         **dict(how.options),
     }
