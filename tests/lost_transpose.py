@@ -26,8 +26,7 @@ _GRAPH = """lost (float[1,{h},{w},8] a, float[1,{h},{w},8] b) => (float[1,{h},{w
 
 def lost_transpose(height: int, width: int) -> ModelProto:
     """In floating point: wrong without a word where height and width are the same."""
-    model = build(_GRAPH.format(h=height, w=width), opset=21)
-    model.ir_version = 10
+    model = build(_GRAPH.format(h=height, w=width))
     for node in model.graph.node:
         node.name = f"net.block.{node.output[0]}/{node.op_type}"
     return model
@@ -37,6 +36,7 @@ def with_qdq(model: ModelProto, kind: str = "uint16", span: float = 16.0) -> Mod
     """The same with a pair of Q/DQ behind every tensor, all of one scale; at 8x12 it fails in the emulator."""
     made = ModelProto()
     made.CopyFrom(model)
+    made.ir_version, made.opset_import[0].version = 10, 21  # from which Q/DQ have 16 bits
     top = np.iinfo(kind).max
     ends = {"scale": np.float32(span / top), "zero": np.array((top + 1) // 2, kind)}
     made.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in ends.items())
