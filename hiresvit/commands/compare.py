@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
-from hiresvit.commands.opening import notes_of, open_sources
-from hiresvit.errors import UsageError
+from hiresvit.commands.opening import How, notes_of, open_sources
+from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
+
+if TYPE_CHECKING:
+    from hiresvit.workflows.open import Source
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,17 @@ class Comparing:
         float | None, typer.Option("--layer-sqnr", metavar="DB", help="Least SQNR of a module; by precision.")
     ] = None
 
+    smallest: Annotated[
+        Path | None,
+        typer.Option(
+            "--smallest", metavar="FILE", help="With --layers: write the smallest graph that the runner gets wrong."
+        ),
+    ] = None
+
     def check(self, limits: dict[str, float]) -> None:
         """Raise UsageError for a limit of the other way to compare."""
+        if self.smallest is not None and not self.layers:
+            raise UsageError("--smallest goes on from what --layers finds, which is not given")
         if self.layer_sqnr is not None and not self.layers:
             raise UsageError("--layer-sqnr is a limit of --layers, which is not given")
         if self.layer_sqnr is not None and not math.isfinite(self.layer_sqnr):  # nothing is below NaN
@@ -69,16 +81,21 @@ def compare(
 
     images = [load_image(path) for path in comparing.image or ()]
     with ExitStack() as stack:
-        pair = [(reference, None), (test, running.runner)]
-        a, b = open_sources(stack, pair, model, running.graph, threads=running.threads)
+        a, b = _open(stack, reference, test, model, running, refused=comparing.smallest is not None)
         if comparing.layers:
             from hiresvit.report.layers import layers_report
             from hiresvit.workflows.compare_layers import compare_sources_by_layer
 
             with out.progress() as on_step:
-                limit, how = comparing.layer_sqnr, running.runner
                 found, missed = compare_sources_by_layer(
-                    a, b, images, drawn=comparing.images, runner=how, tolerance=limit, on_step=on_step
+                    a,
+                    b,
+                    images,
+                    drawn=comparing.images,
+                    runner=running.runner,
+                    tolerance=comparing.layer_sqnr,
+                    smallest=comparing.smallest,
+                    on_step=on_step,
                 )
             document, report, notes = {"layers": found}, layers_report(found), []
         else:
@@ -89,3 +106,21 @@ def compare(
             notes = found.pop("notes")
             document, report = {"parity": found}, compare_report(found)
     out.answer(as_json, document, report, missed, [*notes_of([a, b]), *notes], save=output)
+
+
+def _open(
+    stack: ExitStack, reference: str, test: str, model: opt.ModelOptions, running: Running, *, refused: bool
+) -> list[Source]:
+    """Both sides; a graph that its runner does not take stands for itself if ``refused`` ones are wanted, too."""
+    pair, how = [(reference, None), (test, running.runner)], How(threads=running.threads)
+    try:
+        return open_sources(stack, pair, model, running.graph, **how)
+    except (UsageError, MissingDependency, ArtefactError):
+        raise
+    except HiresvitError as error:
+        if not refused or running.runner is None or not Path(test).is_file():
+            raise
+        from hiresvit.workflows.watched import Refused
+
+        a, b = open_sources(stack, [(reference, None), (test, None)], model, running.graph, **how)
+        return [a, replace(b, runner=Refused(b.runner, error), label=f"{b.label} ({running.runner})")]

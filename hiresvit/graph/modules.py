@@ -14,11 +14,9 @@ from onnx import NodeProto
 
 from hiresvit.graph.dtypes import FLOATS
 from hiresvit.graph.index import GraphIndex, first_output
-from hiresvit.graph.operators import QUANTIZERS
+from hiresvit.graph.operators import CARRIERS
 
 _QUANTITIES = FLOATS | {"double"}
-_CARRIERS = QUANTIZERS | {"Cast", "Identity"}
-"""What hands a tensor on in another type: it is no part of a module, and who reads its result reads the tensor."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def find_boundaries(index: GraphIndex) -> list[Boundary]:
     found: dict[str, Boundary] = {}
     for node in index.nodes:
         module = owner_of(node)
-        if not module or node.op_type in _CARRIERS:
+        if not module or node.op_type in CARRIERS:  # which are of no module: who reads their result reads the tensor
             continue
         for tensor in node.output:
             if tensor in index.fixed or (index.types.get(tensor) or "float") not in _QUANTITIES:
@@ -72,7 +70,7 @@ def _readers(index: GraphIndex, tensor: str) -> Iterator[str]:
     if tensor in index.outputs:
         yield ""
     for reader, _ in index.reads(tensor):
-        if reader.op_type in _CARRIERS:
+        if reader.op_type in CARRIERS:
             yield from _readers(index, first_output(reader))
         else:
             yield owner_of(reader)

@@ -6,6 +6,8 @@ OWN_DOMAINS = ("", "ai.onnx")
 """The names of ONNX's own domain."""
 
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+CARRIERS = QUANTIZERS | {"Cast", "Identity"}
+"""What hands a tensor on in another type."""
 
 RESHAPES = frozenset({"Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """The same numbers in the same order."""

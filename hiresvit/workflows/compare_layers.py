@@ -1,49 +1,30 @@
-"""Two opened networks, compared at every boundary of a PyTorch module: `hiresvit compare --layers`.
-
-A side is a graph, with the tensors that are asked for as outputs of a copy that ends there; a plan, built once more
-from such a copy; or a PyTorch model, folded as the export folds it, with hooks on its modules.
-"""
+"""Two opened networks, compared at every boundary of a PyTorch module: `hiresvit compare --layers`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.data.preprocess import example_input
 from hiresvit.data.scenes import sample_images
-from hiresvit.errors import GateError, UsageError
-from hiresvit.evaluation.layers import TOLERANCES, Fetch, Side, compare_layers, first_beyond, match_modules
+from hiresvit.errors import GateError, HiresvitError, MissingDependency, UsageError
+from hiresvit.evaluation.layers import TOLERANCES, LayerDifference, Matched, compare_layers, first_beyond, match_modules
+from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.evaluation.reference import TENSOR, picture_size
-from hiresvit.files import scratch_folder
-from hiresvit.process import trim_memory
 from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.frame import picture_feed, reference_feed
-from hiresvit.runtime.open import open_runner
-from hiresvit.runtime.runner import Casting
 from hiresvit.spec import Feed, Feeds
 from hiresvit.workflows.open import Source
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
-    from hiresvit.graph.index import GraphIndex
-    from hiresvit.graph.modules import Boundary
+from hiresvit.workflows.smallest import check_smallest, write_smallest
+from hiresvit.workflows.watched import Watched, find_engine, watch
 
 Picture = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A network that can be asked for its tensors; ``precision`` is a key of `TOLERANCES`."""
-
-    boundaries: Sequence[Boundary]
-    side: Side
-    precision: str
 
 
 class _Fed:
@@ -67,31 +48,38 @@ def compare_sources_by_layer(
     drawn: int,
     runner: str | None = None,
     tolerance: float | None = None,
+    smallest: Path | None = None,
     on_step: OnStep = silent,
 ) -> tuple[dict[str, Any], GateError | None]:
     """Where ``test`` parts from ``reference`` on uint8 (H, W, 3) images and ``drawn`` streets, as plain JSON values.
 
-    ``runner`` is what ``test`` was opened with, if a name was given. ``tolerance`` is the least SQNR of a module in dB;
-    None takes that of the lower precision of both, and then nothing is missed. Both runners are closed: their memory is
-    needed. Raises UsageError if neither says how it takes a picture, without pictures, for two contracts, for a plan
-    whose graph is not there, and where no module of one is in the other.
+    ``runner`` is what ``test`` is computed by, if a name was given. ``tolerance`` is the least SQNR of a module in dB;
+    None takes that of the lower precision of both, and then nothing is missed. ``smallest`` is a file for the smallest
+    graph that ``test``'s engine gets wrong (`write_smallest`): with it, what the engine refuses or fails on is a result
+    under ``failed``. Both runners are closed: their memory is needed. Raises UsageError if neither says how it takes a
+    picture, without pictures, for two contracts, for a plan or a context whose graph is not there, and where no module
+    of one is in the other.
     """
     fed = _feeds(reference, test, images, drawn)
+    engine = find_engine(test, runner)
+    if smallest is not None:
+        check_smallest(smallest, test, engine)
+    failed: list[str] = []
+    found: list[LayerDifference] = []
     with ExitStack() as stack:
-        a = stack.enter_context(_watch(reference, fed[0], None))
-        b = stack.enter_context(_watch(test, fed[1], runner))
-        matched = match_modules(a.boundaries, b.boundaries)
-        if not matched.pairs:
-            several = f"{reference.label} has {len(a.boundaries)} modules, {test.label} {len(b.boundaries)}, and none"
-            if set(matched.only_reference) & set(matched.only_test):
-                raise UsageError(f"{several} has one size in both: compare two of one network and one input size")
-            raise UsageError(f"{several} is in both: nodes must be named by module, as hiresvit export names them")
+        with _noted(failed, wanted=smallest is not None):
+            whole = _whole(reference, test, fed)
+        a = stack.enter_context(watch(reference, fed[0], None))
+        b = stack.enter_context(watch(test, fed[1], engine))
+        matched = _matched(reference, test, a, b)
         lower = min(TOLERANCES[a.precision], TOLERANCES[b.precision])
         least = lower if tolerance is None else tolerance
-        found = compare_layers(matched.pairs, a.side, b.side, images=len(fed[0]), tolerance=least, on_step=on_step)
+        tensors = {one.module: one.tensor for one in b.boundaries}
+        with _noted(failed, wanted=smallest is not None):
+            found = compare_layers(matched.pairs, a.side, b.side, images=len(fed[0]), tolerance=least, on_step=on_step)
     first = first_beyond(found)
     spec = reference.spec or test.spec
-    layers = {
+    layers: dict[str, Any] = {
         "reference": reference.label,
         "test": test.label,
         "origins": {"reference": dict(reference.origin), "test": dict(test.origin)},
@@ -101,16 +89,77 @@ def compare_sources_by_layer(
         "modules": [one.to_json() for one in found],
         "unmatched": {"reference": list(matched.only_reference), "test": list(matched.only_test)},
         "first": None if first is None else first.to_json(),
+        "whole": whole,
     }
-    if first is None or tolerance is None:
-        return layers, None
-    apart = f"{first.sqnr_db:.1f} dB" if first.sqnr_db is not None else "no SQNR, the reference is 0 there,"
-    apart = "NaN or Inf" if first.verdict == "nan" else apart
-    beyond = sum(one.verdict is not None for one in found)
-    return layers, GateError(
-        f"{test.label}: module {first.module} has {apart}, at least {least:g} is needed, and is the first of {beyond};"
-        " --layer-sqnr sets it"
-    )
+    if smallest is not None and engine is not None:
+        tensor = tensors[first.module] if first else None
+        layers["failed"] = failed
+        layers["smallest"] = write_smallest(test, engine, fed[1], smallest, least, tensor=tensor, on_step=on_step)
+    return layers, None if tolerance is None else _missed(test, layers)
+
+
+def _missed(test: Source, layers: Mapping[str, Any]) -> GateError | None:
+    """What is to be said of a module, or else of the answer, that is below a limit that was set."""
+    first, whole, least = layers["first"], layers["whole"], layers["tolerance"]
+    if first is not None:
+        beyond = sum(one["verdict"] is not None for one in layers["modules"])
+        where = (
+            f"module {first['module']} has {_said(first)}, at least {least:g} is needed, and is the first of {beyond}"
+        )
+        return GateError(f"{test.label}: {where}; --layer-sqnr sets it")
+    if whole is not None and whole["max_abs"] != 0 and (whole["sqnr_db"] is None or whole["sqnr_db"] < least):
+        where = f"the whole has {_said(whole)}, at least {least:g} is needed, though each module alone has that"
+        return GateError(f"{test.label}: {where}; --layer-sqnr sets it")
+    return None
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    if row["max_abs"] is None:
+        return "NaN or Inf"
+    return "no SQNR, the reference is 0 there," if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f} dB"
+
+
+@contextmanager
+def _noted(failed: list[str], *, wanted: bool) -> Iterator[None]:
+    """Keep what an engine says of a graph that it does not compute, where that is ``wanted``."""
+    try:
+        yield
+    except (UsageError, MissingDependency):
+        raise
+    except HiresvitError as error:
+        if not wanted:
+            raise
+        failed.append(str(error))
+
+
+def _whole(reference: Source, test: Source, fed: Sequence[Feeds]) -> dict[str, Any] | None:
+    """How far the answers of both are apart as they were opened, no tensor marked; None for classes alone.
+
+    It is the worst of all pictures and outputs.
+    """
+    worst: dict[str, Any] | None = None
+    for image in range(len(fed[0])):
+        a, b = (source.runner(feeds[image]) for source, feeds in zip((reference, test), fed, strict=True))
+        for name in a.keys() & b.keys():
+            if a[name].shape != b[name].shape or not np.issubdtype(a[name].dtype, np.floating):
+                continue
+            apart = compare_arrays(a[name], b[name])
+            if worst is None or apart.sqnr_db < worst["sqnr_db"]:
+                worst = {"output": name, "sqnr_db": apart.sqnr_db, "max_abs": apart.max_abs}
+    if worst is not None:
+        worst |= {key: worst[key] if math.isfinite(worst[key]) else None for key in ("sqnr_db", "max_abs")}
+    return worst
+
+
+def _matched(reference: Source, test: Source, a: Watched, b: Watched) -> Matched:
+    """The modules of both. Raises UsageError if there is none."""
+    matched = match_modules(a.boundaries, b.boundaries)
+    if not matched.pairs:
+        several = f"{reference.label} has {len(a.boundaries)} modules, {test.label} {len(b.boundaries)}, and none"
+        if set(matched.only_reference) & set(matched.only_test):
+            raise UsageError(f"{several} has one size in both: compare two of one network and one input size")
+        raise UsageError(f"{several} is in both: nodes must be named by module, as hiresvit exports them")
+    return matched
 
 
 def _feeds(reference: Source, test: Source, images: Sequence[Picture], drawn: int) -> list[Feeds]:
@@ -141,103 +190,3 @@ def _feeds(reference: Source, test: Source, images: Sequence[Picture], drawn: in
         return make
 
     return [_Fed(pictures, feeding(source)) for source in (reference, test)]
-
-
-@contextmanager
-def _watch(source: Source, feeds: Feeds, runner: str | None) -> Iterator[_Watched]:
-    """A source, ready to be asked; what it was opened with is closed."""
-    with ExitStack() as stack:
-        if source.origin.get("role") == "pytorch":
-            yield _watch_torch(source, feeds, stack)
-            return
-        from hiresvit.graph.index import index_graph
-        from hiresvit.graph.modules import find_boundaries
-
-        model = _graph_of(source)
-        source.runner.close()
-        trim_memory()
-        index = index_graph(model, {})
-        plan = source.graph is None
-        side = _opened(source, model, feeds, runner, stack) if plan or runner else _fetched(source, model, feeds)
-        yield _Watched(find_boundaries(index), side, _precision(index))
-
-
-def _watch_torch(source: Source, feeds: Feeds, stack: ExitStack) -> _Watched:
-    """The model as it is exported, folded: its modules are those of the graphs."""
-    from hiresvit.graph.modules import Boundary
-    from hiresvit.models.fold import fold
-    from hiresvit.runtime.torch_runner import TorchRunner
-
-    opened = source.runner
-    assert isinstance(opened, TorchRunner)
-    runner = stack.enter_context(TorchRunner(fold(opened.module), opened.inputs, opened.outputs, opened.about.threads))
-    opened.close()
-    found = [Boundary(_as_in_graph(path), kind, path, path, shape) for path, kind, shape in runner.modules(feeds[0])]
-
-    def side(names: Sequence[str]) -> Fetch:
-        return lambda image: runner.results_of(names, feeds[image])
-
-    return _Watched(found, side, "fp32")
-
-
-def _as_in_graph(path: str) -> str:
-    """What nodes call a module of the exported form: see `hiresvit.export.onnx`."""
-    return path.removeprefix("model.") or "output"
-
-
-def _graph_of(source: Source) -> ModelProto:
-    """The graph of a side, or the one that its plan was built from, with its weights."""
-    from hiresvit.graph.file import file_digest, load_graph
-
-    if source.graph is not None:
-        return load_graph(source.graph, weights=True)
-    said = "its modules can be seen in a plan that is built anew from its graph"
-    if source.built_from is None:
-        raise UsageError(f"{source.label} is a plan, and nothing beside it says of which graph: {said}; compare that")
-    path, digest = source.built_from
-    if not path.is_file() or file_digest(path, load_graph(path)) != digest:
-        raise UsageError(f"{source.label} is a plan, and {path}, as it was then, is not there: {said}; copy it there")
-    return load_graph(path, weights=True)
-
-
-def _precision(index: GraphIndex) -> str:
-    if any(node.op_type == "QuantizeLinear" for node in index.nodes):
-        return "int8"
-    return "fp16" if "float16" in index.types.values() else "fp32"
-
-
-def _fetched(source: Source, model: ModelProto, feeds: Feeds) -> Side:
-    """A graph on ONNX Runtime's CPU, as calibration fetches tensors."""
-    from hiresvit.calibration.collect import fetcher, graph_inputs
-    from hiresvit.calibration.probes import tensor_graph
-
-    inputs, threads = graph_inputs(model), source.runner.about.threads
-    return lambda names: fetcher(tensor_graph(model, names), inputs, feeds, "compare its modules", threads)
-
-
-def _opened(source: Source, model: ModelProto, feeds: Feeds, runner: str | None, stack: ExitStack) -> Side:
-    """A graph on another runner, or as a plan that is built with the tensors as outputs."""
-    import onnx
-
-    from hiresvit.calibration.probes import tensor_graph
-
-    def side(names: Sequence[str]) -> Fetch:
-        stack.close()  # what the chunk before was fetched with
-        with scratch_folder() as folder:
-            path = folder / "graph.onnx"
-            onnx.save(tensor_graph(model, names), path)
-            if source.graph is None:
-                from hiresvit.engine.build import build_engine
-
-                graph, path = path, path.with_suffix(".plan")
-                build_engine(graph, path)
-            threads = None if source.graph is None else source.runner.about.threads
-            opened = stack.enter_context(Casting(open_runner(path, runner=runner, threads=threads)))
-
-        def fetch(image: int) -> list[NDArray[Any]]:
-            answer = opened(feeds[image])
-            return [answer[name] for name in names]
-
-        return fetch
-
-    return side
