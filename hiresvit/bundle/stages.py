@@ -6,7 +6,7 @@ A stage's ``name`` is its role in a manifest, what ``--graph`` picks and what a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -99,6 +99,14 @@ CALIBRATING = tuple(stage.name for stage in _TABLE if stage.calibrates)
 def stage_path(folder: Path, name: str) -> Path:
     """Where a stage's file lies in a bundle's folder."""
     return folder / STAGES[name].file
+
+
+def htp_stages(has: Collection[str], *, fp16: bool) -> list[str]:
+    """The forms for Qualcomm's HTP of those that a bundle has that fit a chip, the one that is taken first.
+
+    ``fp16``: whether the chip computes in floating point; then that form comes first, else the one of 16 bits.
+    """
+    return [stage for form, stage in HTP.items() if stage in has and (fp16 or form != "fp16")]
 
 
 def either(names: Sequence[str]) -> str:
