@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,13 +35,13 @@ REFERENCES = 2  # pictures that the SQNR is measured on
 
 
 @dataclass(frozen=True)
-class Int8Settings:
-    """What can be chosen about an INT8 graph.
+class CalibrationSettings:
+    """What can be chosen about integers that are made from pictures.
 
     ``calib`` is a source of `open_pictures`, or the name of a data set that lies in the folder ``data``, and ``split``
     the part of it that is meant. ``images`` are how many of its pictures calibrate, ``table`` is a calibration from
-    before. ``max_drop`` are percentage points below FP32, by the labels where there are some; without it every layer
-    that the policy allows is INT8. ``prove``: whether to measure accuracy without a ``max_drop``, too, where the
+    before. ``max_drop`` are percentage points below FP32, by the labels where there are some; without it everything
+    has as few bits as there are. ``prove``: whether to measure accuracy without a ``max_drop``, too, where the
     pictures have labels.
     """
 
@@ -52,11 +53,17 @@ class Int8Settings:
     seed: int = 0
     table: Path | None = None
     max_drop: float | None = None
-    residual: bool = False
-    attention: bool = False
     memory: int = MEMORY_BYTES
     threads: int | None = None
     prove: bool = True
+
+
+@dataclass(frozen=True)
+class Int8Settings(CalibrationSettings):
+    """What can be chosen about TensorRT's INT8 graph; ``residual`` and ``attention`` are those of `Policy`."""
+
+    residual: bool = False
+    attention: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +87,13 @@ def make_int8(
     spec: ModelSpec,
     settings: Int8Settings,
     *,
+    also: Sequence[str] = (),
     state: Path | None = None,
     on_step: OnStep = silent,
 ) -> Int8Result:
     """Calibrate the simplified FP32 graph and write Q/DQ into its FP16 form ``half``.
 
-    ``state`` is where an interrupted calibration goes on from. Raises UsageError on settings that cannot be served,
+    ``also`` are more of its tensors that the table gets ranges of, for another writer. ``state`` is where an interrupted calibration goes on from. Raises UsageError on settings that cannot be served,
     HiresvitError on pictures that cannot, ArtefactError on a table of another graph, pictures or preprocessing, and
     GateError if no choice of modules keeps within ``max_drop`` on the pictures of the proof, or if FP16 cannot hold
     what either graph computes on a picture that calibrates.
@@ -111,6 +119,7 @@ def make_int8(
     look = partial(measure_headroom, feeds=feeds, threads=settings.threads, on_step=on_step)
     headroom = {"fp16": look(half, what="fp16")}
     tensors = calibration_tensors(sites, find_skips(index, sites, policy), find_attentions(index, policy))
+    tensors = list(dict.fromkeys([*tensors, *also]))
     table = _table(simple, tensors, feeds, settings, state=state, on_step=on_step)
     maker = Maker(simple, index, half, tuple(sites), policy, table)
     report: dict[str, Any] = {"calibration": _calibration_json(table, split.calib, settings.images)}
