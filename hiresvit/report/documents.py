@@ -173,14 +173,33 @@ _MODULE = record(
     },
     more=True,
 )
+_NODE = record({**dict.fromkeys(("module", "op"), TEXT), **dict.fromkeys(("reads", "makes"), many(TEXT))}, more=True)
+_SMALLEST = record(
+    {
+        **dict.fromkeys(("file", "arrays"), TEXT),
+        "kind": one_of("parts", "refused", "fails"),
+        **dict.fromkeys(("output", "message"), some(TEXT)),
+        "sqnr_db": some(NUMBER),
+        **dict.fromkeys(("steps", "tried"), COUNT),
+        "engine": record({"backend": TEXT, "device": TEXT, "emulated": FLAG, "chip": some(TEXT)}, more=True),
+        "versions": _by_name(some(TEXT)),
+        "nodes": many(_NODE),
+    },
+    more=True,
+)
 _LAYERS = record(
     {
         **dict.fromkeys(("reference", "test"), TEXT),
         "images": COUNT,
         "tolerance": NUMBER,
-        "modules": many(_MODULE, 1),
+        "modules": many(_MODULE),
         "first": some(_MODULE),
         "unmatched": record(dict.fromkeys(("reference", "test"), many(TEXT)), more=True),
+    },
+    {
+        "failed": many(TEXT),
+        "whole": some(record({"output": TEXT, **dict.fromkeys(("sqnr_db", "max_abs"), some(NUMBER))}, more=True)),
+        "smallest": some(_SMALLEST),
     },
     more=True,
 )

@@ -50,21 +50,22 @@ def compare_sources_by_layer(
     tolerance: float | None = None,
     smallest: Path | None = None,
     on_step: OnStep = silent,
-) -> tuple[dict[str, Any], GateError | None]:
+) -> tuple[dict[str, Any], HiresvitError | None]:
     """Where ``test`` parts from ``reference`` on uint8 (H, W, 3) images and ``drawn`` streets, as plain JSON values.
 
     ``runner`` is what ``test`` is computed by, if a name was given. ``tolerance`` is the least SQNR of a module in dB;
     None takes that of the lower precision of both, and then nothing is missed. ``smallest`` is a file for the smallest
-    graph that ``test``'s engine gets wrong (`write_smallest`): with it, what the engine refuses or fails on is a result
-    under ``failed``. Both runners are closed: their memory is needed. Raises UsageError if neither says how it takes a
-    picture, without pictures, for two contracts, for a plan or a context whose graph is not there, and where no module
-    of one is in the other.
+    graph that ``test``'s engine gets wrong (`write_smallest`): with it, what the engine refuses or fails on is looked
+    at before that is the error. Both runners are closed: their memory is needed. Raises UsageError if neither says how
+    it takes a picture, without pictures, for two contracts, for a plan or a context whose graph is not there, and where
+    no module of one is in the other.
     """
     fed = _feeds(reference, test, images, drawn)
     engine = find_engine(test, runner)
     if smallest is not None:
         check_smallest(smallest, test, engine)
-    failed: list[str] = []
+    failed: list[HiresvitError] = []
+    whole: dict[str, Any] | None = None
     found: list[LayerDifference] = []
     with ExitStack() as stack:
         with _noted(failed, wanted=smallest is not None):
@@ -75,8 +76,10 @@ def compare_sources_by_layer(
         lower = min(TOLERANCES[a.precision], TOLERANCES[b.precision])
         least = lower if tolerance is None else tolerance
         tensors = {one.module: one.tensor for one in b.boundaries}
-        with _noted(failed, wanted=smallest is not None):
-            found = compare_layers(matched.pairs, a.side, b.side, images=len(fed[0]), tolerance=least, on_step=on_step)
+        if not failed:
+            with _noted(failed, wanted=smallest is not None):
+                count, pairs = len(fed[0]), matched.pairs
+                found = compare_layers(pairs, a.side, b.side, images=count, tolerance=least, on_step=on_step)
     first = first_beyond(found)
     spec = reference.spec or test.spec
     layers: dict[str, Any] = {
@@ -93,8 +96,10 @@ def compare_sources_by_layer(
     }
     if smallest is not None and engine is not None:
         tensor = tensors[first.module] if first else None
-        layers["failed"] = failed
+        layers["failed"] = [str(error) for error in failed]
         layers["smallest"] = write_smallest(test, engine, fed[1], smallest, least, tensor=tensor, on_step=on_step)
+    if failed:
+        return layers, failed[0]
     return layers, None if tolerance is None else _missed(test, layers)
 
 
@@ -120,7 +125,7 @@ def _said(row: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _noted(failed: list[str], *, wanted: bool) -> Iterator[None]:
+def _noted(failed: list[HiresvitError], *, wanted: bool) -> Iterator[None]:
     """Keep what an engine says of a graph that it does not compute, where that is ``wanted``."""
     try:
         yield
@@ -129,7 +134,7 @@ def _noted(failed: list[str], *, wanted: bool) -> Iterator[None]:
     except HiresvitError as error:
         if not wanted:
             raise
-        failed.append(str(error))
+        failed.append(error)
 
 
 def _whole(reference: Source, test: Source, fed: Sequence[Feeds]) -> dict[str, Any] | None:
