@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hiresvit.calibration.htp_plan import Bits, Layout, Range, Ranges, Width, channel_axis
 from hiresvit.calibration.qdq import quantize_weight
+from hiresvit.calibration.sensitivity import Group
 from hiresvit.device.chips import Chip
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.fp16 import inferred
@@ -75,6 +76,11 @@ def htp_tensors(graph: ModelProto) -> list[str]:
     return [name for names in _layout(graph)[1].members.values() for name in names]
 
 
+def htp_groups(graph: ModelProto) -> list[Group]:
+    """The modules that `Bits` can name, with the multiply-accumulates of their layers. Raises as `htp_tensors`."""
+    return _layout(graph)[1].groups()
+
+
 def quantize_htp(
     graph: ModelProto,
     ranges: Mapping[str, Range],
@@ -110,7 +116,9 @@ def _layout(graph: ModelProto) -> tuple[ModelProto, Layout]:
     result = inferred(graph, "the graph to quantize")
     index = index_graph(result, infer=False)
     if (index.opset or 0) < MIN_OPSET:
-        raise UsageError(f"the graph is opset {index.opset}; the HTP needs {MIN_OPSET} or later: export with --opset 20")
+        raise UsageError(
+            f"the graph is opset {index.opset}; the HTP needs {MIN_OPSET} or later: export with --opset 20"
+        )
     return result, Layout(index)
 
 
@@ -141,7 +149,7 @@ class _Edit:
 
     def constant(self, wanted: str, value: Array) -> str:
         """Add an initializer; return its name."""
-        self.added.append(numpy_helper.from_array(np.ascontiguousarray(value), self.name(wanted)))
+        self.added.append(numpy_helper.from_array(np.asarray(value, order="C"), self.name(wanted)))
         return self.added[-1].name
 
     def begin(self, nodes: list[NodeProto]) -> None:
@@ -255,9 +263,7 @@ class _Edit:
             self.count["channels"] += made.scales.size
             self.count["zero"] += made.zero
             self.count["lifted"] += int(np.count_nonzero(made.scales > unlifted))
-            self.layers.append(
-                HtpLayer(node.name, self.layout.module[node.name], node.op_type, width, made.sqnr_db)
-            )
+            self.layers.append(HtpLayer(node.name, self.layout.module[node.name], node.op_type, width, made.sqnr_db))
             target.input[roles["weight"]] = self._stored(f"{node.name}/weight", made.values, made.scales, axis, nodes)
             scales = scale * made.scales.astype(np.float64)
         else:
