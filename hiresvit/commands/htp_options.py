@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hiresvit.commands.options import CalibrationOptions
+from hiresvit.commands.options import CalibrationOptions, Texts
 from hiresvit.device.chips import CHIPS, DEFAULT_FLOAT, DEFAULT_INTEGER, find_chip
 from hiresvit.errors import UsageError
-from hiresvit.spec import HtpForm
+from hiresvit.spec import HTP_FORMS, HtpForm
 
 if TYPE_CHECKING:
     from hiresvit.workflows.htp import HtpSettings
@@ -22,8 +22,12 @@ class HtpOptions:
     """Which forms of the graph an HTP gets, and which chip it is on."""
 
     htp: Annotated[
-        list[HtpForm] | None,
-        typer.Option("--htp", help="Make a graph for Qualcomm's HTP, in FP16 or integers; may be given several times."),
+        Texts,
+        typer.Option(
+            "--htp",
+            metavar="|".join(HTP_FORMS),
+            help="Make a graph for Qualcomm's HTP, in FP16 or integers; may be given several times.",
+        ),
     ] = None
     target: Annotated[
         str | None,
@@ -41,8 +45,11 @@ class HtpOptions:
 
     @property
     def forms(self) -> tuple[HtpForm, ...]:
-        """Each that was asked for, once."""
-        return tuple(dict.fromkeys(self.htp or ()))
+        """Each that was asked for, once. Raises UsageError for one that there is not."""
+        texts = self.htp or []
+        if unknown := [text for text in texts if text not in HTP_FORMS]:
+            raise UsageError(f"--htp {unknown[0]}: one of {', '.join(HTP_FORMS)}")
+        return tuple(form for form in HTP_FORMS if form in texts)
 
     @property
     def quantized(self) -> bool:

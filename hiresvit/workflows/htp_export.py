@@ -46,10 +46,11 @@ def check_order(order: HtpOrder, spec: ModelSpec, *, opset: int, dynamic_batch: 
         raise UsageError("--dynamic-batch with --htp: its compiler takes static shapes only; leave one out")
     if opset < MIN_OPSET:
         raise UsageError(f"--opset {opset} with --htp: a GELU is one operator from {MIN_OPSET} on; leave it out")
+    # Measured: a Cast of uint8 to FP32 is computed as x / 255 there, without a word, and integers need Q/DQ on a frame.
     if contract != "tensor":
         raise UsageError(
-            f"--contract {contract} with --htp: the HTP answers otherwise behind pixels; leave it out, and prepare the"
-            " picture on the device's CPU"
+            f"--contract {contract} with --htp: Qualcomm's compiler makes something else of pixels in uint8; leave it"
+            " out, and prepare the picture on the device's CPU"
         )
     for one in order.forms:
         if one.form == "fp16" and not one.chip.fp16:
