@@ -1,7 +1,7 @@
-"""A second look at a graph for the HTP: every scale and zero point must be what its range and the HTP's forms ask for.
+"""A second look at a graph for the HTP: every scale and zero point must be what its range and its form ask for.
 
-It reads the graph as it is, and nothing of how it was made. The compiler takes most of what it finds wrong: a range that
-is not shared is computed in floating point, a bias of another scale is a wrong bias.
+It reads the graph as it is, and nothing of how it was made. The compiler takes most of what it finds wrong: a range
+that is not shared is computed in floating point, a bias of another scale is a wrong bias.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Encoding:
 def check_htp(
     graph: ModelProto, ready: ModelProto, ranges: Mapping[str, Range], cuts: Mapping[str, float], chip: Chip
 ) -> int:
-    """Raise GateError unless ``graph`` is ``ready`` with Q/DQ in the forms that the HTP of ``chip`` takes, each with the
-    scale and zero point of its range; returns how many encodings were held. The arguments are those of `quantize_htp`.
+    """Raise GateError unless ``graph`` is ``ready`` with Q/DQ in the forms that the HTP of ``chip`` takes, each with
+    the scale and zero point of its range; returns how many encodings were held. The arguments are those of
+    `quantize_htp`.
     """
     layout = Layout(index_graph(ready))
     look = _Look(index_graph(graph), layout, Ranges(layout, ranges, cuts), chip)

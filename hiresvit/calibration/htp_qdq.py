@@ -31,6 +31,7 @@ MIN_OPSET = 20
 """GELU is an operator from here on; written out it is refused in integers."""
 OPSET = 21
 """What is written: the first in which a zero point has 16 bits. Nothing else of it differs for our operators."""
+_IR = 10  # the version of the file's format that goes with it
 SMALLEST_SCALE = 2.0**-60
 """Its product with a weight's is a normal number of FP32 still."""
 _BIAS = 2**31 - 1
@@ -109,6 +110,7 @@ def quantize_htp(
     for opset in result.opset_import:
         if opset.domain == "":
             opset.version = max(opset.version, OPSET)
+    result.ir_version = max(result.ir_version, _IR)
     return inferred(result, "the quantized graph"), edit.report()
 
 
