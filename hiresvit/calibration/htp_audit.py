@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto
 from hiresvit.calibration.htp_plan import EXACT, SHARING, Layout, Range, Ranges, channel_axis
 from hiresvit.device.chips import Chip
 from hiresvit.errors import GateError
-from hiresvit.graph.index import GraphIndex, attributes, index_graph
+from hiresvit.graph.index import GraphIndex, array_of, attributes, index_graph
 
 _ROUNDING = 1e-6  # of FP32, relative
 
@@ -115,9 +115,9 @@ class _Look:
         return self._encoding(readers[0])
 
     def _encoding(self, node: NodeProto) -> Encoding:
-        scale, zero = (self.index.array(name) for name in node.input[1:3])
-        if scale is None or zero is None:
+        if len(node.input) != 3 or not self.index.constants.keys() >= {*node.input[1:]}:
             raise GateError(f"{node.name}: its scale or zero point is not constant")
+        scale, zero = (array_of(self.index.constants[name], name) for name in node.input[1:])
         self.count += 1
         return Encoding(node.input[0], str(zero.dtype), scale, zero, attributes(node).get("axis", 1))
 
@@ -150,9 +150,10 @@ class _Look:
 
     def _constant(self, node: NodeProto, place: int, name: str, found: Encoding) -> None:
         """Half a step is what rounding costs."""
-        exact, levels = self.layout.index.array(name), self.index.array(found.source)
-        if exact is None or levels is None:
+        if found.source not in self.index.constants:
             raise GateError(f"{node.name}: its input {place} was constant, and is not")
+        exact = array_of(self.layout.index.constants[name], name)
+        levels = array_of(self.index.constants[found.source], found.source)
         shape = [1] * levels.ndim
         if found.scale.size > 1:
             shape[found.axis] = -1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import Array, build, content, distance, named_graph, noise, run
+from graphs import Array, build, content, named_graph, noise, run
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from hiresvit.calibration.collect import collect
