@@ -159,8 +159,11 @@ class _Look:
             shape[found.axis] = -1
         step = found.scale.astype(np.float64).reshape(shape)
         made = (levels.astype(np.float64) - found.zero.astype(np.float64).reshape(shape)) * step
-        if made.shape != exact.shape:  # a Gemm's weight may be turned round, a bias lose its unit axes
-            made, step = (made.T, step.T) if made.ndim == 2 else (made.reshape(exact.shape), step.max())
+        plain = next(one for one in self.layout.index.nodes if one.name == node.name)
+        if attributes(plain).get("transB", 0) != attributes(node).get("transB", 0) and place == 1:
+            made, step = made.T, step.T  # a Gemm's weight is turned round
+        elif made.shape != exact.shape:  # a bias loses its unit axes
+            exact = exact.reshape(made.shape)
         if (np.abs(made - exact) > step * 0.501).any():
             raise GateError(f"{node.name}: the integers of its input {place} are not {name!r}")
 

@@ -95,10 +95,12 @@ def quantize_htp(
     ``ranges``: lowest and highest value of each of `htp_tensors`, all of which 16 bits keep; ``cuts``: the magnitude
     at which 8 bits cut either side of it. Equal arguments give equal bytes.
 
-    Raises UsageError below opset 20; ArtefactError for a range that is missing; HiresvitError for weights that are not
+    Raises UsageError below opset 20 and for a module that is none; ArtefactError for a range that is missing; HiresvitError for weights that are not
     finite; IllegalGraphError for a graph that fails `onnx.checker` with full type check, before or after.
     """
     result, layout = _layout(graph)
+    if unknown := bits.but - set(layout.module.values()):
+        raise UsageError(f"{min(unknown)!r} is no module of this graph that can have bits of its own")
     edit = _Edit(layout, Ranges(layout, ranges, cuts or {}), bits, chip)
     nodes: list[NodeProto] = []
     edit.begin(nodes)
