@@ -164,6 +164,8 @@ def test_what_cannot_be_is_one_line(made: Path, cpp_build: Path, environment: di
     one_line(refused(HIRESVIT_QNN=nowhere), 6, "nowhere.so", advice)
     none = cpp_build / "libhiresvit.so"
     one_line(refused("--provider", none), 6, "is not Qualcomm's provider", advice)
+    plugin = shutil.copy(environment["HIRESVIT_QNN"], tmp_path)  # without Qualcomm's libraries beside it
+    one_line(refused("--provider", plugin), 6, "do not open the HTP", "ADSP_LIBRARY_PATH")
     one_line(refused("--soc-model", 57), 7, "was compiled for soc_model 58, not for 57", "build it again")
     one_line(refused("--graph", "fp32"), 2, "leave graph out")
     one_line(refused(context=made / "bundle/fp32.onnx"), 2, "is a graph and no compiled context")
