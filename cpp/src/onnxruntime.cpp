@@ -182,16 +182,14 @@ void OnnxRuntime::open_session(const std::string& graph, const BackendOptions& o
   if (options.threads > 0) {
     library_.check(api.SetIntraOpNumThreads(made, options.threads), kFailed, failed);
   }
-  int code = kIllegalGraph;
-  std::string refused = graph + ": ONNX Runtime " + library_.version + " does not take this graph";
-  if (context != nullptr) {
-    append_qnn(api, library_.version, env, made, options, *context);
-    code = kDamaged;
-    refused = graph + " is damaged, or its QAIRT " + context->qairt +
-              " is newer than this device's: Qualcomm's library does not load it; copy both files again, or build it again";
-  }
+  if (context != nullptr) append_qnn(api, library_.version, env, made, options, *context);
   OrtSession* session = nullptr;
-  library_.check(api.CreateSession(env, graph.c_str(), made, &session), code, refused);
+  OrtStatus* const status = api.CreateSession(env, graph.c_str(), made, &session);
+  if (context != nullptr) {
+    check_context(api, status, graph, *context);
+  } else {
+    library_.check(status, kIllegalGraph, graph + ": ONNX Runtime " + library_.version + " does not take this graph");
+  }
   session_ = {session, api.ReleaseSession};
 }
 

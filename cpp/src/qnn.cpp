@@ -13,6 +13,28 @@
 #include "library.hpp"
 
 namespace hiresvit {
+namespace {
+
+std::string taken(const OrtApi& api, OrtStatus* status) {
+  const std::string all = api.GetErrorMessage(status);
+  api.ReleaseStatus(status);
+  return shown(all.substr(0, all.find('\n')), 400);
+}
+
+}  // namespace
+
+void check_context(const OrtApi& api, OrtStatus* status, const std::string& path, const Context& context) {
+  if (status == nullptr) return;
+  const std::string said = taken(api, status);
+  // A provider whose libraries do not open takes no node, and what is left to the CPU is refused.
+  if (said.find("fallback to CPU EP") != std::string::npos) {
+    throw Error(kMissing, "Qualcomm's libraries do not open the HTP: libQnnHtp.so and what it needs must lie beside the"
+                          " plug-in, and on a device the folder of its Skel library in ADSP_LIBRARY_PATH");
+  }
+  throw Error(kDamaged, path + " is damaged, or its QAIRT " + context.qairt +
+                            " is newer than this device's: Qualcomm's library does not load it; copy both files again,"
+                            " or build it again (" + said + ")");
+}
 
 #if ORT_API_VERSION >= 22
 namespace {
@@ -23,12 +45,6 @@ constexpr const char* kLibrary = "libonnxruntime_providers_qnn.so";
 constexpr const char* kAdvice =
     "give the path of libonnxruntime_providers_qnn.so, as the option provider or in HIRESVIT_QNN: pip's package"
     " onnxruntime-qnn has one";
-
-std::string taken(const OrtApi& api, OrtStatus* status) {
-  const std::string all = api.GetErrorMessage(status);
-  api.ReleaseStatus(status);
-  return shown(all.substr(0, all.find('\n')), 400);
-}
 
 void check(const OrtApi& api, OrtStatus* status, int code, const std::string& what) {
   if (status != nullptr) throw Error(code, what + " (" + taken(api, status) + ")");

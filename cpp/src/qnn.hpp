@@ -21,4 +21,7 @@ constexpr bool kHtpEmulated = false;
 void append_qnn(const OrtApi& api, const std::string& version, OrtEnv* env, OrtSessionOptions* settings,
                 const BackendOptions& options, const Context& context);
 
+// Throws Error unless a session of a context opened: missing where the HTP does not, damaged for the context.
+void check_context(const OrtApi& api, OrtStatus* status, const std::string& path, const Context& context);
+
 }  // namespace hiresvit

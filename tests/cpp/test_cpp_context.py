@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from cpp_build import CPP, run_tool
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -162,6 +164,8 @@ def test_what_cannot_be_is_one_line(made: Path, cpp_build: Path, environment: di
     one_line(refused(HIRESVIT_QNN=nowhere), 6, "nowhere.so", advice)
     none = cpp_build / "libhiresvit.so"
     one_line(refused("--provider", none), 6, "is not Qualcomm's provider", advice)
+    plugin = shutil.copy(environment["HIRESVIT_QNN"], tmp_path)  # without Qualcomm's libraries beside it
+    one_line(refused("--provider", plugin), 6, "do not open the HTP", "ADSP_LIBRARY_PATH")
     one_line(refused("--soc-model", 57), 7, "was compiled for soc_model 58, not for 57", "build it again")
     one_line(refused("--graph", "fp32"), 2, "leave graph out")
     one_line(refused(context=made / "bundle/fp32.onnx"), 2, "is a graph and no compiled context")
@@ -182,3 +186,30 @@ def test_what_cannot_be_is_one_line(made: Path, cpp_build: Path, environment: di
     del other.metadata_props[:]
     onnx.save(other, made / "mute.onnx")
     one_line(refused(context=made / "mute.onnx"), 7, "does not say for which chip")
+
+
+def test_the_programs_of_the_page_run(made: Path, cpp_build: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    page = (CPP.parent / "docs" / "ar.md").read_text(encoding="utf-8")
+    for name, block in re.findall(
+        r"^```\w+\n(?:#|//) (\w+\.(?:py|cpp)) .*?\n(.*?)^```", page, re.MULTILINE | re.DOTALL
+    ):
+        (tmp_path / name).write_text(block)
+    library = Path(environment["HIRESVIT_ONNXRUNTIME"])
+    (tmp_path / "libonnxruntime.so.1").symlink_to(library)
+    compiler = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror"]
+    ours, theirs = ["-I", CPP / "include", "-L", cpp_build, "-lhiresvit"], [tmp_path / "libonnxruntime.so.1"]
+    include = Path(os.environ.get("HIRESVIT_ONNXRUNTIME_INCLUDE", CPP / "third_party"))
+    plugin = ["-I", include / "onnxruntime", "-Wno-unused-parameter", *theirs]
+    for name, more in (("glasses", ours), ("plugin", plugin)):
+        run_tool(*map(str, [*compiler, tmp_path / f"{name}.cpp", "-o", tmp_path / name, *more]))
+
+    context, found = made / "tiny.onnx", {**environment, "LD_LIBRARY_PATH": f"{cpp_build}:{tmp_path}"}
+    commands = {
+        "logits (1, 4, 32, 48)": [sys.executable, tmp_path / "answer.py", context],
+        "1 outputs": [tmp_path / "plugin", context, environment["HIRESVIT_QNN"]],
+        "soc_model 58, emulated: class": [tmp_path / "glasses", made / "bundle", context],
+    }
+    for said, words in commands.items():
+        done = subprocess.run(words, env=found, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{words[0]}: {done.stderr}"
+        assert said in done.stdout
