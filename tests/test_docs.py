@@ -22,6 +22,7 @@ from hiresvit.bundle.stages import STAGES
 from hiresvit.calibration.observers import METHODS
 from hiresvit.calibration.sites import RULES
 from hiresvit.check import rules
+from hiresvit.check.qualcomm import HTP_TARGETS
 from hiresvit.check.rule import Rule
 from hiresvit.check.targets import TARGETS
 from hiresvit.errors import HiresvitError
@@ -218,14 +219,18 @@ def test_int8_rules_and_methods_are_described() -> None:
 
 
 def levels(rule: Rule) -> str:
-    """The level that a rule has on most targets, and those where it has another."""
-    on = {name: rule.level_on(target) for name, target in TARGETS.items()}
+    """The level that a rule has on most of NVIDIA's targets, those where it has another, and that on chips."""
+    on, chips = ({name: rule.level_on(target) for name, target in rows.items()} for rows in (TARGETS, HTP_TARGETS))
     asked = {name: level for name, level in on.items() if level}
-    level = Counter(asked.values()).most_common(1)[0][0]
-    if len(asked) == 1:
-        return f"{level} (only {', '.join(asked)})"
-    other = [f"{name}: {own or 'not asked'}" for name, own in on.items() if own != level]
-    return f"{level} ({', '.join(other)})" if other else level
+    level = Counter((asked or chips).values()).most_common(1)[0][0] or next(filter(None, chips.values()))
+    if not asked:
+        same = [name for name, own in chips.items() if own == level]
+        other = [f"{name}: {own}" for name, own in chips.items() if own not in (level, None)]
+        return f"{level} (only {', '.join(['chips'] if len(same) == len(chips) else [*same, *other])})"
+    notes = [f"{name}: {own or 'not asked'}" for name, own in on.items() if own != level]
+    notes = [f"only {', '.join(asked)}"] if len(asked) == 1 else notes
+    notes += [f"chips: {own or 'not asked'}" for own in set(chips.values()) - {level} if len(asked) > 1]
+    return f"{level} ({', '.join(notes)})" if notes else f"{level}"
 
 
 def rules_table() -> str:
