@@ -25,6 +25,10 @@ Resize = Literal["stretch", "crop", "keep", "letterbox", "slide"]
 Pixels = Literal["rgb", "bgr", "rgba", "bgra", "nv12"]
 Yuv = Literal["bt601", "bt709", "bt601-full", "bt709-full"]
 LabelType = Literal["uint8", "int32", "int64"]
+HtpForm = Literal["fp16", "a16w8", "a8w8"]
+"""What a graph for Qualcomm's HTP computes in: FP16, or activations of 16 or 8 bits with weights of 8."""
+
+HTP_FORMS: tuple[HtpForm, ...] = ("fp16", "a16w8", "a8w8")
 
 
 class Feeds(Protocol):

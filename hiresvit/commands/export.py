@@ -134,8 +134,8 @@ def export(
     The bundle holds the graphs and the plan, how far each graph is from PyTorch and how fast it is. A
     checkpoint's file alone says which model it is of. Without --weights a model has fresh ones, good for a trial.
 
-    A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu, fp16, int8 or
-    fp16 exact.
+    A limit (--min-...) holds for every stage, or as STAGE=VALUE for one: onnx, simplified, cpu, fp16, int8,
+    htp_fp16, htp_a16w8, htp_a8w8, fp16 exact, htp_fp16 emulated, htp_a16w8 emulated or htp_a8w8 emulated.
     """
     began = time.monotonic()
     if not precision.int8:
