@@ -222,15 +222,14 @@ def levels(rule: Rule) -> str:
     """The level that a rule has on most of NVIDIA's targets, those where it has another, and that on chips."""
     on, chips = ({name: rule.level_on(target) for name, target in rows.items()} for rows in (TARGETS, HTP_TARGETS))
     asked = {name: level for name, level in on.items() if level}
-    level = Counter((asked or chips).values()).most_common(1)[0][0] or next(filter(None, chips.values()))
     if not asked:
-        same = [name for name, own in chips.items() if own == level]
-        other = [f"{name}: {own}" for name, own in chips.items() if own not in (level, None)]
-        return f"{level} (only {', '.join(['chips'] if len(same) == len(chips) else [*same, *other])})"
+        said = " or ".join(sorted(filter(None, set(chips.values()))))
+        return f"{said} (only {'chips' if all(chips.values()) else 'some chips'})"
+    level = Counter(asked.values()).most_common(1)[0][0]
     notes = [f"{name}: {own or 'not asked'}" for name, own in on.items() if own != level]
     notes = [f"only {', '.join(asked)}"] if len(asked) == 1 else notes
     notes += [f"chips: {own or 'not asked'}" for own in set(chips.values()) - {level} if len(asked) > 1]
-    return f"{level} ({', '.join(notes)})" if notes else f"{level}"
+    return f"{level} ({', '.join(notes)})" if notes else level
 
 
 def rules_table() -> str:

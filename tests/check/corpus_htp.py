@@ -45,7 +45,8 @@ def add(
     """``integers`` is what chips without floating point say instead, ``early`` those before V73."""
     others = dict.fromkeys(EARLY, early) | dict.fromkeys(INTEGERS, integers)
     but = {target: said for target, said in others.items() if said is not None}
-    HTP.append(entry(name, body, expected, io=io, constants=constants, opset=opset, change=qdq or change, **but))
+    fields: dict[str, Any] = {"io": io, "constants": constants, "opset": opset, "change": qdq or change, **but}
+    HTP.append(entry(name, body, expected, **fields))
     if least is not None:
         LEAST[name] = least
 
@@ -264,7 +265,9 @@ TOGETHER, APART = Quantizer(bare=("t",)), Quantizer(bare=("t",), sharing=())
 for mode in ("half_pixel", "align_corners", "asymmetric"):
     body = f'y = Resize<mode = "linear", coordinate_transformation_mode = "{mode}">(x, , t)'
     add(f"resize {mode}", body, io=LARGER, qdq=TOGETHER, constants=TWICE)
-    said = {} if mode == "asymmetric" else {"expected": "hazard one_scale", "integers": "illegal one_scale"}
+    said: dict[str, Any] = (
+        {} if mode == "asymmetric" else {"expected": "hazard one_scale", "integers": "illegal one_scale"}
+    )
     add(f"resize {mode} with two scales", body, io=LARGER, qdq=APART, constants=TWICE, **said)
 LARGEST = "y = MaxPool<kernel_shape = [2, 2]>(x)"
 SMALLER = "(float[1,4,8,8] x) => (float[1,4,7,7] y)"

@@ -112,7 +112,7 @@ class Quantizer:
             scale, zero = _grid(min(0.0, float(values.min())), max(0.0, float(values.max())), kind)
             stored = np.clip(np.round(values / scale) + zero, *BOUNDS[kind]).astype(kind)
         rest = [self._store(f"{name}_{part}", value) for part, value in zip("qsz", (stored, scale, zero), strict=True)]
-        more = {} if axis is None else {"axis": axis}
+        more: dict[str, Any] = {} if axis is None else {"axis": axis}
         self.nodes.append(helper.make_node("DequantizeLinear", rest, [f"{name}_d"], f"{name}/DQ", **more))
         return f"{name}_d"
 

@@ -26,8 +26,8 @@ from rtx_builds import build as build_with_rtx
 from hiresvit.check import check, rule, rules, targets
 from hiresvit.check.forms import FORMS as KNOWN_FORMS
 from hiresvit.check.nvidia_parser import ARRIVED, NVIDIA_OPS, TYPES
-from hiresvit.check.rules import RULES
 from hiresvit.check.qualcomm import HTP_TARGETS
+from hiresvit.check.rules import RULES
 from hiresvit.check.target import Target
 from hiresvit.check.targets import JETPACK6, JETPACK7, RTX, TARGETS, TRT11, find_target
 from hiresvit.device.chips import CHIPS
