@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 import onnxruntime_qnn
 
+from hiresvit.device.chips import library_options
 from hiresvit.device.qnn_api import PROVIDER, emulated
 from hiresvit.errors import HiresvitError, MissingDependency
 from hiresvit.process import serve
@@ -64,7 +65,7 @@ def _session(how: Opening) -> Any:
         "htp_graph_finalization_optimization_mode": "3",
         "enable_htp_fp16_precision": "1",  # a graph in FP32 is computed in FP16
         "offload_graph_io_quantization": "0",  # what quantizes the input runs there, too
-        **({} if how.soc_model is None else {"soc_model": str(how.soc_model)}),
+        **({} if how.soc_model is None else library_options(how.soc_model)),
         **dict(how.options),
     }
     options.add_provider_for_devices([_device()], settings)
