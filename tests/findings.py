@@ -10,7 +10,8 @@ from onnx import ModelProto
 
 from hiresvit.check.rule import Finding, Rule, View, look
 from hiresvit.check.rules import problems_of
-from hiresvit.check.targets import RTX, TARGETS, Target
+from hiresvit.check.target import Target
+from hiresvit.check.targets import RTX, TARGETS, find_target
 
 
 def view_of(model: ModelProto, target: Target = RTX, profiled: bool = False) -> View:
@@ -26,7 +27,7 @@ def problems_on(
 
 
 def find_problems(model: ModelProto, target: str = "rtx", profiled: bool = False) -> list[Finding]:
-    return problems_on(model, [TARGETS[target]], profiled)[target]
+    return problems_on(model, [find_target(target)], profiled)[target]
 
 
 def found(model: ModelProto, rule: str, target: str = "rtx") -> list[Finding]:

@@ -22,6 +22,7 @@ from hiresvit.bundle.stages import STAGES
 from hiresvit.calibration.observers import METHODS
 from hiresvit.calibration.sites import RULES
 from hiresvit.check import rules
+from hiresvit.check.qualcomm import HTP_TARGETS
 from hiresvit.check.rule import Rule
 from hiresvit.check.targets import TARGETS
 from hiresvit.device.chips import CHIPS
@@ -236,14 +237,17 @@ def test_int8_rules_and_methods_are_described() -> None:
 
 
 def levels(rule: Rule) -> str:
-    """The level that a rule has on most targets, and those where it has another."""
-    on = {name: rule.level_on(target) for name, target in TARGETS.items()}
+    """The level that a rule has on most of NVIDIA's targets, those where it has another, and that on chips."""
+    on, chips = ({name: rule.level_on(target) for name, target in rows.items()} for rows in (TARGETS, HTP_TARGETS))
     asked = {name: level for name, level in on.items() if level}
+    if not asked:
+        said = " or ".join(sorted(filter(None, set(chips.values()))))
+        return f"{said} (only {'chips' if all(chips.values()) else 'some chips'})"
     level = Counter(asked.values()).most_common(1)[0][0]
-    if len(asked) == 1:
-        return f"{level} (only {', '.join(asked)})"
-    other = [f"{name}: {own or 'not asked'}" for name, own in on.items() if own != level]
-    return f"{level} ({', '.join(other)})" if other else level
+    notes = [f"{name}: {own or 'not asked'}" for name, own in on.items() if own != level]
+    notes = [f"only {', '.join(asked)}"] if len(asked) == 1 else notes
+    notes += [f"chips: {own or 'not asked'}" for own in set(chips.values()) - {level} if len(asked) > 1]
+    return f"{level} ({', '.join(notes)})" if notes else level
 
 
 def rules_table() -> str:

@@ -1,7 +1,7 @@
 """Whether a graph is legal for its targets, and what a builder makes of it: our own rules, then a real build.
 
-The rules need nothing installed. Where TensorRT-RTX is, its parser and its ahead-of-time build have the last word:
-no rule of ours can know all that a parser refuses.
+The rules need nothing installed. Where TensorRT-RTX is, its parser and its ahead-of-time build have the last word on
+NVIDIA's targets, and where Qualcomm's compiler is, it has it on chips: no rule of ours can know all that is refused.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from hiresvit import errors
+from hiresvit.check.htp_verdict import Judged, judge, precisions, refusals
 from hiresvit.check.rule import Finding, View, look
 from hiresvit.check.rules import problems_of
-from hiresvit.check.targets import RTX, Target
+from hiresvit.check.target import Target
+from hiresvit.check.targets import RTX
+from hiresvit.device.chips import Chip
 from hiresvit.device.plan import EngineReport, read_sidecar
 from hiresvit.device.tensorrt_api import INSTALL_HINT, Backend, installed
 from hiresvit.engine.build import DEFAULTS, BuildSettings, build_engine
@@ -35,10 +38,11 @@ _DAMAGED = ("operands", "invalid")  # the rules that find what nothing else can 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What our rules find against a graph on one target."""
+    """What our rules find against a graph on one target, and its compiler where it has one of its own."""
 
     target: Target
     findings: tuple[Finding, ...]
+    judged: Judged | None = None
 
     @property
     def illegal(self) -> tuple[Finding, ...]:
@@ -80,6 +84,8 @@ class CheckReport:
             return IllegalGraphError(f"{self.graph} is illegal for {names}: {bad[0].illegal[0].what}{more}")
         if self.refused:
             return BuildError(self.refused) if self.inconclusive else IllegalGraphError(self.refused)
+        if died := [verdict.judged.died for verdict in self.verdicts if verdict.judged and verdict.judged.died]:
+            return BuildError(died[0])
         return GateError(self.missed) if self.missed else None
 
     def is_legal(self, verdict: Verdict) -> bool | None:
@@ -89,6 +95,8 @@ class CheckReport:
         """
         if verdict.illegal:
             return False
+        if verdict.judged is not None:
+            return None if verdict.judged.died else True
         if self.refused:
             return None if self.inconclusive or verdict.target != RTX else False
         return True
@@ -101,6 +109,7 @@ class CheckReport:
                 "title": verdict.target.title,
                 "legal": self.is_legal(verdict),
                 "findings": [finding.to_json() for finding in verdict.findings],
+                "compiler": verdict.judged and verdict.judged.to_json(),
             }
             for verdict in self.verdicts
         ]
@@ -118,11 +127,11 @@ def check_graph(
     require: str | None = None,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> CheckReport:
-    """Hold a graph to the rules of its targets and, unless that is of no use, to TensorRT-RTX.
+    """Hold a graph to the rules of its targets and, unless that is of no use, to the compilers that can judge them.
 
     ``settings.shapes`` are the profiles of a dynamic graph, ``require`` the least share of the products in a
     precision, as ``fp16:95%``. Raises HiresvitError for a file that is no graph, UsageError for shapes or a
-    requirement that cannot be served, MissingDependency for a requirement without TensorRT-RTX.
+    requirement that cannot be served, MissingDependency for a requirement without the compiler that could show it.
     """
     required = parse_requirement(require) if require is not None else None
     if required is not None and not build:
@@ -136,13 +145,41 @@ def check_graph(
     same = not model.functions and all(view.sizes(name) is not None for name in view.inputs)
     sized = view if same else index_graph(model, {name: best for name, (_, best, _) in settings.shapes.items()})
     report = CheckReport(str(graph), _ask_rules(view, sized, targets))
+    if any(target.chip is None for target in targets):
+        settings = replace(settings, backend=_RTX)
+        report = _ask_rtx(graph, report, view, sized, settings, build=build, required=required, on_progress=on_progress)
+    return _ask_chips(graph, report, build, required)
+
+
+def _ask_rules(view: View, sized: GraphIndex, targets: Sequence[Target]) -> tuple[Verdict, ...]:
+    found = {target: problems_of(replace(view, target=target)) for target in targets}
+    damaged = any(finding.rule in _DAMAGED for findings in found.values() for finding in findings)
+    attentions = [] if damaged else find_attentions(sized)
+    slow = {target: () if target.chip else _slow_attentions(attentions, target) for target in found}
+    return tuple(Verdict(target, (*found[target], *slow[target])) for target in found)
+
+
+def _ask_rtx(
+    graph: Path,
+    report: CheckReport,
+    view: View,
+    sized: GraphIndex,
+    settings: BuildSettings,
+    *,
+    build: bool,
+    required: tuple[str, float] | None,
+    on_progress: Callable[[str, float], None] | None,
+) -> CheckReport:
+    """The report with what TensorRT-RTX makes of the graph. Raises MissingDependency as `check_graph` does."""
     if skipped := _why_not_build(report, view, build):
-        unseen = f"{require} can only be seen in a build, and there is none: {skipped}"
-        if required is not None and report.failure is None and not installed(_RTX):
+        if required is None:
+            return replace(report, skipped=f"not built: {skipped}")
+        unseen = f"{_said(required)} can only be seen in a build, and there is none: {skipped}"
+        if report.failure is None and not installed(_RTX):
             raise errors.MissingDependency(unseen)
-        return replace(report, skipped=f"not built: {skipped}", missed=unseen if required else None)
+        return replace(report, skipped=f"not built: {skipped}", missed=unseen)
     try:
-        compiled = _compile(graph, sized, replace(settings, backend=_RTX), on_progress)
+        compiled = _compile(graph, sized, settings, on_progress)
         report = replace(report, compiled=compiled)
         if required is not None:
             check_requirement(required, compiled.macs, compiled.leftovers, compiled.uncounted)
@@ -156,16 +193,46 @@ def check_graph(
     return report
 
 
-def _ask_rules(view: View, sized: GraphIndex, targets: Sequence[Target]) -> tuple[Verdict, ...]:
-    found = {target: problems_of(replace(view, target=target)) for target in targets}
-    damaged = any(finding.rule in _DAMAGED for findings in found.values() for finding in findings)
-    attentions = [] if damaged else find_attentions(sized)
-    return tuple(Verdict(target, (*found[target], *_slow_attentions(attentions, target))) for target in found)
+def _ask_chips(graph: Path, report: CheckReport, build: bool, required: tuple[str, float] | None) -> CheckReport:
+    """The report with what Qualcomm's compiler makes of the graph for each chip, whatever our rules say."""
+    verdicts, missed = [], report.missed
+    for verdict in report.verdicts:
+        chip = verdict.target.chip
+        if chip is None:
+            verdicts.append(verdict)
+            continue
+        damaged = any(finding.rule in _DAMAGED for finding in verdict.findings)
+        judged = judge(graph, chip, build=build, damaged=damaged)
+        known = {name for finding in verdict.illegal for name in finding.nodes}
+        findings = (*verdict.findings, *refusals(judged, known))
+        verdicts.append(Verdict(verdict.target, findings, judged))
+        if required is not None and not verdicts[-1].illegal:
+            missed = missed or _missed_on(chip, judged, required)
+    return replace(report, verdicts=tuple(verdicts), missed=missed)
+
+
+def _missed_on(chip: Chip, judged: Judged, required: tuple[str, float]) -> str | None:
+    """Why a requirement is not met on a chip. Raises MissingDependency if its compiler is not installed."""
+    if judged.skipped:
+        raise errors.MissingDependency(
+            f"{_said(required)} can only be seen in a build, and there is none: {judged.skipped}"
+        )
+    if judged.report is None:
+        return None
+    try:
+        check_requirement(required, precisions(judged.report.macs))
+    except GateError as error:
+        return f"{chip.name}: {error}"
+    return None
+
+
+def _said(required: tuple[str, float]) -> str:
+    return f"{required[0]}:{100 * required[1]:g}%"
 
 
 def _why_not_build(report: CheckReport, view: View, wanted: bool) -> str | None:
     """Why TensorRT-RTX is not asked; None if it is: it can stand in for any target whose rules let the graph pass."""
-    if all(verdict.illegal for verdict in report.verdicts):
+    if all(verdict.illegal for verdict in report.verdicts if verdict.target.chip is None):
         return "the graph is illegal"
     if not wanted:
         return "our own rules were asked for"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from hiresvit.check import axis_forms, layer_forms  # noqa: F401 - they fill FORMS
+from hiresvit.check import axis_forms, htp_forms, layer_forms  # noqa: F401 - they fill FORMS
 from hiresvit.check.forms import FORMS, Look
 from hiresvit.check.nvidia_parser import names
 from hiresvit.check.rule import Spot, View, rule, scopes

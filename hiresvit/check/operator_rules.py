@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import onnx
+from onnx import NodeProto
 
+from hiresvit.check.forms import maker_of
 from hiresvit.check.rule import Spot, View, rule
-from hiresvit.graph.index import operand, reached
-from hiresvit.graph.operators import OWN_DOMAINS
+from hiresvit.graph.index import attributes, first_output, operand, reached
+from hiresvit.graph.operators import OWN_DOMAINS, QUANTIZERS
 
 # Names that the parser knows beside ONNX's: experimental operators of old.
 _OLD_OPS = frozenset({"ImageScaler", "ParametricSoftplus", "ScaledTanh"})
@@ -42,6 +44,8 @@ def operator(view: View) -> Iterator[Spot]:
         op = node.op_type
         if (op in _KNOWN_OPS and op not in refused) or op in view.target.own_ops:
             continue
+        if view.target.folds_constants and view.fixed.issuperset(node.output):
+            continue
         if op in view.target.unbuildable and node.domain in OWN_DOMAINS:
             yield node, f"operator {op}, which the parser knows and the builder has nothing for"
         elif node.domain == "com.microsoft":
@@ -56,13 +60,14 @@ def operator(view: View) -> Iterator[Spot]:
 
 @rule(
     lambda target: "hazard" if target.takes_any_domain else "illegal",
-    "the parser goes by the name alone and takes it for ONNX's, which may compute something else: export with "
-    "ONNX's own operators (for ONNX Runtime's, use the graph from before its optimisation)",
+    "a parser that goes by the name alone takes it for ONNX's, which may compute something else, and others do not "
+    "know it: export with ONNX's own operators (for ONNX Runtime's, use the graph from before its optimisation)",
 )
 def domain(view: View) -> Iterator[Spot]:
     """An operator of somebody's own with the name of one of ONNX's."""
     for node in (*view.nodes, *view.inner):
-        if node.domain not in OWN_DOMAINS and node.op_type in _KNOWN_OPS:
+        quantizes = node.op_type in QUANTIZERS and node.domain in view.target.quantizer_domains
+        if node.domain not in OWN_DOMAINS and node.op_type in _KNOWN_OPS and not quantizes:
             yield node, f"operator {node.op_type} of domain {node.domain!r}"
 
 
@@ -70,16 +75,18 @@ def domain(view: View) -> Iterator[Spot]:
 def rank(view: View) -> Iterator[Spot]:
     """More axes than a tensor can have."""
     for name, shape in view.shapes.items():
-        if len(shape) > view.target.max_rank:
+        if len(shape) > view.target.max_rank and not (view.target.fuses_wide_moves and _is_inside_move(view, name)):
             yield view.producer.get(name), f"{len(shape)} axes"
 
 
 @rule(
-    "illegal", "{target} builds no plan without the sizes to expect: give their range (--shapes), or export at one size"
+    "illegal",
+    "{target} builds nothing without the sizes to expect: export at one size, or, for TensorRT, give their range "
+    "(--shapes)",
 )
 def dynamic(view: View) -> Iterator[Spot]:
     """Sizes that are not known when the plan is built."""
-    if view.profiled:
+    if view.profiled and view.target.takes_ranges:
         return
     for name in view.inputs:
         if axes := [str(k) for k, size in enumerate(view.shapes.get(name, ())) if size is None]:
@@ -108,3 +115,29 @@ def _fed(view: View, name: str) -> list[str]:
 
     sources = reached([name], above)
     return [fed for fed in view.inputs if fed in sources]
+
+
+def _is_inside_move(view: View, name: str) -> bool:
+    """Whether a tensor of six axes lies between a Reshape, a Transpose and a Reshape that one operator can do.
+
+    That is so where an axis of size 1 stays in its place, and nothing else reads what lies between (run; so says
+    onnxruntime-qnn, reshape_transpose_rank5.cc). Q/DQ may stand between.
+    """
+    around = (maker_of(view, name), _reader(view, name))
+    turn = next((node for node in around if node is not None and node.op_type == "Transpose"), None)
+    before = None if turn is None else maker_of(view, turn.input[0])
+    after = None if turn is None else _reader(view, first_output(turn))
+    if turn is None or before is None or after is None or {before.op_type, after.op_type} != {"Reshape"}:
+        return False
+    perm, shape = list(attributes(turn).get("perm", [])), view.shapes.get(turn.input[0], ())
+    stays = any(size == 1 and perm[axis : axis + 1] == [axis] for axis, size in enumerate(shape))
+    return len(shape) == 6 and stays and _reader(view, first_output(before)) is turn
+
+
+def _reader(view: View, name: str) -> NodeProto | None:
+    """Who alone reads a tensor, Q/DQ apart."""
+    while len(readers := view.reads(name)) == 1 and name not in view.outputs:
+        if readers[0][0].op_type not in QUANTIZERS:
+            return readers[0][0]
+        name = first_output(readers[0][0])
+    return None

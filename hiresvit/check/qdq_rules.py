@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from hiresvit.check.rule import Level, Spot, View, rule
-from hiresvit.check.targets import Target
+from hiresvit.check.target import Target
 from hiresvit.graph.dtypes import shown
 from hiresvit.graph.index import attributes, first_output, is_read_as_data, operand, quantized_type
 from hiresvit.graph.operators import QUANTIZERS, WEIGHTED

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from onnx import ModelProto, NodeProto
 
-from hiresvit.check.targets import Target
+from hiresvit.check.target import Target
 from hiresvit.graph.bodies import index_bodies
 from hiresvit.graph.file import require_weights
 from hiresvit.graph.index import GraphIndex, index_graph, inline_functions
@@ -72,6 +72,8 @@ class Rule:
 
     def level_on(self, target: Target) -> Level | None:
         """How grave it is on a target; None where it is not asked."""
+        if self.name in target.not_asked:
+            return None
         return self.level(target) if callable(self.level) else self.level
 
 

@@ -16,6 +16,7 @@ from onnx import NodeProto
 from hiresvit.check import (
     form_rules,
     fp16_rules,
+    htp_rules,
     number_rules,
     operator_rules,
     qdq_rules,
@@ -27,7 +28,10 @@ from hiresvit.check.validity_rules import operands
 
 RULES: tuple[Rule, ...] = tuple(
     value
-    for module in (validity_rules, operator_rules, form_rules, type_rules, qdq_rules, number_rules, fp16_rules)
+    for module in (
+        *(validity_rules, operator_rules, form_rules, type_rules, qdq_rules, number_rules, fp16_rules),
+        htp_rules,
+    )
     for value in vars(module).values()
     if isinstance(value, Rule)
 )

@@ -17,7 +17,10 @@ def check(
     *,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="jetpack6, jetpack7, trt11 or rtx; may be repeated; default: all."),
+        typer.Option(
+            "--target",
+            help="jetpack6, jetpack7, trt11 or rtx (default: these), or a chip as ar1 or sm8650; may be repeated.",
+        ),
     ] = None,
     which: opt.BundleGraph = None,
     shapes: opt.Shapes = None,
@@ -32,8 +35,8 @@ def check(
 ) -> None:
     """Say whether a graph is legal for a target, and what becomes of it.
 
-    First our own rules, then TensorRT-RTX's parser and a build that needs no GPU. An illegal graph gives exit
-    code 3, a precision that is not reached 4.
+    First our own rules, then TensorRT-RTX's parser and a build that needs no GPU, or, for a chip, Qualcomm's
+    compiler. An illegal graph gives exit code 3, a precision that is not reached 4.
     """
     from hiresvit.engine.build import BuildSettings
     from hiresvit.engine.profiles import parse_shapes
@@ -46,7 +49,7 @@ def check(
     from hiresvit.report.check import check_report
     from hiresvit.workflows.build import find_graph
 
-    targets = [find_target(name) for name in dict.fromkeys(target or TARGETS)]
+    targets = list(dict.fromkeys(find_target(name) for name in target or TARGETS))
     path = find_graph(one_bundle(graph), which)
     with out.progress() as on_step:
         found = check_graph(

@@ -7,17 +7,8 @@ became of the graph; a runner reads it before it opens the context.
 
 from __future__ import annotations
 
-import json
-import re
-import reprlib
-from dataclasses import asdict, dataclass, field
-from functools import cache
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
-
-from hiresvit.errors import ArtefactError
-from hiresvit.files import MOST_TEXT, read_regular
-from hiresvit.schema import COUNT, NAME, NUMBER, SHA256, TEXT, Check, compile_schema, keyed, many, read_json, record, some
 
 KIND = "hiresvit-context"
 SCHEMA_VERSION = 1

@@ -18,7 +18,7 @@ from hiresvit.graph.index import GraphIndex, module_of, parser_name
 from hiresvit.graph.operators import ISLANDS, MOVES, PRODUCTS, QUANTIZERS
 from hiresvit.graph.products import Products, find_products
 
-_BITS = {"int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
+_BITS = {"int8": 8, "fp8": 8, "int16": 16, "fp16": 16, "bf16": 16, "fp32": 32}
 # FP32 by design, and what moves or converts data goes along with whatever it is fused to.
 _IDLE = ISLANDS | MOVES | QUANTIZERS | {"Expand"}
 _REQUIREMENT = re.compile(rf"({'|'.join(_BITS)}):(\d+(?:\.\d+)?)%")

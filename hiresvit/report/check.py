@@ -22,6 +22,7 @@ def check_report(found: Values) -> list[RenderableType]:
     width = page_width()
     items: list[RenderableType] = [verdict_table(found["targets"])]
     items += filter(None, (findings_text(found["targets"], level, width) for level in _LEVELS))
+    items += [_wrapped(line, width) for row in found["targets"] for line in chip_lines(row)]
     if compiled := found["compiled"]:
         items += engine_report(compiled["engine"])
         items.append(f"\nproducts, by multiply-accumulates: {_shares(compiled['macs'])}")
@@ -45,6 +46,21 @@ def verdict_table(targets: Iterable[Values]) -> Table:
     return make_table(None, "target", "what it is", "verdict", *(f">{level}" for level in _LEVELS), rows=rows)
 
 
+def chip_lines(row: Values) -> list[str]:
+    """What Qualcomm's compiler made of the graph for a chip, or why it said nothing; [] for another target."""
+    judged = row["compiler"] or {"report": None, "skipped": None, "died": None}
+    if said := judged["skipped"] or judged["died"]:
+        return [f"\n{row['target']}: not compiled: {said}"]
+    report = judged["report"]
+    if report is None:
+        return []
+    nodes = f"{report['nodes_htp']} nodes on the HTP, {report['nodes_cpu']} refused"
+    size = f", context {report['context_bytes'] / 1e6:.1f} MB" if report["context_bytes"] else ""
+    products = ", ".join(f"{count} {name}" for name, count in report["arithmetic"].items())
+    lines = [f"\n{row['target']}, by Qualcomm's compiler: {nodes}{size}{f'; {products}' if products else ''}"]
+    return [*lines, *(f"  it warns: {warning}" for warning in report["warnings"])]
+
+
 def leftover_table(leftovers: Sequence[Values]) -> Table:
     """What is computed in FP32, by PyTorch module, the most first."""
     rows = [
@@ -65,7 +81,8 @@ def findings_text(targets: Sequence[Values], level: str, width: int) -> str:
     for row in targets:
         for finding in row["findings"]:
             if finding["level"] == level:
-                why = _why(finding).replace(row["title"], "TensorRT")  # alike but for whom it is about
+                whom = "the chip" if row["compiler"] else "TensorRT"
+                why = _why(finding).replace(row["title"], whom)  # alike but for whom it is about
                 groups.setdefault((finding["rule"], why), {}).setdefault(row["target"], []).append(finding)
     lines = [f"\n{level}"] if groups else []
     for (rule, why), found in groups.items():

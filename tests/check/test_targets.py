@@ -26,8 +26,11 @@ from rtx_builds import build as build_with_rtx
 from hiresvit.check import check, rule, rules, targets
 from hiresvit.check.forms import FORMS as KNOWN_FORMS
 from hiresvit.check.nvidia_parser import ARRIVED, NVIDIA_OPS, TYPES
+from hiresvit.check.qualcomm import HTP_TARGETS
 from hiresvit.check.rules import RULES
-from hiresvit.check.targets import JETPACK6, JETPACK7, RTX, TARGETS, TRT11, Target, find_target
+from hiresvit.check.target import Target
+from hiresvit.check.targets import JETPACK6, JETPACK7, RTX, TARGETS, TRT11, find_target
+from hiresvit.device.chips import CHIPS
 from hiresvit.device.tensorrt_api import installed, load
 from hiresvit.errors import UsageError
 from hiresvit.export.onnx import DEFAULT_OPSET
@@ -76,8 +79,11 @@ class TestNames:
     def test_found_by_name(self) -> None:
         assert [find_target(name) for name in ("jetpack6", "jetpack7", "trt11", "rtx")] == list(TARGETS.values())
 
+    def test_chips(self) -> None:
+        assert [find_target(name.upper()) for name in CHIPS] == list(HTP_TARGETS.values())
+
     def test_unknown(self) -> None:
-        with pytest.raises(UsageError, match=r"^no target 'orin': choose one of jetpack6, jetpack7, trt11, rtx$"):
+        with pytest.raises(UsageError, match=r"^no target 'orin': choose one of jetpack6, jetpack7, trt11, rtx, ar1, "):
             find_target("orin")
 
 
@@ -99,9 +105,10 @@ class TestTables:
             assert op not in TRT11.unsupported
 
     def test_every_form_is_known_and_asked_for(self) -> None:
-        asked = {name for target in TARGETS.values() for name in target.refused | target.ruled_out | target.doubted}
+        every = (*TARGETS.values(), *HTP_TARGETS.values())
+        asked = {name for target in every for name in target.refused | target.ruled_out | target.doubted}
         assert asked == set(KNOWN_FORMS)
-        for target in TARGETS.values():
+        for target in every:
             assert not target.refused & (target.ruled_out | target.doubted)
 
     def test_our_own_operators_and_opset_are_in_all(self) -> None:
@@ -195,6 +202,8 @@ class TestANewRow:
             ("boards_disagree_on_qdq", {"widened", "orin_qdq"}),
             ("int8_conv_writes_fp32", {"int8_conv"}),
             ("miscompiles_shared_norm", {"shared_norm"}),
+            ("integers_only", {"floating_point"}),
+            ("narrows_products", {"narrow_product"}),
         ],
     )
     def test_what_a_field_changes(self, field: str, rules: set[str]) -> None:
@@ -213,7 +222,7 @@ class TestANewRow:
             for node in (*nodes, *ast.walk(slow))
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("target", "view.target")
         }
-        about = {"name", "title", "tensorrt"}
+        about = {"name", "title", "tensorrt", "chip"}
         assert asked - about == {field.name for field in fields(Target)} - about
         assert not {node.value for node in nodes if isinstance(node, ast.Constant)} & TARGETS.keys()
         rows = {name for name, value in vars(targets).items() if isinstance(value, Target)}

@@ -235,7 +235,7 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("options", "code", "message"),
         [
-            (["--target", "orin"], 2, "no target 'orin': choose one of jetpack6, jetpack7, trt11, rtx"),
+            (["--target", "orin"], 2, "no target 'orin': choose one of jetpack6, jetpack7, trt11, rtx, ar1"),
             (["--require-precision", "half"], 2, "'half' is no requirement: give one of .*, as fp16:95%"),
             (["--require-precision", "fp16:95%", "--no-build"], 2, "leave --no-build out"),
             (["--shapes", "x=2x8"], 2, "no axis is dynamic"),

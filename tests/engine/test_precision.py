@@ -135,7 +135,7 @@ def test_requirement(text: str, required: tuple[str, float]) -> None:
     ],
 )
 def test_no_requirement(text: str) -> None:
-    with pytest.raises(UsageError, match=r"is no requirement: give one of int8, fp8, fp16, bf16, fp32 .* as fp16:95%"):
+    with pytest.raises(UsageError, match=r"give one of int8, fp8, int16, fp16, bf16, fp32 .* as fp16:95%"):
         parse_requirement(text)
 
 

@@ -18,7 +18,7 @@ def finding(rule: str, what: str, why: str, *nodes: str, level: str = "illegal")
 
 def document(*rows: tuple[str, bool | None, list[dict[str, Any]]], **rest: Any) -> dict[str, Any]:
     targets = [
-        {"target": name, "title": f"TensorRT of {name}", "legal": legal, "findings": findings}
+        {"target": name, "title": f"TensorRT of {name}", "legal": legal, "findings": findings, "compiler": None}
         for name, legal, findings in rows
     ]
     return {"graph": "g.onnx", "targets": targets, "compiled": None, "refused": None, "skipped": None, **rest}
