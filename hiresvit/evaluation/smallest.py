@@ -112,13 +112,9 @@ class _Judge:
 
 @dataclass(frozen=True, eq=False)
 class Smallest:
-    """``fault`` is of the smallest graph, ``whole`` of the graph as it was given, None if it is right in that.
-
-    ``steps`` of its nodes compute something, and ``tried`` is how many graphs were opened in the search.
-    """
+    """``fault`` is of the smallest graph, found among ``steps`` nodes that compute something, ``tried`` graphs later."""
 
     fault: Fault
-    whole: Fault | None
     steps: int
     tried: int
 
@@ -135,7 +131,7 @@ def find_smallest(
     """The smallest part of a graph that an engine gets wrong on one of ``feeds``; None if it gets the graph right.
 
     ``tolerance`` is the least SQNR of an output in dB. ``tensor`` is one that is known to be wrong where it was an
-    output: the parts that end there are tried too, the nearest steps before it first. Raises UsageError and
+    output: the parts that end there are tried first, of the nearest steps before it. Raises UsageError and
     MissingDependency if the engine cannot be had, and HiresvitError if ONNX Runtime cannot compute the graph.
     """
     steps = len(find_steps(index_graph(model, {})))
@@ -143,20 +139,19 @@ def find_smallest(
     _compute(model, feeds[0], [value.name for value in model.graph.output])
     for image in range(len(feeds)):
         feed = feeds[image]
-        whole = judge(model, feed)
-        begun = next(filter(None, _before(judge, model, feed, tensor)), None) or whole
+        begun = next(filter(None, _before(judge, model, feed, tensor)), None) or judge(model, feed)
         if begun is not None:
-            return Smallest(_reduced(judge, begun), whole, steps, judge.tried)
+            return Smallest(_reduced(judge, begun), steps, judge.tried)
     return None
 
 
 def _before(judge: _Judge, model: ModelProto, feeds: Feed, tensor: str | None) -> Iterator[Fault | None]:
-    """Ever longer parts that end at a tensor."""
+    """Ever larger parts that end at a tensor."""
     if tensor is None:
         return
     found, length = steps_before(index_graph(model, {}), tensor), _FIRST
     while length < 4 * len(found):
-        yield _judged(judge, model, feeds, found[-length:])
+        yield _judged(judge, model, feeds, found[:length])
         length *= 4
 
 

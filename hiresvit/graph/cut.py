@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-from hiresvit.graph.index import GraphIndex, first_output, names_read, reached
+from hiresvit.graph.index import GraphIndex, first_output, names_read
 from hiresvit.graph.operators import CARRIERS
 
 
@@ -32,13 +32,15 @@ def find_steps(index: GraphIndex) -> list[NodeProto]:
 
 
 def steps_before(index: GraphIndex, tensor: str) -> list[NodeProto]:
-    """The steps that a tensor depends on, in order."""
-
-    def onward(name: str) -> Iterable[str]:
-        return names_read(index.producer[name]) if name in index.producer else ()
-
-    needed = reached([tensor], onward)
-    return [node for node in find_steps(index) if not needed.isdisjoint(node.output)]
+    """The steps that a tensor depends on, the nearest first."""
+    found: dict[str, NodeProto] = {}
+    near = [tensor]
+    while near:
+        makers = [index.producer[name] for name in near if name in index.producer and name not in index.fixed]
+        new = {first_output(node): node for node in makers if first_output(node) not in found}
+        found |= new
+        near = [name for node in new.values() for name in sorted(names_read(node))]
+    return [node for node in found.values() if node.op_type not in CARRIERS]
 
 
 def cut_out(index: GraphIndex, steps: Collection[NodeProto]) -> Part | None:

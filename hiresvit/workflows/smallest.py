@@ -75,14 +75,13 @@ def write_smallest(
 
 
 def _described(found: Smallest) -> dict[str, Any]:
-    fault, whole = found.fault, found.whole
+    fault = found.fault
     return {
         "kind": fault.kind,
         "output": fault.output,
         "sqnr_db": _finite(fault.sqnr_db),
         "max_abs": _finite(fault.max_abs),
         "message": fault.message,
-        "whole": None if whole is None else {"kind": whole.kind, "sqnr_db": _finite(whole.sqnr_db)},
         "steps": found.steps,
         "tried": found.tried,
     }

@@ -1,0 +1,51 @@
+"""A network around what Qualcomm's compiler gets wrong, with the names of modules as an export gives them."""
+
+from __future__ import annotations
+
+import numpy as np
+from graphs import build, noise
+from lost_transpose import lost_transpose
+from onnx import ModelProto, helper
+from tiny import tiny_spec
+
+from hiresvit.export.contract import stamp
+
+_AROUND = """net (float[1,3,32,32] image) => (float[1,{classes},16,16] logits) {{
+    x = Conv<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>(image, w_stem)
+    r = Relu(x)
+    t = Transpose<perm = [0, 2, 3, 1]>(r)
+    a, b = Split<axis = 3, num_outputs = 2>(t)
+    z = Transpose<perm = [0, 3, 1, 2]>(y)
+    f = Conv<kernel_shape = [1, 1]>(z, w_up)
+    g = Gelu(f)
+    h = Conv<kernel_shape = [1, 1]>(g, w_down)
+    i = Add(z, h)
+    logits = Conv<kernel_shape = [1, 1]>(i, w_head)
+}}"""
+_MODULES = {"x": "stem", "r": "act", "t": "net", "a": "net", "z": "net", "f": "ffn.up", "g": "ffn.act", "h": "ffn.down"}
+
+
+def network(*, lost: bool = True, loudness: float = 1.0) -> ModelProto:
+    """A stem, the block that is lost or an addition, a block with a GELU, and a head: for 32x32 pixels.
+
+    ``loudness`` is that of what the GELU gets. It passes for a HRViT-b1 with the classes of the tests.
+    """
+    spec = tiny_spec("segment", (32, 32))
+    classes = spec.num_classes
+    weights = {
+        "w_stem": noise(16, 3, 3, 3) / 4,
+        "w_up": noise(16, 8, 1, 1, seed=1) / 3 * np.float32(loudness),
+        "w_down": noise(8, 16, 1, 1, seed=2) / 4,
+        "w_head": noise(classes or 1, 8, 1, 1, seed=3) / 3,
+    }
+    around = build(_AROUND.format(classes=classes), weights)
+    for node in around.graph.node:
+        node.name = f"{_MODULES.get(node.output[0], 'decode_head')}/{node.op_type}_{node.output[0]}"
+    nodes = list(around.graph.node)
+    del around.graph.node[:]
+    block = (
+        lost_transpose(16, 16).graph.node if lost else [helper.make_node("Add", ["a", "b"], ["y"], "net.block.y/Add")]
+    )
+    around.graph.node.extend([*nodes[:4], *block, *nodes[4:]])
+    stamp(around, spec, "simplified")
+    return around
