@@ -1,7 +1,7 @@
-"""A second look at a graph for the HTP: every scale and zero point must be what its range and the HTP's forms ask for.
+"""A second look at a graph for the HTP: every scale and zero point must be what its range and its form ask for.
 
-It reads the graph as it is, and nothing of how it was made. The compiler takes most of what it finds wrong: a range that
-is not shared is computed in floating point, a bias of another scale is a wrong bias.
+It reads the graph as it is, and nothing of how it was made. The compiler takes most of what it finds wrong: a range
+that is not shared is computed in floating point, a bias of another scale is a wrong bias.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto
 from hiresvit.calibration.htp_plan import EXACT, SHARING, Layout, Range, Ranges, channel_axis
 from hiresvit.device.chips import Chip
 from hiresvit.errors import GateError
-from hiresvit.graph.index import GraphIndex, attributes, index_graph
+from hiresvit.graph.index import GraphIndex, array_of, attributes, index_graph
 
 _ROUNDING = 1e-6  # of FP32, relative
 
@@ -43,8 +43,9 @@ class Encoding:
 def check_htp(
     graph: ModelProto, ready: ModelProto, ranges: Mapping[str, Range], cuts: Mapping[str, float], chip: Chip
 ) -> int:
-    """Raise GateError unless ``graph`` is ``ready`` with Q/DQ in the forms that the HTP of ``chip`` takes, each with the
-    scale and zero point of its range; returns how many encodings were held. The arguments are those of `quantize_htp`.
+    """Raise GateError unless ``graph`` is ``ready`` with Q/DQ in the forms that the HTP of ``chip`` takes, each with
+    the scale and zero point of its range; returns how many encodings were held. The arguments are those of
+    `quantize_htp`.
     """
     layout = Layout(index_graph(ready))
     look = _Look(index_graph(graph), layout, Ranges(layout, ranges, cuts), chip)
@@ -114,9 +115,9 @@ class _Look:
         return self._encoding(readers[0])
 
     def _encoding(self, node: NodeProto) -> Encoding:
-        scale, zero = (self.index.array(name) for name in node.input[1:3])
-        if scale is None or zero is None:
+        if len(node.input) != 3 or not self.index.constants.keys() >= {*node.input[1:]}:
             raise GateError(f"{node.name}: its scale or zero point is not constant")
+        scale, zero = (array_of(self.index.constants[name], name) for name in node.input[1:])
         self.count += 1
         return Encoding(node.input[0], str(zero.dtype), scale, zero, attributes(node).get("axis", 1))
 
@@ -149,16 +150,20 @@ class _Look:
 
     def _constant(self, node: NodeProto, place: int, name: str, found: Encoding) -> None:
         """Half a step is what rounding costs."""
-        exact, levels = self.layout.index.array(name), self.index.array(found.source)
-        if exact is None or levels is None:
+        if found.source not in self.index.constants:
             raise GateError(f"{node.name}: its input {place} was constant, and is not")
+        exact = array_of(self.layout.index.constants[name], name)
+        levels = array_of(self.index.constants[found.source], found.source)
         shape = [1] * levels.ndim
         if found.scale.size > 1:
             shape[found.axis] = -1
         step = found.scale.astype(np.float64).reshape(shape)
         made = (levels.astype(np.float64) - found.zero.astype(np.float64).reshape(shape)) * step
-        if made.shape != exact.shape:  # a Gemm's weight may be turned round, a bias lose its unit axes
-            made, step = (made.T, step.T) if made.ndim == 2 else (made.reshape(exact.shape), step.max())
+        plain = next(one for one in self.layout.index.nodes if one.name == node.name)
+        if attributes(plain).get("transB", 0) != attributes(node).get("transB", 0) and place == 1:
+            made, step = made.T, step.T  # a Gemm's weight is turned round
+        elif made.shape != exact.shape:  # a bias loses its unit axes
+            exact = exact.reshape(made.shape)
         if (np.abs(made - exact) > step * 0.501).any():
             raise GateError(f"{node.name}: the integers of its input {place} are not {name!r}")
 

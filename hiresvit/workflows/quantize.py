@@ -144,10 +144,11 @@ def make_int8(
 ) -> Int8Result:
     """Calibrate the simplified FP32 graph and write Q/DQ into its FP16 form ``half``.
 
-    ``also`` are more of its tensors that the table gets ranges of, for another writer. ``state`` is where an interrupted calibration goes on from. Raises UsageError on settings that cannot be served,
-    HiresvitError on pictures that cannot, ArtefactError on a table of another graph, pictures or preprocessing, and
-    GateError if no choice of modules keeps within ``max_drop`` on the pictures of the proof, or if FP16 cannot hold
-    what either graph computes on a picture that calibrates.
+    ``also`` are more of its tensors that the table gets ranges of, for another writer. ``state`` is where an
+    interrupted calibration goes on from. Raises UsageError on settings that cannot be served, HiresvitError on pictures
+    that cannot, ArtefactError on a table of another graph, pictures or preprocessing, and GateError if no choice of
+    modules keeps within ``max_drop`` on the pictures of the proof, or if FP16 cannot hold what either graph computes on
+    a picture that calibrates.
     """
     check_calibration(settings, spec)
     policy = Policy(residual=settings.residual, int8_attention=settings.attention)
@@ -212,7 +213,7 @@ def check_calibration(settings: CalibrationSettings, spec: ModelSpec) -> None:
 
 
 def check_sources(settings: CalibrationSettings, spec: ModelSpec) -> None:
-    """What `check_calibration` checks, and the files, before the work that precedes `make_int8`. Raises HiresvitError."""
+    """What `check_calibration` checks, and the files, before the work that precedes them. Raises HiresvitError."""
     check_calibration(settings, spec)
     find_pictures(picture_source(settings.calib, settings.data, settings.split, spec), spec.imgsz)
     if settings.table is not None:
