@@ -33,9 +33,10 @@ _LARGEST = 3.5e38  # of a tensor in FP32
 class CalibrationTable:
     """``amax``: FP32 tensor of the graph to the magnitude that the method keeps, over 0; TensorRT stores it as 127.
 
-    ``ranges`` are lowest and highest value of each as they were measured: 16 bits keep all of it, 8 bits that asymmetric
-    range cut at ``amax`` on either side. A table of version 1 has none, and serves TensorRT only. ``dead`` names the tensors that were 0 on every image; their amax says nothing. ``graph`` is the `graph_digest`,
-    ``data`` the digest of the images as their reader gives it, ``preprocess`` a `PreprocessSpec` as plain JSON.
+    ``ranges`` are lowest and highest value of each as they were measured: 16 bits keep all of it, 8 bits that
+    asymmetric range cut at ``amax`` on either side. A table of version 1 has none, and serves TensorRT only. ``dead``
+    names the tensors that were 0 on every image; their amax says nothing. ``graph`` is the `graph_digest`, ``data`` the
+    digest of the images as their reader gives it, ``preprocess`` a `PreprocessSpec` as plain JSON.
     """
 
     method: Method
@@ -57,9 +58,15 @@ class CalibrationTable:
     def from_json(cls, values: Any) -> CalibrationTable:
         """Rebuild a table. Raises ValueError, with the place, on values that are not one."""
         _table_check()(values)
-        table = cls(**{key: value for key, value in values.items() if key != "kind"} | {"dead": tuple(values["dead"])})
+        ranges = {name: (lowest, highest) for name, (lowest, highest) in values.get("ranges", {}).items()}
+        fields = {key: value for key, value in values.items() if key not in ("kind", "schema_version")}
+        table = cls(**fields | {"dead": tuple(values["dead"]), "ranges": ranges})
         if unknown := set(table.dead) - table.amax.keys():
             raise ValueError(f"{min(unknown)!r} is dead and has no amax")
+        if ranges and (odd := ranges.keys() ^ table.amax.keys()):
+            raise ValueError(f"{min(odd)!r} has an amax or a range, and not both")
+        if crossed := [name for name, (lowest, highest) in ranges.items() if lowest > highest]:
+            raise ValueError(f"the range of {crossed[0]!r} ends before it begins")
         return table
 
     def save(self, path: Path) -> None:
@@ -107,8 +114,8 @@ def graph_digest(model: ModelProto) -> str:
     require_weights(model)
     bare = ModelProto()
     bare.CopyFrom(model)
-    for field in ("metadata_props", "producer_name", "producer_version", "model_version", "doc_string"):
-        bare.ClearField(field)
+    for extra in ("metadata_props", "producer_name", "producer_version", "model_version", "doc_string"):
+        bare.ClearField(extra)
     graph = bare.graph
     graph.ClearField("value_info")
     for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
@@ -131,11 +138,12 @@ def _digest(values: Mapping[str, Any]) -> str:
 def _table_check() -> Check:
     """A kind and a version that are others are as wrong as any field."""
     magnitude = {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": _LARGEST}
+    end = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
     return compile_schema(
         record(
             {
                 "kind": one_of(KIND),
-                "schema_version": {"enum": [SCHEMA_VERSION]},
+                "schema_version": {"enum": [1, SCHEMA_VERSION]},
                 "method": one_of(*METHODS),
                 "amax": {"type": "object", "additionalProperties": magnitude},
                 "dead": many(TEXT),
@@ -144,6 +152,7 @@ def _table_check() -> Check:
                 "data": {**NAME, "minLength": 1},
                 "preprocess": {"type": "object"},
                 "tools": keyed(TEXT),
-            }
+            },
+            {"ranges": {"type": "object", "additionalProperties": many(end, 2, 2)}},  # version 1 has none
         )
     )
