@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from hiresvit.calibration.collect import collect
 from hiresvit.calibration.htp_audit import check_htp
-from hiresvit.calibration.htp_plan import Bits
+from hiresvit.calibration.htp_plan import Bits, Width
 from hiresvit.calibration.htp_qdq import encoding, htp_groups, htp_tensors, quantize_htp
 from hiresvit.device.chips import CHIPS, Chip
 from hiresvit.errors import ArtefactError, GateError, HiresvitError, UsageError
@@ -146,15 +146,19 @@ def test_the_compiler_takes_it_whole_and_the_emulator_agrees(bits: Bits, chip: C
 
 
 def node_of(graph: ModelProto, name: str) -> NodeProto:
-    return next(node for node in graph.graph.node if node.name == name)
+    [found] = [node for node in graph.graph.node if node.name == name]
+    return found
 
 
 def maker_of(graph: ModelProto, name: str) -> NodeProto:
-    return next(node for node in graph.graph.node if name in node.output)
+    [found] = [node for node in graph.graph.node if name in node.output]
+    return found
 
 
 def reader_of(graph: ModelProto, name: str) -> NodeProto:
-    return next(node for node in graph.graph.node if name in node.input)
+    """The first of them."""
+    found: NodeProto = next(node for node in graph.graph.node if name in node.input)
+    return found
 
 
 def changed(graph: ModelProto, node: NodeProto, place: int, change: Callable[[Array], Any]) -> None:
@@ -213,7 +217,7 @@ def activation_in_float(graph: ModelProto) -> None:
     node_of(graph, "m.g.layer/Gemm").input[0] = "f"
 
 
-FAULTS = {
+FAULTS: dict[Callable[[ModelProto], None], str] = {
     own_range_behind_resize: "the scale of 'u' is",
     signed_softmax: "it reads uint8 and makes int8",
     wider_softmax: "the scale of 'p'",
@@ -263,7 +267,8 @@ def test_the_wrong_chip_is_noticed() -> None:
 
 def test_8_bits_are_cut_and_16_are_not() -> None:
     """And what a GELU makes next to nothing of is not kept: below -4 in 8 bits."""
-    for width, cut in ((8, 0.5), (16, None)):
+    widths: tuple[tuple[Width, float | None], ...] = ((8, 0.5), (16, None))
+    for width, cut in widths:
         graph, _ = quantize_htp(plain(), ranges(), Bits(width), AR1, cuts={"x": 0.5})
         scale = numpy_helper.to_array(
             next(t for t in graph.graph.initializer if t.name == reader_of(graph, "x").input[1])
