@@ -32,7 +32,7 @@ these are computed in floating point, refused where there is none, or wrong (Ave
 NORMS = frozenset({"LayerNormalization", "RMSNormalization", "InstanceNormalization"})
 WEIGHINGS = frozenset({"Softmax", "Sigmoid"})
 """What weighs other numbers: its largest values are the ones that count, so 8 bits do not cut it. It keeps the range
-that was measured; of [0, 1] 256 keys have one level each (measured: 5 dB for LRFormer with fresh weights, and not 14)."""
+that was measured; of [0, 1] 256 keys have a level each (measured: 5 dB for LRFormer with fresh weights, and not 14)."""
 # Below, in the input, the results differ by less than 8 bits tell apart.
 _FLOORS = {"Relu": 0.0, "HardSwish": -3.0, "Gelu": -4.0}
 # Inputs that are no numbers of the network: sizes in FP32, limits, the value that Pad fills with (0 is the default).

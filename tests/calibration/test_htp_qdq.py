@@ -146,12 +146,12 @@ def test_the_compiler_takes_it_whole_and_the_emulator_agrees(bits: Bits, chip: C
 
 
 def node_of(graph: ModelProto, name: str) -> NodeProto:
-    [found] = [node for node in graph.graph.node if node.name == name]
+    found: NodeProto = next(node for node in graph.graph.node if node.name == name)
     return found
 
 
 def maker_of(graph: ModelProto, name: str) -> NodeProto:
-    [found] = [node for node in graph.graph.node if name in node.output]
+    found: NodeProto = next(node for node in graph.graph.node if name in node.output)
     return found
 
 
