@@ -36,6 +36,17 @@ def no_graph(path: Path, reason: str = "it does not decode as one") -> HiresvitE
     return HiresvitError(f"{path} is not an ONNX graph: {reason}")
 
 
+_DAMAGED = {  # what ONNX Runtime says of a file that is no graph, and what we do
+    "Protobuf parsing failed": "it does not decode as one",
+    "No graph was found in the protobuf": "it has no outputs",
+}
+
+
+def damaged_graph(path: Path, message: str) -> HiresvitError | None:
+    """The error for a file of which ONNX Runtime says that it is no graph; None if it says anything else."""
+    return next((no_graph(path, reason) for said, reason in _DAMAGED.items() if said in message), None)
+
+
 _UNPACK = ": unpack it first"
 # What files begin with that are given by mistake, each with what it is. From the formats' own specifications.
 _MAGIC: tuple[tuple[bytes, str], ...] = (

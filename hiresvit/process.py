@@ -97,7 +97,7 @@ class Worker:
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
-        self._said = _temporary_file()
+        self._said, self._before = _temporary_file(), 0
         self._ours, theirs = Pipe()
         try:
             self._process = _start(
@@ -115,6 +115,7 @@ class Worker:
 
         Raises ChildProcessError, with how it ended and its last line, if it dies over that. An interruption kills it.
         """
+        self._before = os.fstat(self._said.fileno()).st_size
         try:
             self._ours.send(question)
             return self._ours.recv()
@@ -128,9 +129,10 @@ class Worker:
             raise
 
     def said(self) -> str:
-        """All that it has printed so far."""
-        self._said.seek(0)
-        return self._said.read().decode("utf-8", "replace")
+        """What it has printed since it was last asked."""
+        # by place: it writes where the descriptor stands, which is shared
+        size = os.fstat(self._said.fileno()).st_size
+        return os.pread(self._said.fileno(), size - self._before, self._before).decode("utf-8", "replace")
 
     def close(self) -> None:
         """End the child; closing it again does nothing."""

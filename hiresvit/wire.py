@@ -1,22 +1,24 @@
-"""An ONNX file's local functions, read off protobuf's wire format without onnx: a runtime inlines them before it asks.
+"""What stands in an ONNX file, read off protobuf's wire format without onnx: nodes, metadata, local functions.
 
-Functions that call functions that call functions can be a graph of millions of nodes in a kilobyte, and neither ONNX
-Runtime nor onnx itself counts. The format: https://protobuf.dev/programming-guides/encoding; the numbers of the fields
-are those of onnx.proto.
+A runtime inlines local functions before it asks. Functions that call functions that call functions can be a graph of
+millions of nodes in a kilobyte, and neither ONNX Runtime nor onnx itself counts. The format:
+https://protobuf.dev/programming-guides/encoding; the numbers of the fields are those of onnx.proto.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 MOST_NODES = 1_000_000
 
-_GRAPH, _FUNCTIONS = 7, 25  # of ModelProto
+_GRAPH, _METADATA, _FUNCTIONS = 7, 14, 25  # of ModelProto
 _NODES_OF_GRAPH, _NAME, _NODES_OF_FUNCTION, _DOMAIN_OF_FUNCTION = 1, 1, 7, 10
 _OP, _ATTRIBUTE, _DOMAIN = 4, 5, 7  # of NodeProto
-_BODY, _BODIES = 6, 11  # of AttributeProto
+_ATTRIBUTE_NAME, _TEXT, _BODY, _BODIES = 1, 4, 6, 11  # of AttributeProto
+_KEY, _VALUE = 1, 2  # of StringStringEntryProto
 _DEEPEST = 40  # of functions and bodies in each other
 
 _Key = tuple[bytes, bytes]
@@ -46,6 +48,42 @@ def count_nodes(path: Path) -> int | None:
             return min(MOST_NODES, sum(counted.graph(part, 0) for part in graphs))
         except (ValueError, IndexError):
             return None
+
+
+def nodes_and_metadata(path: Path) -> tuple[list[tuple[str, dict[str, str]]], dict[str, str]]:
+    """Operator and attributes that are a text of each node that is in no body, and the file's metadata.
+
+    Nothing of what does not decode. Raises OSError.
+    """
+    nodes: list[tuple[str, dict[str, str]]] = []
+    metadata: dict[str, str] = {}
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        suppress(ValueError, IndexError),
+    ):
+        for number, part in _fields(data, (0, len(data))):
+            if number == _METADATA:
+                metadata.update([_entry(data, part, _KEY, _VALUE)])
+            elif number == _GRAPH:
+                nodes += [_node(data, node) for field, node in _fields(data, part) if field == _NODES_OF_GRAPH]
+    return nodes, metadata
+
+
+def _node(data: mmap.mmap, part: _Part) -> tuple[str, dict[str, str]]:
+    operator, texts = "", {}
+    for number, value in _fields(data, part):
+        if number == _OP:
+            operator = data[slice(*value)].decode("utf-8", "replace")
+        elif number == _ATTRIBUTE:
+            texts.update([_entry(data, value, _ATTRIBUTE_NAME, _TEXT)])
+    return operator, texts
+
+
+def _entry(data: mmap.mmap, part: _Part, *fields: int) -> tuple[str, str]:
+    said = {number: data[slice(*value)] for number, value in _fields(data, part) if number in fields}
+    key, value = (said.get(number, b"").decode("utf-8", "replace") for number in fields)
+    return key, value
 
 
 class _Count:

@@ -114,6 +114,14 @@ def schema_3(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def schema_6(tmp_path: Path) -> Path:
+    """A whole bundle as it was written before schema 7 (tests/golden/README.md), to be changed."""
+    with tarfile.open(Path(__file__).parent / "golden" / "bundle_schema6.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "schema6"
+
+
+@pytest.fixture
 def schema_5(tmp_path: Path) -> Path:
     """A whole bundle as it was written before schema 6 (tests/golden/README.md), to be changed."""
     with tarfile.open(Path(__file__).parent / "golden" / "bundle_schema5.tar.xz") as archive:

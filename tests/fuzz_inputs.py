@@ -188,8 +188,9 @@ def manifests(seeds: Seeds, folder: Path, rng: random.Random) -> list[str]:
     values = dict(seeds.manifest)
     if rng.random() < 0.7:
         values |= {
-            "schema_version": 6,
+            "schema_version": 7,
             "contract": asdict(ContractSpec()),
+            "htp": {},
             "labels": rng.choice((None, {"names": ["a", "b"], "colours": [[0, 0, 0]] * 2, "source": "checkpoint"})),
         }
     text = mutate_json(values, rng, rng.choice((1, 1, 1, 2, 5)))

@@ -191,9 +191,9 @@ std::vector<FileEntry> files_of(const Node& node, const std::optional<std::strin
 }
 
 Manifest manifest_of(const Node& node) {
-  node.record({"kind",    "schema_version", "manifest_sha256", "spec",    "contract", "inputs",   "outputs",
-               "weights", "files",          "tools",           "command", "graphs",   "simplify", "fp16",
-               "int8",    "engines",        "labels",          "parity",  "latency",  "notes",    "created"});
+  node.record({"kind",    "schema_version", "manifest_sha256", "spec",    "contract", "inputs", "outputs", "weights",
+               "files",   "tools",          "command",         "graphs",  "simplify", "fp16",   "int8",    "htp",
+               "engines", "labels",         "parity",          "latency", "notes",    "created"});
   Manifest manifest;
   manifest.spec = spec_of(node["spec"]);
   manifest.contract = contract_of(node["contract"]);
@@ -273,11 +273,12 @@ Manifest parse_manifest(const std::vector<std::uint8_t>& text, const std::string
     damaged(path, "is no manifest of a bundle: its kind is not hiresvit-bundle");
   }
   const Envelope envelope = envelope_of(node, path);
-  if (envelope.schema != kSchemaVersion) {
+  if (envelope.schema != kSchemaVersion && envelope.schema != kOlderSchema) {
     damaged(path, "has schema version " + std::to_string(envelope.schema) + ", this library reads " +
-                      std::to_string(kSchemaVersion));
+                      std::to_string(kOlderSchema) + " and " + std::to_string(kSchemaVersion));
   }
   check_seal(text, envelope.seal, path);
+  if (envelope.schema == kOlderSchema) values["htp"] = nlohmann::json::object();  // nothing was made for an HTP then
   try {
     return manifest_of(node);
   } catch (const Error& error) {

@@ -12,7 +12,8 @@
 
 namespace hiresvit {
 
-constexpr int kSchemaVersion = 6;
+constexpr int kSchemaVersion = 7;
+constexpr int kOlderSchema = 6;
 
 struct FileEntry {
   std::string name;

@@ -8,8 +8,9 @@ namespace {
 
 const std::string kZeros(64, '0');
 
-const char* const kSeed = R"({"kind": "hiresvit-bundle", "schema_version": 6, "manifest_sha256": "SEAL",
+const char* const kSeed = R"({"kind": "hiresvit-bundle", "schema_version": 7, "manifest_sha256": "SEAL",
 "command": ["hiresvit"], "created": "2026-01-01T00:00:00Z", "engines": {}, "fp16": null, "int8": null, "graphs": {},
+"htp": {"a16w8": {"chip": {"name": "ar1"}, "emulated": null, "refused": []}},
 "contract": {"name": "camera", "pixels": "nv12", "size": [48, 64], "yuv": "bt709-full", "label_type": "uint8",
  "confidence": true, "top_k": null}, "latency": null, "notes": ["fresh weights"], "simplify": null,
 "files": [{"name": "fp32.onnx", "role": "fp32", "bytes": 12, "sha256": "AAAA", "parent": null, "parent_sha256": null},

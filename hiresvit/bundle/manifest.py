@@ -20,7 +20,7 @@ from hiresvit.files import MOST_TEXT, atomic_path, read_regular, sha256_file
 from hiresvit.schema import read_json
 from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec, tensor_specs
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 KIND = "hiresvit-bundle"  # there are many manifest.json in the world; this one is ours
 MANIFEST = "manifest.json"
 
@@ -74,7 +74,8 @@ class Manifest:
     """What a bundle says about itself; the reports of the stages are plain JSON, as `hiresvit.bundle.schema` says.
 
     Each file is listed after its parent. ``graphs`` describes each graph, ``engines`` the plan of each graph that has
-    one, both by the graph's stage. ``labels`` are the names and colours of the classes, where they are known.
+    one, both by the graph's stage; ``htp`` what is known of each form for Qualcomm's HTP. ``labels`` are the names and
+    colours of the classes, where they are known.
     ``created`` is UTC, from SOURCE_DATE_EPOCH where that is set.
     """
 
@@ -90,6 +91,7 @@ class Manifest:
     simplify: Any = None
     fp16: Any = None
     int8: Any = None
+    htp: dict[str, Any] = field(default_factory=dict)
     engines: dict[str, Any] = field(default_factory=dict)
     labels: Any = None
     parity: Any = None
@@ -207,9 +209,14 @@ def _from_schema_5(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "contract": asdict(ContractSpec())}
 
 
+def _from_schema_6(values: dict[str, Any]) -> dict[str, Any]:
+    """There nothing was made for Qualcomm's HTP."""
+    return {**values, "htp": {}}
+
+
 _PROGRAM = ["hiresvit"]
 # What makes of a schema the next one.
-_OLDER = {3: _from_schema_3, 4: _from_schema_4, 5: _from_schema_5}
+_OLDER = {3: _from_schema_3, 4: _from_schema_4, 5: _from_schema_5, 6: _from_schema_6}
 
 
 def _check_seal(path: Path, data: bytes, seal: object) -> None:

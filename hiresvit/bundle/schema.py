@@ -29,7 +29,7 @@ from hiresvit.schema import (
     record,
     some,
 )
-from hiresvit.spec import TASKS
+from hiresvit.spec import HTP_FORMS, TASKS
 
 _LOSS = record({"name": NAME, "count": COUNT, "total": COUNT, "extreme": NUMBER})
 _RANGE = {
@@ -56,21 +56,22 @@ _FP16 = record(
 )
 _ROWS = record({"fp32": NUMBER, "fp16": NUMBER, "int8": NUMBER})
 _MODULE = record({"module": NAME, "drop": NUMBER, "sqnr_db": some(NUMBER), "share": NUMBER}, more=True)
+_CALIBRATION = record(
+    {
+        "source": TEXT,
+        "asked": COUNT,
+        "images": COUNT,
+        "skipped": many(TEXT),
+        "small": COUNT,
+        "method": WORD,
+        "tensors": COUNT,
+        "dead": many(NAME),
+    },
+    more=True,
+)
 _INT8 = record(
     {
-        "calibration": record(
-            {
-                "source": TEXT,
-                "asked": COUNT,
-                "images": COUNT,
-                "skipped": many(TEXT),
-                "small": COUNT,
-                "method": WORD,
-                "tensors": COUNT,
-                "dead": many(NAME),
-            },
-            more=True,
-        ),
+        "calibration": _CALIBRATION,
         "policy": record({"keep": many(NAME)}, more=True),
         "quantize": record(
             {
@@ -97,17 +98,6 @@ _INT8 = record(
     },
     more=True,
 )
-_GRAPH = record(
-    {
-        "stage": some(NAME),
-        "opset": some(COUNT),
-        "nodes": some(COUNT),
-        "operators": some(keyed(COUNT)),
-        "attentions": some(COUNT),
-        "bytes": COUNT,
-    },
-    more=True,
-)
 MEASURES = record(
     {
         "name": NAME,
@@ -121,6 +111,47 @@ MEASURES = record(
     more=True,
 )
 _GATE = record({"min_sqnr_db": NUMBER, "min_cosine": NUMBER, "min_agreement": NUMBER})
+# By form. ``changes`` and what was quantized say what was done; ``emulated`` is null where nothing was computed, and
+# never a time.
+_HTP = record(
+    {
+        "chip": record({"name": WORD, "title": TEXT, "part": WORD, "soc_model": COUNT, "arch": COUNT}),
+        "emulated": some(
+            record(
+                {
+                    "imgsz": many(COUNT, 2, 2),
+                    "images": COUNT,
+                    "version": TEXT,
+                    "gate": _GATE,
+                    "report": record({"outputs": many(MEASURES)}, more=True),
+                },
+                more=True,
+            )
+        ),
+        "refused": many(record({"node": NAME, "module": some(NAME), "op": NAME, "reason": TEXT}, more=True)),
+    },
+    {
+        "changes": record({}, dict.fromkeys(("gelus", "masks", "batch_norms"), COUNT), more=True),
+        "calibration": _CALIBRATION,
+        "quantize": record({}, {"tensors": keyed(COUNT), "layers": many(record({}, more=True))}, more=True),
+        "wide": many(NAME),
+        "sensitivity": record({"modules": many(_MODULE)}, more=True),
+        "fallback": record({"kept": many(NAME), "max_drop": NUMBER, "tried": COUNT}, more=True),
+        "accuracy": record({"metric": TEXT, "data": TEXT, "images": COUNT, "rows": keyed(NUMBER)}, more=True),
+    },
+    more=True,
+)
+_GRAPH = record(
+    {
+        "stage": some(NAME),
+        "opset": some(COUNT),
+        "nodes": some(COUNT),
+        "operators": some(keyed(COUNT)),
+        "attentions": some(COUNT),
+        "bytes": COUNT,
+    },
+    more=True,
+)
 _COMPARED = record(
     {"stage": NAME, "gate": some(_GATE), "report": record({"outputs": many(MEASURES)}, more=True)}, more=True
 )
@@ -190,6 +221,7 @@ MANIFEST_SCHEMA = record(
         "simplify": some(record({"nodes_before": COUNT, "nodes_after": COUNT, "rolled_back": some(TEXT)}, more=True)),
         "fp16": some(_FP16),
         "int8": some(_INT8),
+        "htp": keyed(_HTP, *HTP_FORMS),
         "engines": keyed(ENGINE, "fp16", "int8"),
         "labels": some(_LABELS),
         "parity": some(

@@ -6,10 +6,12 @@ A stage's ``name`` is its role in a manifest, what ``--graph`` picks and what a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from hiresvit.spec import HTP_FORMS, HtpForm
 
 Kind = Literal["graph", "plan", "info", "table", "chart", "golden", "picture"]
 Limits = tuple[float, float, float]
@@ -49,6 +51,12 @@ _EXACT: Limits = (36.0, 0.9995, 0.93)
 # Eight bits leave little of a fresh network, whose activations are noise; what a trained one keeps is decided by
 # --max-drop, on pictures. This is what no INT8 graph that means anything misses.
 _INT8: Limits = (10.0, 0.93, 0.45)
+# The form for the HTP in FP16 is a graph in FP32 whose GELU is written out as tanh of a polynomial.
+_HTP_FP16: Limits = (45.0, 0.9999, 0.96)
+# Weights of eight bits are what is lost with activations of sixteen.
+_HTP_A16W8: Limits = (15.0, 0.97, 0.5)
+# Emulated, and in FP16: the arithmetic of the chip.
+_EMULATED_FP16: Limits = (30.0, 0.999, 0.9)
 
 # Each after what it is made from.
 _TABLE = (
@@ -63,6 +71,9 @@ _TABLE = (
     Stage("int8_plan", "int8.plan", "plan", "int8", "int8"),
     Stage("int8_plan_info", "int8.plan.json", "info", "int8_plan"),
     Stage("sensitivity", "sensitivity.svg", "chart", "int8"),
+    Stage("htp_fp16", "htp_fp16.onnx", "graph", "simplified", "htp_fp16", _HTP_FP16),
+    Stage("htp_a16w8", "htp_a16w8.onnx", "graph", "simplified", "htp_a16w8", _HTP_A16W8),
+    Stage("htp_a8w8", "htp_a8w8.onnx", "graph", "simplified", "htp_a8w8", _INT8),
     Stage("golden", "golden.npz", "golden", None),
     Stage("picture", "golden.png", "picture", None),
 )
@@ -72,9 +83,14 @@ PLANS = tuple(stage.name for stage in _TABLE if stage.kind == "plan")
 RUNNABLE = (*GRAPHS, *PLANS)
 EXACT = "fp16 exact"
 """The FP16 graph once more, rounded wherever FP16 rounds (`hiresvit.evaluation.exact`): a gate without a file."""
+HTP: dict[HtpForm, str] = {form: f"htp_{form}" for form in HTP_FORMS}
+"""The stage of each form for Qualcomm's HTP."""
+EMULATED: dict[HtpForm, str] = {form: f"{stage} emulated" for form, stage in HTP.items()}
+"""The same form as Qualcomm's emulator computes it, of the network at a small size: a gate without a file."""
 DEFAULT = ("cpu", "simplified", "fp32")
 """What is run of a bundle, the first that there is: it runs everywhere, and the first is the fastest on a CPU."""
 LIMITS = {stage.gate: stage.limits for stage in _TABLE if stage.limits is not None} | {EXACT: _EXACT}
+LIMITS |= dict(zip(EMULATED.values(), (_EMULATED_FP16, _HTP_A16W8, _INT8), strict=True))
 BUILDABLE = tuple(name for _, name in sorted((s.build, s.name) for s in _TABLE if s.build is not None))
 """The graphs that a plan is made from, the one that is taken first."""
 CALIBRATING = tuple(stage.name for stage in _TABLE if stage.calibrates)
@@ -83,6 +99,14 @@ CALIBRATING = tuple(stage.name for stage in _TABLE if stage.calibrates)
 def stage_path(folder: Path, name: str) -> Path:
     """Where a stage's file lies in a bundle's folder."""
     return folder / STAGES[name].file
+
+
+def htp_stages(has: Collection[str], *, fp16: bool) -> list[str]:
+    """The forms for Qualcomm's HTP of those that a bundle has that fit a chip, the one that is taken first.
+
+    ``fp16``: whether the chip computes in floating point; then that form comes first, else the one of 16 bits.
+    """
+    return [stage for form, stage in HTP.items() if stage in has and (fp16 or form != "fp16")]
 
 
 def either(names: Sequence[str]) -> str:

@@ -136,9 +136,14 @@ def bench(
     bound = timing.check()
     measuring.check()
     model.given()  # says what is wrong with an option before anything is loaded
+    from hiresvit.device.qnn_api import emulated
     from hiresvit.report.latency import latency_tables
-    from hiresvit.workflows.bench import measure_sources
+    from hiresvit.runtime.open import chip_of_runner
+    from hiresvit.workflows.bench import measure_sources, refused_time
 
+    for name in running.runner or ():
+        if chip_of_runner(name) and emulated():  # before minutes of compiling
+            raise refused_time(f"--runner {name}")
     used = running.threads or len(os.sched_getaffinity(0))
     with ExitStack() as stack:
         opened = open_sides(

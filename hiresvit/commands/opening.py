@@ -142,6 +142,7 @@ def _refuse_misplaced(
 ) -> None:
     """Raise UsageError for an option that applies to none of the sides."""
     from hiresvit.models.zoo import names_checkpoint
+    from hiresvit.runtime.open import chip_of_runner
     from hiresvit.workflows.open import COMPILED, is_plan
 
     texts = list(dict.fromkeys(text for text, _ in sides))
@@ -159,8 +160,9 @@ def _refuse_misplaced(
     if graph and not folders:
         raise UsageError(f"--graph picks a file of a bundle folder; there is none in {listed}")
     plans = [is_plan(text, graph if text in folders else None) for text in texts]
-    if threads and all(plans):
-        raise UsageError(f"--threads {threads} is for what computes on the CPU; a plan runs on the GPU")
+    elsewhere = [is_plan(text, graph if text in folders else None) or chip_of_runner(how) for text, how in sides]
+    if threads and all(elsewhere):
+        raise UsageError(f"--threads {threads} is for what computes on the CPU; a plan runs on the GPU, qnn on the HTP")
     if cuda_graph and not any(plans):
         raise UsageError(f"--cuda-graph is for a plan; there is none in {listed}")
 

@@ -95,9 +95,11 @@ def run(
     document |= {"left_out": notes, "pictures": rows}
     if single:
         document |= rows[0]
-    following = f"next: hiresvit bench {shlex.quote(source)}"
+    emulated = opened.runner.about.emulated  # whose seconds nobody shall take for a device's
+    following = [] if emulated else [f"next: hiresvit bench {shlex.quote(source)}"]
     said = [*notes_of([opened]), *([assumed] if (assumed := assumption(meaning)) else [])]
-    out.answer(as_json, document, [*_report(rows, single, began), following], _failure(rows), said)
+    report = _report(rows, single, None if emulated else began)
+    out.answer(as_json, document, [*report, *following], _failure(rows), said)
 
 
 def _targets(texts: list[str], output: Path | None, labels: Path | None) -> tuple[list[Target], bool, list[str]]:
@@ -118,23 +120,23 @@ def _targets(texts: list[str], output: Path | None, labels: Path | None) -> tupl
     return name_many(found.paths, folder, labels), False, found.notes()
 
 
-def _report(rows: list[dict[str, Any]], single: bool, began: float) -> list[Any]:
+def _report(rows: list[dict[str, Any]], single: bool, began: float | None) -> list[Any]:
     """The answers as tables, and what was written."""
     from hiresvit.report.results import pictures_table, shares_table, top_table
     from hiresvit.report.tables import size_text
 
-    seconds = time.monotonic() - began
+    seconds = "" if began is None else f", in {time.monotonic() - began:.1f} s"
     painted = [row for row in rows if "output" in row]
     if not single:
         total = size_text(sum(row["bytes"] for row in painted))
         folder = os.path.commonpath([os.path.dirname(row["output"]) or "." for row in painted]) if painted else ""
-        wrote = f"wrote {len(painted)} overlays to {folder}: {total}, in {seconds:.1f} s"
+        wrote = f"wrote {len(painted)} overlays to {folder}: {total}{seconds}"
         return [pictures_table(rows), f"\n{wrote}"] if painted else [pictures_table(rows)]
     [row] = rows
     if not painted:
         return [top_table(row["top"])]
     also = f", {row['label_map']}" if "label_map" in row else ""
-    wrote = f"\nwrote {row['output']}: {size_text(row['bytes'])}{also}, in {seconds:.1f} s"
+    wrote = f"\nwrote {row['output']}: {size_text(row['bytes'])}{also}{seconds}"
     return [shares_table(row["shares"]), wrote]
 
 

@@ -50,6 +50,7 @@ _ORIGIN = record(
         "sha256": some(SHA256),
         "bytes": some(COUNT),
         "threads": some(COUNT),
+        "emulated": FLAG,
     },
     more=True,
 )

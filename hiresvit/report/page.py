@@ -59,7 +59,8 @@ def runs_on(origin: Values) -> str:
     device = origin.get("device") or ""
     runtime = " ".join(filter(None, (origin.get("backend"), origin.get("version"))))
     threads = f", {origin['threads']} threads" if origin.get("threads") else ""
-    return f"{runtime} on {device}{threads}" if device else runtime + threads
+    said = threads + (", emulated" if origin.get("emulated") else "")
+    return f"{runtime} on {device}{said}" if device else runtime + said
 
 
 def origins_of(value: Any) -> Iterator[Values]:

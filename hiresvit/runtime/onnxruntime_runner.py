@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hiresvit.errors import HiresvitError, MissingDependency, UsageError
 from hiresvit.files import naming_scratch, native_path
-from hiresvit.kinds import no_graph, not_taken, require_graph_file
+from hiresvit.kinds import damaged_graph, no_graph, not_taken, require_graph_file
 from hiresvit.runtime.runner import About, Feeds, Runner, check_feeds, check_threads, numpy_dtype
 from hiresvit.spec import TensorSpec
 
@@ -30,10 +30,6 @@ _NOT_WHOLE = "fallback to CPU EP has been explicitly disabled"  # how a session 
 
 _WARNINGS = 2
 _FATAL = 4  # every error reaches the user as an exception, so that the log would only repeat it on stderr
-_NO_GRAPH = {  # what it says of a file that is none, and what we do
-    "Protobuf parsing failed": "it does not decode as one",
-    "No graph was found in the protobuf": "it has no outputs",
-}
 _DTYPES = {
     **{"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(bool)": "bool"},
     **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
@@ -180,9 +176,8 @@ class OnnxRuntimeRunner(Runner):
         except HiresvitError:
             raise
         except Exception as error:  # its exception classes share no base
-            for said, reason in _NO_GRAPH.items():
-                if said in str(error):
-                    raise no_graph(path, reason) from error
+            if damaged := damaged_graph(path, str(error)):
+                raise damaged from error
             raise not_taken(path, "ONNX Runtime", _first_line(error)) from error
         device = "CPU" if provider == CPU else provider
         self.about = About("ONNX Runtime", str(onnxruntime.__version__), device, threads)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from hiresvit.device.chips import DEFAULT_FLOAT, Chip, find_chip
 from hiresvit.device.plan import SUFFIXES
+from hiresvit.device.qnn_context import OPERATOR
 from hiresvit.errors import UsageError
 from hiresvit.runtime.runner import Runner
+from hiresvit.wire import nodes_and_metadata
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ BACKENDS = (
     Backend("qnn", (".onnx",), "qnn_runner", "QnnRunner", ("detail",), "[:CHIP]"),
     Backend("tensorrt", SUFFIXES, "tensorrt_runner", "TensorRTRunner", ("cuda_graph",)),
 )
+_SMALL = 2**20  # bytes; what is compiled lies beside it
 _MISPLACED = {
-    "threads": "threads {} are for a graph on the CPU; leave them out for a plan",
+    "threads": "threads {} are for a graph on the CPU; leave them out for a plan and for the HTP",
     "cuda_graph": "a CUDA graph is for a plan on a GPU; leave the option out for an .onnx graph",
     "detail": "{!r} is nothing that this runner can be told; leave it out",
 }
@@ -46,9 +50,11 @@ _MISPLACED = {
 def find_backend(path: Path, runner: str | None = None) -> tuple[Backend, str | None]:
     """The backend for a file, and what was said after its name: ``onnxruntime:cuda`` gives ``cuda``.
 
-    ``runner`` is None for the first that opens the suffix. Raises UsageError for an unknown name, and for a suffix
-    that it, or none, opens.
+    ``runner`` is None for the first that opens the suffix, which of a compiled context is Qualcomm's library. Raises
+    UsageError for an unknown name, and for a suffix that it, or none, opens.
     """
+    if runner is None and _is_context(path):
+        runner = "qnn"
     name, colon, detail = (runner or "").partition(":")
     named = [row for row in BACKENDS if runner is None or row.name == name.lower()]
     if not named:
@@ -62,13 +68,32 @@ def find_backend(path: Path, runner: str | None = None) -> tuple[Backend, str | 
     raise UsageError(f"{path}: {name} opens {' and '.join(named[0].suffixes)}; leave the runner out or give another")
 
 
+def chip_of_runner(runner: str | None) -> Chip | None:
+    """The chip of ``qnn:CHIP``, and for ``qnn`` the one that a graph in floating point is for; None for another runner.
+
+    Raises UsageError for an unknown chip.
+    """
+    name, _, chip = (runner or "").partition(":")
+    if name.lower() != "qnn":
+        return None
+    return find_chip(chip) if chip else DEFAULT_FLOAT
+
+
+def _is_context(path: Path) -> bool:
+    """Whether it is the small ONNX file of a compiled context."""
+    if path.suffix.lower() != ".onnx" or not path.is_file() or not 0 < path.stat().st_size < _SMALL:
+        return False
+    return any(operator == OPERATOR for operator, _ in nodes_and_metadata(path)[0])
+
+
 def open_runner(
     path: Path, *, runner: str | None = None, threads: int | None = None, cuda_graph: bool = False
 ) -> Runner:
     """Load a graph (.onnx) on the CPU, or a plan (.plan, .engine) on an NVIDIA GPU.
 
     ``runner`` is a backend's name: for a graph ``onnxruntime`` (default), which takes one of its execution providers
-    after a colon as ``onnxruntime:CUDAExecutionProvider``, or ``openvino``; for a plan ``tensorrt``. ``threads`` is
+    after a colon as ``onnxruntime:CUDAExecutionProvider``, ``openvino``, or ``qnn``, which takes a chip as ``qnn:ar1``;
+    for a plan ``tensorrt``. ``threads`` is
     the most a graph may use (default: the runtime's choice); ``cuda_graph`` launches a plan's kernels as one.
 
     Raises UsageError for another suffix or name, an option that does not apply and ``threads`` under 1,

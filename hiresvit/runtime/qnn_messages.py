@@ -11,25 +11,29 @@ class Opening:
     """How to open a graph, or a context's ONNX file.
 
     ``context`` is the ONNX file that a compiled context gets;
-    ``whole`` refuses a graph of which the CPU would compute a part; ``verbose`` logs a verdict on each node;
-    ``options`` are more of the provider's own.
+    ``whole`` refuses a graph of which the CPU would compute a part; ``options`` are more of the provider's own. The log
+    has a verdict on each node (`hiresvit.runtime.qnn_log`). Without ``soc_model`` a device takes its own.
     """
 
     path: str
-    soc_model: int
+    soc_model: int | None
     whole: bool = True
     context: str | None = None
-    verbose: bool = False
     options: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Name, type in ONNX Runtime's word and shape of each input and output, and the file's metadata."""
+    """Name, type in ONNX Runtime's word and shape of each input and output, and the file's metadata.
+
+    ``taken`` and ``left`` are name and operator of each node that the HTP computes, and that the CPU computes.
+    """
 
     inputs: tuple[tuple[str, str, tuple[Any, ...]], ...]
     outputs: tuple[tuple[str, str, tuple[Any, ...]], ...]
     metadata: dict[str, str]
+    taken: tuple[tuple[str, str], ...] = ()
+    left: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,12 @@ def measure_sources(opened: Sequence[Source | Unopened], settings: BenchSettings
 
     A side that did not open, or fails, has its ``failure`` and the others go on.
     A dynamic size is what a plan was tuned for, and 1 for a graph; a note says with which shapes it was called.
-    Raises UsageError for a source that has no answer for a frame, and for a batch that a graph does not take.
+    Raises UsageError for a source that has no answer for a frame, for a batch that a graph does not take, and for one
+    that is emulated.
     """
+    for side in opened:
+        if isinstance(side, Source) and side.runner.about.emulated:
+            raise refused_time(side.label)
     named = dict(zip(distinct(side.label for side in opened), opened, strict=True))
     sources = {name: side for name, side in named.items() if isinstance(side, Source)}
     broken = {name: side.error for name, side in named.items() if isinstance(side, Unopened)}
@@ -113,6 +117,14 @@ def measure_sources(opened: Sequence[Source | Unopened], settings: BenchSettings
     marks = [*_unsteady(report["sides"]), *watch.marks]
     extra |= report | {"environment": watch.environment, "marks": marks, "power": power.sides}
     return Benched(extra, failures, measured.interrupt or power.interrupt, power.notes)
+
+
+def refused_time(name: str) -> UsageError:
+    """An emulator's time, which must not be taken for a device's."""
+    return UsageError(
+        f"{name}: the HTP is emulated here, and an emulator's time says nothing of a device's: run bench on the device;"
+        " compare and eval tell here how right its answers are"
+    )
 
 
 def _unsteady(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:

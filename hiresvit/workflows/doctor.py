@@ -18,6 +18,7 @@ from hiresvit.device import cuda
 from hiresvit.device.platform import PLATFORMS, Platform, find_platform, package_version, this_platform
 from hiresvit.device.power.find import look_for_meters
 from hiresvit.device.power.meter import Meter
+from hiresvit.device.qnn_api import PACKAGE, emulated, qairt_version, why_not
 from hiresvit.device.tensorrt_api import BACKENDS, INSTALL_HINT, TITLES, Backend, installed
 from hiresvit.errors import HiresvitError, MissingDependency, install_line, missing_extra, refused
 from hiresvit.files import scratch_folder
@@ -49,7 +50,7 @@ RUN_HINTS: dict[Platform, dict[Backend, str]] = {
 }
 
 # `tensorrt` is the system's own on a Jetson, `dev` is for working on hiresvit itself.
-_SHOWN_EXTRAS = (None, "export", "openvino", "rtx", "cuda")
+_SHOWN_EXTRAS = (None, "export", "openvino", "qnn", "rtx", "cuda")
 _EXPORT_HINT = f"not needed to run what was exported; to export, check and calibrate: {install_line('export')}"
 
 # y = Relu(x) of float32 (1, 4), opset 20: written out, since onnx need not be here (tests/workflows/test_doctor.py).
@@ -122,6 +123,9 @@ def _abilities() -> list[dict[str, Any]]:
             _try("ONNX Runtime, CPU", partial(_try_graph, graph, "onnxruntime"), again, required=True),
             *_try_providers(graph),
             _try("OpenVINO, CPU", partial(_try_graph, graph, "openvino"), INSTALL_OPENVINO),
+            _try(
+                f"Qualcomm HTP{', emulated' * emulated()}", partial(_try_htp, graph), why_not() or install_line("qnn")
+            ),
         ]
         for backend in reversed(BACKENDS):
             name, building = TITLES[backend], partial(_try_build, graph, backend)
@@ -159,13 +163,19 @@ def _try_onnx() -> str:
     return f"onnx {onnx.__version__}"
 
 
+def _try_htp(graph: Path) -> str:
+    return f"{PACKAGE} {_try_graph(graph, 'qnn')}, QAIRT {qairt_version()}"
+
+
 def _try_graph(graph: Path, runner: str) -> str:
     try:
         with open_runner(graph, runner=runner) as opened:
             answer = opened({"x": np.ones((1, 4), np.float32)})["y"]
-            if not np.array_equal(answer, np.ones((1, 4), np.float32)):
+            if not np.allclose(answer, 1, rtol=0, atol=1e-3):  # half precision, where that is all there is
                 raise HiresvitError(f"Relu(1) is {answer.tolist()} there")
-            if opened.warnings:  # an older ONNX Runtime cannot say which nodes a provider took
+            if (
+                opened.warnings and not opened.about.emulated
+            ):  # an older ONNX Runtime cannot say which nodes a provider took
                 raise HiresvitError("; ".join(opened.warnings))
             return opened.about.version
     except HiresvitError as error:

@@ -36,11 +36,13 @@ from hiresvit.workflows.yardstick import Yardstick
 @dataclass(frozen=True)
 class HtpSettings(CalibrationSettings):
     """What can be chosen about a graph for the HTP of ``chip``: see `CalibrationSettings`, which ``fp16`` reads
-    nothing of. ``max_drop`` is for ``a8w8``: which modules compute with 16 bits instead.
+    nothing of. ``max_drop`` is for ``a8w8``: which modules compute with 16 bits instead; ``keep`` are such modules that
+    are known, and not searched for.
     """
 
     form: HtpForm = "a16w8"
     chip: Chip = DEFAULT_INTEGER
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +145,8 @@ def make_htp(
         raise ArtefactError("the calibration table has magnitudes only, as version 1 had: calibrate again for the HTP")
     maker = HtpMaker(simple, ready, form, chip, table)
     found = searched(maker, split, feeds, settings, on_step)
-    graph, made = maker.together(found.kept)
+    kept = found.kept or settings.keep
+    graph, made = maker.together(kept)
     report |= {"calibration": calibration_json(table, split.calib, settings.images)} | found.report
-    report |= {"wide": list(found.kept), "quantize": made.to_json()}
+    report |= {"wide": list(kept), "quantize": made.to_json()}
     return HtpResult(graph, table, report, found.proven)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hiresvit.bundle.folder import Bundle, read_bundle
-from hiresvit.bundle.stages import DEFAULT, GRAPHS, PLANS, RUNNABLE, STAGES
+from hiresvit.bundle.stages import DEFAULT, GRAPHS, PLANS, RUNNABLE, STAGES, htp_stages
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_of
 from hiresvit.device.plan import is_plan_file, read_sidecar
@@ -32,7 +32,7 @@ from hiresvit.export.contract import (
 )
 from hiresvit.files import sha256_file
 from hiresvit.models.zoo import find_model, names_checkpoint
-from hiresvit.runtime.open import open_runner
+from hiresvit.runtime.open import chip_of_runner, find_backend, open_runner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
 from hiresvit.workflows.replay import replay_golden
@@ -120,7 +120,7 @@ def open_source(
     labels = read_labels(opened.metadata, spec) if spec else None
     said = _said(read_untrained(opened.metadata))
     origin = _origin(path, opened, role=stamped[1] if stamped else None)
-    label, built_from = path.name + _by(runner), _built_from(path)
+    label, built_from = path.name + _by(runner, opened), _built_from(path)
     return Source(Casting(opened), spec, label, labels, said, _graph(path), contract, built_from, origin)
 
 
@@ -176,19 +176,27 @@ def _open_model(text: str, threads: int | None, options: dict[str, Any], *, comp
 
 
 def _open_file(path: Path, runner: str | None, threads: int | None, cuda_graph: bool) -> Runner:
-    if is_plan_file(path):
-        return open_runner(path, runner=runner, cuda_graph=cuda_graph)
-    return open_runner(path, runner=runner, threads=threads)
+    """With the options that its backend has: of several files each takes its own."""
+    options = find_backend(path, runner)[0].options
+    return open_runner(
+        path,
+        runner=runner,
+        threads=threads if "threads" in options else None,
+        cuda_graph=cuda_graph and "cuda_graph" in options,
+    )
 
 
-def _by(runner: str | None) -> str:
-    return f" ({runner})" if runner else ""
+def _by(runner: str | None, opened: Runner) -> str:
+    """What is said behind a name of what computes, above all that it is no device."""
+    said = ", ".join([*filter(None, [runner]), *["emulated"] * opened.about.emulated])
+    return f" ({said})" if said else ""
 
 
 def _open_bundle(folder: Path, graph: str | None, *, replay: bool, **running: Any) -> Source:
     bundle = read_bundle(folder)
     has = {entry.role for entry in bundle.manifest.files}
-    wanted = graph or next((role for role in DEFAULT if role in has), DEFAULT[-1])
+    forms = None if graph else htp_roles(folder, has, running["runner"])
+    wanted = graph or next((role for role in forms or DEFAULT if role in has), DEFAULT[-1])
     if wanted not in RUNNABLE:
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     source = open_role(bundle, wanted, **running)
@@ -199,6 +207,20 @@ def _open_bundle(folder: Path, graph: str | None, *, replay: bool, **running: An
     plans = [role for role in (best, *PLANS) if role in has] if graph is None and has_driver() else []
     hints = [f"computed on the CPU; --graph {role} runs the bundle's plan on the GPU" for role in plans[:1]]
     return replace(source, said=(*source.said, *hints))
+
+
+def htp_roles(folder: Path, has: Collection[str], runner: str | None) -> list[str] | None:
+    """The files of a bundle that fit the chip of a runner, the best first; None for another runner.
+
+    Raises UsageError if the bundle has none: the graphs for other runtimes have what an HTP does not take.
+    """
+    chip = chip_of_runner(runner)
+    if chip is None:
+        return None
+    if not (roles := htp_stages(has, fp16=chip.fp16)):
+        form = "fp16" if chip.fp16 else "a16w8"
+        raise UsageError(f"{folder} has no graph for {chip}: export it with --htp {form}, or pick a file by --graph")
+    return roles
 
 
 def open_role(
@@ -222,7 +244,7 @@ def open_role(
     untrained = read_untrained(opened.metadata) or (manifest.weights.source if manifest.weights.fresh else "")
     older = tuple(note for note in manifest.notes if note.startswith(_OLDER_NOTE))
     said = _said(untrained) or older
-    label = f"{bundle.folder.name}/{role}{_by(runner)}"
+    label = f"{bundle.folder.name}/{role}{_by(runner, opened)}"
     origin = _origin(path, opened, role=role, bundle=bundle.folder)
     graph_file, built_from = _graph(path), _built_from(path)
     return Source(opened, manifest.spec, label, labels, said, graph_file, manifest.contract, built_from, origin)

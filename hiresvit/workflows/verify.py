@@ -16,7 +16,7 @@ from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.open import find_backend
 from hiresvit.runtime.preflight import check_file
 from hiresvit.workflows.inspect import graph_summary
-from hiresvit.workflows.open import open_role
+from hiresvit.workflows.open import htp_roles, open_role
 from hiresvit.workflows.replay import picture_failures, replay_pair
 
 # Of several findings the one that decides how the command ends: what is wrong with the files comes first.
@@ -104,7 +104,10 @@ def _pairs(bundle: Bundle, runners: Sequence[str], graphs: Sequence[str]) -> lis
     pairs: list[tuple[str | None, str]] = []
     for runner in dict.fromkeys(runners):
         refusals = []
+        own = None if graphs else htp_roles(bundle.folder, roles, runner)
         for role, path in paths.items():
+            if own is not None and role not in own:
+                continue
             try:
                 find_backend(path, runner)
             except UsageError as error:
@@ -131,7 +134,7 @@ def _side(
     row |= {"answer": None, "verdict": "", "why": None}
     name = f"{bundle.folder.name}/{role}" + (f" ({runner})" if runner else "")
     try:
-        source = open_role(bundle, role, runner=runner, threads=None if role in PLANS else threads)
+        source = open_role(bundle, role, runner=runner, threads=threads)
     except (HiresvitError, OSError) as error:
         failed = error if isinstance(error, HiresvitError) else refused(error) or HiresvitError(str(error))
         row |= {"verdict": "did not start" if asked else "not run here", "why": str(failed)}

@@ -61,10 +61,12 @@ def test_a_manifest_that_is_none_is_one_line(bundle: Path, content: bytes) -> No
         read_bundle(bundle)
 
 
-@pytest.mark.parametrize("schema", [99, 7, "5", None, 3.5, True, [], {}])
+@pytest.mark.parametrize("schema", [99, 8, "5", None, 3.5, True, [], {}])
 def test_an_unknown_schema_says_all_versions(bundle: Path, schema: object) -> None:
     edit(bundle, lambda values: values.update(schema_version=schema))
-    said = f"has schema version {schema!r}, this hiresvit reads 3, 4, 5 and 6; export the bundle again or copy it anew"
+    said = (
+        f"has schema version {schema!r}, this hiresvit reads 3, 4, 5, 6 and 7; export the bundle again or copy it anew"
+    )
     with pytest.raises(ArtefactError, match=re.escape(said)):
         read_bundle(bundle)
 
@@ -87,7 +89,7 @@ def test_an_older_schema_is_refused_with_the_command_that_makes_it_anew(
     with pytest.raises(ArtefactError) as caught:
         read_bundle(bundle)
     assert str(caught.value) == (
-        f"{bundle / 'manifest.json'} has schema version 2, this hiresvit reads 3, 4, 5 and 6; {said}"
+        f"{bundle / 'manifest.json'} has schema version 2, this hiresvit reads 3, 4, 5, 6 and 7; {said}"
     )
 
 
@@ -202,7 +204,7 @@ def test_schema_3_is_sealed_over_its_own_bytes(schema_3: Path) -> None:
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(ArtefactError, match=r"manifest\.json"):
             read_bundle(schema_3)
-    path.write_bytes(content.replace(b'"schema_version": 3', b'"schema_version": 6'))
+    path.write_bytes(content.replace(b'"schema_version": 3', b'"schema_version": 7'))
     with pytest.raises(ArtefactError, match="was edited"):
         read_bundle(schema_3)
 
@@ -229,6 +231,7 @@ def test_a_bundle_of_schema_4_is_read_and_written_as_this_one(schema_4: Path) ->
         **{key: value for key, value in values.items() if key not in envelope},
         "labels": None,
         "contract": asdict(ContractSpec()),
+        "htp": {},
     }
     write_manifest(schema_4, manifest)
     assert json.loads((schema_4 / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION
@@ -250,10 +253,55 @@ def test_a_bundle_of_schema_5_is_read_and_written_as_this_one(schema_5: Path) ->
     assert json.loads(json.dumps(bundle.manifest.to_json())) == {
         **{key: value for key, value in values.items() if key not in envelope},
         "contract": asdict(ContractSpec()),
+        "htp": {},
     }
     write_manifest(schema_5, bundle.manifest)
     assert json.loads((schema_5 / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION
     assert read_bundle(schema_5).manifest == bundle.manifest
+
+
+# Schema 6, which was the last without graphs for Qualcomm's HTP
+
+
+def test_a_bundle_of_schema_6_is_read_and_written_as_this_one(schema_6: Path) -> None:
+    values = json.loads((schema_6 / "manifest.json").read_text())
+    assert values["schema_version"] == 6
+    assert "htp" not in values
+    bundle = read_bundle(schema_6)
+    assert (bundle.manifest.htp, bundle.manifest.contract.name) == ({}, "image")
+    envelope = ("kind", "schema_version", "manifest_sha256")
+    kept = {key: value for key, value in values.items() if key not in envelope}
+    assert json.loads(json.dumps(bundle.manifest.to_json())) == {**kept, "htp": {}}
+    write_manifest(schema_6, bundle.manifest)
+    assert json.loads((schema_6 / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION
+    assert read_bundle(schema_6).manifest == bundle.manifest
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("chip",), {"name": "ar1"}),
+        (("emulated", "report"), None),
+        (("refused",), [{"node": "a"}]),
+        (("refused",), None),
+        (("quantize",), 3),
+    ],
+)
+def test_what_is_said_of_the_htp_is_held_to_the_schema(schema_6: Path, place: tuple[str, ...], value: object) -> None:
+    chip = {"name": "ar1", "title": "Snapdragon AR1 Gen 1", "part": "SSG2115P", "soc_model": 46, "arch": 73}
+    gate = {"min_sqnr_db": 15.0, "min_cosine": 0.9, "min_agreement": 0.5}
+    emulated: Values = {"imgsz": [64, 64], "images": 1, "version": "2.7.0", "gate": gate, "report": {"outputs": []}}
+    form: Values = {"chip": chip, "emulated": emulated, "refused": []}
+    manifest = replace(read_bundle(schema_6).manifest, htp={"a16w8": form})
+    write_manifest(schema_6, manifest)
+    assert read_bundle(schema_6).manifest == manifest
+    *above, last = place
+    inner = form
+    for key in above:
+        inner = inner[key]
+    inner[last] = value
+    with pytest.raises(ArtefactError, match=rf"cannot be written: htp\.a16w8\.[^\n]*{last}[^\n]*\Z"):
+        write_manifest(schema_6, replace(manifest, htp={"a16w8": form}))
 
 
 @pytest.mark.parametrize("what", ["pipe", "device", "folder", "large"])

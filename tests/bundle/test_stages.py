@@ -8,7 +8,9 @@ from pathlib import Path
 from hiresvit.bundle.stages import (
     BUILDABLE,
     CALIBRATING,
+    EMULATED,
     GRAPHS,
+    HTP,
     LIMITS,
     PLANS,
     RUNNABLE,
@@ -18,6 +20,7 @@ from hiresvit.bundle.stages import (
 )
 from hiresvit.commands.export import export
 from hiresvit.evaluation.parity import GATES, Gate
+from hiresvit.spec import HTP_FORMS
 
 
 def test_each_stage_comes_after_its_parent_and_has_a_file_of_its_own() -> None:
@@ -40,11 +43,15 @@ def test_a_plan_is_made_from_a_graph_and_held_to_its_gate() -> None:
 
 def test_the_words_of_the_command_line_and_of_reports_stay() -> None:
     """They are in scripts, and in the manifests and graphs that are out there."""
-    assert GRAPHS == ("fp32", "simplified", "cpu", "fp16", "int8")
-    assert either(RUNNABLE) == "fp32, simplified, cpu, fp16, int8, plan or int8_plan"
+    assert GRAPHS == ("fp32", "simplified", "cpu", "fp16", "int8", "htp_fp16", "htp_a16w8", "htp_a8w8")
+    assert (*GRAPHS, "plan", "int8_plan") == RUNNABLE
     assert BUILDABLE == ("fp16", "int8", "simplified", "fp32")
     assert CALIBRATING == ("fp32", "simplified")
-    assert list(LIMITS) == ["onnx", "simplified", "cpu", "fp16", "int8", "fp16 exact"]
+    htp = ["htp_fp16", "htp_a16w8", "htp_a8w8"]
+    emulated = ["htp_fp16 emulated", "htp_a16w8 emulated", "htp_a8w8 emulated"]
+    assert list(LIMITS) == ["onnx", "simplified", "cpu", "fp16", "int8", *htp, "fp16 exact", *emulated]
+    assert htp == list(HTP.values()) == [f"htp_{form}" for form in HTP_FORMS]
+    assert emulated == list(EMULATED.values()) == [f"{stage} emulated" for stage in htp]
     assert stage_path(Path("b"), "int8_plan_info") == Path("b/int8.plan.json")
 
 
@@ -55,4 +62,4 @@ def test_the_help_of_export_names_every_gate() -> None:
 
 def test_limits_are_gates() -> None:
     assert GATES["fp16"] == Gate(min_sqnr_db=38.0, min_cosine=0.9995, min_agreement=0.94)
-    assert re.fullmatch(r"(\w+, )+\w+ or [\w ]+", either(list(GATES)))
+    assert re.fullmatch(r"([\w ]+, )+[\w ]+ or [\w ]+", either(list(GATES)))

@@ -166,11 +166,11 @@ BAD = dict(
             {"names": ["a"] * 19, "colours": [[0, 0, 256]] * 19, "source": "x"},
             {"names": ["a"] * 18 + ["\u200b"], "colours": [[0, 0, 0]] * 19, "source": "x"})),
         *(at("notes", value) for value in ("x", [1])),
-        *((f"without {key}", without(key)) for key in ("spec", "files", "contract", "tools", "created")),
+        *((f"without {key}", without(key)) for key in ("spec", "files", "contract", "tools", "created", "htp")),
         ("without a file's bytes", lambda values: values["files"][0].pop("bytes")),
         ("without the spec's mean", lambda values: values["spec"]["preprocess"].pop("mean")),
         at("kind", "hiresvit-plan"),
-        *(at("schema_version", value) for value in (7, "6", None, 10**18)),
+        *(at("schema_version", value) for value in (8, "7", None, 10**18)),
     ]
 )  # fmt: skip
 

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.bundle.manifest import write_manifest
-from hiresvit.bundle.stages import GRAPHS
 from hiresvit.errors import install_line
 from hiresvit.report.results import inspect_report
 from hiresvit.spec import PreprocessSpec
@@ -26,9 +25,16 @@ from hiresvit.workflows.open import open_source
 def schema_4(schema_3: Path) -> Path:
     """The same bundle as it would be exported now."""
     bundle = read_bundle(schema_3)
-    graphs = {role: graph_summary(bundle.path(role)) for role in GRAPHS}
+    graphs = graphs_of(bundle.folder)
     write_manifest(schema_3, replace(bundle.manifest, graphs=graphs))
     return schema_3
+
+
+GRAPHS = ("fp32", "simplified", "cpu", "fp16", "int8")
+
+
+def graphs_of(folder: Path) -> dict[str, Any]:
+    return {role: graph_summary(folder / f"{role}.onnx") for role in GRAPHS}
 
 
 def said(found: dict[str, Any]) -> str:
@@ -40,7 +46,7 @@ def said(found: dict[str, Any]) -> str:
 
 
 def test_a_bundle_that_describes_its_graphs_is_not_parsed(schema_4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parsed = {role: graph_summary(schema_4 / f"{role}.onnx") for role in GRAPHS}
+    parsed = graphs_of(schema_4)
     monkeypatch.setattr(inspecting, "graph_summary", None)
     monkeypatch.setitem(sys.modules, "onnx", None)
     found = inspect_source(str(schema_4))
@@ -52,7 +58,7 @@ def test_a_bundle_that_describes_its_graphs_is_not_parsed(schema_4: Path, monkey
 def test_schema_3_and_schema_4_look_the_same(schema_3: Path) -> None:
     before = said(inspect_source(str(schema_3)))
     bundle = read_bundle(schema_3)
-    graphs = {role: graph_summary(bundle.path(role)) for role in GRAPHS}
+    graphs = graphs_of(bundle.folder)
     write_manifest(schema_3, replace(bundle.manifest, graphs=graphs))
     assert said(inspect_source(str(schema_3))) == before
     assert "plans, built and not run" in before
@@ -64,7 +70,7 @@ def test_schema_3_and_schema_4_look_the_same(schema_3: Path) -> None:
 def test_schema_3_without_onnx_says_what_is_left_out(schema_3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     found = inspect_source(str(schema_3))
-    assert list(found["graphs"]) == [role for role in GRAPHS if role in found["graphs"]]
+    assert list(found["graphs"]) == list(GRAPHS)
     assert {graph["nodes"] for graph in found["graphs"].values()} == {None}
     assert found["notes"] == read_bundle(schema_3).manifest.notes
     assert f"nodes and attentions are counted with onnx: {install_line('export')}" in " ".join(said(found).split())

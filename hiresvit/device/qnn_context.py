@@ -1,0 +1,60 @@
+"""What the ONNX file of a compiled context says of it: the chip, Qualcomm's version, and the file beside it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiresvit.device.chips import CHIPS, Chip, chip_of
+from hiresvit.device.qnn_api import COMPATIBILITY, installed_version, qairt_version
+from hiresvit.errors import ArtefactError
+from hiresvit.wire import nodes_and_metadata
+
+OPERATOR = "EPContext"
+_SAYS = re.compile(r"v\d+:\d+:(?P<qairt>[\d.]+):[\d.]+:\d+:(?P<soc_model>\d+):")
+_NAME = re.compile(r"[^\0-\37]{1,255}")  # else it is the context itself
+
+
+@dataclass(frozen=True)
+class Context:
+    """``binary`` is the file that holds it, None where that is in the ONNX file; ``qairt`` what compiled it."""
+
+    chip: Chip
+    qairt: str
+    binary: Path | None
+
+
+def read_context(path: Path) -> Context | None:
+    """Of an ONNX file; None for one that is a graph of its own.
+
+    Raises ArtefactError for a context that does not say its chip or version, is of a chip that is not in the table,
+    lacks the file beside it, or was compiled by a later version than the one that is here, which could not load it.
+    """
+    nodes, metadata = nodes_and_metadata(path)
+    found = [texts for operator, texts in nodes if operator == OPERATOR]
+    if not found:
+        return None
+    said = _SAYS.match(metadata.get(COMPATIBILITY, ""))
+    if said is None:
+        raise ArtefactError(f"{path} does not say for which chip it was compiled; build it again")
+    chip = chip_of(int(said["soc_model"]))
+    if chip is None:
+        raise ArtefactError(
+            f"{path} was compiled for soc_model {said['soc_model']}, no chip of {', '.join(CHIPS)}; build it again"
+        )
+    here = qairt_version()
+    if here is not None and _numbers(said["qairt"]) > _numbers(here):
+        raise ArtefactError(
+            f"{path} was compiled by QAIRT {said['qairt']}, and onnxruntime-qnn {installed_version()} has {here}, which"
+            " loads none of a later one: install a later onnxruntime-qnn, or build it again here"
+        )
+    name = found[0].get("ep_cache_context", "")
+    binary = path.parent / name if _NAME.fullmatch(name) else None
+    if binary is not None and not binary.is_file():
+        raise ArtefactError(f"{binary} is missing: {path.name} only names it; copy both, side by side")
+    return Context(chip, said["qairt"], binary)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part)

@@ -1,0 +1,46 @@
+"""What ONNX Runtime and Qualcomm's library write into their log, and say nowhere else."""
+
+from __future__ import annotations
+
+import re
+
+from hiresvit.device.context import Refused
+
+_VERDICT = re.compile(
+    r"LogNodeSupport\] Validation FAILED for \d+ nodes in OrtNodeUnit \((?P<op>[^)]*)\) :\n"
+    r"(?P<nodes>(?:\tOperator type: .*\n)*)\tREASON : (?P<reason>.*)"
+)
+_NODE = re.compile(r"\tOperator type: (?P<op>\S+) Node name: (?P<name>.*?) Node index: \d+\n")
+_BACKEND = re.compile(r"^\[\d+\] (?P<source>\w+)\.cc:\d+::ERROR:(?P<what>.*)$", re.MULTILINE)
+_TOKEN = re.compile(r"_token_\d+$")  # what the change to channels last puts behind a node's name
+
+
+def refused_nodes(log: str) -> tuple[Refused, ...]:
+    """The nodes that a verbose log of opening says are refused, each once, in the graph's order.
+
+    Each is tried twice, before and after ONNX Runtime puts channels last. Of a unit of several, as an operator between
+    DequantizeLinear and QuantizeLinear, it is the operator.
+    """
+    found: dict[str, Refused] = {}
+    for verdict in _VERDICT.finditer(log):
+        for node in _NODE.finditer(verdict["nodes"]):
+            if node["op"] == verdict["op"]:
+                name = node_name(node["name"])
+                found.setdefault(name, Refused(name, module_of(name), node["op"], verdict["reason"].strip()))
+    return tuple(found.values())
+
+
+def backend_error(log: str) -> tuple[str, str] | None:
+    """The kernel of Qualcomm's library that failed in a run, and what it says: ``("concat", "mismatched dim 1")``."""
+    last = list(_BACKEND.finditer(log))[:1]
+    return (last[0]["source"], last[0]["what"].strip()) if last else None
+
+
+def node_name(name: str) -> str:
+    """A node's name as it stands in the graph."""
+    return _TOKEN.sub("", name)
+
+
+def module_of(node: str) -> str:
+    """The PyTorch module of a node that is named ``module.path/OpType``."""
+    return node.rpartition("/")[0]
