@@ -68,6 +68,15 @@ def test_one_pass_over_the_pictures_serves_both_writers(photos: str, narrow: Htp
     assert tensors_for_htp(SIMPLE, ("fp16",), AR1) == []
 
 
+def test_ranges_without_cuts_do_not_serve_8_bits(photos: str) -> None:
+    """Whichever form is made first."""
+    wide = make(photos, form="a16w8", method="mse")
+    alone = make(photos, form="a8w8", method="mse")
+    assert (wide.table and wide.table.method, alone.table and alone.table.method) == ("minmax", "mse")
+    assert content(make(photos, form="a8w8", method="mse", table=wide.table).graph) == content(alone.graph)
+    assert content(make(photos, form="a16w8", table=alone.table).graph) == content(wide.graph)
+
+
 def test_a_table_of_version_1_serves_tensorrt_only(photos: str, narrow: HtpResult, tmp_path: Path) -> None:
     assert narrow.table is not None
     old = replace(narrow.table, ranges={})
