@@ -79,7 +79,7 @@ class HtpMaker:
         """Of what is made."""
         return self.form
 
-    @property
+    @cached_property
     def references(self) -> dict[str, ModelProto]:
         """What the result is compared with: FP32, and what has 16 bits throughout where the form has 8."""
         return {"fp32": self.simple} | ({"a16w8": self.make(Bits(16))[0]} if self.form == "a8w8" else {})
