@@ -1,6 +1,6 @@
 """What Qualcomm's HTP wants of integers: who shares a range, what a constant is, what has 8 and what 16 bits.
 
-The forms are those that its compiler takes, and computes rightly, on chips of integers only (measured: docs/htp.md).
+The forms are those that its compiler takes, and computes rightly, on chips of integers only (measured: docs/ar.md).
 """
 
 from __future__ import annotations
