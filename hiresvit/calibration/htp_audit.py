@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from hiresvit.calibration.htp_plan import EXACT, SHARING, Layout, Range, Ranges, channel_axis
+from hiresvit.calibration.htp_plan import SHARING, Layout, Range, Ranges, channel_axis
 from hiresvit.device.chips import Chip
 from hiresvit.errors import GateError
 from hiresvit.graph.index import GraphIndex, array_of, attributes, index_graph
@@ -145,8 +145,6 @@ class _Look:
             raise GateError(f"{node.name}: its result is {made.dtype}, and the HTP takes unsigned ones only")
         if node.op_type in SHARING and read is not None and not made.same(read):
             raise GateError(f"{node.name}: {node.op_type} must have one scale and zero point on both sides")
-        if node.op_type in EXACT and (made.zero.any() or not _near(made.scale, 1 / np.iinfo(made.dtype).max)):
-            raise GateError(f"{node.name}: the range of a {node.op_type} must be [0, 1]")
 
     def _constant(self, plain: NodeProto, node: NodeProto, place: int, found: Encoding) -> None:
         """Half a step is what rounding costs."""

@@ -18,7 +18,7 @@ from torch import nn
 
 from hiresvit.bundle.folder import Bundle, read_bundle, writing_bundle
 from hiresvit.bundle.manifest import Manifest, list_files, write_manifest
-from hiresvit.bundle.stages import EXACT, HTP, PLANS, STAGES, stage_path
+from hiresvit.bundle.stages import EXACT, GRAPHS, HTP, PLANS, STAGES, stage_path
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_to_json
 from hiresvit.data.preprocess import example_input
@@ -253,7 +253,7 @@ def _graphs(
         reports["htp"], table = made_for(table=table, state=state, on_step=job.on_step)
     if table is not None:
         table.save(stage_path(job.folder, "calibration"))
-    return {stage: stage_path(job.graphs, stage) for stage in described}, reports, looked, proof
+    return {stage: stage_path(job.graphs, stage) for stage in GRAPHS if stage in described}, reports, looked, proof
 
 
 def _stamp(job: _Job, graph: onnx.ModelProto, stage: str, contract: ContractSpec = TENSOR) -> None:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
-from tiny import build_tiny, seven_convolutions, tiny_spec
+from onnx import ModelProto, numpy_helper
+from torch import Tensor, nn
 
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.bundle.manifest import Manifest
+from hiresvit.bundle.stages import EMULATED
 from hiresvit.device.chips import CHIPS
-from hiresvit.errors import GateError, MissingDependency, UsageError
+from hiresvit.device.context import HtpReport, Refused
+from hiresvit.errors import GateError, IllegalGraphError, MissingDependency, UsageError
+from hiresvit.evaluation.parity import GATES, Gate
 from hiresvit.models.create import model_spec
 from hiresvit.models.zoo import MODELS
+from hiresvit.report.bundle_parts import bundle_part
 from hiresvit.report.results import export_report
 from hiresvit.report.tables import render
 from hiresvit.spec import HtpForm, ModelSpec
@@ -27,7 +31,7 @@ from hiresvit.workflows import emulate, htp_export
 from hiresvit.workflows.emulate import small_spec
 from hiresvit.workflows.export import ExportSettings, export_bundle
 from hiresvit.workflows.htp import HtpSettings
-from hiresvit.workflows.htp_export import HtpOrder, check_order
+from hiresvit.workflows.htp_export import HtpOrder
 from hiresvit.workflows.verify import verify_bundle
 
 FORMS: tuple[HtpForm, ...] = ("fp16", "a16w8", "a8w8")
@@ -39,15 +43,31 @@ def order(*forms: HtpForm, emulate: emulate.Emulate = "small", **settings: Any) 
     return HtpOrder(tuple(made), emulate)
 
 
+class Net(nn.Module):
+    """Convolutions and a GELU, which the form in FP16 writes out; logits at a fourth of the size."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.stem, self.act = nn.Conv2d(3, 16, 3, 4, 1), nn.GELU()
+        self.head = nn.Conv2d(16, spec.num_classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        out: Tensor = self.head(self.act(self.stem(image)))
+        return out
+
+
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODELS, "hrvit_b1", replace(MODELS["hrvit_b1"], build=build_tiny))
+def small_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "hrvit_b1", replace(MODELS["hrvit_b1"], build=Net))
+    monkeypatch.setitem(emulate._SIDES, "hrvit", 32)
+
+
+SPEC = model_spec("hrvit_b1", "segment", (64, 96), 5)
 
 
 def export(target: Path, asked: HtpOrder, **more: Any) -> Manifest:
     settings = ExportSettings(htp=asked, plan=False, latency=False, images=1, threads=1, **more)
-    command = ["hiresvit", "export", "hrvit_b1"]
-    return export_bundle(tiny_spec("segment", (64, 64)), target, settings, command=command).manifest
+    return export_bundle(SPEC, target, settings, command=["hiresvit", "export", "hrvit_b1"]).manifest
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     pytest.importorskip("onnxruntime_qnn")
     target = tmp_path_factory.mktemp("htp") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS, "hrvit_b1", replace(MODELS["hrvit_b1"], build=build_tiny))
+        patch.setitem(MODELS, "hrvit_b1", replace(MODELS["hrvit_b1"], build=Net))
         patch.setitem(emulate._SIDES, "hrvit", 32)
         export(target, order(*FORMS))
     yield target
@@ -73,11 +93,11 @@ def test_every_form_is_a_stage_and_was_emulated_at_a_small_size(made: Path) -> N
     assert list(manifest.htp) == ["a16w8", "a8w8", "fp16"]
     for form, found in manifest.htp.items():
         assert found["chip"]["name"] == ("sm8650" if form == "fp16" else "ar1")
-        assert found["emulated"]["imgsz"] == [32, 32]
+        assert found["emulated"]["imgsz"] == [32, 64]
         assert found["emulated"]["version"]
         assert found["refused"] == []
     said = " ".join(render(export_report(manifest.to_json())).split())
-    assert "emulated HTP at 32x32 beside PyTorch" in said
+    assert "emulated HTP at 32x64 beside PyTorch" in said
     assert "htp a16w8: for Snapdragon AR1 Gen 1 (SSG2115P, V73)" in said
 
 
