@@ -18,6 +18,7 @@ from hiresvit.errors import UsageError
 
 if TYPE_CHECKING:
     from hiresvit.engine.build import BuildSettings
+    from hiresvit.workflows.build_htp import BuiltContext
 
 QNN = "qnn"
 

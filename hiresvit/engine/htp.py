@@ -112,8 +112,8 @@ def _load(graph: Path) -> ModelProto:
     for value in model.graph.input:
         if any(not axis.dim_value for axis in value.type.tensor_type.shape.dim):
             raise IllegalGraphError(
-                f"{graph}: its input {value.name!r} has an open size, and the HTP takes fixed ones only; export it without"
-                " --dynamic-batch"
+                f"{graph}: its input {value.name!r} has an open size, and the HTP takes fixed ones only; export it"
+                " without --dynamic-batch"
             )
     return model
 
