@@ -29,7 +29,7 @@ TIME = re.compile(r"\d+(\.\d+)? ?(ms|s)\b|latency|seconds|fps")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("htp") / "net")
+    return make_bundle(tmp_path_factory.mktemp("htp") / "net", "htp_fp16", "htp_a16w8")
 
 
 def keys(value: Any) -> set[str]:
@@ -50,11 +50,12 @@ def test_the_form_that_fits_the_chip(bundle: Path, runner: str, role: str, devic
     assert runs_on(source.origin).endswith(f" on {device}, emulated")
 
 
-def test_no_form_for_the_chip(bundle: Path, cli: Cli, tiny_bundle: Path) -> None:
-    for command in (["compare", tiny_bundle, tiny_bundle], ["verify", tiny_bundle]):
+def test_no_form_for_the_chip(cli: Cli, tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "net", "htp_fp16")
+    for command in (["compare", folder, folder], ["verify", folder]):
         result = cli(*command, "--runner", "qnn:ar1")
         assert result.code == 2
-        assert re.search(r"tiny has no graph for Snapdragon AR1 .*: export it with --htp a16w8, or pick", result.err)
+        assert re.search(r"net has no graph for Snapdragon AR1 .*: export it with --htp a16w8, or pick", result.err)
 
 
 def test_eval_says_emulated_and_no_time(bundle: Path, cli: Cli, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_verify_finds_an_answer_that_the_htp_does_not_give(tmp_path: Path, cli: 
     from hiresvit.bundle.golden import read_pair, write_golden
     from hiresvit.bundle.manifest import Weights, list_files
 
-    folder = make_bundle(tmp_path / "net")
+    folder = make_bundle(tmp_path / "net", "htp_a16w8")
     golden = read_pair(read_bundle(folder))
     write_golden(folder / "golden.npz", golden.inputs, {"logits": golden.outputs["logits"][..., ::-1].copy()})
     edit(folder, lambda v: v.update(files=[vars(entry) for entry in list_files(folder, Weights(**v["weights"]))]))
