@@ -66,6 +66,8 @@ class QnnRunner(Runner):
         if emulated():
             self.seconds_per_gmac = _seconds_per_gmac(path, self.chip)
         self.warnings = (f"{self._where}, emulated: its answers count, its time says nothing",) if emulated() else ()
+        if opened.left:
+            self.warnings += (f"{len(opened.left)} of its nodes run on the CPU, as it was built with --allow-cpu",)
 
     def _chip(self, wanted: Chip | None) -> Chip | None:
         """The chip that is compiled for or emulated; None for a device, which is not asked its name."""
@@ -78,11 +80,12 @@ class QnnRunner(Runner):
 
     def _open(self, choose: bool) -> Opened:
         chip = self.chip.soc_model if self.chip and choose else None
-        answer = self._ask(Opening(str(self._path.resolve()), chip))
+        mixed = self._context is not None and self._context.on_cpu > 0  # who built it was asked
+        answer = self._ask(Opening(str(self._path.resolve()), chip, whole=not mixed))
         if isinstance(answer, Failed):
             raise self._not_opened(answer.message)
         assert isinstance(answer, Opened)
-        if answer.left:  # the session was told to refuse this
+        if answer.left and not mixed:  # the session was told to refuse this
             raise self._refusal([Refused(name, module_of(name), operator, "") for name, operator in answer.left])
         return answer
 
