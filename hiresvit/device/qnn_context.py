@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiresvit.device.chips import CHIPS, Chip, chip_of
+from hiresvit.device.chips import Chip, chip_of
 from hiresvit.device.qnn_api import COMPATIBILITY, installed_version, qairt_version
 from hiresvit.errors import ArtefactError
 from hiresvit.wire import nodes_and_metadata
@@ -40,8 +40,9 @@ def read_context(path: Path) -> Context | None:
         raise ArtefactError(f"{path} does not say for which chip it was compiled; build it again")
     chip = chip_of(int(said["soc_model"]))
     if chip is None:
+        number = said["soc_model"]
         raise ArtefactError(
-            f"{path} was compiled for soc_model {said['soc_model']}, no chip of {', '.join(CHIPS)}; build it again"
+            f"{path} was compiled for soc_model {number}, of which hiresvit knows no chip; build it again"
         )
     here = qairt_version()
     if here is not None and _numbers(said["qairt"]) > _numbers(here):

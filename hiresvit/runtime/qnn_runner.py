@@ -17,7 +17,7 @@ from hiresvit.device.chips import DEFAULT_FLOAT, DEFAULT_INTEGER, Chip, find_chi
 from hiresvit.device.context import Refused
 from hiresvit.device.qnn_api import emulated, installed_version, require_library
 from hiresvit.device.qnn_context import Context, read_context
-from hiresvit.errors import ArtefactError, HiresvitError, IllegalGraphError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, IllegalGraphError, MissingDependency, UsageError
 from hiresvit.kinds import damaged_graph, require_graph_file
 from hiresvit.process import Worker
 from hiresvit.runtime.qnn_log import backend_error, module_of, refused_nodes
@@ -91,6 +91,9 @@ class QnnRunner(Runner):
             answer = self._worker.ask(question)
         except ChildProcessError as error:
             self.close()
+            if "ImportError" in str(error) or "ModuleNotFoundError" in str(error):
+                why = str(error).partition(": ")[2]
+                raise MissingDependency(f"Qualcomm's library does not start here: {why}") from error
             raise HiresvitError(f"{self._path}: Qualcomm's library {error}") from error
         if isinstance(answer, HiresvitError):
             raise answer

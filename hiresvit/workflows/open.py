@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
@@ -113,13 +114,14 @@ def open_source(
     if graph is not None:
         raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
     opened = _open_file(path, runner, threads, cuda_graph)
-    stamped = read_stamp(opened.metadata)
-    spec = stamped[0] if stamped else None
-    contract = read_contract(opened.metadata) if spec else TENSOR
-    _check_input(path, opened, spec, contract)
-    labels = read_labels(opened.metadata, spec) if spec else None
-    said = _said(read_untrained(opened.metadata))
-    origin = _origin(path, opened, role=stamped[1] if stamped else None)
+    with _closing_if_it_fails(opened):
+        stamped = read_stamp(opened.metadata)
+        spec = stamped[0] if stamped else None
+        contract = read_contract(opened.metadata) if spec else TENSOR
+        _check_input(path, opened, spec, contract)
+        labels = read_labels(opened.metadata, spec) if spec else None
+        said = _said(read_untrained(opened.metadata))
+        origin = _origin(path, opened, role=stamped[1] if stamped else None)
     label, built_from = path.name + _by(runner, opened), _built_from(path)
     return Source(Casting(opened), spec, label, labels, said, _graph(path), contract, built_from, origin)
 
@@ -201,7 +203,8 @@ def _open_bundle(folder: Path, graph: str | None, *, replay: bool, **running: An
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     source = open_role(bundle, wanted, **running)
     if replay:
-        replay_golden(bundle, source.runner, wanted)
+        with _closing_if_it_fails(source.runner):
+            replay_golden(bundle, source.runner, wanted)
     decision = (bundle.manifest.int8 or {}).get("decision") or {}
     best = "int8_plan" if decision.get("recommended") == "int8" else PLANS[0]
     plans = [role for role in (best, *PLANS) if role in has] if graph is None and has_driver() else []
@@ -230,8 +233,14 @@ def open_role(
 
     Raises ArtefactError for a file that is not what the manifest says, and whatever `open_runner` raises.
     """
-    manifest, path = bundle.manifest, bundle.path(role)
+    path = bundle.path(role)
     opened = Casting(_open_file(path, runner, threads, cuda_graph))
+    with _closing_if_it_fails(opened):
+        return _source_of_role(bundle, role, opened, runner)
+
+
+def _source_of_role(bundle: Bundle, role: str, opened: Runner, runner: str | None) -> Source:
+    manifest, path = bundle.manifest, bundle.path(role)
     _check_input(path, opened, manifest.spec, manifest.contract)
     if opened.metadata and (own := read_contract(opened.metadata)) != manifest.contract:
         raise ArtefactError(
@@ -248,6 +257,16 @@ def open_role(
     origin = _origin(path, opened, role=role, bundle=bundle.folder)
     graph_file, built_from = _graph(path), _built_from(path)
     return Source(opened, manifest.spec, label, labels, said, graph_file, manifest.contract, built_from, origin)
+
+
+@contextmanager
+def _closing_if_it_fails(runner: Runner) -> Iterator[None]:
+    """What was opened may hold a process, or a GPU's memory."""
+    try:
+        yield
+    except BaseException:
+        runner.close()
+        raise
 
 
 def _origin(file: Path | None, runner: Runner, *, role: str | None, bundle: Path | None = None) -> dict[str, Any]:
