@@ -3,9 +3,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cstdint>
 #include <cstdlib>
-#include <vector>
+#include <utility>
 
 #include "error.hpp"
 #include "file.hpp"
@@ -159,8 +158,7 @@ void require_beside(const std::string& path, const std::string& name) {
 
 }  // namespace
 
-Context read_context(const std::string& path) {
-  const std::vector<std::uint8_t> bytes = read_file(path, kMost, kBadInput);
+Context parse_context(const std::vector<std::uint8_t>& bytes, const std::string& path) {
   Found found;
   try {
     found = read_model(Message(bytes.data(), bytes.data() + bytes.size()));
@@ -173,11 +171,17 @@ Context read_context(const std::string& path) {
   }
   Context context;
   context.stage = shown(found.stage, 40);
+  context.cache = std::move(found.cache);
   read_compatibility(found.compatibility, context);
   if (context.soc_model == 0) {
     throw Error(kDamaged, shown(path, 1000) + " does not say for which chip it was compiled; build it again");
   }
-  require_beside(path, found.cache);
+  return context;
+}
+
+Context read_context(const std::string& path) {
+  Context context = parse_context(read_file(path, kMost, kBadInput), path);
+  require_beside(path, context.cache);
   return context;
 }
 
