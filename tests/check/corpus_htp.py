@@ -43,8 +43,8 @@ def add(
     change: Callable[[ModelProto], object] | None = None,
 ) -> None:
     """``integers`` is what chips without floating point say instead, ``early`` those before V73."""
-    others = dict.fromkeys(EARLY, early) | dict.fromkeys(INTEGERS, integers)
-    but = {target: said for target, said in others.items() if said is not None}
+    but = dict.fromkeys(EARLY, early) if early is not None else {}
+    but |= dict.fromkeys(INTEGERS, integers) if integers is not None else {}
     fields: dict[str, Any] = {"io": io, "constants": constants, "opset": opset, "change": qdq or change, **but}
     HTP.append(entry(name, body, expected, **fields))
     if least is not None:

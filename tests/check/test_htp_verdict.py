@@ -27,7 +27,7 @@ Compile = Callable[[Path, Chip], HtpReport]
 
 
 def report(**change: Any) -> HtpReport:
-    empty = dict.fromkeys(("versions", "operators", "arithmetic", "macs"), {})
+    empty: dict[str, Any] = {key: {} for key in ("versions", "operators", "arithmetic", "macs")}
     known: dict[str, Any] = {**empty, "refused": (), "departed": (), "warnings": ()}
     known |= {"chip": "ar1", "soc_model": 46, "arch": 73, "vtcm_mb": 2, "nodes_htp": 3, "nodes_cpu": 0}
     known |= {"context_bytes": 1000, "seconds": 0.1, "peak_rss_bytes": 1, **change}
@@ -54,7 +54,8 @@ def saved(folder: Path, name: str, nodes: str = "net.head") -> Path:
 
 
 def refused(*nodes: str) -> HtpReport:
-    found = tuple(Refused(node, node.rpartition("/")[0], node.rpartition("/")[2], "rank 6") for node in nodes)
+    parts = [(node, *node.rsplit("/", 1)) for node in nodes]
+    found = tuple(Refused(node, module, op.partition("_")[0], "rank 6") for node, module, op in parts)
     return report(refused=found, nodes_cpu=len(found), failure="nodes are left")
 
 
