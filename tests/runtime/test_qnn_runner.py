@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -249,15 +246,6 @@ def test_the_library_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         open_runner(saved(named(RELU), tmp_path / "a.onnx"), runner="qnn")
 
 
-def test_frames_of_full_hd_come_and_go(tmp_path: Path) -> None:
-    text = "g (float[1,3,1080,1920] x) => (float[1,3,1080,1920] y) { y = Relu(x) }"
-    x = noise(1, 3, 1080, 1920)
-    with open_runner(saved(named(text), tmp_path / "a.onnx"), runner="qnn") as runner:
-        answer = runner({"x": x})["y"]
-    assert answer.shape == x.shape
-    assert np.abs(answer - np.maximum(x, 0)).max() < 5e-3
-
-
 def test_an_interruption_leaves_no_child(tmp_path: Path) -> None:
     """Ctrl-C while the emulator computes: the child is in native code and looks at nothing."""
     runner = qnn_runner.QnnRunner(saved(with_qdq(lost_transpose(8, 12)), tmp_path / "a.onnx"))
@@ -270,26 +258,6 @@ def test_an_interruption_leaves_no_child(tmp_path: Path) -> None:
     assert child.returncode == -signal.SIGKILL
     with pytest.raises(ChildProcessError):  # nothing left to wait for
         os.waitpid(child.pid, os.WNOHANG)
-
-
-def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
-    path = saved(named(RELU), tmp_path / "a.onnx")
-    code = f"""
-from pathlib import Path
-from hiresvit.runtime.qnn_runner import QnnRunner
-runner = QnnRunner(Path({str(path)!r}))
-print(runner._worker._process.pid, flush=True)
-input()
-"""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) as parent:  # type: ignore[call-overload]
-        pid = int(parent.stdout.readline())
-        parent.kill()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-        assert time.monotonic() < deadline, "the child is still there"
-        time.sleep(0.01)
 
 
 def test_a_device_takes_its_own_chip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
