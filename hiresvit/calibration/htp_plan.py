@@ -1,4 +1,4 @@
-"""What Qualcomm's HTP wants of integers in a graph: who shares a range, what a constant is, what has 8 and what 16 bits.
+"""What Qualcomm's HTP wants of integers: who shares a range, what a constant is, what has 8 and what 16 bits.
 
 The forms are those that its compiler takes, and computes rightly, on chips of integers only (measured: docs/htp.md).
 """

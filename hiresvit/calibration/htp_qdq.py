@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hiresvit.calibration.htp_plan import Bits, Layout, Range, Ranges, Width, channel_axis
 from hiresvit.calibration.qdq import quantize_weight
+from hiresvit.calibration.sensitivity import Group
 from hiresvit.device.chips import Chip
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.fp16 import inferred
@@ -30,9 +31,10 @@ MIN_OPSET = 20
 """GELU is an operator from here on; written out it is refused in integers."""
 OPSET = 21
 """What is written: the first in which a zero point has 16 bits. Nothing else of it differs for our operators."""
+_IR = 10  # the version of the file's format that goes with it
 SMALLEST_SCALE = 2.0**-60
 """Its product with a weight's is a normal number of FP32 still."""
-_BIAS = 2**31 - 1
+_MOST = 2**31 - 1  # of a bias
 
 Array = NDArray[Any]
 
@@ -75,6 +77,11 @@ def htp_tensors(graph: ModelProto) -> list[str]:
     return [name for names in _layout(graph)[1].members.values() for name in names]
 
 
+def htp_groups(graph: ModelProto) -> list[Group]:
+    """The modules that `Bits` can name, with the multiply-accumulates of their layers. Raises as `htp_tensors`."""
+    return _layout(graph)[1].groups()
+
+
 def quantize_htp(
     graph: ModelProto,
     ranges: Mapping[str, Range],
@@ -88,10 +95,12 @@ def quantize_htp(
     ``ranges``: lowest and highest value of each of `htp_tensors`, all of which 16 bits keep; ``cuts``: the magnitude
     at which 8 bits cut either side of it. Equal arguments give equal bytes.
 
-    Raises UsageError below opset 20; ArtefactError for a range that is missing; HiresvitError for weights that are not
+    Raises UsageError below opset 20 and for a module that is none; ArtefactError for a range that is missing; HiresvitError for weights that are not
     finite; IllegalGraphError for a graph that fails `onnx.checker` with full type check, before or after.
     """
     result, layout = _layout(graph)
+    if unknown := bits.but - set(layout.module.values()):
+        raise UsageError(f"{min(unknown)!r} is no module of this graph that can have bits of its own")
     edit = _Edit(layout, Ranges(layout, ranges, cuts or {}), bits, chip)
     nodes: list[NodeProto] = []
     edit.begin(nodes)
@@ -103,6 +112,7 @@ def quantize_htp(
     for opset in result.opset_import:
         if opset.domain == "":
             opset.version = max(opset.version, OPSET)
+    result.ir_version = max(result.ir_version, _IR)
     return inferred(result, "the quantized graph"), edit.report()
 
 
@@ -110,7 +120,9 @@ def _layout(graph: ModelProto) -> tuple[ModelProto, Layout]:
     result = inferred(graph, "the graph to quantize")
     index = index_graph(result, infer=False)
     if (index.opset or 0) < MIN_OPSET:
-        raise UsageError(f"the graph is opset {index.opset}; the HTP needs {MIN_OPSET} or later: export with --opset 20")
+        raise UsageError(
+            f"the graph is opset {index.opset}; the HTP needs {MIN_OPSET} or later: export with --opset 20"
+        )
     return result, Layout(index)
 
 
@@ -141,7 +153,7 @@ class _Edit:
 
     def constant(self, wanted: str, value: Array) -> str:
         """Add an initializer; return its name."""
-        self.added.append(numpy_helper.from_array(np.ascontiguousarray(value), self.name(wanted)))
+        self.added.append(numpy_helper.from_array(np.asarray(value, order="C"), self.name(wanted)))
         return self.added[-1].name
 
     def begin(self, nodes: list[NodeProto]) -> None:
@@ -235,40 +247,40 @@ class _Edit:
         return exact.astype(np.float64)
 
     def _weights(self, node: NodeProto, width: Width, target: NodeProto, nodes: list[NodeProto]) -> None:
-        """Weight and bias of a product, or the bias of a norm."""
-        roles = {self.layout.role(node, place): place for place in range(len(node.input))}
-        if "weight" not in roles and "shift" not in roles:
-            return
-        scale = self._scale_of(node.input[0], width)
-        place = roles.get("bias", roles.get("shift"))
-        bias = None if place is None else self._finite(node.input[place])
-        if "weight" in roles:
-            weight = self._finite(node.input[roles["weight"]]).astype(np.float32)
-            axis = channel_axis(node)
-            if node.op_type == "Gemm" and axis:  # the form in which scales per channel are taken
-                weight, axis = weight.T, 0
-                _set_flag(target, "transB")
-            # The bias has 32 bits in steps of both scales' product.
-            least = 0.0 if bias is None else np.abs(bias).reshape(-1) / (scale * _BIAS) * (1 + 1e-6)
-            made = quantize_weight(weight, axis, least)
-            unlifted = quantize_weight(weight, axis).scales
-            self.count["channels"] += made.scales.size
-            self.count["zero"] += made.zero
-            self.count["lifted"] += int(np.count_nonzero(made.scales > unlifted))
-            self.layers.append(
-                HtpLayer(node.name, self.layout.module[node.name], node.op_type, width, made.sqnr_db)
-            )
-            target.input[roles["weight"]] = self._stored(f"{node.name}/weight", made.values, made.scales, axis, nodes)
-            scales = scale * made.scales.astype(np.float64)
-        else:
-            gain = encoding(self.ranges.of(node.input[1], 8), "uint8")[0]
-            least_scale = float(np.abs(bias).max(initial=0)) / _BIAS * (1 + 1e-6)
-            scales = np.maximum(scale * np.float64(gain), least_scale)
-        if place is not None and bias is not None:
-            rounded = scales.astype(np.float32)
-            levels = np.clip(np.rint(bias.reshape(-1) / rounded.astype(np.float64)), -_BIAS, _BIAS).astype(np.int32)
-            per_channel = 0 if rounded.ndim and rounded.size == levels.size else None
-            target.input[place] = self._stored(f"{node.name}/bias", levels, rounded, per_channel, nodes)
+        """Weight and bias of a product, or the bias of a norm, for ``target``, which is the node that is written."""
+        places = {self.layout.role(node, place): place for place in range(len(node.input))}
+        at = places.get("bias", places.get("shift"))
+        bias = None if at is None else self._finite(node.input[at]).reshape(-1)
+        scale = self._scale_of(node.input[0], width) if places.keys() & {"weight", "shift"} else 0.0
+        if "weight" in places:
+            # The bias has 32 bits in steps of the product of both scales.
+            least = np.zeros(()) if bias is None else _least(bias) / scale
+            scales = self._weight(node, width, places["weight"], least, target=target, nodes=nodes)
+            steps = scale * scales.astype(np.float64)
+        elif "shift" in places:
+            gain = float(encoding(self.ranges.of(node.input[1], 8), "uint8")[0])
+            steps = np.maximum(scale * gain, 0.0 if bias is None else _least(bias).max())
+        if at is not None and bias is not None:
+            rounded = np.asarray(steps, np.float32)
+            levels = np.clip(np.rint(bias / rounded.astype(np.float64)), -_MOST, _MOST).astype(np.int32)
+            axis = 0 if rounded.ndim else None
+            target.input[at] = self._stored(f"{node.name}/bias", levels, rounded, axis, nodes)
+
+    def _weight(
+        self, node: NodeProto, width: Width, place: int, least: Array, *, target: NodeProto, nodes: list[NodeProto]
+    ) -> Array:
+        """Store the weight; its scales, none of which is below ``least``."""
+        weight, axis = self._finite(node.input[place]).astype(np.float32), channel_axis(node)
+        if node.op_type == "Gemm" and axis:  # the form in which a scale for each channel is taken
+            weight, axis = weight.T, 0
+            _set_flag(target, "transB")
+        made = quantize_weight(weight, axis, least)
+        self.count["channels"] += made.scales.size
+        self.count["zero"] += made.zero
+        self.count["lifted"] += int(np.count_nonzero(made.scales > quantize_weight(weight, axis).scales))
+        self.layers.append(HtpLayer(node.name, self.layout.module[node.name], node.op_type, width, made.sqnr_db))
+        target.input[place] = self._stored(f"{node.name}/weight", made.values, made.scales, axis, nodes)
+        return made.scales
 
     def _scale_of(self, tensor: str, width: Width) -> float:
         return float(encoding(self.ranges.of(tensor, width), f"uint{width}")[0])
@@ -303,6 +315,11 @@ def encoding(ends: Range, dtype: str) -> tuple[Array, Array]:
 
 def _scale(exact: float) -> Array:
     return np.asarray(max(exact, SMALLEST_SCALE), np.float32)
+
+
+def _least(bias: Array) -> Array:
+    """The smallest step in which each value of a bias has 32 bits."""
+    return np.asarray(np.abs(bias) / _MOST * (1 + 1e-6))
 
 
 def _set_flag(node: NodeProto, name: str) -> None:

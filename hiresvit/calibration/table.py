@@ -33,9 +33,10 @@ _LARGEST = 3.5e38  # of a tensor in FP32
 class CalibrationTable:
     """``amax``: FP32 tensor of the graph to the magnitude that the method keeps, over 0; TensorRT stores it as 127.
 
-    ``ranges`` are lowest and highest value of each as they were measured: 16 bits keep all of it, 8 bits that asymmetric
-    range cut at ``amax`` on either side. A table of version 1 has none, and serves TensorRT only. ``dead`` names the tensors that were 0 on every image; their amax says nothing. ``graph`` is the `graph_digest`,
-    ``data`` the digest of the images as their reader gives it, ``preprocess`` a `PreprocessSpec` as plain JSON.
+    ``ranges`` are lowest and highest value of each as they were measured: 16 bits keep all of it, 8 bits that
+    asymmetric range cut at ``amax`` on either side. A table of version 1 has none, and serves TensorRT only. ``dead``
+    names the tensors that were 0 on every image; their amax says nothing. ``graph`` is the `graph_digest`, ``data`` the
+    digest of the images as their reader gives it, ``preprocess`` a `PreprocessSpec` as plain JSON.
     """
 
     method: Method
@@ -113,8 +114,8 @@ def graph_digest(model: ModelProto) -> str:
     require_weights(model)
     bare = ModelProto()
     bare.CopyFrom(model)
-    for field in ("metadata_props", "producer_name", "producer_version", "model_version", "doc_string"):
-        bare.ClearField(field)
+    for extra in ("metadata_props", "producer_name", "producer_version", "model_version", "doc_string"):
+        bare.ClearField(extra)
     graph = bare.graph
     graph.ClearField("value_info")
     for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
