@@ -17,11 +17,7 @@ from typing import Any
 
 from hiresvit.device.qnn_api import COMPATIBILITY
 from hiresvit.errors import ArtefactError
-<<<<<<< HEAD
 from hiresvit.files import MOST_TEXT, read_regular, sha256_file
-=======
-from hiresvit.files import MOST_TEXT, read_regular
->>>>>>> wt-writer
 from hiresvit.schema import (
     COUNT,
     NAME,
@@ -30,19 +26,12 @@ from hiresvit.schema import (
     TEXT,
     Check,
     compile_schema,
-<<<<<<< HEAD
-=======
-    keyed,
->>>>>>> wt-writer
     many,
     read_json,
     record,
     some,
 )
-<<<<<<< HEAD
 from hiresvit.wire import nodes_and_metadata
-=======
->>>>>>> wt-writer
 
 KIND = "hiresvit-context"
 SCHEMA_VERSION = 1
