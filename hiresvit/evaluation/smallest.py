@@ -112,7 +112,7 @@ class _Judge:
 
 @dataclass(frozen=True, eq=False)
 class Smallest:
-    """``fault`` is of the smallest graph, found among ``steps`` nodes that compute something, ``tried`` graphs later."""
+    """``fault`` is of the smallest graph: of ``steps`` nodes that compute something, ``tried`` graphs later."""
 
     fault: Fault
     steps: int

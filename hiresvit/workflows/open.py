@@ -16,8 +16,10 @@ from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.stages import DEFAULT, GRAPHS, PLANS, RUNNABLE, STAGES, htp_stages
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_of
+from hiresvit.device.context import read_sidecar as read_context_sidecar
 from hiresvit.device.plan import is_plan_file, read_sidecar
 from hiresvit.device.platform import has_driver
+from hiresvit.device.qnn_context import read_context
 from hiresvit.errors import ArtefactError, HiresvitError, UsageError
 from hiresvit.export.contract import (
     TENSOR,
@@ -304,8 +306,12 @@ def _graph(path: Path) -> Path | None:
 
 
 def _built_from(path: Path) -> tuple[Path, str] | None:
-    sidecar = read_sidecar(path) if is_plan_file(path) else None
-    return (path.with_name(sidecar.graph), sidecar.graph_sha256) if sidecar else None
+    """Of a plan, or of a compiled context."""
+    if is_plan_file(path):
+        plan = read_sidecar(path)
+        return (path.with_name(plan.graph), plan.graph_sha256) if plan else None
+    context = read_context_sidecar(path) if read_context(path) else None
+    return (path.with_name(context.graph), context.graph_sha256) if context else None
 
 
 def _check_input(path: Path, runner: Runner, spec: ModelSpec | None, contract: ContractSpec) -> None:
