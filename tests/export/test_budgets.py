@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from axes import MOST_AXES
 from every import firsts, small_size
 from findings import find_problems
-from graphs import constants_of, content
+from graphs import constants_of, content, indexed
 from onnx import ModelProto
 from variants import Chain, make_chain, parity
 
@@ -39,8 +40,9 @@ from hiresvit.spec import Task
 
 FILE = Path(__file__).parents[1] / "golden" / "budgets.json"
 SLACK = 1.05
-# HRViT-b1's limits: the authors' simplified export has 4257 nodes and takes 927 kernels.
-MOST_NODES, MOST_KERNELS = 1800, 600
+# HRViT-b1's limits: the authors' simplified export has 4257 nodes and takes 927 kernels. An addition per half for
+# Qualcomm's compiler (docs/models.md) takes two nodes in each attention, and no kernel: 1777 were 1847.
+MOST_NODES, MOST_KERNELS = 1850, 600
 QUICK_NODES = 1000  # an export takes a second for every hundred
 
 # Arithmetic on shapes, what comes of it, what does nothing, and norms in pieces.
@@ -130,6 +132,22 @@ def test_no_shape_arithmetic(case: Case) -> None:
         if node.op_type in {"Reshape", "Pad", "Slice", "Resize", "Split"}:
             assert all(name in constants for name in node.input[1:] if name), node.name
     assert all(d.HasField("dim_value") for v in graph.value_info for d in v.type.tensor_type.shape.dim)
+
+
+def test_no_tensor_has_more_than_five_axes(case: Case) -> None:
+    """Qualcomm's HTP takes none; sizes that the batch leaves open have their axes all the same."""
+    for stage, graph in case.chain.graphs.items():
+        index = indexed(graph)
+        assert {name: shape for name, shape in index.shapes.items() if len(shape) > MOST_AXES} == {}, stage
+
+
+def test_nothing_is_added_to_a_transposition_that_was_joined(case: Case) -> None:
+    """Qualcomm's compiler loses the Transpose then, and says nothing: the trained nano had 19 dB instead of 59."""
+    index = indexed(case.simplified)
+    for node in index.nodes:
+        if node.op_type == "Concat" and any(reader.op_type == "Add" for reader, _ in index.reads(node.output[0])):
+            makers = [index.producer.get(name) for name in node.input]
+            assert not any(maker is not None and maker.op_type == "Transpose" for maker in makers), node.name
 
 
 def test_pads_are_those_of_the_stripes(case: Case) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from axes import Axes
 from every import every, firsts, small_size
 from lively import enliven
 from torch import Tensor, nn
@@ -228,10 +229,20 @@ def lively_model(name: str, task: Task, size: tuple[int, int], **settings: Any) 
 
 @pytest.mark.parametrize(("name", "task"), every())
 def test_models(name: str, task: Task) -> None:
-    """Whole models, with every norm drawn at random; what needs padding is padded."""
+    """Whole models, with every norm drawn at random; what needs padding is padded. Two images: of one, an axis is 1."""
     size = small_size(name)
-    model = lively_model(name, task, size)
-    check_same(model.double(), fold(model), random(2, 3, *size))
+    model = lively_model(name, task, size).double()
+    folded, x = fold(model), random(2, 3, *size)
+    with Axes() as seen:
+        check_same(model, folded, x)
+    assert seen.made > 100
+    assert seen.too_many == set()
+
+
+def test_a_sixth_axis_is_seen() -> None:
+    with Axes() as seen:
+        random(8, 8).reshape(2, 2, 2, 2, 2, 2).transpose(1, 2).reshape(8, 8)
+    assert any("transpose" in operator for operator in seen.too_many)
 
 
 def check_model(model: nn.Module, size: tuple[int, int], *, padded: bool) -> None:
