@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from hiresvit.calibration.htp_plan import EXACT, SHARING, Layout, Range, Ranges, channel_axis
+from hiresvit.calibration.htp_plan import SHARING, Layout, Range, Ranges, channel_axis
 from hiresvit.device.chips import Chip
 from hiresvit.errors import GateError
 from hiresvit.graph.index import GraphIndex, array_of, attributes, index_graph
@@ -80,7 +80,7 @@ class _Look:
                 read[role] = found = self._read(node, place)
                 self._type(node, role, found, read)
                 if name in self.layout.index.constants:
-                    self._constant(node, place, name, found)
+                    self._constant(plain, node, place, found)
                 else:
                     self._range(node, name, found)
         for place, name in enumerate(plain.output):
@@ -145,11 +145,10 @@ class _Look:
             raise GateError(f"{node.name}: its result is {made.dtype}, and the HTP takes unsigned ones only")
         if node.op_type in SHARING and read is not None and not made.same(read):
             raise GateError(f"{node.name}: {node.op_type} must have one scale and zero point on both sides")
-        if node.op_type in EXACT and (made.zero.any() or not _near(made.scale, 1 / np.iinfo(made.dtype).max)):
-            raise GateError(f"{node.name}: the range of a {node.op_type} must be [0, 1]")
 
-    def _constant(self, node: NodeProto, place: int, name: str, found: Encoding) -> None:
+    def _constant(self, plain: NodeProto, node: NodeProto, place: int, found: Encoding) -> None:
         """Half a step is what rounding costs."""
+        name = plain.input[place]
         if found.source not in self.index.constants:
             raise GateError(f"{node.name}: its input {place} was constant, and is not")
         exact = array_of(self.layout.index.constants[name], name)
@@ -159,7 +158,6 @@ class _Look:
             shape[found.axis] = -1
         step = found.scale.astype(np.float64).reshape(shape)
         made = (levels.astype(np.float64) - found.zero.astype(np.float64).reshape(shape)) * step
-        plain = next(one for one in self.layout.index.nodes if one.name == node.name)
         if attributes(plain).get("transB", 0) != attributes(node).get("transB", 0) and place == 1:
             made, step = made.T, step.T  # a Gemm's weight is turned round
         elif made.shape != exact.shape:  # a bias loses its unit axes

@@ -1,6 +1,6 @@
 """What Qualcomm's HTP wants of integers: who shares a range, what a constant is, what has 8 and what 16 bits.
 
-The forms are those that its compiler takes, and computes rightly, on chips of integers only (measured: docs/htp.md).
+The forms are those that its compiler takes, and computes rightly, on chips of integers only (measured: docs/ar.md).
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ SHARING = (CUTS - {"Cast"}) | SPREADS | {"Flatten", "Pad", "Resize", "MaxPool", 
 """What makes numbers within the range of those that it reads. Scale and zero point must be the same on both sides, else
 these are computed in floating point, refused where there is none, or wrong (AveragePool: 9 dB)."""
 NORMS = frozenset({"LayerNormalization", "RMSNormalization", "InstanceNormalization"})
-EXACT: Mapping[str, Range] = {"Softmax": (0.0, 1.0), "Sigmoid": (0.0, 1.0)}
-"""Results whose range is known, and of which the HTP wants just that."""
+WEIGHINGS = frozenset({"Softmax", "Sigmoid"})
+"""What weighs other numbers: its largest values are the ones that count, so 8 bits do not cut it. It keeps the range
+that was measured; of [0, 1] 256 keys have a level each (measured: 5 dB for LRFormer with fresh weights, and not 14)."""
 # Below, in the input, the results differ by less than 8 bits tell apart.
 _FLOORS = {"Relu": 0.0, "HardSwish": -3.0, "Gelu": -4.0}
 # Inputs that are no numbers of the network: sizes in FP32, limits, the value that Pad fills with (0 is the default).
@@ -98,7 +99,7 @@ class Layout:
         for name in self.activations:
             found.setdefault(self.root(name), [])
             maker = self.index.producer.get(name)
-            if self.root(name) == name and (maker is None or maker.op_type not in EXACT):
+            if self.root(name) == name:
                 found[name].append(name)
             elif maker is not None and attributes(maker).get("mode") == b"cubic":  # it goes beyond what it reads
                 found[self.root(name)].append(name)
@@ -159,14 +160,12 @@ class Ranges:
         """Lowest and highest, with 0 between them. Raises ArtefactError for a tensor that was not measured."""
         root = self.layout.root(tensor)
         maker = self.layout.index.producer.get(root)
-        if maker is not None and maker.op_type in EXACT:
-            return EXACT[maker.op_type]
         if (constant := self.layout.index.array(root)) is not None:
             return _with_zero(float(constant.min()), float(constant.max()))
         low, high = self._measured(root)
         if maker is not None and maker.op_type == "Add":
             low, high = self._sum(maker, low, high)
-        if width == 8:
+        if width == 8 and (maker is None or maker.op_type not in WEIGHINGS):
             cut = max((self.cuts.get(name, np.inf) for name in self.layout.members[root]), default=np.inf)
             low, high = max(low, -cut), min(high, cut)
             readers = {node.op_type for node, _ in self.layout.index.reads(root)}

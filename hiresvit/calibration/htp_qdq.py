@@ -95,8 +95,9 @@ def quantize_htp(
     ``ranges``: lowest and highest value of each of `htp_tensors`, all of which 16 bits keep; ``cuts``: the magnitude
     at which 8 bits cut either side of it. Equal arguments give equal bytes.
 
-    Raises UsageError below opset 20 and for a module that is none; ArtefactError for a range that is missing; HiresvitError for weights that are not
-    finite; IllegalGraphError for a graph that fails `onnx.checker` with full type check, before or after.
+    Raises UsageError below opset 20 and for a module that is none; ArtefactError for a range that is missing;
+    HiresvitError for weights that are not finite; IllegalGraphError for a graph that fails `onnx.checker` with full
+    type check, before or after.
     """
     result, layout = _layout(graph)
     if unknown := bits.but - set(layout.module.values()):

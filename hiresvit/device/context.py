@@ -17,7 +17,20 @@ from typing import Any
 
 from hiresvit.errors import ArtefactError
 from hiresvit.files import MOST_TEXT, read_regular
-from hiresvit.schema import COUNT, NAME, NUMBER, SHA256, TEXT, Check, compile_schema, keyed, many, read_json, record, some
+from hiresvit.schema import (
+    COUNT,
+    NAME,
+    NUMBER,
+    SHA256,
+    TEXT,
+    Check,
+    compile_schema,
+    keyed,
+    many,
+    read_json,
+    record,
+    some,
+)
 
 KIND = "hiresvit-context"
 SCHEMA_VERSION = 1

@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from hiresvit.calibration.collect import collect
 from hiresvit.calibration.htp_audit import check_htp
-from hiresvit.calibration.htp_plan import Bits
+from hiresvit.calibration.htp_plan import Bits, Width
 from hiresvit.calibration.htp_qdq import encoding, htp_groups, htp_tensors, quantize_htp
 from hiresvit.device.chips import CHIPS, Chip
 from hiresvit.errors import ArtefactError, GateError, HiresvitError, UsageError
@@ -108,8 +108,8 @@ def decibels(reference: Array, test: Array) -> float:
 
 
 def test_what_is_moved_has_no_range_of_its_own() -> None:
-    """Softmax's is known, and the others have that of what made their numbers."""
-    assert htp_tensors(plain()) == ["x", "a", "n", "q", "s", "m", "o", "g", "h", "d", "y"]
+    """It has that of what made its numbers."""
+    assert htp_tensors(plain()) == ["x", "a", "n", "q", "s", "m", "p", "o", "g", "h", "d", "y"]
 
 
 @pytest.mark.parametrize(("bits", "chip"), ALL)
@@ -146,15 +146,19 @@ def test_the_compiler_takes_it_whole_and_the_emulator_agrees(bits: Bits, chip: C
 
 
 def node_of(graph: ModelProto, name: str) -> NodeProto:
-    return next(node for node in graph.graph.node if node.name == name)
+    found: NodeProto = next(node for node in graph.graph.node if node.name == name)
+    return found
 
 
 def maker_of(graph: ModelProto, name: str) -> NodeProto:
-    return next(node for node in graph.graph.node if name in node.output)
+    found: NodeProto = next(node for node in graph.graph.node if name in node.output)
+    return found
 
 
 def reader_of(graph: ModelProto, name: str) -> NodeProto:
-    return next(node for node in graph.graph.node if name in node.input)
+    """The first of them."""
+    found: NodeProto = next(node for node in graph.graph.node if name in node.input)
+    return found
 
 
 def changed(graph: ModelProto, node: NodeProto, place: int, change: Callable[[Array], Any]) -> None:
@@ -213,7 +217,7 @@ def activation_in_float(graph: ModelProto) -> None:
     node_of(graph, "m.g.layer/Gemm").input[0] = "f"
 
 
-FAULTS = {
+FAULTS: dict[Callable[[ModelProto], None], str] = {
     own_range_behind_resize: "the scale of 'u' is",
     signed_softmax: "it reads uint8 and makes int8",
     wider_softmax: "the scale of 'p'",
@@ -263,13 +267,16 @@ def test_the_wrong_chip_is_noticed() -> None:
 
 def test_8_bits_are_cut_and_16_are_not() -> None:
     """And what a GELU makes next to nothing of is not kept: below -4 in 8 bits."""
-    for width, cut in ((8, 0.5), (16, None)):
-        graph, _ = quantize_htp(plain(), ranges(), Bits(width), AR1, cuts={"x": 0.5})
+    widths: tuple[tuple[Width, float | None], ...] = ((8, 0.5), (16, None))
+    for width, cut in widths:
+        graph, _ = quantize_htp(plain(), ranges(), Bits(width), AR1, cuts={"x": 0.5, "p": 1e-3})
         scale = numpy_helper.to_array(
             next(t for t in graph.graph.initializer if t.name == reader_of(graph, "x").input[1])
         )
         low, high = (-cut, cut) if cut else ranges()["x"]
         assert float(scale) == pytest.approx((high - low) / (2**width - 1))
+    graph, _ = quantize_htp(plain(), ranges(), Bits(8), AR1, cuts={"p": 1e-3})
+    check_htp(graph, plain(), ranges(), {}, AR1)  # what weighs is not cut
     wide = {**ranges(), "g": (-40.0, 4.0)}
     graph, _ = quantize_htp(plain(), wide, Bits(8), AR1)
     check_htp(graph, plain(), wide, {}, AR1)

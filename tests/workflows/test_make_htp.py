@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graphs import content
+from every import firsts
+from graphs import content, run
 from PIL import Image
 from tiny import seven_convolutions, tiny_simplified, tiny_spec
+from variants import chain
 
 from hiresvit.calibration.htp_audit import check_htp
 from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.data.scenes import sample_image
 from hiresvit.device.chips import CHIPS
 from hiresvit.errors import ArtefactError, GateError, UsageError
-from hiresvit.evaluation.parity import compare_runs
+from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.export.htp import for_htp
-from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
+from hiresvit.models.zoo import MODELS
 from hiresvit.runtime.qnn_runner import QnnRunner
+from hiresvit.spec import HtpForm
 from hiresvit.workflows import proof
 from hiresvit.workflows.htp import HtpResult, HtpSettings, make_htp, tensors_for_htp
 from hiresvit.workflows.quantize import Int8Settings, make_int8
@@ -68,6 +71,15 @@ def test_one_pass_over_the_pictures_serves_both_writers(photos: str, narrow: Htp
     assert tensors_for_htp(SIMPLE, ("fp16",), AR1) == []
 
 
+def test_ranges_without_cuts_do_not_serve_8_bits(photos: str) -> None:
+    """Whichever form is made first."""
+    wide = make(photos, form="a16w8", method="mse")
+    alone = make(photos, form="a8w8", method="mse")
+    assert (wide.table and wide.table.method, alone.table and alone.table.method) == ("minmax", "mse")
+    assert content(make(photos, form="a8w8", method="mse", table=wide.table).graph) == content(alone.graph)
+    assert content(make(photos, form="a16w8", table=alone.table).graph) == content(wide.graph)
+
+
 def test_a_table_of_version_1_serves_tensorrt_only(photos: str, narrow: HtpResult, tmp_path: Path) -> None:
     assert narrow.table is not None
     old = replace(narrow.table, ranges={})
@@ -107,14 +119,42 @@ def test_16_bits_that_are_not_enough_are_an_error(photos: str, monkeypatch: pyte
         make(photos, form="a16w8", max_drop=9.0)
 
 
-@pytest.mark.parametrize(("form", "least"), [("a8w8", 20.0), ("a16w8", 55.0)])
-def test_a_network_with_every_part_is_taken_whole(form: Any, least: float, tmp_path: Path) -> None:
-    """HRViT with stripes, masks, padding and a Resize, on the chip of glasses, which has no floating point."""
+@pytest.mark.parametrize("form", ["a8w8", "a16w8"])
+def test_a_network_with_every_part_is_taken_whole(form: HtpForm, tmp_path: Path) -> None:
+    """HRViT with stripes, masks, padding and a Resize, on the chip of glasses, which has no floating point.
+
+    Single steps differ, and in 8 bits they grow through a network of fresh weights: 19 dB measured between the two,
+    60 in 16 bits. So the emulator is held to what ONNX Runtime's CPU loses to FP32, give or take 3 dB.
+    """
     pytest.importorskip("onnxruntime_qnn")
     simple = tiny_simplified(SPEC)
     made = make_htp(simple, SPEC, HtpSettings("scenes", method="minmax", images=2, threads=1, prove=False, form=form))
     path = tmp_path / "graph.onnx"
     path.write_bytes(content(made.graph))
     feed = Feeds(open_pictures("scenes", SPEC.imgsz, 1), SPEC, "image")[0]
-    with QnnRunner(path, detail="ar1") as emulator, OnnxRuntimeRunner(path, threads=1) as cpu:
-        assert compare_runs(cpu(feed), emulator(feed), SPEC.task).outputs[0].worst.sqnr_db > least
+    exact, cpu = run(simple, feed)[0], run(made.graph, feed)[0]
+    with QnnRunner(path, detail="ar1") as emulator:
+        found = emulator(feed)["logits"]
+    lost = compare_arrays(exact, cpu).sqnr_db
+    assert lost > 10
+    assert compare_arrays(exact, found).sqnr_db > lost - 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["a8w8", "a16w8"])
+@pytest.mark.parametrize("name", firsts().values())
+def test_every_family_is_taken_whole(name: str, form: HtpForm, tmp_path: Path) -> None:
+    """With fresh weights at a small size, held to what ONNX Runtime's CPU loses to FP32, as above."""
+    pytest.importorskip("onnxruntime_qnn")
+    made_of = chain(name, MODELS[name].task, (64, 64))
+    simple, spec = made_of.graphs["simplified"], made_of.spec
+    made = make_htp(simple, spec, HtpSettings("scenes", method="minmax", images=2, prove=False, form=form))
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(content(made.graph))
+    feed = Feeds(open_pictures("scenes", spec.imgsz, 1), spec, "image")[0]
+    exact, cpu = run(simple, feed)[0], run(made.graph, feed)[0]
+    with QnnRunner(path, detail="ar1") as emulator:
+        found = next(iter(emulator(feed).values()))
+    lost, emulated = compare_arrays(exact, cpu).sqnr_db, compare_arrays(exact, found).sqnr_db
+    print(f"{name} {form}: ONNX Runtime {lost:.1f} dB, emulator {emulated:.1f} dB")
+    assert emulated > lost - 3
