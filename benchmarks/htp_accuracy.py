@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from hiresvit.engine.htp import build_context
 from int8_trained import TRAINED
 from numpy.typing import NDArray
 from paper_numbers import with_table
@@ -30,6 +29,7 @@ from hiresvit import create_model, export_onnx, fold, simplify, to_fp16
 from hiresvit.data.preprocess import example_input
 from hiresvit.data.scenes import Scenes
 from hiresvit.device.chips import CHIPS
+from hiresvit.engine.htp import build_context
 from hiresvit.evaluation.counts import columns, count, metrics
 from hiresvit.files import atomic_path
 from hiresvit.models.macs import count_macs
@@ -191,9 +191,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         speed = f"{row['seconds'] / row['gmacs']:.1f}" if "emulated" in row["side"] else ""
         same = "" if row["side"] == "FP32" else f"{100 * row['agreement']:.2f}"
         where = f"{row['scenes']} of {row['size']}x{row['size']}"
-        lines.append(
-            f"| {row['model']} | {where} | {row['side']} | {same} | {db} | {100 * row['miou']:.2f} | {speed} |"
-        )
+        lines.append(f"| {row['model']} | {where} | {row['side']} | {same} | {db} | {row['miou']:.2f} | {speed} |")
     return "\n".join(lines)
 
 

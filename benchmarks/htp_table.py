@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from hiresvit.engine.htp import compile_graph
 from paper_numbers import with_table
 
 from hiresvit import create_model, export_onnx, fold, list_models, simplify
 from hiresvit.device.chips import CHIPS
+from hiresvit.engine.htp import compile_graph
 from hiresvit.models.create import enliven
 from hiresvit.process import trim_memory
 from hiresvit.spec import HtpForm, ModelSpec
