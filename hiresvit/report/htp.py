@@ -1,74 +1,61 @@
-"""What Qualcomm's compiler made of a graph, as tables for people, from the plain dicts that documents hold."""
+"""What the graphs for Qualcomm's HTP are like and what its emulator made of them, for people, from plain dicts."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterable
 
 from rich.console import RenderableType
 
-from hiresvit.device.chips import chip_of
-from hiresvit.report.tables import Values, counted, make_table, size_text
+from hiresvit.report.int8 import accuracy_tables, calibration_lines, fallback_line
+from hiresvit.report.parity import parity_table
+from hiresvit.report.tables import Values, counted
+from hiresvit.spec import HTP_FORMS
 
-_TOP = 8
-_LISTED = 20
-
-
-def context_report(report: Values) -> list[RenderableType]:
-    """The table of a compiled context, the nodes that are left to the CPU, and what departs from the graph."""
-    chip = chip_of(report["soc_model"])
-    versions = {name.replace("_", "-"): version or "unknown" for name, version in report["versions"].items()}
-    macs = report["macs"]
-    rows = {
-        "chip": f"{chip or report['chip']}, soc_model {report['soc_model']}",
-        "fast memory (VTCM)": f"{report['vtcm_mb']} MiB" if report["vtcm_mb"] else "not told to the compiler",
-        **versions,
-        "nodes on the HTP": str(report["nodes_htp"]),
-        "nodes on the CPU": str(report["nodes_cpu"]),
-        "operators": _most(report["operators"]),
-        "products": _most(report["arithmetic"]),
-        **{
-            f"products in {word}": f"{100 * count / sum(macs.values()):.1f} % of the MACs"
-            for word, count in macs.items()
-        },
-        "context": size_text(report["context_bytes"]),
-        "compiled in": f"{report['seconds']:.1f} s",
-        "peak memory": size_text(report["peak_rss_bytes"]) if report["peak_rss_bytes"] else "unknown",
-    }
-    table = make_table("context for Qualcomm's HTP", "what", ">value", rows=rows.items())
-    return [table, *refused_tables(report["refused"]), *departed_tables(report), *_warnings(report)]
+_CHANGES = {"gelus": "GELU", "masks": "mask", "batch_norms": "BatchNormalization"}
+TOP_REFUSED = 5
 
 
-def refused_tables(refused: list[Values]) -> list[RenderableType]:
-    """The nodes that the HTP does not take, by PyTorch module."""
-    if not refused:
-        return []
-    modules: dict[str, list[Values]] = defaultdict(list)
-    for one in refused:
-        modules[one["module"] or one["node"]].append(one)
-    rows = [
-        (name, ", ".join(dict.fromkeys(one["op"] for one in nodes)), str(len(nodes)), nodes[0]["reason"])
-        for name, nodes in list(modules.items())[:_LISTED]
-    ]
-    more = len(modules) - len(rows)
-    table = make_table("not on the HTP", "module", "operators", ">nodes", "why", rows=rows)
-    return [table, *([f"and {counted(more, 'module')} more, in the sidecar"] if more > 0 else [])]
+def htp_report(htp: Values) -> list[RenderableType]:
+    """Of each form what was done to the graph and which nodes were refused, and how far the emulator is from PyTorch.
+
+    ``htp`` is that of a manifest, by form. No time is in it: the emulator's says nothing of a chip.
+    """
+    forms = {form: htp[form] for form in HTP_FORMS if form in htp}  # JSON does not keep the order
+    items: list[RenderableType] = [line for form, found in forms.items() for line in _lines(form, found)]
+    items += [item for found in forms.values() if "accuracy" in found for item in accuracy_tables(found["accuracy"])]
+    seen = {form: found for form, found in forms.items() if found["emulated"]}
+    sizes = {(*found["emulated"]["imgsz"], found["emulated"]["images"]) for found in seen.values()}
+    for height, width, images in sorted(sizes):
+        stages = [
+            {"stage": f"htp_{form} on {found['chip']['name']}", **found["emulated"]}
+            for form, found in seen.items()
+            if found["emulated"]["imgsz"] == [height, width]
+        ]
+        items.append(
+            parity_table({"stages": stages, "images": images}, f"emulated HTP at {height}x{width} beside PyTorch")
+        )
+    return items
 
 
-def departed_tables(report: Values) -> list[RenderableType]:
-    """The products that are computed in other types than the graph states."""
-    departed = report["departed"]
-    if not departed:
-        return []
-    rows = [(one["node"], one["stated"], one["computed"], str(one["macs"])) for one in departed[:_LISTED]]
-    table = make_table("not in the arithmetic of the graph", "product", "stated", "computed", ">MACs", rows=rows)
-    more = len(departed) - len(rows)
-    return [table, *([f"and {counted(more, 'product')} more, in the sidecar"] if more > 0 else [])]
+def _lines(form: str, found: Values) -> Iterable[str]:
+    chip, changes = found["chip"], found.get("changes", {})
+    done = ", ".join(f"{changes[key]} x {what}" for key, what in _CHANGES.items() if changes.get(key)) or "nothing"
+    yield f"htp {form}: for {chip['title']} ({chip['part']}, V{chip['arch']}), rewritten: {done}"
+    if calibration := found.get("calibration"):
+        yield from calibration_lines(calibration, f"htp {form}")
+    if quantize := found.get("quantize"):
+        yield f"htp {form}: {_quantized(quantize)}"
+    if fallback := found.get("fallback"):
+        yield fallback_line(fallback, f"htp {form}", "with 16 bits")
+    if refused := found["refused"]:
+        yield f"htp {form}: {counted(len(refused), 'node')} would not run on the HTP"
+        for row in refused[:TOP_REFUSED]:
+            yield f"  {row['op']} of {row['module'] or row['node']}: {row['reason']}"
+    if found["emulated"] is None:
+        yield f"htp {form}: not emulated"
 
 
-def _warnings(report: Values) -> list[str]:
-    return [f"note: {line}" for line in report["warnings"]]
-
-
-def _most(counts: dict[str, int]) -> str:
-    first = ", ".join(f"{count} {name}" for name, count in list(counts.items())[:_TOP])
-    return first + (", ..." if len(counts) > _TOP else "") or "none"
+def _quantized(made: Values) -> str:
+    """How many tensors have which type."""
+    tensors = ", ".join(f"{count} {kind}" for kind, count in sorted(made.get("tensors", {}).items())) or "no"
+    return f"{counted(len(made.get('layers', ())), 'layer')} with weights of 8 bits, activations: {tensors}"

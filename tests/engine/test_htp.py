@@ -26,6 +26,7 @@ from hiresvit.errors import (
     UsageError,
 )
 from hiresvit.files import sha256_file
+from hiresvit.process import Worker
 from hiresvit.runtime.qnn_runner import QnnRunner
 
 pytest.importorskip("onnxruntime_qnn")
@@ -193,7 +194,7 @@ def test_all_three_files_or_none(made: tuple[Path, Path], tmp_path: Path, monkey
             raise OSError(28, "No space left on device", str(target))
         move(source, target)
 
-    monkeypatch.setattr(htp.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(HiresvitError, match="No space left"):
         build_context(made[0], context, AR1)
     assert list(tmp_path.iterdir()) == []
@@ -202,8 +203,7 @@ def test_all_three_files_or_none(made: tuple[Path, Path], tmp_path: Path, monkey
 def test_a_compiler_that_dies_is_a_build_that_failed(
     made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = htp.Worker
-    monkeypatch.setattr(htp, "Worker", lambda argv: worker(["-c", "import os; os.abort()"]))
+    monkeypatch.setattr(htp, "Worker", lambda argv: Worker(["-c", "import os; os.abort()"]))
     with pytest.raises(BuildError, match="Qualcomm's compiler was killed by SIGABRT"):
         build_context(made[0], tmp_path / "c.onnx", AR1)
     assert list(tmp_path.iterdir()) == []
