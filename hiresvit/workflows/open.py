@@ -33,6 +33,7 @@ from hiresvit.export.contract import (
 )
 from hiresvit.files import sha256_file
 from hiresvit.models.zoo import find_model, names_checkpoint
+from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.open import chip_of_runner, find_backend, open_runner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
@@ -64,6 +65,16 @@ class Source:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def waits(self) -> float | None:
+        """About how many seconds an emulator takes for an answer; None for what is none, or of no model."""
+        rate = self.runner.seconds_per_gmac
+        if rate is None or self.spec is None:
+            return None
+        entry = find_model(self.spec.name)
+        pixels = math.prod(self.spec.imgsz) / math.prod(entry.imgsz[self.spec.task])
+        return rate * entry.numbers[self.spec.task].gmacs * pixels
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What is to be said of it, for example that nobody trained it, or that a plan is of another model of GPU."""
         return (*self.said, *self.runner.warnings)
@@ -85,6 +96,7 @@ def open_source(
     threads: int | None = None,
     cuda_graph: bool = False,
     replay: bool = True,
+    on_step: OnStep = silent,
     **model_options: Any,
 ) -> Source:
     """Open a model name or a checkpoint (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph``.
@@ -110,7 +122,8 @@ def open_source(
         raise UsageError(f"{text} is a file and brings its own {', '.join(given)}: leave the option out")
 
     if path.is_dir():
-        return _open_bundle(path, graph, replay=replay, runner=runner, threads=threads, cuda_graph=cuda_graph)
+        options = {"runner": runner, "threads": threads, "cuda_graph": cuda_graph}
+        return _open_bundle(path, graph, replay=replay, on_step=on_step, **options)
     if graph is not None:
         raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
     opened = _open_file(path, runner, threads, cuda_graph)
@@ -194,7 +207,7 @@ def _by(runner: str | None, opened: Runner) -> str:
     return f" ({said})" if said else ""
 
 
-def _open_bundle(folder: Path, graph: str | None, *, replay: bool, **running: Any) -> Source:
+def _open_bundle(folder: Path, graph: str | None, *, replay: bool, on_step: OnStep, **running: Any) -> Source:
     bundle = read_bundle(folder)
     has = {entry.role for entry in bundle.manifest.files}
     forms = None if graph else htp_roles(folder, has, running["runner"])
@@ -203,6 +216,8 @@ def _open_bundle(folder: Path, graph: str | None, *, replay: bool, **running: An
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     source = open_role(bundle, wanted, **running)
     if replay:
+        if source.waits:
+            on_step(f"replay: the golden pair, emulated, about {source.waits:.0f} s", None)
         with _closing_if_it_fails(source.runner):
             replay_golden(bundle, source.runner, wanted)
     decision = (bundle.manifest.int8 or {}).get("decision") or {}

@@ -13,9 +13,11 @@ import pytest
 from conftest import Cli, run_program
 from htp_bundle import make_bundle
 
+from hiresvit.commands import opening
 from hiresvit.device import qnn_api
 from hiresvit.device.chips import CHIPS
 from hiresvit.errors import MissingDependency
+from hiresvit.models.zoo import find_model
 from hiresvit.report.page import runs_on
 from hiresvit.workflows.doctor import examine
 from hiresvit.workflows.open import open_source
@@ -48,6 +50,21 @@ def test_the_form_that_fits_the_chip(bundle: Path, runner: str, role: str, devic
     assert (source.origin["device"], source.origin["emulated"]) == (device, True)
     assert source.label == f"net/{role} ({runner}, emulated)"
     assert runs_on(source.origin).endswith(f" on {device}, emulated")
+
+
+def test_who_waits_is_told_how_long(bundle: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    source = open_source(str(bundle), runner="qnn:ar1", on_step=lambda name, fraction: steps.append(name))
+    source.runner.close()
+    # 28.2 GMACs are HRViT-b1's at 512x512; 5 s for each of them with 16 bits (QNN.md, measured).
+    gmacs = find_model("hrvit_b1").numbers["segment"].gmacs
+    assert source.waits == pytest.approx(5 * gmacs * 64 * 96 / 512**2)
+    assert steps == [f"replay: the golden pair, emulated, about {source.waits:.0f} s"]
+    with open_source(str(bundle)).runner as runner:
+        assert runner.seconds_per_gmac is None
+    monkeypatch.setattr(opening, "_LONG", 0.0)
+    result = cli("compare", bundle, bundle, "--runner", "qnn:ar1", "--images", "1")
+    assert f"note: net/htp_a16w8 (qnn:ar1, emulated): about {source.waits:.0f} s for each picture" in result.err
 
 
 def test_no_form_for_the_chip(cli: Cli, tmp_path: Path) -> None:
@@ -162,7 +179,7 @@ def test_a_machine_that_cannot_have_it(monkeypatch: pytest.MonkeyPatch, name: st
     else:
         here[name] = value
     for function, answer in here.items():
-        monkeypatch.setattr(qnn_api.platform, function, lambda answer=answer: answer)
+        monkeypatch.setattr(f"platform.{function}", lambda answer=answer: answer)
     monkeypatch.setattr(qnn_api, "installed", lambda: False)
     with pytest.raises(MissingDependency) as caught:
         qnn_api.require_library()
