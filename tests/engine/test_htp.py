@@ -27,6 +27,7 @@ from hiresvit.errors import (
 )
 from hiresvit.files import sha256_file
 from hiresvit.process import Worker
+from hiresvit.runtime.qnn_messages import Opening
 from hiresvit.runtime.qnn_runner import QnnRunner
 
 pytest.importorskip("onnxruntime_qnn")
@@ -177,9 +178,8 @@ def test_another_chip_than_was_asked_for_is_noticed(
         """Qualcomm's library takes a name that it does not know for another chip, and says nothing."""
 
         def __call__(self, *args: Any, **rest: Any) -> Any:
-            return opening(*[args[0], CHIPS["ar2"].soc_model, *args[2:]], **rest)
+            return Opening(args[0], CHIPS["ar2"].soc_model, *args[2:], **rest)
 
-    opening = htp.Opening
     monkeypatch.setattr(htp, "Opening", Deaf())
     with pytest.raises(ArtefactError, match=rf"asked for .*soc_model {AR1.soc_model}, and the library wrote soc_model"):
         build_context(made[0], tmp_path / "c.onnx", AR1)
