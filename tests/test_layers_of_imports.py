@@ -170,10 +170,14 @@ def test_below_the_workflows_torch_is_for_models_and_their_export() -> None:
     assert {path for path in users_of("torch") if not path.startswith(allowed)} == {"runtime/torch_runner.py"}
 
 
-def test_one_file_makes_sessions_of_onnxruntime() -> None:
+def test_sessions_of_onnxruntime_are_made_in_one_file_and_for_the_htp_in_its_child() -> None:
     text = {path: path.read_text(encoding="utf-8") for path in MODULES}
     makers = {str(path.relative_to(PACKAGE)) for path, code in text.items() if "InferenceSession(" in code}
-    assert makers == {"runtime/onnxruntime_runner.py"}
+    assert makers == {"runtime/onnxruntime_runner.py", "runtime/_qnn_child.py"}
+
+
+def test_only_the_child_has_qualcomms_library() -> None:
+    assert users_of("onnxruntime_qnn") == {"runtime/_qnn_child.py"}, "its native code prints, and may crash"
 
 
 def test_no_module_leads_back_to_itself() -> None:

@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hiresvit.errors import HiresvitError
-from hiresvit.process import ChildResult, peak_rss_bytes, run_child
+from hiresvit.process import ChildResult, Worker, peak_rss_bytes, run_child
 
 
 def test_lines_arrive_in_order_and_without_newline() -> None:
@@ -137,6 +140,83 @@ def test_a_child_whose_parent_is_gone_before_it_starts_does_nothing() -> None:
     argv = [sys.executable, "-c", code, "1", "-c", "print('ran')"]  # whose parent is another
     done = subprocess.run(argv, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"")
+
+
+SERVER = """
+import os, sys
+from hiresvit.process import serve
+
+def answer(question):
+    print("heard", type(question).__name__, flush=True)
+    os.write(2, b"a line of native code\\n")
+    if question == "die":
+        os.abort()
+    return question
+
+serve(answer, int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    made = Worker(["-c", SERVER])
+    yield made
+    made.close()
+
+
+def test_a_worker_answers_as_often_as_it_is_asked(worker: Worker, capfd: pytest.CaptureFixture[str]) -> None:
+    assert [worker.ask(question) for question in (1, "two", None)] == [1, "two", None]
+    assert worker.said() == "heard NoneType\na line of native code\n", "since it was last asked"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_picture_of_full_hd_goes_to_a_worker_and_back(worker: Worker) -> None:
+    feeds = {"image": np.random.default_rng(0).standard_normal((1, 3, 1080, 1920), dtype=np.float32)}
+    answer = worker.ask(feeds)
+    assert np.array_equal(answer["image"], feeds["image"])
+
+
+def test_a_worker_that_dies(worker: Worker) -> None:
+    with pytest.raises(ChildProcessError, match=r"was killed by SIGABRT: a line of native code"):
+        worker.ask("die")
+    with pytest.raises(ChildProcessError, match="was killed by SIGABRT"):
+        worker.ask("still there?")
+    worker.close()
+
+
+def test_a_worker_that_is_closed_is_gone(worker: Worker) -> None:
+    worker.ask(1)
+    worker.close()
+    worker.close()
+    assert worker._process.returncode == -signal.SIGKILL
+    with pytest.raises(ChildProcessError):  # nothing left to wait for
+        os.waitpid(worker._process.pid, os.WNOHANG)
+
+
+def test_an_interruption_ends_a_worker(worker: Worker) -> None:
+    worker.ask(1)
+    os.kill(worker._process.pid, signal.SIGSTOP)  # native code that looks at nothing
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        worker.ask(2)
+    assert worker._process.returncode == -signal.SIGKILL
+
+
+def test_a_worker_dies_with_its_parent() -> None:
+    code = (
+        f"from hiresvit.process import Worker; w = Worker(['-c', {SERVER!r}]); w.ask(1); print(w._process.pid); input()"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-u", "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert _runs(pid)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while _runs(pid):
+        assert time.monotonic() < deadline, "the worker is still there"
+        time.sleep(0.01)
 
 
 def test_no_room_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:

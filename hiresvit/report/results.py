@@ -17,6 +17,7 @@ from rich.table import Table
 from hiresvit.data.preprocess import describe
 from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.errors import install_line
+from hiresvit.report.context import context_report
 from hiresvit.report.contract import answers_table, contract_text
 from hiresvit.report.htp import htp_report
 from hiresvit.report.int8 import engine_facts, int8_report
@@ -28,6 +29,7 @@ from hiresvit.spec import ContractSpec, PreprocessSpec
 TOP_OPERATORS = 6
 _PLAIN_LINE = 80
 _PLAN_FACTS = ("path", "bytes", "backend", "version", "graph", "graph_sha256")
+_CONTEXT_FACTS = ("path", "bytes", "chip", "qairt", "nodes_cpu", "graph", "graph_sha256")
 
 
 def export_report(manifest: Values) -> list[RenderableType]:
@@ -65,6 +67,12 @@ def inspect_report(found: Values) -> list[RenderableType]:
         return [*ours, tensors_table(found), *graph, *_notes(found["notes"])]
     if found["kind"] == "checkpoint":
         return [*_checkpoint_report(found), *_notes(found["notes"])]
+    if found["kind"] == "context":
+        facts = {key: _plain(found[key]) for key in _CONTEXT_FACTS if key in found}
+        facts |= spec_facts(found["spec"]) | contract_fact(found) if found.get("spec") else {}
+        if "report" not in found:
+            return [_facts(facts), "note: nothing stands beside the context that says more"]
+        return [_facts(facts), *context_report(found["report"])]
     if found["kind"] == "plan":
         facts = {key: _plain(found[key] or "unknown") for key in _PLAN_FACTS if key in found}
         facts |= contract_fact(found) if found.get("spec") else {}

@@ -13,9 +13,10 @@ import numpy as np
 import onnxruntime
 import onnxruntime_qnn
 
+from hiresvit.device.chips import library_options
 from hiresvit.device.qnn_api import PROVIDER, emulated
 from hiresvit.errors import HiresvitError, MissingDependency
-from hiresvit.process import serve
+from hiresvit.process import peak_rss_bytes, serve
 from hiresvit.runtime.qnn_log import node_name
 from hiresvit.runtime.qnn_messages import Failed, Opened, Opening
 
@@ -43,6 +44,7 @@ class _Session:
             tuple((t.name, t.type, tuple(t.shape)) for t in session.get_outputs()),
             dict(session.get_modelmeta().custom_metadata_map),
             *_placed(session),
+            peak_rss_bytes(),
         )
 
     def _run(self, feeds: dict[str, Any]) -> list[Any]:
@@ -64,7 +66,7 @@ def _session(how: Opening) -> Any:
         "htp_graph_finalization_optimization_mode": "3",
         "enable_htp_fp16_precision": "1",  # a graph in FP32 is computed in FP16
         "offload_graph_io_quantization": "0",  # what quantizes the input runs there, too
-        **({} if how.soc_model is None else {"soc_model": str(how.soc_model)}),
+        **({} if how.soc_model is None else library_options(how.soc_model)),
         **dict(how.options),
     }
     options.add_provider_for_devices([_device()], settings)

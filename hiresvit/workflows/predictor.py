@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
@@ -41,7 +42,8 @@ class Frame:
 
     ``index`` is the frame's number in its source, from 0 on, and ``dropped`` how many were left out so far. Times are
     in milliseconds: ``prepare_ms`` in a thread of its own, ``network_ms``, ``answer_ms`` from outputs to labels, and
-    ``frame_ms`` from when the source gave the frame until its answer was there, waiting included.
+    ``frame_ms`` from when the source gave the frame until its answer was there, waiting included. Where the network is
+    emulated ``network_ms`` and ``frame_ms`` are NaN: they would say nothing of the device.
     """
 
     answer: Answer
@@ -162,7 +164,10 @@ class Predictor:
                 end = time.perf_counter()
                 dropped = newest.dropped if newest is not None else 0
                 spans = (began, ran - start, end - ran, end - arrived)
-                yield Frame(answer, index, dropped, *(1e3 * span for span in spans))
+                prepare_ms, network_ms, answer_ms, frame_ms = (1e3 * span for span in spans)
+                if network.runner.about.emulated:
+                    network_ms = frame_ms = math.nan
+                yield Frame(answer, index, dropped, prepare_ms, network_ms, answer_ms, frame_ms)
         finally:
             for one in (newest, ready):
                 if one is not None:

@@ -63,7 +63,7 @@ def test_run_and_eval_take_it_too(cli: Cli, tiny_bundle: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("runner", "code", "says"),
     [
-        ("onyx", 2, "runner 'onyx': one of onnxruntime[:PROVIDER], openvino, tensorrt"),
+        ("onyx", 2, "runner 'onyx': one of onnxruntime[:PROVIDER], openvino, qnn[:CHIP], tensorrt"),
         ("onnxruntime:cuda", 2, "no execution provider 'cuda' here, only"),
         ("onnxruntime:cuda", 2, "onnxruntime-gpu"),
         ("tensorrt", 2, "tensorrt opens .plan and .engine"),

@@ -37,6 +37,7 @@ def test_every_runner_is_named_and_tried() -> None:
         "ONNX Runtime, CPU",
         *(f"ONNX Runtime, {name}" for name in onnxruntime.get_available_providers() if name[:3] != "CPU"),
         "OpenVINO, CPU",
+        "Qualcomm HTP, emulated",
         "TensorRT-RTX, build plans",
         "TensorRT-RTX, run plans",
         "TensorRT, build plans",
