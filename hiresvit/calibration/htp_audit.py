@@ -86,8 +86,8 @@ class _Look:
         for place, name in enumerate(plain.output):
             if self.layout.is_float(name):
                 made = self._made(node, place)
-                self._range(node, name, made)
                 self._related(node, read.get("activation"), made)
+                self._range(node, name, made)
         if "bias" in read:
             wanted = read["activation"].scale.astype(np.float64) * read["weight"].scale
             if not np.allclose(read["bias"].scale, wanted, rtol=_ROUNDING, atol=0):

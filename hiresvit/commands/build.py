@@ -151,13 +151,13 @@ def build(
         building.refuse()
         if dry_run:
             raise UsageError(f"--dry-run prints NVIDIA's own line; --backend {QNN} has none: leave one of them out")
-        made = _build_context(graph, which, htp, output, force)
-        report = made.report.to_json()
-        found = {"graph": str(graph), "output": [str(path) for path in made.paths], "context": report}
-        following = f"next: hiresvit run {shlex.quote(str(made.paths[0]))} PHOTO.jpg"
+        context = _build_context(graph, which, htp, output, force)
+        report, paths = context.report.to_json(), context.paths
+        found = {"graph": str(graph), "output": [str(path) for path in paths], "context": report}
+        following = f"next: hiresvit run {shlex.quote(str(paths[0]))} PHOTO.jpg"
         from hiresvit.report.context import context_report
 
-        out.answer(as_json, found, [*context_report(report), out.wrote_line(made.paths, began), following])
+        out.answer(as_json, found, [*context_report(report), out.wrote_line(paths, began), following])
         return
     htp.refuse()
     settings, graph = building.settings(), one_bundle(graph)

@@ -17,9 +17,9 @@ from rich.table import Table
 from hiresvit.data.preprocess import describe
 from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.errors import install_line
+from hiresvit.report.context import context_report
 from hiresvit.report.contract import answers_table, contract_text
 from hiresvit.report.htp import htp_report
-from hiresvit.report.context import context_report
 from hiresvit.report.int8 import engine_facts, int8_report
 from hiresvit.report.latency import latency_tables, place
 from hiresvit.report.parity import parity_table

@@ -218,7 +218,7 @@ def activation_in_float(graph: ModelProto) -> None:
 
 
 FAULTS: dict[Callable[[ModelProto], None], str] = {
-    own_range_behind_resize: "the scale of 'u' is",
+    own_range_behind_resize: "Resize must have one scale and zero point on both sides",
     signed_softmax: "it reads uint8 and makes int8",
     wider_softmax: "the scale of 'p'",
     signed_gain: "its gain is int8, and the HTP takes uint8 here",

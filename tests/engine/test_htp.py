@@ -26,6 +26,8 @@ from hiresvit.errors import (
     UsageError,
 )
 from hiresvit.files import sha256_file
+from hiresvit.process import Worker
+from hiresvit.runtime.qnn_messages import Opening
 from hiresvit.runtime.qnn_runner import QnnRunner
 
 pytest.importorskip("onnxruntime_qnn")
@@ -176,9 +178,8 @@ def test_another_chip_than_was_asked_for_is_noticed(
         """Qualcomm's library takes a name that it does not know for another chip, and says nothing."""
 
         def __call__(self, *args: Any, **rest: Any) -> Any:
-            return opening(*[args[0], CHIPS["ar2"].soc_model, *args[2:]], **rest)
+            return Opening(args[0], CHIPS["ar2"].soc_model, *args[2:], **rest)
 
-    opening = htp.Opening
     monkeypatch.setattr(htp, "Opening", Deaf())
     with pytest.raises(ArtefactError, match=rf"asked for .*soc_model {AR1.soc_model}, and the library wrote soc_model"):
         build_context(made[0], tmp_path / "c.onnx", AR1)
@@ -193,7 +194,7 @@ def test_all_three_files_or_none(made: tuple[Path, Path], tmp_path: Path, monkey
             raise OSError(28, "No space left on device", str(target))
         move(source, target)
 
-    monkeypatch.setattr(htp.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(HiresvitError, match="No space left"):
         build_context(made[0], context, AR1)
     assert list(tmp_path.iterdir()) == []
@@ -202,8 +203,7 @@ def test_all_three_files_or_none(made: tuple[Path, Path], tmp_path: Path, monkey
 def test_a_compiler_that_dies_is_a_build_that_failed(
     made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = htp.Worker
-    monkeypatch.setattr(htp, "Worker", lambda argv: worker(["-c", "import os; os.abort()"]))
+    monkeypatch.setattr(htp, "Worker", lambda argv: Worker(["-c", "import os; os.abort()"]))
     with pytest.raises(BuildError, match="Qualcomm's compiler was killed by SIGABRT"):
         build_context(made[0], tmp_path / "c.onnx", AR1)
     assert list(tmp_path.iterdir()) == []
