@@ -16,7 +16,7 @@ import onnxruntime_qnn
 from hiresvit.device.chips import library_options
 from hiresvit.device.qnn_api import PROVIDER, emulated
 from hiresvit.errors import HiresvitError, MissingDependency
-from hiresvit.process import serve
+from hiresvit.process import peak_rss_bytes, serve
 from hiresvit.runtime.qnn_log import node_name
 from hiresvit.runtime.qnn_messages import Failed, Opened, Opening
 
@@ -44,6 +44,7 @@ class _Session:
             tuple((t.name, t.type, tuple(t.shape)) for t in session.get_outputs()),
             dict(session.get_modelmeta().custom_metadata_map),
             *_placed(session),
+            peak_rss_bytes(),
         )
 
     def _run(self, feeds: dict[str, Any]) -> list[Any]:

@@ -12,6 +12,15 @@ _VERDICT = re.compile(
 )
 _NODE = re.compile(r"\tOperator type: (?P<op>\S+) Node name: (?P<name>.*?) Node index: \d+\n")
 _BACKEND = re.compile(r"^\[\d+\] (?P<source>\w+)\.cc:\d+::ERROR:(?P<what>.*)$", re.MULTILINE)
+_CHECKED = re.compile(r"Qnn_OpConfig node name: (?P<name>\S+) (?P<tensors>.*(?:\n .*)*)")
+_TENSOR = re.compile(r"^ name=(\S+) id=", re.MULTILINE)
+_WARNING = re.compile(r"\[[WE]:onnxruntime:[^,]*, \S+ (?P<who>[\w()]+)\] (?P<what>.*?)(?:\x1b\[m)?$", re.MULTILINE)
+_NAMES = re.compile(r"_token_\d+`")
+# Said of this library everywhere, of a tensor between HTP and CPU, and of refused nodes, which are listed.
+_NO_WARNINGS = {
+    *("QnnEp", "EpContextIoDispatch", "GetProducerInfo", "VerifyEachNodeIsAssignedToAnEp"),
+    *("CreateQnnNode", "GetCapabilityImpl", "operator()"),
+}
 _TOKEN = re.compile(r"_token_\d+$")  # what the change to channels last puts behind a node's name
 
 
@@ -44,3 +53,18 @@ def node_name(name: str) -> str:
 def module_of(node: str) -> str:
     """The PyTorch module of a node that is named ``module.path/OpType``."""
     return node.rpartition("/")[0]
+
+
+def tensors_of(log: str) -> dict[str, tuple[str, ...]]:
+    """The tensors that each node reads and makes, as the log of checking it says."""
+    return {
+        node_name(block["name"]): tuple(node_name(name) for name in _TENSOR.findall(block["tensors"]))
+        for block in _CHECKED.finditer(log)
+    }
+
+
+def warnings_of(log: str) -> tuple[str, ...]:
+    """What the libraries warn of, each once, but for what they say of every graph and of the nodes that are refused."""
+    found = [f"{line['who']}: {_NAMES.sub('`', line['what']).strip()}" for line in _WARNING.finditer(log)]
+    found += [f"{line['source']}: {line['what'].strip()}" for line in _BACKEND.finditer(log)]
+    return tuple(dict.fromkeys(line for line in found if line.partition(":")[0] not in _NO_WARNINGS))

@@ -27,6 +27,7 @@ class Opened:
     """Name, type in ONNX Runtime's word and shape of each input and output, and the file's metadata.
 
     ``taken`` and ``left`` are name and operator of each node that the HTP computes, and that the CPU computes.
+    ``peak_rss_bytes`` is the child's largest resident set so far.
     """
 
     inputs: tuple[tuple[str, str, tuple[Any, ...]], ...]
@@ -34,6 +35,7 @@ class Opened:
     metadata: dict[str, str]
     taken: tuple[tuple[str, str], ...] = ()
     left: tuple[tuple[str, str], ...] = ()
+    peak_rss_bytes: int | None = None
 
 
 @dataclass(frozen=True)
