@@ -34,7 +34,7 @@ from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.picture_runner import LabelMap, PictureRunner
 from hiresvit.runtime.runner import Casting
 from hiresvit.spec import ModelSpec
-from hiresvit.workflows.proof import Maker
+from hiresvit.workflows.quantize import Int8Maker
 
 TRAINED = {"hrvit_b1": "hrvit_b1_scenes.safetensors", "lrformer_t": "lrformer_t_scenes.safetensors"}
 IMGSZ, CLASSES = (512, 512), 19
@@ -148,7 +148,7 @@ def make_graphs(name: str, weights: Path, folder: Path, images: int) -> ModelSpe
     )
     made: dict[str, Any] = {"fp32": simple, "fp16": half}
     for method, table in tables.items():
-        made[f"int8_{method}"] = Maker(simple, index, half, tuple(sites), policy, table).together(())[0]
+        made[f"int8_{method}"] = Int8Maker(simple, index, half, tuple(sites), policy, table).together(())[0]
     for form, graph in made.items():
         with atomic_path(folder / f"{form}.onnx") as temporary:
             onnx.save(graph, temporary)

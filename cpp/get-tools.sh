@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What building and testing cpp/ needs: Debian's packages, installed where this is root and else named in one line, and
-# ONNX Runtime's C header, which stands in Debian from trixie on: its package is unpacked into cpp/third_party. With
-# --cross also the compiler for aarch64 and the emulator that runs what it makes.
+# ONNX Runtime's C headers of 1.22 or newer, which know plug-ins and stand in Debian from forky on: its package is
+# unpacked into cpp/third_party. With --cross also the compiler for aarch64 and the emulator that runs what it makes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -22,21 +22,22 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 header=third_party/onnxruntime/onnxruntime_c_api.h
-[ ! -f "$header" ] || exit 0
+knows_plugins() { grep -qs 'GetEpDevices' "$1"; }
+! knows_plugins "$header" || exit 0
 mkdir -p third_party
 work=$(mktemp -d third_party/apt.XXXXXX)
 trap 'rm -rf "$work"' EXIT
-if [ -f /usr/include/onnxruntime/onnxruntime_c_api.h ]; then
+if knows_plugins /usr/include/onnxruntime/onnxruntime_c_api.h; then
   cp -r /usr/include/onnxruntime "$work/found"
 else
-  # trixie as the only source of an apt folder of its own: nothing of the system's is touched, signatures are checked.
+  # forky as the only source of an apt folder of its own: nothing of the system's is touched, signatures are checked.
   here=$PWD/$work
   mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main" \
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian forky main" \
     >"$work/sources.list"
   apt=(apt-get -qq -o "Dir::Etc::SourceList=$here/sources.list" -o Dir::Etc::SourceParts=/dev/null
     -o "Dir::State::Lists=$here/lists" -o "Dir::Cache=$here/cache" -o APT::Sandbox::User=root)
-  echo "== cpp: ONNX Runtime's header, from Debian's libonnxruntime-dev"
+  echo "== cpp: ONNX Runtime's headers, from Debian's libonnxruntime-dev"
   "${apt[@]}" update
   (cd "$work" && "${apt[@]}" download libonnxruntime-dev && dpkg -x libonnxruntime-dev_*.deb package)
   mv "$work/package/usr/include/onnxruntime" "$work/found"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hiresvit.models.fold import fold
     from hiresvit.models.zoo import list_models
     from hiresvit.runtime.open import open_runner
+    from hiresvit.workflows.htp import make_htp
     from hiresvit.workflows.predictor import Predictor
     from hiresvit.workflows.quantize import make_int8
 
@@ -44,6 +45,7 @@ _VERBS = {
     "export_onnx": "hiresvit.export.onnx",
     "fold": "hiresvit.models.fold",
     "list_models": "hiresvit.models.zoo",
+    "make_htp": "hiresvit.workflows.htp",
     "make_int8": "hiresvit.workflows.quantize",
     "measure_latency": "hiresvit.evaluation.latency",
     "open_runner": "hiresvit.runtime.open",
@@ -64,6 +66,7 @@ __all__ = [
     "export_onnx",
     "fold",
     "list_models",
+    "make_htp",
     "make_int8",
     "measure_latency",
     "open_runner",

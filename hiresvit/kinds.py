@@ -84,6 +84,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (rb"GGUF", "a GGUF file"),
     (rb".{4}TFL3", "a TensorFlow Lite graph"),
     (rb"[fpv]trt", "a TensorRT plan"),
+    (rb"\x00{3}\x02\x00{3}\x03\x00{7}\x01", "a context's binary for Qualcomm's HTP: give the .onnx file beside it"),
     (rb"\x7fELF", "an ELF program or library"),
     (rb"MZ.{60}", "a Windows program or library"),
     (rb".{6}\x00\x00\{", "a safetensors file"),

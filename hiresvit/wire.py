@@ -71,7 +71,7 @@ def nodes_and_metadata(path: Path) -> tuple[list[tuple[str, dict[str, str]]], di
 
 
 def _node(data: mmap.mmap, part: _Part) -> tuple[str, dict[str, str]]:
-    operator, texts = "", {}
+    operator, texts = "", dict[str, str]()
     for number, value in _fields(data, part):
         if number == _OP:
             operator = data[slice(*value)].decode("utf-8", "replace")

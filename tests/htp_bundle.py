@@ -7,7 +7,6 @@ from pathlib import Path
 import onnx
 from graphs import build, copied, noise, run
 from lost_transpose import with_qdq
-from tiny import CLASSES, tiny_spec
 
 from hiresvit.bundle.folder import writing_bundle
 from hiresvit.bundle.golden import write_golden
@@ -15,11 +14,12 @@ from hiresvit.bundle.manifest import Manifest, Weights, list_files, write_manife
 from hiresvit.bundle.stages import STAGES
 from hiresvit.data.preprocess import example_input
 from hiresvit.data.scenes import sample_images
-from hiresvit.export.contract import input_spec as input_of
-from hiresvit.export.contract import output_specs, stamp
-from hiresvit.spec import ModelSpec
+from hiresvit.export.contract import input_spec, stamp
+from hiresvit.models.create import model_spec
+from hiresvit.spec import ModelSpec, TensorSpec
 
-SPEC: ModelSpec = tiny_spec()
+SPEC: ModelSpec = model_spec("hrvit_b1", "segment", (64, 96))  # with the classes of the scenes
+CLASSES = SPEC.num_classes
 _GRAPH = f"""g (float[1,3,64,96] image) => (float[1,{CLASSES},16,24] logits) {{
     a = Conv<kernel_shape = [4, 4], strides = [4, 4]>(image, stem)
     b = Relu(a)
@@ -27,14 +27,14 @@ _GRAPH = f"""g (float[1,3,64,96] image) => (float[1,{CLASSES},16,24] logits) {{
 }}"""
 
 
-def make_bundle(target: Path) -> Path:
-    """The graph as it is exported, and for the HTP in floating point and with 16 bits; `SPEC` is its model's."""
+def make_bundle(target: Path, *forms: str) -> Path:
+    """The graph as it is exported, and as the ``htp_fp16`` and ``htp_a16w8`` of ``forms``; `SPEC` is its model's."""
     plain = build(_GRAPH, {"stem": noise(16, 3, 4, 4) * 0.2, "head": noise(CLASSES, 16, 1, 1) * 0.3})
     for node in plain.graph.node:
         node.name = f"net.{node.output[0]}/{node.op_type}"
     weights = Weights("hrvit_b1.pth.tar", "ab" * 32)
     with writing_bundle(target, force=False) as folder:
-        for role in ("fp32", "simplified", "htp_fp16", "htp_a16w8"):
+        for role in ("fp32", "simplified", *forms):
             graph = with_qdq(plain) if role == "htp_a16w8" else copied(plain)
             stamp(graph, SPEC, role)
             onnx.save(graph, folder / STAGES[role].file)
@@ -43,8 +43,8 @@ def make_bundle(target: Path) -> Path:
         write_golden(folder / "golden.npz", {"image": image}, {"logits": run(plain, {"image": image})[0]})
         manifest = Manifest(
             spec=SPEC,
-            inputs=(input_of(SPEC),),
-            outputs=output_specs(SPEC),
+            inputs=(input_spec(SPEC),),
+            outputs=(TensorSpec("logits", "float32", (1, CLASSES, 16, 24)),),
             weights=weights,
             files=list_files(folder, weights),
             tools={},

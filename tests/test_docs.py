@@ -25,6 +25,7 @@ from hiresvit.check import rules
 from hiresvit.check.qualcomm import HTP_TARGETS
 from hiresvit.check.rule import Rule
 from hiresvit.check.targets import TARGETS
+from hiresvit.device.chips import CHIPS
 from hiresvit.errors import HiresvitError
 from hiresvit.workflows.quantize import DEFAULT_METHOD
 
@@ -204,6 +205,23 @@ def test_bundle_table_has_every_role() -> None:
     rows = re.findall(row, section(read("docs/bundle.md"), "Files"), re.MULTILINE)
     made_from = {None: "the weights"} | {name: stage.file for name, stage in STAGES.items()}
     assert rows == [(stage.file, name, made_from[stage.parent]) for name, stage in STAGES.items()]
+
+
+def chips_table() -> str:
+    """Every chip of `--target`: what it is called, and what is known of it."""
+    lines = [
+        "| `--target` | sold as | part | `soc_model` | HTP | VTCM | floating point |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for chip in CHIPS.values():
+        title, memory = "" if chip.title == chip.part else chip.title, chip.vtcm_mb or ""
+        told = f"{chip.part} | {chip.soc_model} | V{chip.arch} | {memory} | {'yes' if chip.fp16 else 'no'}"
+        lines.append(f"| `{chip.name}` | {title} | {told} |")
+    return "\n".join(lines)
+
+
+def test_every_chip_is_documented() -> None:
+    assert chips_table() in read("docs/ar.md"), f"write this there:\n{chips_table()}"
 
 
 def report_keys(document: str, heading: str) -> set[str]:

@@ -18,6 +18,9 @@ const char* const kHelp =
     "  --graph ROLE           cpu, simplified, fp32, fp16, int8, plan or int8_plan\n"
     "  --backend NAME         onnxruntime or tensorrt\n"
     "  --library PATH         the runtime's shared library, else HIRESVIT_ONNXRUNTIME or what the loader finds\n"
+    "  --context FILE.onnx    a compiled context of the bundle's for Qualcomm's HTP, which runs in its graph's place\n"
+    "  --provider PATH        Qualcomm's plug-in for ONNX Runtime, else HIRESVIT_QNN or what the loader finds\n"
+    "  --soc-model N          refuse a context that was compiled for another chip\n"
     "  --threads N            of the CPU; 0 is as many as this process may use\n"
     "  --bench N              time N frames, in trtexec's words\n"
     "  --no-golden            do not replay the golden pair first\n"
@@ -46,9 +49,13 @@ Arguments parse(int count, char** words) {
   hiresvit::Options& options = own.options;
   const std::map<std::string, std::string*> texts{{"-o", &own.overlay},          {"--output", &own.overlay},
                                                   {"--labels", &own.labels},     {"--graph", &options.graph},
-                                                  {"--backend", &options.backend}, {"--library", &options.library}};
+                                                  {"--backend", &options.backend}, {"--library", &options.library},
+                                                  {"--context", &options.context}, {"--provider", &options.provider}};
   const std::map<std::string, int*> numbers{
-      {"--threads", &options.threads}, {"--bench", &own.bench}, {"--device", &options.device}};
+      {"--threads", &options.threads},
+      {"--bench", &own.bench},
+      {"--device", &options.device},
+      {"--soc-model", &options.soc_model}};
   const std::map<std::string, std::function<void()>> flags{
       {"--no-golden", [&] { options.golden = false; }},
       {"--cuda-graph", [&] { options.cuda_graph = true; }},
@@ -154,6 +161,9 @@ void run(const Arguments& asked) {
   hiresvit::Engine engine(asked.bundle, asked.options);
   const hiresvit_info info = engine.info();
   if (info.task == HIRESVIT_FEATURES) throw Failure(2, asked.bundle + ": feature maps are no answer to draw");
+  if (asked.bench > 0 && info.emulated != 0) {
+    throw Failure(2, "an emulator's time says nothing of the chip: leave --bench out, or run this on the device");
+  }
   std::printf("%s (%s, %s)\n", info.model, info.graph, info.backend);
   if (info.task == HIRESVIT_CLASSIFY) {
     classify(engine, image, asked);

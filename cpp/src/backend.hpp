@@ -19,11 +19,14 @@ struct TensorInfo {
 };
 
 // `library` is the runtime's own shared library (empty: its environment variable, else the loader's search), `threads`
-// how many of the CPU's threads it may take (0: as it likes), the rest is of GPUs: `stream` is the caller's
-// cudaStream_t, and `host_code` allows a plan that carries code for the host.
+// how many of the CPU's threads it may take (0: as it likes). `provider` is Qualcomm's plug-in for ONNX Runtime (empty:
+// HIRESVIT_QNN, else the loader's search) and `soc_model` the chip that a context must be for (0: any). The rest is of
+// GPUs: `stream` is the caller's cudaStream_t, and `host_code` allows a plan that carries code for the host.
 struct BackendOptions {
   std::string library;
   int threads = 0;
+  std::string provider;
+  int soc_model = 0;
   bool cuda_graph = false;
   int device = 0;
   void* stream = nullptr;
@@ -48,6 +51,7 @@ class Backend {
   virtual void submit(int slot) = 0;  // returns at once where the backend can
   virtual void wait(int slot) = 0;
   virtual const std::string& about() const = 0;  // "ONNX Runtime 1.31.1, CPU"
+  virtual bool emulated() const { return false; }  // whether its times say nothing of the device it stands for
   // What a slot's last frame took, after its wait; false where no GPU ran it or nobody measured.
   virtual bool times(int slot, GpuTimes& out) const {
     static_cast<void>(slot), static_cast<void>(out);
@@ -56,6 +60,10 @@ class Backend {
 };
 
 std::unique_ptr<Backend> open_onnxruntime(const std::string& graph, const BackendOptions&);
+
+struct Context;
+// A compiled context on Qualcomm's HTP, through ONNX Runtime; `context` is what `path` says of itself.
+std::unique_ptr<Backend> open_context(const std::string& path, const Context& context, const BackendOptions&);
 
 // Checks the plan and opens the module for it, libhiresvit_tensorrt.so or libhiresvit_tensorrt_rtx.so, which lies beside
 // this library or is named by HIRESVIT_TENSORRT_MODULE.

@@ -104,6 +104,8 @@ EngineOptions options_of(const hiresvit_options* from) {
   options.runtime.device = own.device;
   options.runtime.stream = own.stream;
   options.runtime.host_code = own.host_code != 0;
+  options.context = text(own.context), options.runtime.provider = text(own.provider);
+  options.runtime.soc_model = own.soc_model;
   return options;
 }
 
@@ -196,6 +198,7 @@ int hiresvit_describe(const hiresvit_engine* engine, hiresvit_info* info) {
     to.has_confidence = manifest.spec.task == Task::segment &&
                         (manifest.contract.name == ContractName::tensor || manifest.contract.confidence);
     to.outputs = static_cast<int>(own.backend().outputs().size());
+    to.emulated = own.backend().emulated() ? 1 : 0;
     fill(info, to);
   });
 }

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <utility>
 
+#include "context.hpp"
 #include "contract.hpp"
 #include "error.hpp"
 #include "half.hpp"
@@ -41,6 +42,9 @@ bool is_plan(const std::string& role) { return role == "plan" || role == "int8_p
 
 std::string choose_backend(const EngineOptions& options) {
   const std::string& asked = options.backend;
+  if (!options.context.empty() && (!options.graph.empty() || asked == "tensorrt")) {
+    throw Error(kUsage, "a context runs in place of a graph, by ONNX Runtime: leave graph out, and backend tensorrt");
+  }
   if (asked.empty()) return is_plan(options.graph) ? "tensorrt" : "onnxruntime";
   if (asked != "onnxruntime" && asked != "tensorrt") {
     throw Error(kUsage, "backend " + shown(asked, 40) + ": one of onnxruntime, tensorrt");
@@ -120,6 +124,17 @@ Engine::Chosen Engine::choose(const std::string& folder, const EngineOptions& op
   }
   Chosen chosen;
   chosen.manifest = read_bundle(folder);
+  if (!options.context.empty()) {
+    const Context context = read_context(options.context);
+    if (chosen.manifest.find(context.stage) == nullptr) {
+      throw Error(kUsage, shown(options.context, 1000) + " was compiled from " +
+                              (context.stage.empty() ? "no graph of a bundle" : context.stage) + ", and " +
+                              shown(folder) + " has none: give the bundle that it was built from");
+    }
+    chosen.role = context.stage;
+    chosen.backend = open_context(options.context, context, options.runtime);
+    return chosen;
+  }
   chosen.role = choose_role(chosen.manifest, options, backend);
   chosen.backend = open_backend(chosen.manifest, chosen.role, options);
   return chosen;

@@ -19,6 +19,7 @@ namespace hiresvit {
 struct EngineOptions {
   std::string graph;    // a role of the bundle; empty: what the backend likes best
   std::string backend;  // "onnxruntime" or "tensorrt"; empty: what the graph needs, else ONNX Runtime
+  std::string context;  // the ONNX file of a context that was compiled from a graph of the bundle: runs in its place
   BackendOptions runtime;
   bool golden = true;  // replay the golden pair when it is opened
 };

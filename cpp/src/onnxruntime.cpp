@@ -14,6 +14,7 @@
 #include "error.hpp"
 #include "library.hpp"
 #include "marked.hpp"
+#include "qnn.hpp"
 
 namespace hiresvit {
 namespace {
@@ -90,7 +91,7 @@ constexpr Kind kKinds[] = {
 
 class OnnxRuntime final : public Backend {
  public:
-  OnnxRuntime(const std::string& graph, const BackendOptions& options);
+  OnnxRuntime(const std::string& graph, const BackendOptions& options, const Context* context);
   ~OnnxRuntime() override;
   const std::vector<TensorInfo>& inputs() const override { return inputs_; }
   const std::vector<TensorInfo>& outputs() const override { return outputs_; }
@@ -101,6 +102,7 @@ class OnnxRuntime final : public Backend {
   void submit(int slot) override;
   void wait(int slot) override;
   const std::string& about() const override { return about_; }
+  bool emulated() const override { return emulated_; }
 
  private:
   struct Slot {
@@ -110,7 +112,7 @@ class OnnxRuntime final : public Backend {
     bool done = false;
     OrtStatus* status = nullptr;
   };
-  void open_session(const std::string& graph, const BackendOptions& options);
+  void open_session(const std::string& graph, const BackendOptions& options, const Context* context);
   std::vector<TensorInfo> describe(bool inputs, const std::string& graph) const;
   TensorInfo describe_one(OrtTypeInfo* type, std::string name, const std::string& graph) const;
   void bind(Slot& slot) const;
@@ -118,6 +120,7 @@ class OnnxRuntime final : public Backend {
 
   Library library_;
   std::string graph_, about_;
+  bool emulated_ = false;
   Owned<OrtEnv> env_{nullptr, nullptr};
   Owned<OrtSession> session_{nullptr, nullptr};
   Owned<OrtMemoryInfo> memory_info_{nullptr, nullptr};
@@ -132,10 +135,12 @@ class OnnxRuntime final : public Backend {
   std::thread worker_;
 };
 
-OnnxRuntime::OnnxRuntime(const std::string& graph, const BackendOptions& options)
-    : library_(open_library(options.library)), graph_(graph) {
-  about_ = "ONNX Runtime " + library_.version + ", CPU";
-  open_session(graph, options);
+OnnxRuntime::OnnxRuntime(const std::string& graph, const BackendOptions& options, const Context* context)
+    : library_(open_library(options.library)), graph_(graph), emulated_(context != nullptr && kHtpEmulated) {
+  about_ = "ONNX Runtime " + library_.version + ", " +
+           (context == nullptr ? "CPU" : "HTP of soc_model " + std::to_string(context->soc_model)) +
+           (emulated_ ? ", emulated" : "");
+  open_session(graph, options, context);
   inputs_ = describe(true, graph);
   outputs_ = describe(false, graph);
   OrtMemoryInfo* info = nullptr;
@@ -158,7 +163,7 @@ OnnxRuntime::~OnnxRuntime() {
   }
 }
 
-void OnnxRuntime::open_session(const std::string& graph, const BackendOptions& options) {
+void OnnxRuntime::open_session(const std::string& graph, const BackendOptions& options, const Context* context) {
   const OrtApi& api = *library_.api;
   const std::string failed = "ONNX Runtime does not start";
   OrtEnv* env = nullptr;
@@ -177,9 +182,14 @@ void OnnxRuntime::open_session(const std::string& graph, const BackendOptions& o
   if (options.threads > 0) {
     library_.check(api.SetIntraOpNumThreads(made, options.threads), kFailed, failed);
   }
+  if (context != nullptr) append_qnn(api, library_.version, env, made, options, *context);
   OrtSession* session = nullptr;
-  library_.check(api.CreateSession(env, graph.c_str(), made, &session), kIllegalGraph,
-                 graph + ": ONNX Runtime " + library_.version + " does not take this graph");
+  OrtStatus* const status = api.CreateSession(env, graph.c_str(), made, &session);
+  if (context != nullptr) {
+    check_context(api, status, graph, *context);
+  } else {
+    library_.check(status, kIllegalGraph, graph + ": ONNX Runtime " + library_.version + " does not take this graph");
+  }
   session_ = {session, api.ReleaseSession};
 }
 
@@ -298,7 +308,15 @@ void OnnxRuntime::work() {
 }  // namespace
 
 std::unique_ptr<Backend> open_onnxruntime(const std::string& graph, const BackendOptions& options) {
-  return std::make_unique<OnnxRuntime>(graph, options);
+  return std::make_unique<OnnxRuntime>(graph, options, nullptr);
+}
+
+std::unique_ptr<Backend> open_context(const std::string& path, const Context& context, const BackendOptions& options) {
+  if (options.soc_model != 0 && options.soc_model != context.soc_model) {
+    throw Error(kDamaged, path + " was compiled for soc_model " + std::to_string(context.soc_model) + ", not for " +
+                              std::to_string(options.soc_model) + "; build it again for that");
+  }
+  return std::make_unique<OnnxRuntime>(path, options, &context);
 }
 
 }  // namespace hiresvit

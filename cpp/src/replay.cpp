@@ -96,7 +96,9 @@ std::string miss_of_output(const TensorInfo& info, const Side& wanted, const Sid
 // The gates of hiresvit/bundle/stages.py, for what was exported without a comparison.
 Gate gate_of(const Manifest& manifest, const std::string& role) {
   if (const std::optional<Gate> own = manifest.gate(role)) return *own;
-  if (role == "int8" || role == "int8_plan") return {10.0, 0.93, 0.45};
+  if (role == "int8" || role == "int8_plan" || role == "htp_a8w8") return {10.0, 0.93, 0.45};
+  if (role == "htp_a16w8") return {15.0, 0.97, 0.5};
+  if (role == "htp_fp16") return {45.0, 0.9999, 0.96};
   return role == "fp16" || role == "plan" ? Gate{38.0, 0.9995, 0.94} : Gate{90.0, 0.999999, 0.999};
 }
 

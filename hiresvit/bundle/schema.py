@@ -131,12 +131,13 @@ _HTP = record(
         "refused": many(record({"node": NAME, "module": some(NAME), "op": NAME, "reason": TEXT}, more=True)),
     },
     {
-        "changes": record({}, more=True),
+        "changes": record({}, dict.fromkeys(("gelus", "masks", "batch_norms"), COUNT), more=True),
         "calibration": _CALIBRATION,
-        "quantize": record({}, more=True),
+        "quantize": record({}, {"tensors": keyed(COUNT), "layers": many(record({}, more=True))}, more=True),
+        "wide": many(NAME),
         "sensitivity": record({"modules": many(_MODULE)}, more=True),
-        "fallback": record({"max_drop": NUMBER}, more=True),
-        "accuracy": record({"metric": TEXT, "data": TEXT, "images": COUNT}, more=True),
+        "fallback": record({"kept": many(NAME), "max_drop": NUMBER, "tried": COUNT}, more=True),
+        "accuracy": record({"metric": TEXT, "data": TEXT, "images": COUNT, "rows": keyed(NUMBER)}, more=True),
     },
     more=True,
 )

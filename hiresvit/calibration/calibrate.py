@@ -74,6 +74,7 @@ def calibrate_by(
             method=method,
             amax={name: _amax(statistics, method) for name, statistics in found.items()},
             dead=dead,
+            ranges={name: (statistics.lowest, statistics.highest) for name, statistics in found.items()},
             images=len(feeds),
             graph=digest,
             data=data_digest,

@@ -51,15 +51,17 @@ def find_fallback(
     baseline: Judgement,
     max_drop: float,
     *,
+    stays: str = "FP16",
     on_step: OnStep = silent,
 ) -> Fallback:
     """Search a small set of modules to keep in FP16 so that the metric is at most ``max_drop`` points below baseline.
 
-    Nothing is kept if full INT8 is good enough. Else a binary search finds how many of the most sensitive modules must
-    be kept, and then each of them, those with the most multiply-accumulates first, goes back to INT8 if the drop stays
-    within the limit, until none can. The drop need not fall with every module kept: what is returned was judged, and
-    is minimal in the sense that no single module can go back. `TRIES` bounds the graphs that are judged; the binary
-    search is always finished, and 2 + log2(modules) is what it takes.
+    ``stays`` is what they are kept in, if not that. Nothing is kept if full INT8 is good enough. Else a binary search
+    finds how many of the most sensitive modules must be kept, and then each of them, those with the most
+    multiply-accumulates first, goes back to INT8 if the drop stays within the limit, until none can. The drop need not
+    fall with every module kept: what is returned was judged, and is minimal in the sense that no single module can go
+    back. `TRIES` bounds the graphs that are judged; the binary search is always finished, and 2 + log2(modules) is what
+    it takes.
 
     ``baseline`` is what ``judge`` says of the reference, so that the search can be held to other pictures than the
     sensitivity was measured on. Raises UsageError for a ``max_drop`` that is negative or not finite, GateError if even
@@ -73,13 +75,13 @@ def find_fallback(
     def passes(kept: Collection[str]) -> bool:
         chosen = frozenset(kept)
         if chosen not in judged:
-            on_step(f"fallback: {len(chosen)} of {len(macs)} modules in FP16", None)
+            on_step(f"fallback: {len(chosen)} of {len(macs)} modules in {stays}", None)
             judged[chosen] = judge(quantizer(frozenset(macs) - chosen))
         return within(baseline.metric - judged[chosen].metric, max_drop)
 
     kept: tuple[str, ...] = () if passes(()) else _prefix(tuple(macs), passes)
     if not passes(kept):
-        what = f"the graph with all {len(kept)} modules in FP16"
+        what = f"the graph with all {len(kept)} modules in {stays}"
         check_drop(judged[frozenset(kept)].metric, baseline.metric, max_drop, what)
     kept, minimal = _pruned(kept, macs, judged, passes)
     result, full = judged[frozenset(kept)], judged[frozenset()]

@@ -155,12 +155,15 @@ def scales_of(amax: Array, dtype: np.dtype[Any]) -> Array:
     return np.asarray(np.where(nearest.astype(np.float64) < exact, above, nearest), dtype)
 
 
-def quantize_weight(weight: Array, axis: int) -> QuantizedWeight:
-    """Round a float weight to int8 from -127 to 127, with one scale of its own type per index of ``axis``."""
+def quantize_weight(weight: Array, axis: int, least: Array | float = 0.0) -> QuantizedWeight:
+    """Round a float weight to int8 from -127 to 127, with one scale of its own type per index of ``axis``.
+
+    No scale is below ``least``, which may be one for each.
+    """
     exact = np.moveaxis(weight, axis, 0).astype(np.float64)
     rows = exact.reshape(len(exact), -1)
     amax = np.abs(rows).max(1)
-    scales = scales_of(amax, weight.dtype)
+    scales = scales_of(np.maximum(amax, np.asarray(least, np.float64) * LEVELS), weight.dtype)
     steps = scales.astype(np.float64)[:, None]
     levels = np.rint(rows / steps)
     noise = float(np.square(rows - levels * steps).sum())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from hiresvit.graph.file import require_weights
 from hiresvit.schema import COUNT, NAME, TEXT, Check, compile_schema, keyed, many, one_of, read_json, record
 from hiresvit.spec import PreprocessSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KIND = "hiresvit-calibration"
 
 _LARGEST = 3.5e38  # of a tensor in FP32
@@ -31,10 +31,12 @@ _LARGEST = 3.5e38  # of a tensor in FP32
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """``amax``: FP32 tensor of the graph to the magnitude that becomes 127, over 0.
+    """``amax``: FP32 tensor of the graph to the magnitude that the method keeps, over 0; TensorRT stores it as 127.
 
-    ``dead`` names the tensors that were 0 on every image; their amax says nothing. ``graph`` is the `graph_digest`,
-    ``data`` the digest of the images as their reader gives it, ``preprocess`` a `PreprocessSpec` as plain JSON.
+    ``ranges`` are lowest and highest value of each as they were measured: 16 bits keep all of it, 8 bits that
+    asymmetric range cut at ``amax`` on either side. A table of version 1 has none, and serves TensorRT only. ``dead``
+    names the tensors that were 0 on every image; their amax says nothing. ``graph`` is the `graph_digest`, ``data`` the
+    digest of the images as their reader gives it, ``preprocess`` a `PreprocessSpec` as plain JSON.
     """
 
     method: Method
@@ -45,6 +47,7 @@ class CalibrationTable:
     data: str
     preprocess: Mapping[str, Any]
     tools: Mapping[str, str]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -55,9 +58,15 @@ class CalibrationTable:
     def from_json(cls, values: Any) -> CalibrationTable:
         """Rebuild a table. Raises ValueError, with the place, on values that are not one."""
         _table_check()(values)
-        table = cls(**{key: value for key, value in values.items() if key != "kind"} | {"dead": tuple(values["dead"])})
+        ranges = {name: (lowest, highest) for name, (lowest, highest) in values.get("ranges", {}).items()}
+        fields = {key: value for key, value in values.items() if key not in ("kind", "schema_version")}
+        table = cls(**fields | {"dead": tuple(values["dead"]), "ranges": ranges})
         if unknown := set(table.dead) - table.amax.keys():
             raise ValueError(f"{min(unknown)!r} is dead and has no amax")
+        if ranges and (odd := ranges.keys() ^ table.amax.keys()):
+            raise ValueError(f"{min(odd)!r} has an amax or a range, and not both")
+        if crossed := [name for name, (lowest, highest) in ranges.items() if lowest > highest]:
+            raise ValueError(f"the range of {crossed[0]!r} ends before it begins")
         return table
 
     def save(self, path: Path) -> None:
@@ -105,8 +114,8 @@ def graph_digest(model: ModelProto) -> str:
     require_weights(model)
     bare = ModelProto()
     bare.CopyFrom(model)
-    for field in ("metadata_props", "producer_name", "producer_version", "model_version", "doc_string"):
-        bare.ClearField(field)
+    for extra in ("metadata_props", "producer_name", "producer_version", "model_version", "doc_string"):
+        bare.ClearField(extra)
     graph = bare.graph
     graph.ClearField("value_info")
     for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
@@ -129,11 +138,12 @@ def _digest(values: Mapping[str, Any]) -> str:
 def _table_check() -> Check:
     """A kind and a version that are others are as wrong as any field."""
     magnitude = {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": _LARGEST}
+    end = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
     return compile_schema(
         record(
             {
                 "kind": one_of(KIND),
-                "schema_version": {"enum": [SCHEMA_VERSION]},
+                "schema_version": {"enum": [1, SCHEMA_VERSION]},
                 "method": one_of(*METHODS),
                 "amax": {"type": "object", "additionalProperties": magnitude},
                 "dead": many(TEXT),
@@ -142,6 +152,7 @@ def _table_check() -> Check:
                 "data": {**NAME, "minLength": 1},
                 "preprocess": {"type": "object"},
                 "tools": keyed(TEXT),
-            }
+            },
+            {"ranges": {"type": "object", "additionalProperties": many(end, 2, 2)}},  # version 1 has none
         )
     )

@@ -18,6 +18,9 @@ from hiresvit.errors import UsageError
 
 if TYPE_CHECKING:
     from hiresvit.engine.build import BuildSettings
+    from hiresvit.workflows.build_htp import BuiltContext
+
+QNN = "qnn"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class BuildOptions:
     """What a builder can be told."""
 
     backend: Annotated[
-        str | None, typer.Option("--backend", help="tensorrt or tensorrt_rtx; default: what is installed.")
+        str | None,
+        typer.Option("--backend", help="tensorrt, tensorrt_rtx or qnn; default: what is installed of TensorRT."),
     ] = None
     shapes: opt.Shapes = None
     workspace: Annotated[
@@ -78,6 +82,43 @@ class BuildOptions:
             sm=tuple(int(number) for number in numbers),
         )
 
+    def refuse(self) -> None:
+        """Raise UsageError for any that was given beside the backend: a context is for Qualcomm's HTP."""
+        default = BuildOptions(backend=self.backend)
+        if given := [name for name, value in vars(self).items() if value != getattr(default, name)]:
+            raise UsageError(
+                f"{', '.join(map(opt.option_name, given))}: of TensorRT; leave them out with --backend {QNN}"
+            )
+
+
+@dataclass(frozen=True)
+class HtpOptions:
+    """What a build for Qualcomm's HTP can be told."""
+
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="CHIP", help="qnn: the chip to compile for, as ar1 or sm8650.")
+    ] = None
+    allow_cpu: Annotated[
+        bool, typer.Option("--allow-cpu", help="qnn: leave what the HTP does not take to the CPU.")
+    ] = False
+    require_precision: Annotated[
+        str | None,
+        typer.Option("--require-precision", metavar="a16w8:95%", help="qnn: least share of the products in it."),
+    ] = None
+
+    def chip(self) -> str:
+        """The chip's name. Raises UsageError without one."""
+        if self.target is None:
+            from hiresvit.device.chips import CHIPS
+
+            raise UsageError(f"--backend {QNN} compiles for one chip: add --target, one of {', '.join(CHIPS)}")
+        return self.target
+
+    def refuse(self) -> None:
+        """Raise UsageError for any that was given, since the build is TensorRT's."""
+        if given := [name for name, value in vars(self).items() if value]:
+            raise UsageError(f"{', '.join(map(opt.option_name, given))}: for --backend {QNN}, which is not given")
+
 
 @opt.grouped
 def build(
@@ -85,20 +126,40 @@ def build(
     *,
     which: opt.BundleGraph = None,
     building: BuildOptions,
+    htp: HtpOptions,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build nothing; print the line for NVIDIA's own program.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: ./STEM.plan, or ./BUNDLE-fp16.plan", readable=False)
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Default: ./STEM.plan or ./BUNDLE-fp16.plan; for a chip ./BUNDLE-htp_a16w8-ar1.onnx.",
+            readable=False,
+        ),
     ] = None,
     force: opt.ForceFile = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Build a plan, and say what became of the graph.
+    """Build a plan, or for Qualcomm's HTP a context, and say what became of the graph.
 
-    Precision is in the graph: there is no option for it. Beside the plan is written what is known about it.
+    Precision is in the graph: there is no option for it. Beside what is built is written what is known about it.
     """
     began = time.monotonic()
+    if building.backend == QNN:
+        building.refuse()
+        if dry_run:
+            raise UsageError(f"--dry-run prints NVIDIA's own line; --backend {QNN} has none: leave one of them out")
+        context = _build_context(graph, which, htp, output, force)
+        report, paths = context.report.to_json(), context.paths
+        found = {"graph": str(graph), "output": [str(path) for path in paths], "context": report}
+        following = f"next: hiresvit run {shlex.quote(str(paths[0]))} PHOTO.jpg"
+        from hiresvit.report.context import context_report
+
+        out.answer(as_json, found, [*context_report(report), out.wrote_line(paths, began), following])
+        return
+    htp.refuse()
     settings, graph = building.settings(), one_bundle(graph)
     from hiresvit.report.results import engine_report
     from hiresvit.workflows.build import build_file, trtexec_lines
@@ -122,3 +183,20 @@ def build(
     found = {"graph": str(graph), "output": [str(path) for path in made.paths], "engine": engine}
     items = [*engine_report(engine), out.wrote_line(made.paths, began), f"next: hiresvit {following}"]
     out.answer(as_json, found, items)
+
+
+def _build_context(graph: Path, which: str | None, htp: HtpOptions, output: Path | None, force: bool) -> BuiltContext:
+    chip, graph = htp.chip(), one_bundle(graph)
+    from hiresvit.workflows.build_htp import build_htp
+
+    with out.progress() as on_step:
+        return build_htp(
+            graph,
+            output,
+            chip,
+            graph=which,
+            force=force,
+            allow_cpu=htp.allow_cpu,
+            require=htp.require_precision,
+            on_progress=lambda phase, _: on_step(f"build: {phase}", None),
+        )

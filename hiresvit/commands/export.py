@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hiresvit.bundle.stages import EXACT
+from hiresvit.bundle.stages import EMULATED, EXACT, HTP
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
+from hiresvit.commands.htp_options import HtpOptions
 from hiresvit.errors import UsageError
-from hiresvit.spec import ContractSpec, LabelType, Pixels, Yuv
+from hiresvit.spec import HTP_FORMS, ContractSpec, LabelType, Pixels, Yuv
 
 if TYPE_CHECKING:
     from hiresvit.evaluation.parity import Gate
     from hiresvit.models.create import Asked
     from hiresvit.workflows.export import ExportSettings
+    from hiresvit.workflows.htp_export import HtpOrder
     from hiresvit.workflows.quantize import Int8Settings
 
 
@@ -125,6 +127,7 @@ def export(
     model: opt.ModelOptions,
     precision: PrecisionOptions,
     calibration: opt.CalibrationOptions,
+    htp: HtpOptions,
     graphs: GraphOptions,
     limits: opt.LimitOptions,
     bundle: BundleOptions,
@@ -138,14 +141,14 @@ def export(
     htp_fp16, htp_a16w8, htp_a8w8, fp16 exact, htp_fp16 emulated, htp_a16w8 emulated or htp_a8w8 emulated.
     """
     began = time.monotonic()
-    if not precision.int8:
-        calibration.refuse()
+    order = _order(precision, calibration, htp, bundle.threads)
     int8 = calibration.settings(bundle.threads) if precision.int8 else None
     if precision.seed is not None and model.weights is not None:
         raise UsageError(f"--seed draws fresh weights: leave it out with those of {model.weights}")
     given, contract = model.given(), graphs.spec()
     fp16 = precision.fp16 or precision.int8
     absent = {"fp16": not fp16, EXACT: not fp16, "int8": not precision.int8, "cpu": graphs.dynamic_batch}
+    absent |= {stages[form]: form not in htp.forms for stages in (HTP, EMULATED) for form in HTP_FORMS}
     gates = limits.gates(without=[stage for stage, missing in absent.items() if missing])
 
     out.load_onnxruntime()
@@ -159,11 +162,24 @@ def export(
     if graphs.logits and spec.task != "segment":
         raise UsageError(f"--logits {graphs.logits} is about segmentation; the task is {spec.task}")
     chosen = _settings(asked, model, precision=precision, int8=int8, graphs=graphs, gates=gates, bundle=bundle)
-    chosen = replace(chosen, contract=contract)
+    chosen = replace(chosen, contract=contract, htp=order)
     command = ["hiresvit", *context.obj]
     with out.progress() as on_step:
         made = export_bundle(spec, bundle.output or Path(spec.slug), chosen, command=command, on_step=on_step)
     _answer(bundle.as_json, made.folder, made.manifest.to_json(), time.monotonic() - began)
+
+
+def _order(
+    precision: PrecisionOptions, calibration: opt.CalibrationOptions, htp: HtpOptions, threads: int | None
+) -> HtpOrder | None:
+    """What is asked for an HTP. Raises UsageError for options of a calibration that nothing asked for reads."""
+    if not precision.int8 and not htp.quantized:
+        calibration.refuse("--int8 or --htp in integers")
+    if not precision.int8:
+        calibration.refuse("--int8", "int8_attention", "int8_residual")
+        if "a8w8" not in htp.forms:
+            calibration.refuse("--int8 or --htp a8w8", "max_drop")
+    return htp.order(calibration, threads)
 
 
 def _settings(

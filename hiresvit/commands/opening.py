@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
 from hiresvit.errors import HiresvitError, UsageError, missing_extra
+from hiresvit.progress import OnStep, silent
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from hiresvit.workflows.open import Source, Unopened
+
+_LONG = 5.0  # seconds for a picture that are to be said beforehand
 
 
 def one_bundle(path: Path) -> Path:
@@ -112,14 +115,16 @@ def _open_each(
                 continue
             by_torch.add((text, runner == COMPILED))
         try:
-            source = open_source(
-                text,
-                graph=graph if text in folders else None,
-                runner=runner if runner == COMPILED or text not in names else None,
-                threads=threads or threads_used,
-                cuda_graph=cuda_graph,
-                **({} if text not in names else without if names_checkpoint(text) else options),
-            )
+            with _compiling(text, runner) as on_step:
+                source = open_source(
+                    text,
+                    graph=graph if text in folders else None,
+                    runner=runner if runner == COMPILED or text not in names else None,
+                    threads=threads or threads_used,
+                    cuda_graph=cuda_graph,
+                    on_step=on_step,
+                    **({} if text not in names else without if names_checkpoint(text) else options),
+                )
         except (HiresvitError, ModuleNotFoundError) as raised:
             error = raised if isinstance(raised, HiresvitError) else missing_extra(raised)
             if error is None:
@@ -127,7 +132,24 @@ def _open_each(
             yield Unopened(f"{text}{f' ({runner})' if runner else ''}", error)
             continue
         stack.enter_context(source.runner)
+        if source.waits is not None and source.waits >= _LONG:
+            out.print_note(
+                f"{source.label}: about {source.waits:.0f} s for each picture; at a smaller --imgsz it is less"
+            )
         yield source
+
+
+@contextmanager
+def _compiling(text: str, runner: str | None) -> Iterator[OnStep]:
+    """Progress where opening takes long: a graph is compiled for an HTP, and its golden pair may be emulated."""
+    from hiresvit.runtime.open import chip_of_runner
+
+    if not chip_of_runner(runner):
+        yield silent
+        return
+    with out.progress() as on_step:
+        on_step(f"compile: {text} for the HTP", None)
+        yield on_step
 
 
 def _refuse_misplaced(

@@ -235,28 +235,34 @@ class CalibrationOptions:
     ] = None
 
     def settings(self, threads: int | None) -> Int8Settings:
-        """What they ask for. Raises UsageError without pictures, and for options that exclude each other."""
-        given = self._given()
+        """What they ask of TensorRT's INT8. Raises as `chosen` does."""
+        from hiresvit.workflows.quantize import Int8Settings
+
+        return Int8Settings(**self.chosen("INT8"), threads=threads)
+
+    def chosen(self, what: str) -> dict[str, Any]:
+        """Fields of the settings of ``what``.
+
+        Raises UsageError without pictures, and for options that exclude each other.
+        """
+        given = self._given(())
         if self.calib is None and self.data is None:
-            raise UsageError("INT8 needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out")
+            raise UsageError(f"{what} needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out")
         given.setdefault("calib", FOLDER)
         if {"calib_table", "method"} <= given.keys():
             raise UsageError(f"--method {self.method} chooses ranges and --calib-table brings them: leave one out")
-        from hiresvit.workflows.quantize import Int8Settings
-
         if self.calib_memory:
             given["calib_memory"] = self.calib_memory * 2**20
         # a setting is called as its option, which says what it is about
-        chosen = {re.sub("^(calib|int8)_", "", name): value for name, value in given.items()}
-        return Int8Settings(**chosen, threads=threads)
+        return {re.sub("^(calib|int8)_", "", name): value for name, value in given.items()}
 
-    def refuse(self) -> None:
-        """Raise UsageError for any that was given, since no INT8 graph is asked for."""
-        if given := self._given():
-            raise UsageError(f"{', '.join(map(option_name, given))}: for --int8, which is not given")
+    def refuse(self, wanted: str, *names: str) -> None:
+        """Raise UsageError for any that was given, or any of ``names``, since what they are for is not ``wanted``."""
+        if given := self._given(names):
+            raise UsageError(f"{', '.join(map(option_name, given))}: for {wanted}, which is not given")
 
-    def _given(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if value is not None}
+    def _given(self, names: Collection[str]) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None and (name in names or not names)}
 
 
 @dataclass(frozen=True)

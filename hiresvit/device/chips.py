@@ -18,13 +18,13 @@ from hiresvit.errors import UsageError
 class Chip:
     """A row: ``name`` is what ``--target`` takes, ``part`` Qualcomm's part number, ``soc_model`` its library's number.
 
-    ``title`` is what it is sold as, ``arch`` the version of the HTP (73 for V73), ``vtcm_mb`` its fast memory in MiB;
-    None where no source says. ``fp16``: whether it computes in floating point at all; the chips of glasses take
-    integers only.
+    ``title`` is what it is sold as, the part once more where no source says. ``arch`` is the version of the HTP (73 for
+    V73), ``vtcm_mb`` its fast memory in MiB, None where no source says. ``fp16``: whether it computes in floating point
+    at all; the chips of glasses take integers only.
     """
 
     name: str
-    title: str | None
+    title: str
     part: str
     soc_model: int
     arch: int
@@ -37,7 +37,8 @@ class Chip:
         return self.arch >= 73
 
     def __str__(self) -> str:
-        return f"{self.title} ({self.part}, V{self.arch})" if self.title else f"{self.part} (V{self.arch})"
+        part = "" if self.title == self.part else f"{self.part}, "
+        return f"{self.title} ({part}V{self.arch})"
 
 
 _TABLE = (
@@ -45,14 +46,14 @@ _TABLE = (
     # with 579; QAIRT's device manager calls the 525 SXR1230P, the 579 SSG2125P ("Luna V2") and 554 SSG2115P ("Luna").
     # Rokid sells glasses with a 579 as AR1 Gen 1. LiteRT maps SAR1130P to SSG2125P, too.
     Chip("ar1", "Snapdragon AR1 Gen 1", "SSG2125P", 58, 73, 2, fp16=False),
-    Chip("ssg2115p", None, "SSG2115P", 46, 73, 2, fp16=False),
+    Chip("ssg2115p", "SSG2115P", "SSG2115P", 46, 73, 2, fp16=False),
     Chip("ar2", "Snapdragon AR2 Gen 1", "SXR1230P", 45, 73, 2, fp16=False),
-    Chip("sar2230p", None, "SAR2230P", 95, 81, 4, fp16=False),
+    Chip("sar2230p", "SAR2230P", "SAR2230P", 95, 81, 4, fp16=False),
     # Headsets: "XR2 Gen 2 (SXR2230P)", and SXR2250P beside it, which has no number of its own (SNPE's list of devices).
     Chip("xr2-gen2", "Snapdragon XR2 Gen 2", "SXR2230P", 53, 69, 8, fp16=True),
-    Chip("sxr2330p", None, "SXR2330P", 75, 79, 8, fp16=True),
+    Chip("sxr2330p", "SXR2330P", "SXR2330P", 75, 79, 8, fp16=True),
     # Watches.
-    Chip("sw6100", None, "SW6100", 96, 81, 4, fp16=False),
+    Chip("sw6100", "SW6100", "SW6100", 96, 81, 4, fp16=False),
     # Phones: SNPE's list; LiteRT's and ExecuTorch's pages for the 8 Elite and the 8 Elite Gen 5; for SM8845 Qualcomm's
     # product page, named in ExecuTorch's issue 17081. SM8350 computes floats here as FP32, which no chip is known to.
     Chip("sm8450", "Snapdragon 8 Gen 1", "SM8450", 36, 69, 8, fp16=True),
@@ -64,10 +65,10 @@ _TABLE = (
     Chip("sm8850", "Snapdragon 8 Elite Gen 5", "SM8850", 87, 81, 8, fp16=True),
     # Boards: Qualcomm Linux's list of kits has the QCS6490 as Dragonwing RB3 Gen 2. QCS9075 goes by QCS9100 and QCS8275
     # by QCS8300 (LiteRT). The VTCM of a QCS6490 is that of the QCM6490, with the same number (ExecuTorch).
-    Chip("qcs6490", None, "QCS6490", 93, 68, 2, fp16=False),
-    Chip("qcs8300", None, "QCS8300", 82, 75, 8, fp16=True),
-    Chip("qcs8550", None, "QCS8550", 66, 73, None, fp16=True),
-    Chip("qcs9100", None, "QCS9100", 77, 73, 8, fp16=True),
+    Chip("qcs6490", "QCS6490", "QCS6490", 93, 68, 2, fp16=False),
+    Chip("qcs8300", "QCS8300", "QCS8300", 82, 75, 8, fp16=True),
+    Chip("qcs8550", "QCS8550", "QCS8550", 66, 73, None, fp16=True),
+    Chip("qcs9100", "QCS9100", "QCS9100", 77, 73, 8, fp16=True),
 )
 CHIPS = {chip.name: chip for chip in _TABLE}
 """By the name that ``--target`` takes."""

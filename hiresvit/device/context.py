@@ -175,11 +175,9 @@ def read_sidecar(context: Path) -> ContextSidecar | None:
     return ContextSidecar(**{**values, **sums, "report": _report(values["report"])})
 
 
-def require_sums(context: Path, sidecar: ContextSidecar) -> None:
+def require_sums(context: Path, binary: Path, sidecar: ContextSidecar) -> None:
     """Raise ArtefactError unless both files are those that the sidecar was written for."""
-    for path, wanted in zip(context_files(context), (sidecar.context, sidecar.binary), strict=False):
-        if not path.is_file():
-            raise ArtefactError(f"{path} is missing: {context.name} only names it; copy both, side by side")
+    for path, wanted in ((context, sidecar.context), (binary, sidecar.binary)):
         size = path.stat().st_size
         if size < wanted.bytes:
             raise ArtefactError(f"{path} is cut: {size:,} of {wanted.bytes:,} bytes; copy or build it again")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiresvit.device.chips import Chip, chip_of
+from hiresvit.device.context import read_sidecar, require_sums
 from hiresvit.device.qnn_api import COMPATIBILITY, installed_version, qairt_version
 from hiresvit.errors import ArtefactError
 from hiresvit.wire import nodes_and_metadata
@@ -23,13 +24,16 @@ class Context:
     chip: Chip
     qairt: str
     binary: Path | None
+    on_cpu: int
+    """How many nodes the CPU computes, beside what is compiled."""
 
 
 def read_context(path: Path) -> Context | None:
     """Of an ONNX file; None for one that is a graph of its own.
 
     Raises ArtefactError for a context that does not say its chip or version, is of a chip that is not in the table,
-    lacks the file beside it, or was compiled by a later version than the one that is here, which could not load it.
+    lacks the file beside it, has another there than its sidecar says, or was compiled by a later version than the one
+    that is here, which could not load it.
     """
     nodes, metadata = nodes_and_metadata(path)
     found = [texts for operator, texts in nodes if operator == OPERATOR]
@@ -54,7 +58,9 @@ def read_context(path: Path) -> Context | None:
     binary = path.parent / name if _NAME.fullmatch(name) else None
     if binary is not None and not binary.is_file():
         raise ArtefactError(f"{binary} is missing: {path.name} only names it; copy both, side by side")
-    return Context(chip, said["qairt"], binary)
+    if binary is not None and (sidecar := read_sidecar(path)) is not None:
+        require_sums(path, binary, sidecar)
+    return Context(chip, said["qairt"], binary, len(nodes) - len(found))
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from hiresvit.device.chips import Chip
 from hiresvit.device.context import ContextSidecar, HtpReport, Refused, context_files, read_context_chip, sum_file
 from hiresvit.device.platform import package_version
 from hiresvit.device.qnn_api import installed_version, qairt_version, require_library
+from hiresvit.device.qnn_context import OPERATOR
 from hiresvit.engine.htp_arithmetic import (
     check_form_requirement,
     count_operators,
@@ -63,7 +64,7 @@ def build_context(
     """
     required = parse_form_requirement(require) if require is not None else None
     require_library()
-    model = load_graph(graph)
+    model = _load(graph)
     for path in context_files(target):
         with naming_target(path):
             if path.is_dir():
@@ -74,7 +75,7 @@ def build_context(
     with _beside(target) as folder:
         report = _compile(graph, model, chip, folder / target.name, allow_cpu=allow_cpu, on_progress=on_progress)
         if report.failure is not None or (report.refused and not allow_cpu):
-            raise _refusal(graph, chip, report)
+            raise _refusal(graph, chip, report, allow_cpu=allow_cpu)
         if (report.soc_model, report.arch) != (chip.soc_model, chip.arch):
             raise ArtefactError(
                 f"{graph}: asked for {chip}, soc_model {chip.soc_model}, and the library wrote soc_model"
@@ -98,9 +99,23 @@ def compile_graph(graph: Path, chip: Chip) -> HtpReport:
     Raises MissingDependency without the library, HiresvitError for a file that is no graph.
     """
     require_library()
-    model = load_graph(graph)
+    model = _load(graph)
     with scratch_folder() as folder:
         return _compile(graph, model, chip, folder / "checked.onnx", allow_cpu=True)
+
+
+def _load(graph: Path) -> ModelProto:
+    """Raises UsageError for what is compiled already, IllegalGraphError for a graph of open sizes."""
+    model = load_graph(graph)
+    if any(node.op_type == OPERATOR for node in model.graph.node):
+        raise UsageError(f"{graph} is a compiled context already; give the graph that it was built from")
+    for value in model.graph.input:
+        if any(not axis.dim_value for axis in value.type.tensor_type.shape.dim):
+            raise IllegalGraphError(
+                f"{graph}: its input {value.name!r} has an open size, and the HTP takes fixed ones only; export it"
+                " without --dynamic-batch"
+            )
+    return model
 
 
 @contextmanager
@@ -238,7 +253,7 @@ def _module_of_tensor(index: GraphIndex, name: str) -> str:
     return next(filter(None, (module_of(node.name) for node in around)), "")
 
 
-def _refusal(graph: Path, chip: Chip, report: HtpReport) -> HiresvitError:
+def _refusal(graph: Path, chip: Chip, report: HtpReport, *, allow_cpu: bool) -> HiresvitError:
     """Why there is no context, with the modules of the nodes that are refused."""
     if not report.refused:
         return BuildError(f"{graph}: Qualcomm's compiler does not take it for {chip} ({report.failure})")
@@ -248,7 +263,9 @@ def _refusal(graph: Path, chip: Chip, report: HtpReport) -> HiresvitError:
     form = (
         "" if chip.fp16 else f"; {chip.name} computes in integers only, `hiresvit export ... --htp a16w8` makes those"
     )
+    # what is refused with its channels last already no CPU has a kernel for
+    cpu = "" if allow_cpu or "NHWC" in (report.failure or "") else "; --allow-cpu leaves them to the CPU"
     return IllegalGraphError(
         f"{graph}: {chip} does not take {len(report.refused)} of its nodes: {', '.join(modules[:_NAMED])}{more}"
-        f" ({re.sub(r'[.]$', '', reasons[0])}){form}; --allow-cpu leaves them to the CPU"
+        f" ({re.sub(r'[.]$', '', reasons[0])}){form}{cpu}"
     )

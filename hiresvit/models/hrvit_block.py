@@ -81,8 +81,10 @@ class Attention(nn.Module):
         qv = self.to_qkv(x)  # (B*N, 2C), channels (half, q|v, c)
         v, across, down = self.line_by_line(qv) if self.lines else self.stripe_by_stripe(qv)
         local = self.parallel_conv(v.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, H, W, C)
-        attended = torch.cat([across, down.transpose(1, 2)], dim=3)  # (B, H, W, C)
-        return F.hardswish(attended + local).reshape(-1, 2 * self.width)
+        beside = torch.split(local, self.width, dim=3)
+        # Added before they are joined: Qualcomm's compiler loses a Transpose before a Concat that an Add reads.
+        attended = torch.cat([across + beside[0], down.transpose(1, 2) + beside[1]], dim=3)  # (B, H, W, C)
+        return F.hardswish(attended).reshape(-1, 2 * self.width)
 
     def line_by_line(self, qv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Stripes of one line and one head: the map's own lines are the batch, nothing is rearranged.
@@ -97,10 +99,10 @@ class Attention(nn.Module):
 
     def stripe_by_stripe(self, qv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The general case; returns what `line_by_line` does."""
-        qv = qv.reshape(-1, *self.size, 2, 2, self.width)  # (B, H, W, half, q|v, c)
-        v = qv[:, :, :, :, 1:].reshape(-1, *self.size, 2 * self.width)
+        qv = qv.reshape(-1, *self.size, 2, 2 * self.width)  # (B, H, W, half, q|v c)
+        v = qv[..., self.width :].reshape(-1, *self.size, 2 * self.width)
         across, down = torch.split(qv, 1, dim=3)
-        down = down.transpose(1, 2)  # (B, W, H, 1, 2, c)
+        down = down.transpose(1, 2)  # (B, W, H, 1, 2c)
         if self.columns is None:
             across, down = self.attend([across, down], self.rows)
         else:
@@ -108,9 +110,9 @@ class Attention(nn.Module):
         return v, across, down
 
     def attend(self, maps: list[Tensor], stripes: Stripes) -> tuple[Tensor, ...]:
-        """Softmax(q v^T) v inside each stripe of rows: each (B, H, W, 1, 2, c) -> (B, H, W, c)."""
+        """Softmax(q v^T) v inside each stripe of rows: each (B, H, W, 1, 2c) -> (B, H, W, c)."""
         if stripes.padding:  # after the projection, so that padded keys are 0
-            maps = [F.pad(x, (0, 0) * 4 + (0, stripes.padding)) for x in maps]
+            maps = [F.pad(x, (0, 0) * 3 + (0, stripes.padding)) for x in maps]
         qv = torch.cat(maps, dim=1)
         if self.heads == 1:  # no axis of heads: nothing to transpose
             windows = qv.reshape(-1, stripes.count, stripes.length, 2 * self.head_dim)

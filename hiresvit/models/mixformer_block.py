@@ -86,24 +86,23 @@ class WindowAttention(nn.Module):
         padding = (0, 0, 0, self.padding[1], 0, self.padding[0])
         return F.pad(x.reshape(-1, *self.size, x.shape[1]), padding).reshape(-1, x.shape[1])
 
-    def attend(self, qkv: Tensor, bias: Tensor, channel_gate: Tensor) -> Tensor:
-        """Softmax(q k^T + bias) v inside windows, times the gate: tokens (B*Np, 3*h*d) -> map (B, Hp, Wp, a).
+    def to_windows(self, x: Tensor) -> Tensor:
+        """Tokens (B*Np, c) row by row -> the same window by window, (B*nW*49, c)."""
+        across = self.padded[1] // WINDOW
+        return x.reshape(-1, WINDOW, across, WINDOW * x.shape[1]).transpose(1, 2).reshape(-1, x.shape[1])
 
-        The authors' code multiplies v by the gate (B, a, 1, 1). It is one number for a channel of an image, so it
-        may as well multiply what v becomes. Channels of v beyond those of a head are zeros and dropped.
+    def attend(self, qkv: Tensor, bias: Tensor) -> Tensor:
+        """Softmax(q k^T + bias) v inside windows: (B*nW*49, 3*h*d) window by window -> map (B, Hp, Wp, a).
+
+        Channels of v beyond those of a head are zeros and dropped.
         """
-        down, across = self.padded[0] // WINDOW, self.padded[1] // WINDOW
         dim = qkv.shape[1] // (3 * self.heads)
-        qkv = qkv.reshape(-1, down, WINDOW, across, WINDOW, 3 * self.heads, dim)
-        qkv = qkv.permute(0, 1, 3, 5, 2, 4, 6)  # (B, down, across, 3h, 7, 7, d)
-        qkv = qkv.reshape(-1, down * across, 3 * self.heads, CELLS, dim)
-        q, k, v = torch.split(qkv, self.heads, dim=2)  # (B, nW, h, 49, d)
-        scores = q @ k.transpose(3, 4) + bias  # (B, nW, h, 49, 49)
-        out = (scores.softmax(dim=4) @ v)[..., : self.head_dim]  # (B, nW, h, 49, d)
-        out = out * channel_gate.reshape(-1, 1, self.heads, 1, self.head_dim)
-        out = out.reshape(-1, down, across, self.heads, WINDOW, WINDOW, self.head_dim)
-        out = out.permute(0, 1, 4, 2, 5, 3, 6)  # (B, down, 7, across, 7, h, d)
-        return out.reshape(-1, *self.padded, self.width)
+        qkv = qkv.reshape(-1, CELLS, 3 * self.heads, dim).transpose(1, 2)
+        q, k, v = torch.split(qkv, self.heads, dim=1)  # (B*nW, h, 49, d)
+        scores = q @ k.transpose(2, 3) + bias  # (B*nW, h, 49, 49)
+        out = (scores.softmax(dim=3) @ v)[..., : self.head_dim].transpose(1, 2)  # (B*nW, 49, h, d)
+        out = out.reshape(-1, self.padded[1] // WINDOW, WINDOW, WINDOW * self.width)
+        return out.transpose(1, 2).reshape(-1, *self.padded, self.width)
 
     def crop(self, x: Tensor, axis: int) -> Tensor:
         """A map without its padding, Hp and Wp -> H and W; ``axis`` is that of the height."""
@@ -145,8 +144,8 @@ class Mixing(WindowAttention):
         local = self.dwconv3x3(local)  # (B, C, Hp, Wp)
         mean = local.mean(dim=(2, 3), keepdim=True)
         channel_gate = self.channel_interaction(mean).sigmoid()  # (B, a, 1, 1)
-        qkv = self.qkv(self.proj_attn_norm(self.proj_attn(x)))
-        attended = self.attend(qkv, self.position_bias(), channel_gate)  # (B, Hp, Wp, a)
+        qkv = self.qkv(self.proj_attn_norm(self.to_windows(self.proj_attn(x))))
+        attended = self.attend(qkv, self.position_bias()) * channel_gate.permute(0, 2, 3, 1)  # (B, Hp, Wp, a)
         spatial_gate = self.spatial_interaction(attended.permute(0, 3, 1, 2)).sigmoid()  # (B, 1, Hp, Wp)
         local = self.conv_norm(self.projection(local) * spatial_gate)  # (B, a, Hp, Wp)
         joint = torch.cat([self.attn_norm(attended), local.permute(0, 2, 3, 1)], dim=3)  # (B, Hp, Wp, C)
@@ -212,9 +211,9 @@ class DeployedMixing(WindowAttention):
         local = self.dwconv3x3(to_map(self.proj_cnn_norm(local), self.padded))  # (B, C, Hp, Wp)
         mean = local.mean(dim=(2, 3), keepdim=True)
         channel_gate = self.channel_interaction(mean).sigmoid()  # (B, a, 1, 1)
-        qkv = self.qkv(self.proj_attn_norm(attended))
-        attended = self.crop(self.attend(qkv, self.position_bias, channel_gate), 1)  # (B, H, W, a)
-        attended = attended.reshape(-1, self.width)  # (B*N, a)
+        qkv = self.qkv(self.proj_attn_norm(self.to_windows(attended)))
+        attended = self.crop(self.attend(qkv, self.position_bias), 1)  # (B, H, W, a)
+        attended = (attended * channel_gate.permute(0, 2, 3, 1)).reshape(-1, self.width)  # (B*N, a)
         spatial_gate = self.spatial_interaction(attended).sigmoid()  # (B*N, 1)
         # Cropped before it is transposed: TensorRT then needs a kernel less.
         local = to_tokens(self.crop(local, 2)) * spatial_gate  # (B*N, C)

@@ -8,8 +8,10 @@ from hiresvit.bundle.manifest import short
 from hiresvit.report.blocks import NOT_MEASURED, Block, Chart, Code, Lines, Part, Table, as_printed, facts_of, part
 from hiresvit.report.chart import MOST_ROWS, bar_chart
 from hiresvit.report.contract import answers_table
+from hiresvit.report.htp import htp_report
 from hiresvit.report.int8 import int8_report
 from hiresvit.report.latency import latency_tables
+from hiresvit.report.parity import parity_table
 from hiresvit.report.results import (
     contract_fact,
     engine_report,
@@ -17,7 +19,6 @@ from hiresvit.report.results import (
     fp16_lines,
     graphs_report,
     origin_facts,
-    parity_table,
     simplify_line,
     spec_facts,
     tensors_table,
@@ -33,6 +34,7 @@ def bundle_part(bundle: Values) -> Part:
         *part("What was made from what", made),
         *part("Parity with PyTorch", _parity(bundle)),
         *part("INT8 beside FP16", _int8(bundle)),
+        *part("Qualcomm's HTP", as_printed(htp_report(bundle["htp"]))),
         *part("Plans: kernels and memory", _plans(bundle)),
         *part("Graphs", _graphs(bundle), folded=True),
         *part("Latency at the export", _latency(bundle), folded=True),

@@ -19,14 +19,14 @@ TOP_MODULES = 12
 
 def int8_report(int8: Values, engines: Mapping[str, Values] | None = None) -> list[RenderableType]:
     """Ranges, layers, sensitivity, accuracy and, where they were built, both plans; then what follows from it."""
-    items: list[RenderableType] = [*_calibration_lines(int8["calibration"]), *_layer_lines(int8["quantize"])]
+    items: list[RenderableType] = [*calibration_lines(int8["calibration"], "int8"), *_layer_lines(int8["quantize"])]
     items += headroom_lines(int8, "int8")
     if sensitivity := int8.get("sensitivity"):
         items.append(sensitivity_table(sensitivity, int8["policy"]["keep"]))
     if fallback := int8.get("fallback"):
-        items.append(_fallback_line(fallback))
+        items.append(fallback_line(fallback, "int8", "in FP16"))
     if accuracy := int8.get("accuracy"):
-        items += _sides(accuracy)
+        items += accuracy_tables(accuracy)
     if engines and len(engines) > 1:
         items.append(plans_table(engines, run=bool((int8.get("decision") or {}).get("latency"))))
     return [*items, *int8.get("verdict", ())]
@@ -119,21 +119,23 @@ def _decided(decision: Values) -> str:
     return f"stay with FP16: {facts}; run fp16.plan"
 
 
-def _sides(accuracy: Values) -> list[RenderableType]:
-    """A line, since it is wider than the table, and FP32, FP16 and INT8 on the same pictures."""
+def accuracy_tables(accuracy: Values) -> list[RenderableType]:
+    """A line, since it is wider than the table, and FP32 beside what was made of it, on the same pictures."""
     pictures = f"{accuracy['images']} pictures of {accuracy['data']} that did not calibrate"
     by_graph = accuracy["rows"]
     rows = [
         (name, f"{by_graph[name]:.2f}", f"{round(by_graph['fp32'] - by_graph[name], 2) + 0.0:.2f}")
-        for name in ("fp32", "fp16", "int8")  # JSON does not keep the order
+        for name in ("fp32", "fp16", "int8", "a16w8", "a8w8")  # JSON does not keep the order
+        if name in by_graph
     ]
     table = make_table(None, "graph", f">{accuracy['metric']} %", ">points below FP32", rows=rows)
     return [f"\n{accuracy['metric']} on {pictures}", table]
 
 
-def _calibration_lines(found: Values) -> list[str]:
+def calibration_lines(found: Values, what: str) -> list[str]:
+    """What was measured of which pictures, for the graph ``what``."""
     lines = [
-        f"int8: ranges of {found['tensors']} tensors by {found['method']} on {found['images']} pictures of"
+        f"{what}: ranges of {found['tensors']} tensors by {found['method']} on {found['images']} pictures of"
         f" {found['source']}"
     ]
     lines += [f"note: skipped {reason}" for reason in found["skipped"]]
@@ -159,7 +161,8 @@ def _layer_lines(made: Values) -> list[str]:
     return lines
 
 
-def _fallback_line(found: Values) -> str:
+def fallback_line(found: Values, what: str, stays: str) -> str:
+    """Which modules of ``what`` the search left ``stays``: in FP16, or with 16 bits."""
     kept = found["kept"]
-    stays = f"{len(kept)} modules stay in FP16 ({', '.join(kept)})" if kept else "no module needs to stay in FP16"
-    return f"int8: {stays} for at most {found['max_drop']:g} points, found in {found['tried']} trials"
+    stay = f"{len(kept)} modules stay {stays} ({', '.join(kept)})" if kept else f"no module needs to stay {stays}"
+    return f"{what}: {stay} for at most {found['max_drop']:g} points, found in {found['tried']} trials"

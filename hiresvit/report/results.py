@@ -17,15 +17,19 @@ from rich.table import Table
 from hiresvit.data.preprocess import describe
 from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.errors import install_line
+from hiresvit.report.context import context_report
 from hiresvit.report.contract import answers_table, contract_text
+from hiresvit.report.htp import htp_report
 from hiresvit.report.int8 import engine_facts, int8_report
 from hiresvit.report.latency import latency_tables, place
-from hiresvit.report.tables import Values, counted, headroom_lines, make_table, number_text, size_text
+from hiresvit.report.parity import parity_table
+from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
 from hiresvit.spec import ContractSpec, PreprocessSpec
 
 TOP_OPERATORS = 6
 _PLAIN_LINE = 80
 _PLAN_FACTS = ("path", "bytes", "backend", "version", "graph", "graph_sha256")
+_CONTEXT_FACTS = ("path", "bytes", "chip", "qairt", "nodes_cpu", "graph", "graph_sha256")
 
 
 def export_report(manifest: Values) -> list[RenderableType]:
@@ -46,6 +50,8 @@ def export_report(manifest: Values) -> list[RenderableType]:
         items.append(engine_table(engines["fp16"]))
     if int8 := manifest["int8"]:
         items += int8_report(int8, engines)
+    if htp := manifest["htp"]:
+        items += htp_report(htp)
     return [*items, *_notes(manifest["notes"])]
 
 
@@ -61,6 +67,12 @@ def inspect_report(found: Values) -> list[RenderableType]:
         return [*ours, tensors_table(found), *graph, *_notes(found["notes"])]
     if found["kind"] == "checkpoint":
         return [*_checkpoint_report(found), *_notes(found["notes"])]
+    if found["kind"] == "context":
+        facts = {key: _plain(found[key]) for key in _CONTEXT_FACTS if key in found}
+        facts |= spec_facts(found["spec"]) | contract_fact(found) if found.get("spec") else {}
+        if "report" not in found:
+            return [_facts(facts), "note: nothing stands beside the context that says more"]
+        return [_facts(facts), *context_report(found["report"])]
     if found["kind"] == "plan":
         facts = {key: _plain(found[key] or "unknown") for key in _PLAN_FACTS if key in found}
         facts |= contract_fact(found) if found.get("spec") else {}
@@ -137,20 +149,6 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
         if value not in groups.setdefault(key, []):
             groups[key].append(value)
     return groups
-
-
-def parity_table(parity: Values) -> Table:
-    """One row per stage and output: the worst image, and what the gate asks for."""
-    stages = parity["stages"]
-    gated = any(stage["gate"] for stage in stages)
-    title = f"parity with {parity.get('reference', 'the reference')}, the worst of {counted(parity['images'], 'image')}"
-    columns = ["stage", "output", ">max abs", ">cosine", ">SQNR dB", ">equal %", *["gate: dB, cosine, %"] * gated]
-    rows = [
-        (stage["stage"], output["name"], *_parity_cells(output), *([_gate_text(stage["gate"])] if gated else []))
-        for stage in stages
-        for output in stage["report"]["outputs"]
-    ]
-    return make_table(title, *columns, rows=rows)
 
 
 def compare_report(found: Values) -> list[RenderableType]:
@@ -256,20 +254,6 @@ def fp16_lines(report: Values) -> list[str]:
     for row in report.get("activation_hazards", ()):  # of schema 4 and before
         lines.append(f"fp16: {row['hazard']} in {row['name']}, up to {row['max_abs']:.3g}")
     return lines + headroom_lines(report, "fp16")
-
-
-def _parity_cells(output: Values) -> list[str]:
-    agreement = "" if output["agreement"] is None else f"{100 * output['agreement']:.3f}"
-    if output["non_finite"]:
-        return [f"{output['non_finite']} NaN or Inf", "", "", agreement]
-    sqnr = "exact" if output["exact"] else number_text(output["sqnr_db"], ".1f")
-    return [number_text(output["max_abs"], ".2e"), number_text(output["cosine"], ".7f"), sqnr, agreement]
-
-
-def _gate_text(gate: Mapping[str, float] | None) -> str:
-    """``compare`` holds to what was asked for, an export to all three."""
-    parts = (("min_sqnr_db", 1), ("min_cosine", 1), ("min_agreement", 100))
-    return ", ".join(f"{scale * gate[name]:g}" if name in gate else "-" for name, scale in parts) if gate else "-"
 
 
 def files_table(files: Iterable[Values]) -> Table:

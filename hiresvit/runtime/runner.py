@@ -62,6 +62,8 @@ class Runner(Protocol):
     about: About
     warnings: tuple[str, ...] = ()
     metadata: Mapping[str, str] = MappingProxyType({})
+    seconds_per_gmac: float | None = None
+    """About how long an emulator takes, for who waits for it; None for what computes itself."""
 
     @property
     def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -129,6 +131,7 @@ class Casting(Runner):
         self.inner = runner
         self.inputs, self.outputs, self.about = runner.inputs, runner.outputs, runner.about
         self.warnings, self.metadata = runner.warnings, runner.metadata
+        self.seconds_per_gmac = runner.seconds_per_gmac
 
     @property
     def best_shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -18,23 +18,21 @@ from torch import nn
 
 from hiresvit.bundle.folder import Bundle, read_bundle, writing_bundle
 from hiresvit.bundle.manifest import Manifest, list_files, write_manifest
-from hiresvit.bundle.stages import EXACT, PLANS, STAGES, stage_path
-from hiresvit.calibration.qdq import MIN_OPSET
+from hiresvit.bundle.stages import EXACT, GRAPHS, HTP, PLANS, STAGES, stage_path
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_to_json
 from hiresvit.data.preprocess import example_input
 from hiresvit.data.scenes import sample_image, sample_images
 from hiresvit.device.platform import package_version, this_platform
-from hiresvit.errors import UsageError
 from hiresvit.evaluation.headroom import Headroom, enforce_headroom, open_exact
 from hiresvit.evaluation.latency import latency_report
 from hiresvit.evaluation.parity import GATES, Gate, compare_each, enforce
 from hiresvit.evaluation.reference import picture_size
-from hiresvit.export.contract import INPUT, TENSOR, complete, describe_graph, stamp
+from hiresvit.export.contract import INPUT, TENSOR, describe_graph, stamp
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.export.onnx import DEFAULT_OPSET, check_opset, export_onnx
+from hiresvit.export.onnx import DEFAULT_OPSET, export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.graph.file import load_graph
 from hiresvit.models.fold import fold
@@ -48,10 +46,13 @@ from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ContractSpec, Feed, ModelSpec, TensorSpec
 from hiresvit.version import __version__
 from hiresvit.workflows.decide import decide
+from hiresvit.workflows.emulate import Network
+from hiresvit.workflows.export_check import check_settings
 from hiresvit.workflows.frame import contract_parity, frame_graphs, write_golden_pair, write_pictures
+from hiresvit.workflows.htp_export import HtpOrder, emulate_forms, make_forms, tensors_of
 from hiresvit.workflows.loaded import Loaded, load_model
 from hiresvit.workflows.plans import batch_profiles, build_plans
-from hiresvit.workflows.quantize import Int8Settings, check_sources, make_int8
+from hiresvit.workflows.quantize import Int8Settings, make_int8
 from hiresvit.workflows.yardstick import Yardstick
 
 _HALF = {"fp16": EXACT, "int8": "int8 exact"}
@@ -77,6 +78,7 @@ class ExportSettings:
     seed: int = 0
     fp16: bool = False
     int8: Int8Settings | None = None
+    htp: HtpOrder | None = None
     io: Literal["fp32", "fp16"] = "fp32"
     opset: int = DEFAULT_OPSET
     dynamic_batch: bool = False
@@ -116,7 +118,7 @@ def export_bundle(
     or a place that cannot be used, GateError when a stage differs from PyTorch by more than its gate, and
     BuildError when the plan cannot be built.
     """
-    contract = _check(settings, spec)
+    contract = check_settings(settings, spec)
     with writing_bundle(target, force=settings.force) as folder, _scratch(folder, contract) as graphs:
         on_step("load", None)
         feeds = _feeds(spec, settings.images)
@@ -128,6 +130,7 @@ def export_bundle(
         deployed = Deployed(model, spec, resize=settings.resize)  # unfolded: what the user trained
         with TorchRunner(deployed, *ends, settings.threads) as reference:
             parity = _parity(job, reference, paths, looked)
+            said = _emulate(job, model, reference, paths, reports)
             if contract != TENSOR:
                 paths, reports["graphs"] = frame_graphs(paths, folder, partial(_stamp, job), contract, on_step)
                 parity["contract"] = _contract_parity(job, reference, paths)
@@ -155,40 +158,11 @@ def export_bundle(
             latency=latency,
             engines=engines,
             labels=loaded.labels and labels_to_json(loaded.labels),
-            notes=(*settings.notes, *loaded.notes, *missing),
+            notes=(*settings.notes, *loaded.notes, *said, *missing),
             **reports,
         )
         write_manifest(folder, manifest)
     return read_bundle(target)
-
-
-def _check(settings: ExportSettings, spec: ModelSpec) -> ContractSpec:
-    """The contract, all of it filled in. Raises UsageError on settings that exclude each other."""
-    check_opset(settings.opset)
-    contract = complete(spec, settings.contract)
-    if contract != TENSOR and settings.io != "fp32":
-        raise UsageError(f"--io fp16 with --contract {contract.name}: no tensor goes in; leave it out")
-    if contract != TENSOR and not settings.resize:
-        raise UsageError(f"--logits head with --contract {contract.name}: labels come out, no logits; leave it out")
-    if settings.int8 is not None:
-        if not settings.fp16:
-            raise UsageError("INT8 is written into the FP16 graph: add --fp16")
-        if settings.opset < MIN_OPSET:
-            raise UsageError(f"--opset {settings.opset} with --int8: FP16 scales need {MIN_OPSET} or later")
-        check_sources(settings.int8, spec)
-    if settings.io == "fp16" and not settings.fp16:
-        raise UsageError("io fp16 is about the FP16 graph: add --fp16")
-    if settings.images < 1:
-        raise UsageError(f"{settings.images} parity images: give at least 1; every export is compared with PyTorch")
-    if settings.threads is not None and settings.threads < 1:
-        raise UsageError(f"{settings.threads} threads: give at least 1")
-    if settings.ema and settings.weights is None:
-        raise UsageError("--ema chooses among the weights of a checkpoint: give one with --weights")
-    if settings.entry is not None and settings.weights is None:
-        raise UsageError("--entry chooses among the weights of a checkpoint: give one with --weights")
-    if settings.allow_missing_head and settings.weights is None:
-        raise UsageError("--allow-missing head is about a checkpoint: give one with --weights")
-    return contract
 
 
 @contextmanager
@@ -248,6 +222,11 @@ def _graphs(
     reports: dict[str, Any] = {"simplify": report.to_json(), "graphs": described}
     looked: dict[str, Headroom] = {}
     proof = None
+    table = None
+    # Beside the bundle: what is in it is gone when the export is interrupted.
+    state = target.with_name(f".{target.name}.calibration.npz")
+    # Fresh weights are never right.
+    prove = settings.weights is not None
     if not settings.dynamic_batch:  # its norms need a known number of rows
         save("cpu", for_cpu(simple))
     if settings.fp16:
@@ -257,22 +236,24 @@ def _graphs(
         half, half_report = to_fp16(simple, io=own)
         save("fp16", half)
         if settings.int8 is not None:
-            # Beside the bundle: what is in it is gone when the export is interrupted.
-            state = target.with_name(f".{target.name}.calibration.npz")
-            # Fresh weights are never right.
-            chosen = replace(settings.int8, prove=settings.weights is not None)
-            made = make_int8(simple, half, spec, chosen, state=state, on_step=job.on_step)
+            chosen = replace(settings.int8, prove=prove)
+            also = tensors_of(settings.htp, simple) if settings.htp else ()
+            made = make_int8(simple, half, spec, chosen, also=also, state=state, on_step=job.on_step)
             save("int8", made.graph)
-            made.table.save(stage_path(job.folder, "calibration"))
             reports["int8"] = made.report
-            looked, proof = made.headroom, made.proof
+            looked, proof, table = made.headroom, made.proof, made.table
             if sensitivity := made.report.get("sensitivity"):
                 chart = sensitivity_chart(sensitivity, made.report["policy"]["keep"])
                 stage_path(job.folder, "sensitivity").write_text(chart, encoding="utf-8")
             del made
         del half
         reports["fp16"] = half_report.to_json()
-    return {stage: stage_path(job.graphs, stage) for stage in described}, reports, looked, proof
+    if settings.htp is not None:
+        made_for = partial(make_forms, settings.htp, simple, spec, save, prove=prove)
+        reports["htp"], table = made_for(table=table, state=state, on_step=job.on_step)
+    if table is not None:
+        table.save(stage_path(job.folder, "calibration"))
+    return {stage: stage_path(job.graphs, stage) for stage in GRAPHS if stage in described}, reports, looked, proof
 
 
 def _stamp(job: _Job, graph: onnx.ModelProto, stage: str, contract: ContractSpec = TENSOR) -> None:
@@ -338,6 +319,27 @@ def _parity(job: _Job, reference: Runner, paths: Mapping[str, Path], looked: dic
     return {"task": job.spec.task, "images": len(job.feeds), "reference": "pytorch", "stages": stages}
 
 
+def _emulate(
+    job: _Job, model: nn.Module, reference: Runner, paths: Mapping[str, Path], reports: dict[str, Any]
+) -> list[str]:
+    """Add to the reports what Qualcomm's emulator makes of the graphs for its HTP; returns notes. Raises GateError."""
+    settings = job.settings
+    if settings.htp is None:
+        return []
+    graphs = {one.form: paths[HTP[one.form]] for one in settings.htp.forms}
+    return emulate_forms(
+        settings.htp,
+        model,
+        Network(job.spec, reference, job.feeds, graphs),
+        reports["htp"],
+        gates=settings.gates,
+        trained=settings.weights is not None and not job.loaded.untrained,
+        on_step=job.on_step,
+        opset=settings.opset,
+        resize=settings.resize,
+    )
+
+
 def _decide(
     job: _Job, bundle: Path, engines: Mapping[str, Any], report: dict[str, Any], proof: Yardstick | None
 ) -> None:
@@ -364,6 +366,8 @@ def _latency(job: _Job, reference: Runner, paths: Mapping[str, Path]) -> dict[st
     with ExitStack() as stack:
         sides: dict[str, Callable[[], object]] = {"pytorch": partial(reference, job.feeds[0])}
         for role, path in paths.items():
+            if role in HTP.values():  # made for another processor than this one
+                continue
             runner = stack.enter_context(OnnxRuntimeRunner(path, threads=threads))
             sides[role] = partial(Casting(runner), feed)
         report = latency_report(sides, min_s=1.0)

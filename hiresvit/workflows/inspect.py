@@ -10,9 +10,12 @@ from typing import Any
 from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.manifest import MANIFEST
 from hiresvit.bundle.stages import GRAPHS
+from hiresvit.device.context import read_sidecar
 from hiresvit.device.plan import is_plan_file
+from hiresvit.device.qnn_context import read_context
 from hiresvit.errors import UsageError, missing_extra
 from hiresvit.export.contract import describe_graph, read_contract, read_stamp, read_untrained, untrained_note
+from hiresvit.kinds import require_graph_file
 from hiresvit.models.zoo import MODELS, find_model, names_checkpoint
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.preflight import check_file
@@ -31,6 +34,8 @@ def inspect_source(text: str, *, entry: str | None = None) -> dict[str, Any]:
         found = bundle.manifest.to_json()
         found["graphs"] = found["graphs"] or _graphs(bundle)
         return {"kind": "bundle", "path": str(path), "unlisted": list(bundle.unlisted), **found}
+    if path.suffix == ".onnx" and path.is_file() and (context := _context(path)):
+        return context
     if path.suffix == ".onnx":
         with open_runner(path) as runner:  # says in one line what is wrong with a damaged file
             inputs, outputs = ([asdict(spec) for spec in side] for side in (runner.inputs, runner.outputs))
@@ -54,6 +59,21 @@ def inspect_source(text: str, *, entry: str | None = None) -> dict[str, Any]:
             f"{text}: give a model name, a checkpoint, an .onnx file, a plan or a bundle folder (one with {MANIFEST})"
         )
     return {"kind": "model", **describe_model(text)}
+
+
+def _context(path: Path) -> dict[str, Any] | None:
+    """What is known of a compiled context, without Qualcomm's library; None for a graph."""
+    require_graph_file(path)
+    context = read_context(path)
+    if context is None:
+        return None
+    sidecar = read_sidecar(path)
+    known = asdict(sidecar) if sidecar else {}
+    if sidecar and (stamped := read_stamp(sidecar.metadata)):
+        known |= {"spec": stamped[0].to_json(), "contract": asdict(read_contract(sidecar.metadata))}
+    size = path.stat().st_size + (context.binary.stat().st_size if context.binary else 0)
+    found = {"kind": "context", "path": str(path), "bytes": size, "chip": context.chip.name, "qairt": context.qairt}
+    return {**found, "nodes_cpu": context.on_cpu, **known}
 
 
 def describe_model(name: str) -> dict[str, Any]:

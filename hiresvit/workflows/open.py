@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
@@ -32,6 +33,7 @@ from hiresvit.export.contract import (
 )
 from hiresvit.files import sha256_file
 from hiresvit.models.zoo import find_model, names_checkpoint
+from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.open import chip_of_runner, find_backend, open_runner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
@@ -63,6 +65,16 @@ class Source:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def waits(self) -> float | None:
+        """About how many seconds an emulator takes for an answer; None for what is none, or of no model."""
+        rate = self.runner.seconds_per_gmac
+        if rate is None or self.spec is None:
+            return None
+        entry = find_model(self.spec.name)
+        pixels = math.prod(self.spec.imgsz) / math.prod(entry.imgsz[self.spec.task])
+        return rate * entry.numbers[self.spec.task].gmacs * pixels
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What is to be said of it, for example that nobody trained it, or that a plan is of another model of GPU."""
         return (*self.said, *self.runner.warnings)
@@ -84,6 +96,7 @@ def open_source(
     threads: int | None = None,
     cuda_graph: bool = False,
     replay: bool = True,
+    on_step: OnStep = silent,
     **model_options: Any,
 ) -> Source:
     """Open a model name or a checkpoint (PyTorch), an ``.onnx`` file, a plan or a bundle's ``graph``.
@@ -109,17 +122,19 @@ def open_source(
         raise UsageError(f"{text} is a file and brings its own {', '.join(given)}: leave the option out")
 
     if path.is_dir():
-        return _open_bundle(path, graph, replay=replay, runner=runner, threads=threads, cuda_graph=cuda_graph)
+        options = {"runner": runner, "threads": threads, "cuda_graph": cuda_graph}
+        return _open_bundle(path, graph, replay=replay, on_step=on_step, **options)
     if graph is not None:
         raise UsageError(f"--graph picks a file of a bundle; {text} is one file")
     opened = _open_file(path, runner, threads, cuda_graph)
-    stamped = read_stamp(opened.metadata)
-    spec = stamped[0] if stamped else None
-    contract = read_contract(opened.metadata) if spec else TENSOR
-    _check_input(path, opened, spec, contract)
-    labels = read_labels(opened.metadata, spec) if spec else None
-    said = _said(read_untrained(opened.metadata))
-    origin = _origin(path, opened, role=stamped[1] if stamped else None)
+    with _closing_if_it_fails(opened):
+        stamped = read_stamp(opened.metadata)
+        spec = stamped[0] if stamped else None
+        contract = read_contract(opened.metadata) if spec else TENSOR
+        _check_input(path, opened, spec, contract)
+        labels = read_labels(opened.metadata, spec) if spec else None
+        said = _said(read_untrained(opened.metadata))
+        origin = _origin(path, opened, role=stamped[1] if stamped else None)
     label, built_from = path.name + _by(runner, opened), _built_from(path)
     return Source(Casting(opened), spec, label, labels, said, _graph(path), contract, built_from, origin)
 
@@ -192,7 +207,7 @@ def _by(runner: str | None, opened: Runner) -> str:
     return f" ({said})" if said else ""
 
 
-def _open_bundle(folder: Path, graph: str | None, *, replay: bool, **running: Any) -> Source:
+def _open_bundle(folder: Path, graph: str | None, *, replay: bool, on_step: OnStep, **running: Any) -> Source:
     bundle = read_bundle(folder)
     has = {entry.role for entry in bundle.manifest.files}
     forms = None if graph else htp_roles(folder, has, running["runner"])
@@ -201,7 +216,10 @@ def _open_bundle(folder: Path, graph: str | None, *, replay: bool, **running: An
         raise UsageError(f"--graph {graph}: one of {', '.join(RUNNABLE)}")
     source = open_role(bundle, wanted, **running)
     if replay:
-        replay_golden(bundle, source.runner, wanted)
+        if source.waits:
+            on_step(f"replay: the golden pair, emulated, about {source.waits:.0f} s", None)
+        with _closing_if_it_fails(source.runner):
+            replay_golden(bundle, source.runner, wanted)
     decision = (bundle.manifest.int8 or {}).get("decision") or {}
     best = "int8_plan" if decision.get("recommended") == "int8" else PLANS[0]
     plans = [role for role in (best, *PLANS) if role in has] if graph is None and has_driver() else []
@@ -230,8 +248,14 @@ def open_role(
 
     Raises ArtefactError for a file that is not what the manifest says, and whatever `open_runner` raises.
     """
-    manifest, path = bundle.manifest, bundle.path(role)
+    path = bundle.path(role)
     opened = Casting(_open_file(path, runner, threads, cuda_graph))
+    with _closing_if_it_fails(opened):
+        return _source_of_role(bundle, role, opened, runner)
+
+
+def _source_of_role(bundle: Bundle, role: str, opened: Runner, runner: str | None) -> Source:
+    manifest, path = bundle.manifest, bundle.path(role)
     _check_input(path, opened, manifest.spec, manifest.contract)
     if opened.metadata and (own := read_contract(opened.metadata)) != manifest.contract:
         raise ArtefactError(
@@ -248,6 +272,16 @@ def open_role(
     origin = _origin(path, opened, role=role, bundle=bundle.folder)
     graph_file, built_from = _graph(path), _built_from(path)
     return Source(opened, manifest.spec, label, labels, said, graph_file, manifest.contract, built_from, origin)
+
+
+@contextmanager
+def _closing_if_it_fails(runner: Runner) -> Iterator[None]:
+    """What was opened may hold a process, or a GPU's memory."""
+    try:
+        yield
+    except BaseException:
+        runner.close()
+        raise
 
 
 def _origin(file: Path | None, runner: Runner, *, role: str | None, bundle: Path | None = None) -> dict[str, Any]:

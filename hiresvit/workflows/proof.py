@@ -1,24 +1,17 @@
-"""Whether an INT8 graph is as accurate as FP32: the search for modules that stay in FP16, and the proof of the rest."""
+"""Whether integers are as accurate as FP32: the search for modules that keep more bits, and the proof of the rest."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from onnx import ModelProto
 
-from hiresvit.calibration.attention import find_attentions
-from hiresvit.calibration.audit import check_scales
 from hiresvit.calibration.fallback import check_drop, find_fallback
-from hiresvit.calibration.qdq import Int8Report, quantize
 from hiresvit.calibration.sensitivity import Group, Judgement, measure_sensitivity
-from hiresvit.calibration.sites import Policy, Site, find_skips
-from hiresvit.calibration.table import CalibrationTable
 from hiresvit.data.dataset import Dataset
 from hiresvit.errors import GateError, HiresvitError
-from hiresvit.graph.index import GraphIndex
 from hiresvit.progress import OnStep
 from hiresvit.spec import Feed, ModelSpec
 from hiresvit.workflows.split import Split
@@ -29,45 +22,31 @@ KNOWN = 50.0
 SEARCHES = 3  # the limit of the search is halved each time the proof misses the one that was asked for
 
 
-@dataclass(frozen=True, eq=False)
-class Maker:
-    """Makes INT8 graphs of one network from one calibration; ``index`` is that of ``simple``."""
+class Maker(Protocol):
+    """Makes graphs of few bits of one network from one calibration, in which any modules can have more.
 
-    simple: ModelProto
-    index: GraphIndex
-    half: ModelProto
-    sites: tuple[Site, ...]
-    policy: Policy
-    table: CalibrationTable
+    ``name`` is that of what it makes, ``stays`` what the modules have that do not have few bits.
+    """
 
     @property
-    def groups(self) -> list[Group]:
-        """The modules that the policy quantizes."""
-        macs = Counter[str]()
-        for site in self.sites:
-            if site.excluded is None:
-                macs[site.module] += site.macs
-        return [Group(module, count) for module, count in macs.items()]
+    def name(self) -> str: ...
+
+    @property
+    def stays(self) -> str: ...
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The modules that there is a choice for; none where there is no choice."""
+
+    @property
+    def references(self) -> Mapping[str, ModelProto]:
+        """What the result is compared with, ``fp32`` first."""
 
     def alone(self, modules: frozenset[str]) -> ModelProto:
-        """With exactly these modules in INT8, without the residuals and attentions of the policy."""
-        return quantize(self.half, self._sites(modules), self.table.amax)[0]
+        """With few bits in these modules only."""
 
-    def together(self, kept: tuple[str, ...]) -> tuple[ModelProto, Int8Report]:
-        """With all modules but ``kept``, and all that the policy asks for. Raises GateError on a wrong scale."""
-        sites = self._sites(frozenset(group.module for group in self.groups) - set(kept))
-        policy = replace(self.policy, keep=frozenset(kept))
-        skips = find_skips(self.index, sites, policy)
-        attentions = find_attentions(self.index, policy)
-        amax = self.table.amax
-        graph, made = quantize(self.half, sites, amax, skips=skips, attentions=attentions)
-        check_scales(graph, amax, sites, skips=skips, attentions=attentions)
-        return graph, made
-
-    def _sites(self, modules: frozenset[str]) -> list[Site]:
-        return [
-            site if site.excluded or site.module in modules else replace(site, excluded="kept") for site in self.sites
-        ]
+    def together(self, kept: tuple[str, ...]) -> tuple[ModelProto, Any]:
+        """With few bits in all modules but ``kept``, and a report. Raises GateError on a pair that is wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +59,10 @@ class Proof:
     threads: int | None
 
     def accuracy(self, maker: Maker, kept: tuple[str, ...], on_step: OnStep) -> dict[str, Any]:
-        """FP32, FP16 and INT8 on the pictures that the result is held to."""
+        """What is made, and what that is compared with, on the pictures that the result is held to."""
         rows = {}
         judge = self.result.judge(self.threads)
-        for name, graph in (("fp32", maker.simple), ("fp16", maker.half), ("int8", maker.together(kept)[0])):
+        for name, graph in (*maker.references.items(), (maker.name, maker.together(kept)[0])):
             on_step(f"prove: {name}", None)
             rows[name] = judge(graph).metric
         data = self.result.dataset
@@ -123,7 +102,7 @@ def open_proof(
 
 
 def find_kept(maker: Maker, proof: Proof, limit: float, on_step: OnStep) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Which modules stay in FP16, with the sensitivity that decided it and the proof. Raises GateError."""
+    """Which modules stay as they are, with the sensitivity that decided it and the proof. Raises GateError."""
     judge = proof.search.judge(proof.threads)
     sensitivity = measure_sensitivity(maker.groups, maker.alone, judge, proof.baseline, on_step)
     every = frozenset(group.module for group in maker.groups)
@@ -133,16 +112,44 @@ def find_kept(maker: Maker, proof: Proof, limit: float, on_step: OnStep) -> tupl
 
     for number in range(SEARCHES):
         tighter = limit / 2**number
-        found = find_fallback(sensitivity, make, judge, proof.baseline, tighter, on_step=on_step)
+        found = find_fallback(sensitivity, make, judge, proof.baseline, tighter, stays=maker.stays, on_step=on_step)
         accuracy = proof.accuracy(maker, found.kept, on_step)
-        rows, kept = accuracy["rows"], f"{len(found.kept)} of {len(every)} modules in FP16"
-        pictures = f"{accuracy['images']} pictures of {accuracy['data']} that did not calibrate"
-        what = f"{accuracy['metric']} of INT8 with {kept}, on {pictures},"
+        kept = f"{len(found.kept)} of {len(every)} modules in {maker.stays}"
         try:
-            check_drop(rows["int8"], rows["fp32"], limit, what)
+            check_accuracy(accuracy, maker.name, kept, limit)
         except GateError as error:
             missed = error
             continue
         search = found.to_json() | {"max_drop": limit, "searched_with": tighter}
         return found.kept, {"sensitivity": sensitivity.to_json(), "fallback": search, "accuracy": accuracy}
     raise missed
+
+
+def check_accuracy(accuracy: Mapping[str, Any], name: str, kept: str, limit: float) -> None:
+    """Raise GateError if what ``name`` stands for is more than ``limit`` points below FP32 on the proof's pictures."""
+    rows = accuracy["rows"]
+    pictures = f"{accuracy['images']} pictures of {accuracy['data']} that did not calibrate"
+    what = f"{accuracy['metric']} of {name.upper()} with {kept}, on {pictures},"
+    check_drop(rows[name], rows["fp32"], limit, what)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Which modules were ``kept`` from few bits, what to report of it, and the pictures it was ``proven`` on."""
+
+    kept: tuple[str, ...]
+    report: dict[str, Any]
+    proven: Yardstick | None
+
+
+def prove(maker: Maker, proof: Proof | None, limit: float | None, on_step: OnStep) -> Found:
+    """Search for what a ``limit`` in points asks for, or measure what has few bits throughout. Raises GateError."""
+    if proof is None:
+        return Found((), {}, None)
+    if limit is not None and maker.groups:
+        kept, report = find_kept(maker, proof, limit, on_step)
+        return Found(kept, report, proof.result)
+    accuracy = proof.accuracy(maker, (), on_step)
+    if limit is not None:
+        check_accuracy(accuracy, maker.name, "nothing kept from it", limit)
+    return Found((), {"accuracy": accuracy}, proof.result)

@@ -52,7 +52,8 @@ def verify_bundle(
     for runner, role in _pairs(bundle, runners, graphs):
         on_step(f"replay: {role}", None)
         asked = role not in PLANS or bool(runners) or role in graphs
-        sides.append(_side(bundle, golden, role, runner, threads=threads, asked=asked, findings=findings))
+        running = (runner, threads)
+        sides.append(_side(bundle, golden, role, running, asked=asked, findings=findings, on_step=on_step))
     parity = None
     if weights is not None:
         from hiresvit.workflows.recheck import recheck
@@ -123,13 +124,14 @@ def _side(
     bundle: Bundle,
     golden: Golden,
     role: str,
-    runner: str | None,
+    running: tuple[str | None, int | None],
     *,
-    threads: int | None,
     asked: bool,
     findings: list[HiresvitError],
+    on_step: OnStep,
 ) -> dict[str, Any]:
-    """The golden pair through one file by one runner; what is wrong is added to ``findings``."""
+    """The golden pair through one file by a runner and its threads; what is wrong is added to ``findings``."""
+    runner, threads = running
     row: dict[str, Any] = {"graph": role, "runner": runner, "origin": None, "gate": None, "report": None}
     row |= {"answer": None, "verdict": "", "why": None}
     name = f"{bundle.folder.name}/{role}" + (f" ({runner})" if runner else "")
@@ -143,6 +145,8 @@ def _side(
         return row
     with source.runner as network:
         row["origin"] = dict(source.origin)
+        if source.waits:
+            on_step(f"replay: {role}, emulated, about {source.waits:.0f} s", None)
         try:
             replay = replay_pair(bundle.manifest, golden, network, role)
         except (KeyError, UsageError) as error:  # other names or shapes

@@ -34,6 +34,7 @@ TABLE = CalibrationTable(
     data=DATA,
     preprocess=preprocess_json(PreprocessSpec()),
     tools={"onnxruntime": "1.31.1"},
+    ranges={"z": (-0.1, 0.05), "a": (0.0, 1 / 3), "off": (0.0, 0.0)},
 )
 
 
@@ -61,6 +62,13 @@ def test_a_table_reads_back_as_it_was(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["calibration.json"]
 
 
+def test_a_table_of_version_1_has_magnitudes_only(tmp_path: Path) -> None:
+    table = load_table(saved(tmp_path, schema_version=1, ranges=None))
+    assert table == replace(TABLE, ranges={})
+    table.save(tmp_path / "again.json")
+    assert load_table(tmp_path / "again.json") == table
+
+
 def test_a_range_that_json_lacks_leaves_the_old_table(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     TABLE.save(path)
@@ -73,7 +81,7 @@ def test_a_range_that_json_lacks_leaves_the_old_table(tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"kind": "hiresvit-bundle"}, "kind must be one of"),
-        ({"schema_version": 2}, "schema_version must be one of"),
+        ({"schema_version": 3}, "schema_version must be one of"),
         ({"kind": None}, "kind"),
         ({"amax": None}, "amax"),
         ({"more": 1}, "more"),
@@ -91,6 +99,9 @@ def test_a_range_that_json_lacks_leaves_the_old_table(tmp_path: Path) -> None:
         ({"graph": 5}, "graph must be string"),
         ({"data": ""}, "data must be longer"),
         ({"preprocess": []}, "preprocess must be object"),
+        ({"ranges": {"z": [0, 1]}}, "'a' has an amax or a range, and not both"),
+        ({"ranges": {"z": [0, 1, 2], "a": [0, 1], "off": [0, 0]}}, "ranges.z must contain less"),
+        ({"ranges": {"z": [1, 0], "a": [0, 1], "off": [0, 0]}}, "the range of 'z' ends before it begins"),
     ],
 )
 def test_a_table_of_another_kind_is_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:

@@ -29,6 +29,9 @@ class COptions(Structure):
         ("device", c_int32),
         ("stream", c_void_p),
         ("host_code", c_int32),
+        ("context", c_char_p),
+        ("provider", c_char_p),
+        ("soc_model", c_int32),
     )
 
 

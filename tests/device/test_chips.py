@@ -59,6 +59,28 @@ def test_floats_are_refused_where_the_table_says_so_and_integers_taken_everywher
     assert said[4:7] == [str(chip.arch), str(chip.soc_model), str(chip.vtcm_mb or 0)]
 
 
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
+def test_the_library_calls_a_number_by_the_part_of_its_row(chip: Chip, library: Worker, tmp_path: Path) -> None:
+    """A context for two chips names them; what reads the names is in the library's wheel for Python 3.12 only."""
+    tools = pytest.importorskip("onnxruntime_qnn.libDlModelToolsPy312")
+    other = CHIPS["sm8550" if chip.name == "sm8650" else "sm8650"]
+    graph, context = tmp_path / "integer.onnx", tmp_path / "context.onnx"
+    _write_convolution(graph, quantized=True)
+    both = tuple((key, f"{value},{library_options(other.soc_model)[key]}") for key, value in _told(chip).items())
+    assert isinstance(library.ask(Opening(str(graph), chip.soc_model, context=str(context), options=both)), Opened)
+    reader = tools.IrDlcReader()
+    reader.open(str(next(tmp_path.glob("*.bin"))))
+    records = reader.get_record_names_by_record_type(tools.DlcRecordType.HTP_CACHE_RECORD, False)
+    assert {reader.get_cache_soc_model_name(name): reader.get_cache_dsp_arch(name) for name in records} == {
+        chip.part: chip.arch,
+        other.part: other.arch,
+    }
+
+
+def _told(chip: Chip) -> dict[str, str]:
+    return {key: value for key, value in library_options(chip.soc_model).items() if key != "vtcm_mb"}
+
+
 def _write_convolution(path: Path, *, quantized: bool) -> None:
     """A 1x1 convolution of (1, 3, 8, 8), in FP32 or, with Q/DQ, in uint8 with int8 weights."""
     weights = np.random.default_rng(0).integers(-127, 128, (4, 3, 1, 1))
@@ -74,10 +96,8 @@ def _write_convolution(path: Path, *, quantized: bool) -> None:
             helper.make_node("QuantizeLinear", ["c", "scale", "zero"], ["cq"]),
             helper.make_node("DequantizeLinear", ["cq", "scale", "zero"], ["y"]),
         ]
-    ends = [
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, channels, 8, 8))]
-        for name, channels in (("x", 3), ("y", 4))
-    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 8, 8))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4, 8, 8))
     kept = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "convolution", *ends, kept)
+    graph = helper.make_graph(nodes, "convolution", [x], [y], kept)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)

@@ -17,6 +17,7 @@ from hiresvit.export.simplify import SimplifyReport
 from hiresvit.report import results as report
 from hiresvit.report import tables
 from hiresvit.report.latency import latency_tables
+from hiresvit.report.parity import parity_table
 from hiresvit.spec import Task, TensorSpec
 
 
@@ -38,24 +39,24 @@ def rendered(table: Any) -> str:
 
 def test_parity_shows_each_measure_and_its_gate() -> None:
     values = parity("classify", [[1.0, 0.0], [0.0, 1.0]], [[1.1, 0.0], [0.5, 0.4]], asdict(Gate(45, 0.9999, 0.99)))
-    text = rendered(report.parity_table(values))
+    text = rendered(parity_table(values))
     assert text.startswith("parity with pytorch, the worst of 3 images")
     assert cells(text, "fp16") == ["fp16", "y", "6.00e-01", "0.8333333", "5.1", "50.000", "45, 0.9999, 99"]
 
 
 def test_parity_of_equal_arrays_is_exact_and_features_have_no_agreement() -> None:
-    text = rendered(report.parity_table(parity("features", [1.0, 2.0], [1.0, 2.0])))
+    text = rendered(parity_table(parity("features", [1.0, 2.0], [1.0, 2.0])))
     assert cells(text, "fp16") == ["fp16", "y", "0.00e+00", "1.0000000", "exact"]
     assert "gate" not in text
 
 
 def test_parity_shows_nan() -> None:
-    text = rendered(report.parity_table(parity("features", [1.0, 2.0], [1.0, float("nan")])))
+    text = rendered(parity_table(parity("features", [1.0, 2.0], [1.0, float("nan")])))
     assert cells(text, "fp16") == ["fp16", "y", "1 NaN or Inf"]
 
 
 def test_a_gate_of_one_measure_leaves_the_others_open() -> None:
-    text = rendered(report.parity_table(parity("features", [1.0], [1.0], {"min_cosine": 0.5})))
+    text = rendered(parity_table(parity("features", [1.0], [1.0], {"min_cosine": 0.5})))
     assert cells(text, "fp16")[-1] == "-, 0.5, -"
 
 
@@ -142,6 +143,7 @@ def test_engine_counts_kernels_attentions_and_memory() -> None:
 NOTHING: dict[str, Any] = {
     **dict.fromkeys(("simplify", "fp16", "int8", "parity", "latency")),
     "engines": {},
+    "htp": {},
     "notes": [],
 }
 

@@ -13,9 +13,11 @@ import pytest
 from conftest import Cli, run_program
 from htp_bundle import make_bundle
 
+from hiresvit.commands import opening
 from hiresvit.device import qnn_api
 from hiresvit.device.chips import CHIPS
 from hiresvit.errors import MissingDependency
+from hiresvit.models.zoo import find_model
 from hiresvit.report.page import runs_on
 from hiresvit.workflows.doctor import examine
 from hiresvit.workflows.open import open_source
@@ -29,7 +31,7 @@ TIME = re.compile(r"\d+(\.\d+)? ?(ms|s)\b|latency|seconds|fps")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("htp") / "net")
+    return make_bundle(tmp_path_factory.mktemp("htp") / "net", "htp_fp16", "htp_a16w8")
 
 
 def keys(value: Any) -> set[str]:
@@ -50,11 +52,27 @@ def test_the_form_that_fits_the_chip(bundle: Path, runner: str, role: str, devic
     assert runs_on(source.origin).endswith(f" on {device}, emulated")
 
 
-def test_no_form_for_the_chip(bundle: Path, cli: Cli, tiny_bundle: Path) -> None:
-    for command in (["compare", tiny_bundle, tiny_bundle], ["verify", tiny_bundle]):
+def test_who_waits_is_told_how_long(bundle: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    source = open_source(str(bundle), runner="qnn:ar1", on_step=lambda name, fraction: steps.append(name))
+    source.runner.close()
+    # 28.2 GMACs are HRViT-b1's at 512x512; 5 s for each of them with 16 bits (QNN.md, measured).
+    gmacs = find_model("hrvit_b1").numbers["segment"].gmacs
+    assert source.waits == pytest.approx(5 * gmacs * 64 * 96 / 512**2)
+    assert steps == [f"replay: the golden pair, emulated, about {source.waits:.0f} s"]
+    with open_source(str(bundle)).runner as runner:
+        assert runner.seconds_per_gmac is None
+    monkeypatch.setattr(opening, "_LONG", 0.0)
+    result = cli("compare", bundle, bundle, "--runner", "qnn:ar1", "--images", "1")
+    assert f"note: net/htp_a16w8 (qnn:ar1, emulated): about {source.waits:.0f} s for each picture" in result.err
+
+
+def test_no_form_for_the_chip(cli: Cli, tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "net", "htp_fp16")
+    for command in (["compare", folder, folder], ["verify", folder]):
         result = cli(*command, "--runner", "qnn:ar1")
         assert result.code == 2
-        assert re.search(r"tiny has no graph for Snapdragon AR1 .*: export it with --htp a16w8, or pick", result.err)
+        assert re.search(r"net has no graph for Snapdragon AR1 .*: export it with --htp a16w8, or pick", result.err)
 
 
 def test_eval_says_emulated_and_no_time(bundle: Path, cli: Cli, tmp_path: Path) -> None:
@@ -112,7 +130,7 @@ def test_verify_finds_an_answer_that_the_htp_does_not_give(tmp_path: Path, cli: 
     from hiresvit.bundle.golden import read_pair, write_golden
     from hiresvit.bundle.manifest import Weights, list_files
 
-    folder = make_bundle(tmp_path / "net")
+    folder = make_bundle(tmp_path / "net", "htp_a16w8")
     golden = read_pair(read_bundle(folder))
     write_golden(folder / "golden.npz", golden.inputs, {"logits": golden.outputs["logits"][..., ::-1].copy()})
     edit(folder, lambda v: v.update(files=[vars(entry) for entry in list_files(folder, Weights(**v["weights"]))]))
@@ -161,7 +179,7 @@ def test_a_machine_that_cannot_have_it(monkeypatch: pytest.MonkeyPatch, name: st
     else:
         here[name] = value
     for function, answer in here.items():
-        monkeypatch.setattr(qnn_api.platform, function, lambda answer=answer: answer)
+        monkeypatch.setattr(f"platform.{function}", lambda answer=answer: answer)
     monkeypatch.setattr(qnn_api, "installed", lambda: False)
     with pytest.raises(MissingDependency) as caught:
         qnn_api.require_library()

@@ -27,7 +27,7 @@ from hiresvit.workflows import quantize as int8
 from hiresvit.workflows.quantize import (
     Int8Result,
     Int8Settings,
-    check_int8,
+    check_calibration,
     make_int8,
     require_fused,
 )
@@ -200,12 +200,12 @@ class TestMaxDrop:
 )
 def test_settings_that_make_no_sense(settings: Int8Settings, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        check_int8(settings, SPEC)
+        check_calibration(settings, SPEC)
 
 
 def test_features_have_no_accuracy() -> None:
     with pytest.raises(UsageError, match="features are none"):
-        check_int8(Int8Settings("x", max_drop=1), tiny_spec("features"))
+        check_calibration(Int8Settings("x", max_drop=1), tiny_spec("features"))
 
 
 def engine(kernels: int, fused: int, size: int) -> EngineReport:

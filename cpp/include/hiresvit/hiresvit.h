@@ -79,6 +79,11 @@ typedef struct {
   int32_t device;       /* TensorRT: which GPU */
   void *stream;         /* TensorRT: your cudaStream_t, NULL for one of its own */
   int32_t host_code;    /* TensorRT: 1 allows a plan that brings code for the host */
+  const char *context;  /* the .onnx of a context for Qualcomm's HTP that `hiresvit build --backend qnn` compiled from a
+                           graph of this bundle: runs in its place, with the compiled file that lies beside it */
+  const char *provider; /* of a context: libonnxruntime_providers_qnn.so. NULL: HIRESVIT_QNN in the environment, else
+                           what the loader finds by that name. A process has one: the first that is opened */
+  int32_t soc_model;    /* of a context: refuse one that is for another chip than this number of Qualcomm's; 0: do not */
 } hiresvit_options;
 
 /* A picture in your memory. */
@@ -126,6 +131,7 @@ typedef struct {
   int32_t most_classes; /* classify: the most that an answer can name */
   int32_t has_confidence;
   int32_t outputs; /* of the graph */
+  int32_t emulated; /* 1: Qualcomm's emulator computes a context here. Its answers count, its time says nothing */
 } hiresvit_info;
 
 /* A tensor of the graph, as it lies in memory. */

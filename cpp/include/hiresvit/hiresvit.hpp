@@ -45,6 +45,9 @@ struct Options {
   int device = 0;
   void* stream = nullptr;
   bool host_code = false;
+  std::string context;
+  std::string provider;
+  int soc_model = 0;
 };
 
 // A picture in the caller's memory; a stride of 0 means that its rows lie behind each other.
@@ -104,6 +107,7 @@ class Engine {
     own.threads = options.threads, own.skip_golden = options.golden ? 0 : 1;
     own.cuda_graph = options.cuda_graph ? 1 : 0, own.device = options.device, own.stream = options.stream;
     own.host_code = options.host_code ? 1 : 0;
+    own.context = text(options.context), own.provider = text(options.provider), own.soc_model = options.soc_model;
     check(hiresvit_open(bundle.c_str(), &own, &engine_));
   }
   ~Engine() { hiresvit_close(&engine_); }
