@@ -257,7 +257,9 @@ def rules_table() -> str:
         what = " ".join((rule.find.__doc__ or "").split())
         lines.append(f"| `{rule.name}` | {levels(rule)} | {what} |")
     attention = "Attentions that will not be one kernel, see below."
-    return "\n".join([*lines, f"| `attention` | advice | {attention} |"])
+    compiler = "What Qualcomm's compiler refuses and no rule has named."
+    more = [f"| `attention` | advice | {attention} |", f"| `compiler` | illegal (only chips) | {compiler} |"]
+    return "\n".join([*lines, *more])
 
 
 def test_every_rule_is_documented() -> None:

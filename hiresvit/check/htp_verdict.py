@@ -51,7 +51,8 @@ def refusals(judged: Judged, known: Collection[str]) -> Iterator[Finding]:
     nodes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for refused in judged.report.refused:
         if refused.node not in known:
-            nodes[refused.module, f"{refused.op}, {refused.reason}"].append(refused.node)
+            what = f"{refused.op}, {refused.reason}" if refused.reason else refused.op
+            nodes[refused.module, what].append(refused.node)
     for (module, what), names in nodes.items():
         message = f"{what}: Qualcomm's compiler refuses it: write it in another form, or run that part elsewhere"
         yield Finding("compiler", "illegal", tuple(names), len(names), module, what, message)
