@@ -19,8 +19,7 @@ _AROUND = """net (float[1,3,32,32] image) => (float[1,{classes},16,16] logits) {
     f = Conv<kernel_shape = [1, 1]>(z, w_up)
     g = Gelu(f)
     h = Conv<kernel_shape = [1, 1]>(g, w_down)
-    i = Add(z, h)
-    logits = Conv<kernel_shape = [1, 1]>(i, w_head)
+    logits = Conv<kernel_shape = [1, 1]>(h, w_head)
 }}"""
 _MODULES = {"x": "stem", "r": "act", "t": "net", "a": "net", "z": "net", "f": "ffn.up", "g": "ffn.act", "h": "ffn.down"}
 

@@ -41,6 +41,8 @@ class Comparing:
         """Raise UsageError for a limit of the other way to compare."""
         if self.smallest is not None and not self.layers:
             raise UsageError("--smallest goes on from what --layers finds, which is not given")
+        if self.smallest is not None and self.smallest.suffix != ".onnx":
+            raise UsageError(f"--smallest {self.smallest}: the file is an ONNX graph, name it NAME.onnx")
         if self.layer_sqnr is not None and not self.layers:
             raise UsageError("--layer-sqnr is a limit of --layers, which is not given")
         if self.layer_sqnr is not None and not math.isfinite(self.layer_sqnr):  # nothing is below NaN

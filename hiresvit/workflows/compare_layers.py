@@ -21,7 +21,7 @@ from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.frame import picture_feed, reference_feed
 from hiresvit.spec import Feed, Feeds
 from hiresvit.workflows.open import Source
-from hiresvit.workflows.smallest import check_smallest, write_smallest
+from hiresvit.workflows.smallest import write_smallest
 from hiresvit.workflows.watched import Watched, find_engine, watch
 
 Picture = NDArray[np.uint8]
@@ -62,8 +62,11 @@ def compare_sources_by_layer(
     """
     fed = _feeds(reference, test, images, drawn)
     engine = find_engine(test, runner)
-    if smallest is not None:
-        check_smallest(smallest, test, engine)
+    if smallest is not None and engine is None:
+        raise UsageError(
+            f"--smallest: ONNX Runtime's CPU computes {test.label}, and is what an engine is held to; give --runner, a"
+            " plan or a context"
+        )
     failed: list[HiresvitError] = []
     whole: dict[str, Any] | None = None
     found: list[LayerDifference] = []

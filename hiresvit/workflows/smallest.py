@@ -10,7 +10,6 @@ import numpy as np
 
 from hiresvit.device.platform import package_version
 from hiresvit.device.qnn_api import qairt_version
-from hiresvit.errors import UsageError
 from hiresvit.files import atomic_path, sha256_file
 from hiresvit.progress import OnStep, silent
 from hiresvit.runtime.runner import About
@@ -22,17 +21,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from hiresvit.evaluation.smallest import Smallest
-
-
-def check_smallest(target: Path, test: Source, engine: Engine | None) -> None:
-    """Raise UsageError unless there is an engine to be compared with ONNX Runtime's CPU, and a graph can be written."""
-    if engine is None:
-        raise UsageError(
-            f"--smallest: ONNX Runtime's CPU computes {test.label}, and is what an engine is held to; give a plan, a"
-            " context or --runner"
-        )
-    if target.suffix != ".onnx":
-        raise UsageError(f"--smallest {target}: the file is an ONNX graph, name it NAME.onnx")
 
 
 def write_smallest(

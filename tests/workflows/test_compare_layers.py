@@ -194,17 +194,23 @@ def test_a_plan_is_built_anew_from_its_graph_with_the_tensors_as_outputs(
         return OnnxRuntimeRunner(path, threads=1)
 
     monkeypatch.setattr("hiresvit.engine.build.build_engine", build)
-    monkeypatch.setattr("hiresvit.workflows.compare_layers.open_runner", run)
-    plan = replace(opened(graph), graph=None, built_from=(graph, sha256_file(graph)), label="tiny.plan")
-    reference = opened(tiny_bundle / "simplified.onnx")
-    found, _ = compare_sources_by_layer(reference, plan, [], drawn=1)
+    monkeypatch.setattr("hiresvit.workflows.watched.open_runner", run)
+    digest = sha256_file(graph)
+
+    def plan(built_from: tuple[Path, str] | None = (graph, digest)) -> Source:
+        return replace(opened(tiny_bundle / "fp16.onnx"), graph=None, built_from=built_from, label="tiny.plan")
+
+    def reference() -> Source:
+        return opened(tiny_bundle / "simplified.onnx")
+
+    found, _ = compare_sources_by_layer(reference(), plan(), [], drawn=1)
     assert built == [len(found["modules"])]
     assert found == {**layers(tiny_bundle / "simplified.onnx", graph), "test": "tiny.plan", "origins": found["origins"]}
     shutil.copy(tiny_bundle / "cpu.onnx", graph)
     with pytest.raises(UsageError, match=r"tiny.plan is a plan, and .*fp16.onnx, as it was then, is not there"):
-        compare_sources_by_layer(reference, plan, [], drawn=1)
+        compare_sources_by_layer(reference(), plan(), [], drawn=1)
     with pytest.raises(UsageError, match="nothing beside it says of which graph"):
-        compare_sources_by_layer(reference, replace(plan, built_from=None), [], drawn=1)
+        compare_sources_by_layer(reference(), plan(None), [], drawn=1)
 
 
 def test_another_runner_gets_the_tensors_too(tiny_bundle: Path) -> None:
@@ -260,6 +266,15 @@ def test_the_command_names_the_module_and_ends_with_4(cli: Cli, tiny_bundle: Pat
         (["--layers", "--layer-sqnr", "nan"], "--layer-sqnr nan: give a number"),
         (["--layers", "--min-sqnr", "3"], "--min-sqnr: of the answers, and --layers compares modules"),
         (["--layers", "--images", "0"], "on 0 pictures"),
+        (["--smallest", "bug.onnx"], "--smallest goes on from what --layers finds"),
+        (
+            ["--layers", "--smallest", "bug.onnx"],
+            "and is what an engine is held to",
+        ),
+        (
+            ["--layers", "--smallest", "bug.txt"],
+            "--smallest bug.txt: the file is an ONNX graph",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: list[str], words: str, cli: Cli, tiny_bundle: Path) -> None:

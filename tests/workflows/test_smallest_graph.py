@@ -15,6 +15,8 @@ from lost_in_network import network
 from lost_transpose import lost_transpose, with_qdq
 from onnx import ModelProto, numpy_helper
 
+from hiresvit.device.chips import CHIPS
+from hiresvit.engine.htp import build_context
 from hiresvit.evaluation.smallest import find_smallest
 from hiresvit.runtime.open import open_runner
 from hiresvit.spec import Feed
@@ -55,7 +57,7 @@ def test_the_lost_transpose_is_found_in_a_network(cli: Cli, tmp_path: Path) -> N
     }
     assert None not in small["versions"].values()
     assert small["versions"].keys() == {"onnxruntime", "QNN", "qairt"}
-    for text in ("3 nodes of 24", "net.block.down", "emulated; onnxruntime", "y has"):
+    for text in ("3 nodes of 23", "net.block.down", "emulated; onnxruntime", "y has"):
         assert text in said
 
     arrays = np.load(tmp_path / "bug.npz")
@@ -85,14 +87,31 @@ def test_a_wrong_weight_is_named_and_is_no_fault_of_the_engine(cli: Cli, tmp_pat
 def test_a_fault_that_a_marked_tensor_hides_is_found_where_the_tolerance_is_tight(cli: Cli, tmp_path: Path) -> None:
     """A GELU is fused with the convolution before it, and coarser then, unless what is between them is an output."""
     graph = saved(network(lost=False, loudness=0.05), tmp_path / "net.onnx")
-    found, said, failed = compared(cli, tmp_path, graph, graph)
+    found, said, _ = compared(cli, tmp_path, graph, graph)
     assert (found["first"], found["smallest"]) == (None, None)
     assert "nothing found: net.onnx" in said
 
     found, said, failed = compared(cli, tmp_path, graph, graph, limit=55)
-    print(said, failed)
+    assert "though each module alone has that" in failed
+    assert "as a whole, with nothing marked: logits has" in said
     assert [node["op"] for node in found["smallest"]["nodes"]] == ["Conv", "Gelu"]
     assert found["smallest"]["sqnr_db"] < 55
+
+
+def test_a_context_is_compared_through_the_graph_that_it_was_built_from(cli: Cli, tmp_path: Path) -> None:
+    graph, context = saved(network(lost=False), tmp_path / "net.onnx"), tmp_path / "context.onnx"
+    build_context(graph, context, CHIPS["sm8650"])
+    command = ("compare", graph, context, "--layers", "--images", 1, "--json")
+    found = json.loads(cli(*command).out)["layers"]
+    assert found["first"] is None
+    assert found["tolerance"] == 33
+    assert [row["module"] for row in found["modules"]][:2] == ["stem", "act"]
+    assert 40 < found["whole"]["sqnr_db"] < 80, "of the context itself, in FP16"
+    saved(network(lost=False, loudness=2), graph)
+    result = cli(*command)
+    assert result.code == 2
+    assert "compiled context, and" in result.err
+    assert "net.onnx, as it was then, is not there" in result.err
 
 
 @pytest.mark.slow
@@ -102,5 +121,7 @@ def test_a_run_that_fails_is_reduced_as_a_wrong_answer_is() -> None:
     feeds = {"a": noise(1, 8, 12, 8), "b": noise(1, 8, 12, 8, seed=1)}
     found = find_smallest(model, [feeds], lambda path: open_runner(path, runner="qnn:ar1"), tolerance=20)
     assert found is not None
-    print(onnx.printer.to_text(found.fault.model), found.tried, found.fault.message)
     assert found.fault.kind == "fails"
+    assert "mismatched dim" in (found.fault.message or "")
+    steps = [node.op_type for node in found.fault.model.graph.node if "Linear" not in node.op_type]
+    assert steps == ["MatMul", "Transpose", "Concat"]
