@@ -27,7 +27,7 @@ from hiresvit.spec import ContractSpec, HtpForm, ModelSpec
 from hiresvit.workflows import emulate, htp_export
 from hiresvit.workflows.emulate import small_spec
 from hiresvit.workflows.export import ExportSettings, export_bundle
-from hiresvit.workflows.htp import HtpSettings
+from hiresvit.workflows.htp import HtpSettings, make_htp
 from hiresvit.workflows.htp_export import HtpOrder
 from hiresvit.workflows.verify import verify_bundle
 
@@ -140,10 +140,9 @@ def spoiled(graph: ModelProto) -> ModelProto:
 def test_a_wrong_graph_misses_the_gate_of_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the small size only: the export's own graphs are compared before."""
     pytest.importorskip("onnxruntime_qnn")
-    make = htp_export.make_htp
 
     def wrong(*args: Any, **more: Any) -> Any:
-        made = make(*args, **more)
+        made = make_htp(*args, **more)
         return replace(made, graph=spoiled(made.graph))
 
     monkeypatch.setattr(emulate, "make_htp", wrong)
