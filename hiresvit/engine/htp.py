@@ -260,12 +260,10 @@ def _refusal(graph: Path, chip: Chip, report: HtpReport, *, allow_cpu: bool) -> 
     modules = list(dict.fromkeys(one.module or one.node for one in report.refused))
     more = f" and {len(modules) - _NAMED} more" if len(modules) > _NAMED else ""
     reasons = list(dict.fromkeys(one.reason for one in report.refused))
-    form = (
-        ""
-        if chip.fp16
-        else f"; {chip.name} computes in integers only, `hiresvit export ... --htp a16w8 --target {chip.name}` makes those"
-    )
-    if not chip.wide_products and any(one.op == "MatMul" for one in report.refused):
+    form = ""
+    if not chip.fp16:
+        form = f"; it computes in integers only, `hiresvit export ... --htp a16w8 --target {chip.name}` makes those"
+    elif not chip.wide_products and any(one.op == "MatMul" for one in report.refused):
         form = f"; it multiplies by 8 bits only, `hiresvit export ... --htp a16w8 --target {chip.name}` makes that form"
     # what is refused with its channels last already no CPU has a kernel for
     cpu = "" if allow_cpu or "NHWC" in (report.failure or "") else "; --allow-cpu leaves them to the CPU"
