@@ -164,9 +164,10 @@ def test_what_cannot_be_built(
     assert list(tmp_path.iterdir()) == [graph]
 
 
-def test_a_chip_before_v73_says_which_form_it_takes(made: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(IllegalGraphError, match=r"block\.attn .*8 bits only, .*--htp a16w8 --target xr2-gen2"):
-        build_context(made[0], tmp_path / "c.onnx", CHIPS["xr2-gen2"])
+@pytest.mark.parametrize("chip", ["xr2-gen2", "qcs6490"])
+def test_a_chip_before_v73_says_which_form_it_takes(chip: str, made: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(IllegalGraphError, match=rf"block\.attn .*8 bits only, .*--htp a16w8 --target {chip}"):
+        build_context(made[0], tmp_path / "c.onnx", CHIPS[chip])
 
 
 def test_a_context_is_no_graph(made: tuple[Path, Path], tmp_path: Path) -> None:
