@@ -75,7 +75,8 @@ def build_context(
     with _beside(target) as folder:
         report = _compile(graph, model, chip, folder / target.name, allow_cpu=allow_cpu, on_progress=on_progress)
         if report.failure is not None or (report.refused and not allow_cpu):
-            raise _refusal(graph, chip, report, allow_cpu=allow_cpu)
+            integers = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+            raise _refusal(graph, chip, report, integers=integers, allow_cpu=allow_cpu)
         if (report.soc_model, report.arch) != (chip.soc_model, chip.arch):
             raise ArtefactError(
                 f"{graph}: asked for {chip}, soc_model {chip.soc_model}, and the library wrote soc_model"
@@ -253,16 +254,18 @@ def _module_of_tensor(index: GraphIndex, name: str) -> str:
     return next(filter(None, (module_of(node.name) for node in around)), "")
 
 
-def _refusal(graph: Path, chip: Chip, report: HtpReport, *, allow_cpu: bool) -> HiresvitError:
+def _refusal(graph: Path, chip: Chip, report: HtpReport, *, integers: bool, allow_cpu: bool) -> HiresvitError:
     """Why there is no context, with the modules of the nodes that are refused."""
     if not report.refused:
         return BuildError(f"{graph}: Qualcomm's compiler does not take it for {chip} ({report.failure})")
     modules = list(dict.fromkeys(one.module or one.node for one in report.refused))
     more = f" and {len(modules) - _NAMED} more" if len(modules) > _NAMED else ""
     reasons = list(dict.fromkeys(one.reason for one in report.refused))
-    form = (
-        "" if chip.fp16 else f"; {chip.name} computes in integers only, `hiresvit export ... --htp a16w8` makes those"
-    )
+    form = ""
+    if not (chip.fp16 or integers):
+        form = f"; it computes in integers only, `hiresvit export ... --htp a16w8 --target {chip.name}` makes those"
+    elif integers and not chip.wide_products and any(one.op == "MatMul" for one in report.refused):
+        form = f"; it multiplies by 8 bits only, `hiresvit export ... --htp a16w8 --target {chip.name}` makes that form"
     # what is refused with its channels last already no CPU has a kernel for
     cpu = "" if allow_cpu or "NHWC" in (report.failure or "") else "; --allow-cpu leaves them to the CPU"
     return IllegalGraphError(

@@ -77,7 +77,7 @@ def find_form(source: Path, chip: Chip, graph: str | None) -> str | None:
     missing = f"no {graph}" if graph else f"no form for {chip}"
     raise UsageError(
         f"{source} has {missing}, only {either(has) if len(has) > 1 else has[0]}: hiresvit export"
-        f" {spec.name} --htp {form}{calib} makes one"
+        f" {spec.name} --htp {form} --target {chip.name}{calib} makes one"
     )
 
 

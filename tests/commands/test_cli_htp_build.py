@@ -74,14 +74,14 @@ def test_options_that_do_not_go_together(graph: Path, cli: Cli, options: list[st
 
 def test_a_bundle_without_a_form_says_how_to_make_it(schema_5: Path, cli: Cli) -> None:
     for chip, wanted in (
-        ("ar1", "hrvit_b1 --htp a16w8 --calib DIR makes one"),
-        ("sm8650", "hrvit_b1 --htp fp16 makes"),
+        ("ar1", "hrvit_b1 --htp a16w8 --target ar1 --calib DIR makes one"),
+        ("sm8650", "hrvit_b1 --htp fp16 --target sm8650 makes"),
     ):
         result = cli("build", schema_5, "--backend", "qnn", "--target", chip)
         assert result.code == 2
         assert re.search(r"has no form for .*, only fp32, .*: hiresvit export", result.err)
         assert wanted in result.err
-    with pytest.raises(UsageError, match=r"has no htp_a8w8, .* --htp a8w8 --calib DIR"):
+    with pytest.raises(UsageError, match=r"has no htp_a8w8, .* --htp a8w8 --target ar1 --calib DIR"):
         find_form(schema_5, find_chip("ar1"), "htp_a8w8")
     assert find_form(schema_5, find_chip("ar1"), "simplified") == "simplified"
 

@@ -135,7 +135,7 @@ def test_nodes_on_the_cpu_are_refused_by_module_or_listed(tmp_path: Path) -> Non
 
 def test_a_chip_of_integers_takes_no_floating_point(tmp_path: Path) -> None:
     graph = written(tmp_path, six_axes())
-    with pytest.raises(IllegalGraphError, match=r"integers only, `hiresvit export \.\.\. --htp a16w8`"):
+    with pytest.raises(IllegalGraphError, match=r"integers only, `hiresvit export \.\.\. --htp a16w8 --target ar1`"):
         build_context(graph, tmp_path / "c.onnx", AR1, allow_cpu=True)
     report = compile_graph(graph, AR1)
     assert report.failure is not None
@@ -162,6 +162,12 @@ def test_what_cannot_be_built(
     with pytest.raises(error, match=said):
         build_context(graph, tmp_path / "c.onnx", AR1, require="a8w8:100%")
     assert list(tmp_path.iterdir()) == [graph]
+
+
+@pytest.mark.parametrize("chip", ["xr2-gen2", "qcs6490"])
+def test_a_chip_before_v73_says_which_form_it_takes(chip: str, made: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(IllegalGraphError, match=rf"block\.attn .*8 bits only, .*--htp a16w8 --target {chip}"):
+        build_context(made[0], tmp_path / "c.onnx", CHIPS[chip])
 
 
 def test_a_context_is_no_graph(made: tuple[Path, Path], tmp_path: Path) -> None:
