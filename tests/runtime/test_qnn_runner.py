@@ -127,7 +127,7 @@ def test_nodes_that_the_htp_refuses_are_named(tmp_path: Path, text: str, shown: 
 def test_what_a_session_left_to_the_cpu_is_refused_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: a session that was not told to refuse it."""
     path = saved(named("g (float[1,4] x) => (float[1,4] y) { a = Relu(x) y = Erf(a) }"), tmp_path / "a.onnx")
-    monkeypatch.setattr(qnn_runner, "Opening", lambda path, soc: Opening(path, soc, whole=False))
+    monkeypatch.setattr(qnn_runner, "Opening", lambda path, soc, whole: Opening(path, soc, whole=False))
     with pytest.raises(IllegalGraphError, match=r"1 of its nodes, which the CPU would compute: net.y \(Erf\)"):
         open_runner(path, runner="qnn:sm8650")
 
