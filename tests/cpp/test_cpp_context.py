@@ -91,7 +91,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(onnxruntime_library: Path) -> dict[str, str]:
     """With the libraries' paths."""
     found = importlib.util.find_spec("onnxruntime_qnn")
-    assert found is not None and found.origin is not None
+    assert found is not None
+    assert found.origin is not None
     plugin = Path(found.origin).with_name("libonnxruntime_providers_qnn.so")
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     library = {"HIRESVIT_ONNXRUNTIME": str(onnxruntime_library), "HIRESVIT_QNN": str(plugin)}
