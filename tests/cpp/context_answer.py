@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cpp_engine import CEngine, CError, label_answer, picture
@@ -16,7 +17,7 @@ from cpp_engine import CEngine, CError, label_answer, picture
 def main() -> None:
     """See above."""
     build, bundle, context, pictures, answers = map(Path, sys.argv[1:])
-    found = {}
+    found: dict[str, Any] = {}
     try:
         first, second = (CEngine(build, bundle, context=context) for _ in range(2))
         second.close()

@@ -92,8 +92,8 @@ def environment(onnxruntime_library: Path) -> dict[str, str]:
     """With the libraries' paths."""
     found = importlib.util.find_spec("onnxruntime_qnn")
     assert found is not None
-    [folder] = found.submodule_search_locations or ()
-    plugin = Path(folder, "libonnxruntime_providers_qnn.so")
+    assert found.origin is not None
+    plugin = Path(found.origin).with_name("libonnxruntime_providers_qnn.so")
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     library = {"HIRESVIT_ONNXRUNTIME": str(onnxruntime_library), "HIRESVIT_QNN": str(plugin)}
     return {**os.environ, **library, "PYTHONPATH": paths}
@@ -101,7 +101,7 @@ def environment(onnxruntime_library: Path) -> dict[str, str]:
 
 def run(build: Path, environment: dict[str, str], *words: Any) -> Done:
     """The program of the build."""
-    command = [build / "hiresvit-run", *map(str, words)]
+    command = [str(build / "hiresvit-run"), *map(str, words)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_is_one_line(made: Path, cpp_build: Path, environment: di
     one_line(refused(context=tmp_path / "picture.png"), 2, "is no ONNX file")
     one_line(refused(context=tmp_path / "absent.onnx"), 1, "absent.onnx")
 
-    alone = shutil.copy(context, tmp_path / "alone.onnx")
+    alone = Path(shutil.copy(context, tmp_path / "alone.onnx"))
     one_line(refused(context=alone), 7, "tiny_qnn.bin is missing", "side by side")
     binary = next(made.glob("*.bin"))
     (tmp_path / binary.name).write_bytes(binary.read_bytes()[:5000])
@@ -204,7 +204,7 @@ def test_the_programs_of_the_page_run(made: Path, cpp_build: Path, environment: 
         run_tool(*map(str, [*compiler, tmp_path / f"{name}.cpp", "-o", tmp_path / name, *more]))
 
     context, found = made / "tiny.onnx", {**environment, "LD_LIBRARY_PATH": f"{cpp_build}:{tmp_path}"}
-    commands = {
+    commands: dict[str, list[Any]] = {
         "logits (1, 4, 32, 48)": [sys.executable, tmp_path / "answer.py", context],
         "1 outputs": [tmp_path / "plugin", context, environment["HIRESVIT_QNN"]],
         "soc_model 58, emulated: class": [tmp_path / "glasses", made / "bundle", context],
