@@ -145,7 +145,9 @@ def disagreement(entry: Entry, chip: str, emulator: Emulator) -> str:
         return "" if closeness is None else f"it is taken, with {closeness:.1f} dB"
     wrong = bool(expected.hazard - HARMLESS | advised)
     if wrong:
-        return "" if closeness is None or closeness < least else f"it is right, with {closeness:.1f} dB"
+        return (
+            "" if closeness is None or closeness < least else f"it is right, with {closeness:.1f} dB: the rule can go"
+        )
     return "it is refused" if closeness is None else "" if closeness >= least else f"it has {closeness:.1f} dB"
 
 
