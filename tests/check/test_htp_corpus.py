@@ -143,11 +143,9 @@ def disagreement(entry: Entry, chip: str, emulator: Emulator) -> str:
     closeness, least = emulator(entry, chip), LEAST.get(entry.name, RIGHT)
     if expected.illegal:
         return "" if closeness is None else f"it is taken, with {closeness:.1f} dB"
-    wrong = bool(expected.hazard - HARMLESS | advised)
-    if wrong:
-        return (
-            "" if closeness is None or closeness < least else f"it is right, with {closeness:.1f} dB: the rule can go"
-        )
+    if expected.hazard - HARMLESS | advised:
+        right = closeness is not None and closeness >= least
+        return f"it is right, with {closeness:.1f} dB: the rule can go" if right else ""
     return "it is refused" if closeness is None else "" if closeness >= least else f"it has {closeness:.1f} dB"
 
 
