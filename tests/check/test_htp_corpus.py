@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ RIGHT = 30.0
 """dB against FP32: 8 bits leave 33 to 45 of these graphs, and what is computed wrongly 20 at most."""
 # Hazards that are of speed or of another precision, and no wrong answer.
 HARMLESS = {"one_scale"}
+# What takes most of the time and shows what its neighbour shows: for the slow test alone.
+REPEATED = {
+    "attention both ways, joined flat",
+    *(e.name for e in HTP if re.search(r"both ways in \d+ bits(,|$)(?! 8x12)", e.name)),
+}
 NEIGHBOURS = {
     "floating_point": ("relu in integers", "sum that nobody quantizes"),
     "one_scale": ("pool", "pool with two scales"),
@@ -137,9 +143,9 @@ def disagreement(entry: Entry, chip: str, emulator: Emulator) -> str:
     closeness, least = emulator(entry, chip), LEAST.get(entry.name, RIGHT)
     if expected.illegal:
         return "" if closeness is None else f"it is taken, with {closeness:.1f} dB"
-    wrong = bool(expected.hazard - HARMLESS | advised)
-    if wrong:
-        return "" if closeness is None or closeness < least else f"it is right, with {closeness:.1f} dB"
+    if expected.hazard - HARMLESS | advised:
+        right = closeness is not None and closeness >= least
+        return f"it is right, with {closeness:.1f} dB: the rule can go" if right else ""
     return "it is refused" if closeness is None else "" if closeness >= least else f"it has {closeness:.1f} dB"
 
 
@@ -147,7 +153,9 @@ def disagreement(entry: Entry, chip: str, emulator: Emulator) -> str:
 class TestAgainstTheRealCompiler:
     def test_takes_what_is_legal_and_computes_what_is_no_hazard(self, emulator: Emulator) -> None:
         """On one chip: Q/DQ on glasses, floating point on a phone; on the oldest, where that differs."""
-        tried = [(entry, "sm8650" if "floating_point" in entry.on("ar1").illegal else "ar1") for entry in HTP]
+        tried = [
+            (e, "sm8650" if "floating_point" in e.on("ar1").illegal else "ar1") for e in HTP if e.name not in REPEATED
+        ]
         tried += [(entry, "xr2-gen2") for entry in HTP if entry.on("xr2-gen2") != entry.on("sm8650")]
         tried += [(entry, "ar1") for entry in HTP if entry.name in ("relu", "addend in FP32")]
         wrong = {(entry.name, chip): disagreement(entry, chip, emulator) for entry, chip in tried}

@@ -112,7 +112,12 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_not_asked(tmp_path: Path, compiler: Callable[[Compile], None]) -> None:
     """By rules alone, of a graph that is damaged, and for another target."""
     asked: list[str] = []
-    compiler(lambda graph, chip: [asked.append(chip.name), report()][1])  # type: ignore[return-value, func-returns-value]
+
+    def compiles(graph: Path, chip: Chip) -> HtpReport:
+        asked.append(chip.name)
+        return report()
+
+    compiler(compiles)
     path = saved(tmp_path, "relu in integers")
     for targets, build in (([AR1], False), ([find_target("jetpack6")], True), ([AR1, find_target("sm8650")], True)):
         found = check_graph(path, targets, build=build)
@@ -145,9 +150,10 @@ class TestTheRealCompiler:
         path = saved(tmp_path, "window of six axes, batch 1")
         found = check_graph(path, [AR1, find_target("sm8650")])
         assert found.failure is None
-        report = found.verdicts[0].judged and found.verdicts[0].judged.report
-        assert report is not None
-        assert (report.soc_model, report.nodes_cpu) == (find_chip("ar1").soc_model, 0)
+        judged = found.verdicts[0].judged
+        assert judged is not None
+        assert judged.report is not None
+        assert (judged.report.soc_model, judged.report.nodes_cpu) == (find_chip("ar1").soc_model, 0)
         assert json.loads(json.dumps(found.to_json()))["targets"][1]["compiler"]["report"]["chip"] == "sm8650"
 
     def test_names_what_it_refuses(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
