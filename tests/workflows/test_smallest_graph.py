@@ -11,7 +11,7 @@ import onnx
 import pytest
 from conftest import Cli
 from graphs import noise
-from lost_in_network import network
+from lost_in_network import network, quiet_gelu
 from lost_transpose import lost_transpose, with_qdq
 from onnx import ModelProto, numpy_helper
 
@@ -86,7 +86,7 @@ def test_a_wrong_weight_is_named_and_is_no_fault_of_the_engine(cli: Cli, tmp_pat
 
 def test_a_fault_that_a_marked_tensor_hides_is_found_where_the_tolerance_is_tight(cli: Cli, tmp_path: Path) -> None:
     """A GELU is fused with the convolution before it, and coarser then, unless what is between them is an output."""
-    graph = saved(network(lost=False, loudness=0.05), tmp_path / "net.onnx")
+    graph = saved(quiet_gelu(), tmp_path / "net.onnx")
     found, said, _ = compared(cli, tmp_path, graph, graph)
     assert (found["first"], found["smallest"]) == (None, None)
     assert "nothing found: net.onnx" in said
@@ -107,7 +107,7 @@ def test_a_context_is_compared_through_the_graph_that_it_was_built_from(cli: Cli
     assert found["tolerance"] == 33
     assert [row["module"] for row in found["modules"]][:2] == ["stem", "act"]
     assert 40 < found["whole"]["sqnr_db"] < 80, "of the context itself, in FP16"
-    saved(network(lost=False, loudness=2), graph)
+    saved(network(), graph)
     result = cli(*command)
     assert result.code == 2
     assert "compiled context, and" in result.err
