@@ -12,11 +12,11 @@ from torch.utils._pytree import tree_leaves
 MOST_AXES = 5
 
 
-class Axes(TorchDispatchMode):
+class Axes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered: how many tensors were made, and which operators made one of more than `MOST_AXES`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.made, self.too_many = 0, set[str]()
 
     def __torch_dispatch__(
