@@ -62,7 +62,9 @@ def shallow(family: Any, classifier: type[nn.Module], name: str, size: tuple[int
 
 FAMILIES: dict[str, Callable[[], Any]] = {
     "hrvit": lambda: (fresh_tiny(tiny_spec("classify")), tiny_spec("classify")),
-    "lrformer": lambda: shallow(lrformer, lrformer.LRFormerClassifier, "lrformer_t", (64, 96), depths=(1, 1, 1, 1)),
+    "lrformer": lambda: shallow(
+        lrformer, lrformer.LRFormerClassifier, "lrformer_t", (64, 96), depths=(1, 1, 1, 1), pooled_size=5
+    ),
     "mixformer": lambda: shallow(
         mixformer, mixformer.MixFormerClassifier, "mixformer_b0", (64, 96), depths=(1, 1, 1, 1)
     ),
@@ -87,27 +89,15 @@ def joined_first(self: Attention, x: Tensor) -> Tensor:
     return F.hardswish(attended + local).reshape(-1, 2 * self.width)
 
 
-def test_an_addition_behind_the_join_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The compiler still loses the Transpose, on maps of 16x16: when it does not, the models need no care."""
-    spec = tiny_spec("features", (64, 64))
-    right = graph_of(fresh_tiny(spec), spec)
-    monkeypatch.setattr(Attention, "forward", joined_first)
-    wrong = graph_of(fresh_tiny(spec), spec)
-    assert lowest(right, spec, tmp_path) > 35
-    assert lowest(wrong, spec, tmp_path) < 20
-
-
-def lowest(graph: ModelProto, spec: ModelSpec, folder: Path) -> float:
-    """The worst map's signal to noise."""
-    return min(output.worst.sqnr_db for output in answers(graph, spec, folder).outputs)
-
-
 @pytest.mark.slow
-def test_the_trained_nano(tmp_path: Path) -> None:
-    """60 dB is measured, and 19 with `joined_first`."""
+@pytest.mark.parametrize("planted", [False, True])
+def test_the_trained_nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: bool) -> None:
+    """60 dB, and 19 with `joined_first`: the compiler loses a Transpose then. Smaller maps do not show it."""
     weights = ROOT / "examples" / "hrvit_nano.safetensors"
     model = create_model("hrvit_nano", "segment", (128, 128), weights=weights)
     spec = model_spec("hrvit_nano", "segment", (128, 128))
+    if planted:
+        monkeypatch.setattr(Attention, "forward", joined_first)
     simple, _ = simplify(export_onnx(fold(model), spec))
     [output] = answers(simple, spec, tmp_path, images=2).outputs
-    assert output.worst.sqnr_db >= 55
+    assert output.worst.sqnr_db < 30 if planted else output.worst.sqnr_db >= 55
