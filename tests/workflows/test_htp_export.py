@@ -210,6 +210,7 @@ def test_what_cannot_be_made_is_said_before_any_work(tmp_path: Path, name: str) 
         export(tmp_path / "b", asked, **more)
 
 
+@pytest.mark.slow
 def test_nothing_is_emulated_where_that_was_asked_for(tmp_path: Path) -> None:
     manifest = export(tmp_path / "b", order("fp16", emulate="none"))
     assert manifest.htp["fp16"]["emulated"] is None
