@@ -25,6 +25,14 @@ FILE = Path(__file__).parents[1] / "golden" / "htp_budgets.json"
 SLACK = 1.05  # as tests/export/test_budgets.py
 CHIP = {"fp16": CHIPS["sm8650"], "a16w8": CHIPS["ar1"], "a8w8": CHIPS["ar1"]}
 
+# CI compiles all forms of one family; tests/runtime/test_qnn_models.py has FP16 of every one.
+QUICK = "hrvit"
+CASES = [
+    pytest.param(name, form, marks=() if name == QUICK else pytest.mark.slow, id=f"{name}-{form}")
+    for name in FAMILIES
+    for form in HTP_FORMS
+]
+
 
 def compiled(name: str, form: HtpForm, folder: Path) -> HtpReport:
     """A family's small network in a form; its integers are calibrated on two scenes."""
@@ -36,8 +44,7 @@ def compiled(name: str, form: HtpForm, folder: Path) -> HtpReport:
 
 
 @pytest.mark.skipif(not installed(), reason="onnxruntime-qnn is not installed")
-@pytest.mark.parametrize("form", HTP_FORMS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "form"), CASES)
 def test_all_of_it_is_on_the_htp_and_as_small_as_it_was(name: str, form: HtpForm, tmp_path: Path) -> None:
     report, recorded = compiled(name, form, tmp_path), json.loads(FILE.read_text())[name][form]
     assert (report.failure, report.nodes_cpu, report.refused) == (None, 0, ())
