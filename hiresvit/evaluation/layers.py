@@ -52,7 +52,7 @@ class Pair:
 
     @property
     def floor(self) -> float:
-        """Below it no reader sees a difference, nor does the comparison: 8 bits of the HTP's form have no room for it."""
+        """Below it no reader sees a difference: 8 bits of the HTP's form have no room for that, so none is counted."""
         known = [side.floor for side in (self.reference, self.test) if side.floor is not None]
         return min(known, default=-math.inf)
 
