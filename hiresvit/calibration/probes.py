@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from onnx import ModelProto, NodeProto, helper
 
 from hiresvit.graph.index import names_read
+from hiresvit.graph.operators import QUANTIZERS
 
 _PROBE = "hiresvit/calibration"  # names of what we add to a graph begin with it
 
@@ -45,7 +46,7 @@ def _pruned(model: ModelProto, nodes: Sequence[NodeProto], outputs: Sequence[str
         if not needed.isdisjoint(node.output):
             kept.append(node)
             needed |= names_read(node)
-    made = {name for node in kept for name in node.output}
+    made = {name for node in kept if node.op_type not in QUANTIZERS for name in node.output}
     ends = [node for node in nodes if node.op_type == "QuantizeLinear" and node.input[0] in made]
     ends = [node for node in ends if needed.isdisjoint(node.output)]
     kept = [*ends, *kept]

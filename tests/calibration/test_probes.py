@@ -25,7 +25,6 @@ def test_a_marked_copy_is_taken_by_the_chip_where_a_result_is_not_read(tmp_path:
         }""")
     )
     marked = tensor_graph(graph, ["a_dq", "b_dq"])
-    assert [node.op_type for node in marked.graph.node][-1] == "QuantizeLinear"
     assert "y_raw" not in {name for node in marked.graph.node for name in node.output}
     path = tmp_path / "marked.onnx"
     onnx.save(marked, path)
