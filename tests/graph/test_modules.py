@@ -97,7 +97,20 @@ def test_the_floor_is_what_its_readers_tell_apart() -> None:
           h0 = Relu(h)
           y = Add(h0, h)
         }""",
-        "a/Neg b/Cast c/Relu d/Neg e/Relu e/HardSwish e/Add f/Neg g/Relu h/Neg y/Relu y/Add".split(),
+        [
+            "a/Neg",
+            "b/Cast",
+            "c/Relu",
+            "d/Neg",
+            "e/Relu",
+            "e/HardSwish",
+            "e/Add",
+            "f/Neg",
+            "g/Relu",
+            "h/Neg",
+            "y/Relu",
+            "y/Add",
+        ],
     )
     floors = {name: one.floor for name, one in found.items()}
     assert floors["a"] == 0, "in whatever type"
