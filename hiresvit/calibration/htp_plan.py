@@ -18,7 +18,7 @@ from hiresvit.calibration.sensitivity import Group
 from hiresvit.calibration.sites import find_sites
 from hiresvit.errors import ArtefactError
 from hiresvit.graph.index import GraphIndex, attributes, module_of
-from hiresvit.graph.operators import CUTS, LINEARS, SPREADS, WEIGHTED
+from hiresvit.graph.operators import CUTS, FLOORS, LINEARS, SPREADS, WEIGHTED
 
 Width = Literal[8, 16]
 Range = tuple[float, float]
@@ -33,8 +33,6 @@ NORMS = frozenset({"LayerNormalization", "RMSNormalization", "InstanceNormalizat
 WEIGHINGS = frozenset({"Softmax", "Sigmoid"})
 """What weighs other numbers: its largest values are the ones that count, so 8 bits do not cut it. It keeps the range
 that was measured; of [0, 1] 256 keys have a level each (measured: 5 dB for LRFormer with fresh weights, and not 14)."""
-# Below, in the input, the results differ by less than 8 bits tell apart.
-_FLOORS = {"Relu": 0.0, "HardSwish": -3.0, "Gelu": -4.0}
 # Inputs that are no numbers of the network: sizes in FP32, limits, the value that Pad fills with (0 is the default).
 _SETTINGS = {"Resize": (1, 2), "Clip": (1, 2), "Pad": (2,), "Dropout": (1,)}
 
@@ -169,8 +167,8 @@ class Ranges:
             cut = max((self.cuts.get(name, np.inf) for name in self.layout.members[root]), default=np.inf)
             low, high = max(low, -cut), min(high, cut)
             readers = {node.op_type for node, _ in self.layout.index.reads(root)}
-            if readers and readers <= _FLOORS.keys() and root not in self.layout.index.outputs:
-                low = max(low, min(_FLOORS[op] for op in readers))
+            if readers and readers <= FLOORS.keys() and root not in self.layout.index.outputs:
+                low = max(low, min(FLOORS[op] for op in readers))
         return _with_zero(low, high)
 
     def _measured(self, root: str) -> Range:

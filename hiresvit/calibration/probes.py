@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from onnx import ModelProto, NodeProto, helper
 
 from hiresvit.graph.index import names_read
+from hiresvit.graph.operators import QUANTIZERS
 
 _PROBE = "hiresvit/calibration"  # names of what we add to a graph begin with it
 
@@ -35,13 +36,21 @@ def tensor_graph(model: ModelProto, names: Sequence[str]) -> ModelProto:
 
 
 def _pruned(model: ModelProto, nodes: Sequence[NodeProto], outputs: Sequence[str]) -> ModelProto:
-    """A graph of those of ``nodes`` that ``outputs`` depend on, and of the weights these read."""
+    """A graph of those of ``nodes`` that ``outputs`` depend on, and of the weights these read.
+
+    What quantizes any result of theirs stays, read or not: without it Qualcomm's HTP takes no Split (run).
+    """
     needed = set(outputs)
     kept: list[NodeProto] = []
     for node in reversed(nodes):
         if not needed.isdisjoint(node.output):
             kept.append(node)
             needed |= names_read(node)
+    made = {name for node in kept if node.op_type not in QUANTIZERS for name in node.output}
+    ends = [node for node in nodes if node.op_type == "QuantizeLinear" and node.input[0] in made]
+    ends = [node for node in ends if needed.isdisjoint(node.output)]
+    kept = [*ends, *kept]
+    needed |= {name for node in ends for name in node.input}
     cut = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     cut.graph.name = model.graph.name
     cut.graph.node.extend(reversed(kept))

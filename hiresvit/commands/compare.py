@@ -33,7 +33,10 @@ class Comparing:
     smallest: Annotated[
         Path | None,
         typer.Option(
-            "--smallest", metavar="FILE", help="With --layers: write the smallest graph that the runner gets wrong."
+            "--smallest",
+            metavar="FILE",
+            help="With --layers: write the smallest graph that the runner gets wrong.",
+            readable=False,
         ),
     ] = None
 

@@ -14,7 +14,7 @@ from onnx import NodeProto
 
 from hiresvit.graph.dtypes import FLOATS
 from hiresvit.graph.index import GraphIndex, first_output
-from hiresvit.graph.operators import CARRIERS
+from hiresvit.graph.operators import CARRIERS, FLOORS
 
 _QUANTITIES = FLOATS | {"double"}
 
@@ -24,6 +24,8 @@ class Boundary:
     """What a module hands on: ``tensor``, made by a ``kind``: an operator, or the module's class in PyTorch.
 
     ``source`` is what its readers get: behind Q/DQ that is another tensor. ``shape`` is None where it is not known.
+    What is below ``floor`` makes no difference to them: 0 where each is a Relu. -inf where all counts, and None where
+    the readers are not known.
     """
 
     module: str
@@ -31,6 +33,7 @@ class Boundary:
     tensor: str
     source: str
     shape: tuple[int, ...] | None
+    floor: float | None = None
 
     @property
     def size(self) -> int | None:
@@ -53,10 +56,14 @@ def find_boundaries(index: GraphIndex) -> list[Boundary]:
         for tensor in node.output:
             if tensor in index.fixed or (index.types.get(tensor) or "float") not in _QUANTITIES:
                 continue  # a constant, or labels and indices, which are no quantities
-            if any(reader != module for reader in _readers(index, tensor)):
+            readers = list(_readers(index, tensor))
+            if any(reader is None or owner_of(reader) != module for reader in readers):
                 found.pop(module, None)  # so that it stands where its last result is made
                 source = _as_read(index, tensor)
-                found[module] = Boundary(module, node.op_type, tensor, source, index.sizes(tensor))
+                floor = min(
+                    -math.inf if reader is None else FLOORS.get(reader.op_type, -math.inf) for reader in readers
+                )
+                found[module] = Boundary(module, node.op_type, tensor, source, index.sizes(tensor), floor)
     return list(found.values())
 
 
@@ -65,15 +72,15 @@ def owner_of(node: NodeProto) -> str:
     return node.name.partition("/")[0] if "/" in node.name else ""
 
 
-def _readers(index: GraphIndex, tensor: str) -> Iterator[str]:
-    """The modules that read a tensor, in whatever type; "" for the graph's caller."""
+def _readers(index: GraphIndex, tensor: str) -> Iterator[NodeProto | None]:
+    """The nodes that read a tensor, in whatever type; None for the graph's caller."""
     if tensor in index.outputs:
-        yield ""
+        yield None
     for reader, _ in index.reads(tensor):
         if reader.op_type in CARRIERS:
             yield from _readers(index, first_output(reader))
         else:
-            yield owner_of(reader)
+            yield reader
 
 
 def _as_read(index: GraphIndex, tensor: str) -> str:

@@ -25,6 +25,8 @@ WEIGHTED = LINEARS | {"Conv", "ConvTranspose"}
 """Products that a layer's weights are an operand of."""
 PAIRED = frozenset({"Einsum", "MatMul"})
 """Products that may have two activations for operands."""
+FLOORS = {"Relu": 0.0, "HardSwish": -3.0, "Gelu": -4.0}
+"""Of these operators' input: results for what is below differ by less than 8 bits tell apart."""
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 PRODUCTS = WEIGHTED | PAIRED | RECURRENT | {"Attention"}
 """The operators that multiply and accumulate."""

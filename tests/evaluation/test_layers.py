@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,19 @@ def test_noise_within_the_tolerance_has_no_verdict_and_beyond_it_is_everything()
     test = values + np.float32(0.01) * noise(1, 8, 500, seed=1)
     assert compared(values, test, 39).verdict is None
     assert compared(values, test, 41).verdict == "everything"
+
+
+@pytest.mark.parametrize(("reference", "test", "seen"), [(None, 0.0, False), (0.0, -3.0, True), (-np.inf, 0.0, True)])
+def test_what_no_reader_tells_apart_is_no_difference(reference: float | None, test: float, seen: bool) -> None:
+    """8 bits of the HTP's form cut what only a Relu reads at 0; PyTorch's side does not say what reads it."""
+    values = noise(1, 8, 500)
+    ours, theirs = (replace(boundary("a"), floor=floor) for floor in (reference, test))
+    sides = side({"a.out": [values[0]]}), side({"a.out": [np.maximum(values[0], 0)]})
+    [found] = compare_layers([Pair(ours, theirs)], *sides, images=1, tolerance=30)
+    assert (found.verdict is not None) == seen
+    sides = side({"a.out": [values[0]]}), side({"a.out": [np.clip(values[0], 0, 1)]})
+    [found] = compare_layers([Pair(ours, theirs)], *sides, images=1, tolerance=30)
+    assert found.verdict == "saturation", "what they do tell apart"
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from graphs import build, indexed
 
@@ -28,7 +30,7 @@ def test_the_last_result_that_is_read_outside() -> None:
         ["a/Relu", "a/Neg", "a/Abs", "a.child/Exp", "b/Add", "output/Mul"],
     )
     assert list(found) == ["a", "a.child", "b", "output"]
-    assert found["a"] == Boundary("a", "Abs", "handed", "handed", (1, 4))
+    assert found["a"] == Boundary("a", "Abs", "handed", "handed", (1, 4), -math.inf)
     assert found["output"].tensor == "y"
 
 
@@ -62,7 +64,7 @@ def test_behind_a_quantizer_it_is_what_the_readers_get() -> None:
         scale=np.float32(0.1),
         zero=np.int8(0),
     )
-    assert found["a"] == Boundary("a", "Neg", "made", "again", (1, 4))
+    assert found["a"] == Boundary("a", "Neg", "made", "again", (1, 4), 0.0)
     assert list(found) == ["a", "b"]
 
 
@@ -76,7 +78,44 @@ def test_a_rewritten_node_is_of_its_module_and_constants_are_of_none() -> None:
         }""",
         ["a/Shape", "a/Norm/Reshape_0", "a/Split", "output/Concat"],
     )
-    assert found["a"] == Boundary("a", "Split", "second", "second", (1, 2))
+    assert found["a"] == Boundary("a", "Split", "second", "second", (1, 2), -math.inf)
+
+
+def test_the_floor_is_what_its_readers_tell_apart() -> None:
+    found = boundaries(
+        """g (float[1,4] image) => (float[1,4] y, float[1,4] f) {
+          a = Neg(image)
+          b = Cast<to=1>(a)
+          c = Relu(b)
+          d = Neg(c)
+          d0 = Relu(d)
+          d1 = HardSwish(d)
+          e = Add(d0, d1)
+          f = Neg(e)
+          g = Relu(f)
+          h = Neg(g)
+          h0 = Relu(h)
+          y = Add(h0, h)
+        }""",
+        [
+            "a/Neg",
+            "b/Cast",
+            "c/Relu",
+            "d/Neg",
+            "e/Relu",
+            "e/HardSwish",
+            "e/Add",
+            "f/Neg",
+            "g/Relu",
+            "h/Neg",
+            "y/Relu",
+            "y/Add",
+        ],
+    )
+    floors = {name: one.floor for name, one in found.items()}
+    assert floors["a"] == 0, "in whatever type"
+    assert floors["d"] == -3, "the lower"
+    assert (floors["f"], floors["h"]) == (-math.inf, -math.inf), "read by the caller, or by an Add, too"
 
 
 def test_labels_are_no_quantity() -> None:

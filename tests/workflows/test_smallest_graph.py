@@ -14,12 +14,14 @@ from graphs import noise
 from lost_in_network import network, quiet_gelu
 from lost_transpose import lost_transpose, with_qdq
 from onnx import ModelProto, numpy_helper
+from tiny import tiny_spec
 
 from hiresvit.device.chips import CHIPS
 from hiresvit.engine.htp import build_context
 from hiresvit.evaluation.smallest import find_smallest
 from hiresvit.runtime.open import open_runner
 from hiresvit.spec import Feed
+from hiresvit.workflows.htp import HtpSettings, make_htp
 
 pytest.importorskip("onnxruntime_qnn")
 RUNNER = "qnn:sm8650"
@@ -69,6 +71,17 @@ def test_the_lost_transpose_is_found_in_a_network(cli: Cli, tmp_path: Path) -> N
     np.testing.assert_array_equal(answer, arrays["answer/y"])
     assert np.abs(expected - answer).max() > 1
     assert np.abs(answer).max() > 0.1, "it does answer"
+
+
+def test_it_is_found_in_integers(cli: Cli, tmp_path: Path) -> None:
+    """Every module's result is marked in a copy of the Q/DQ graph, which the chip must take as it takes the graph."""
+    exact, graph = saved(network(), tmp_path / "fp32.onnx"), tmp_path / "a16w8.onnx"
+    settings = HtpSettings("scenes", images=2, form="a16w8", chip=CHIPS["ar1"], threads=1)
+    saved(make_htp(network(), tiny_spec("segment", (32, 32)), settings).graph, graph)
+    command = ("compare", exact, graph, "--layers", "--images", 1, "--runner", "qnn:ar1", "--json")
+    found = json.loads(cli(*command).out)["layers"]
+    assert found["test"] == "a16w8.onnx (qnn:ar1, emulated)"
+    assert found["first"]["module"] == "net.block.y"
 
 
 def test_a_wrong_weight_is_named_and_is_no_fault_of_the_engine(cli: Cli, tmp_path: Path) -> None:
