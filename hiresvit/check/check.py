@@ -201,8 +201,8 @@ def _ask_chips(graph: Path, report: CheckReport, build: bool, required: tuple[st
         if chip is None:
             verdicts.append(verdict)
             continue
-        damaged = any(finding.rule in _DAMAGED for finding in verdict.findings)
-        judged = judge(graph, chip, build=build, damaged=damaged)
+        hopeless = any(finding.rule in (*_DAMAGED, "dynamic") for finding in verdict.findings)
+        judged = judge(graph, chip, build=build, hopeless=hopeless)
         known = {name for finding in verdict.illegal for name in finding.nodes}
         findings = (*verdict.findings, *refusals(judged, known))
         verdicts.append(Verdict(verdict.target, findings, judged))

@@ -74,7 +74,7 @@ def build_context(
     digest = file_digest(graph, model)
     with _beside(target) as folder:
         report = _compile(graph, model, chip, folder / target.name, allow_cpu=allow_cpu, on_progress=on_progress)
-        if report.failure is not None or (report.refused and not allow_cpu):
+        if report.failure is not None or not report.nodes_htp or (report.refused and not allow_cpu):
             integers = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
             raise _refusal(graph, chip, report, integers=integers, allow_cpu=allow_cpu)
         if (report.soc_model, report.arch) != (chip.soc_model, chip.arch):
@@ -190,7 +190,8 @@ def _compile(
     why = {node.node: node for node in report.refused}
     refused = tuple(why.get(name) or Refused(name, module_of(name), op, "") for name, op in answer.left)
     macs, departed = find_arithmetic(index, nodes)
-    soc_model, arch, vtcm = read_context_chip(context)
+    # the library writes no context where it takes nothing
+    soc_model, arch, vtcm = read_context_chip(context) if answer.taken else (None, None, None)
     return replace(
         report,
         soc_model=soc_model,

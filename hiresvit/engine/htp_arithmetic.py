@@ -138,8 +138,13 @@ def check_form_requirement(required: tuple[str, float], report: HtpReport) -> No
     raise GateError(f"{wanted}, {realised:g} % realised{f' ({rest})' if rest else ''}{departed}")
 
 
+def kinds_of(word: str) -> list[str]:
+    """The types in a word of `HtpReport.macs`, as ``u16,s8`` or, of a product in parts, ``u16,s8+u8,s8``."""
+    return word.replace("+", ",").split(",")
+
+
 def _meets(word: str, form: str) -> bool:
-    kinds = word.replace("+", ",").split(",")
+    kinds = kinds_of(word)
     if form == "fp16":
         return "unknown" not in kinds
     bits = [_BITS.get(kind, 99) for kind in kinds]
