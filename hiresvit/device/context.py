@@ -7,17 +7,14 @@ became of the graph; a runner reads it before it opens the context.
 
 from __future__ import annotations
 
-import json
-import re
-import reprlib
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hiresvit.device.qnn_api import COMPATIBILITY
+from hiresvit.device.sidecar import read_values, sidecar_document
 from hiresvit.errors import ArtefactError
-from hiresvit.files import MOST_TEXT, read_regular, sha256_file
+from hiresvit.files import sha256_file
 from hiresvit.schema import (
     COUNT,
     NAME,
@@ -27,15 +24,12 @@ from hiresvit.schema import (
     Check,
     compile_schema,
     many,
-    read_json,
     record,
     some,
 )
-from hiresvit.wire import nodes_and_metadata
 
 KIND = "hiresvit-context"
 SCHEMA_VERSION = 1
-_COMPATIBLE = re.compile(r"v\d+:\d+:[\d.]+:[\d.]+:(\d+):(\d+):(\d+):")
 
 
 @dataclass(frozen=True)
@@ -95,11 +89,6 @@ class HtpReport:
         """Plain JSON values."""
         return asdict(self)
 
-    @property
-    def whole(self) -> bool:
-        """Whether the HTP computes all of it."""
-        return self.failure is None and not self.nodes_cpu
-
 
 @dataclass(frozen=True)
 class FileSum:
@@ -126,8 +115,7 @@ class ContextSidecar:
 
     def text(self) -> str:
         """The JSON document."""
-        values = {"kind": KIND, "schema_version": SCHEMA_VERSION, **asdict(self)}
-        return json.dumps(values, indent=1, allow_nan=False) + "\n"
+        return sidecar_document(KIND, SCHEMA_VERSION, asdict(self))
 
 
 def context_files(context: Path) -> tuple[Path, Path, Path]:
@@ -140,37 +128,11 @@ def sum_file(path: Path) -> FileSum:
     return FileSum(path.name, path.stat().st_size, sha256_file(path))
 
 
-def read_context_chip(context: Path) -> tuple[int, int, int | None]:
-    """What was really compiled for, as the ONNX file of a context says it: soc_model, arch and VTCM in MiB.
-
-    VTCM is None where the compiler was not told. Raises ArtefactError for a file that does not say it.
-    """
-    said = _COMPATIBLE.match(nodes_and_metadata(context)[1].get(COMPATIBILITY, ""))
-    if said is None:
-        raise ArtefactError(f"{context} does not say for which chip it was compiled; build it again")
-    arch, soc_model, vtcm = (int(number) for number in said.groups())
-    return soc_model, arch, vtcm or None
-
-
 def read_sidecar(context: Path) -> ContextSidecar | None:
     """What stands beside a context, None if nothing does. Raises ArtefactError for a file that is no such sidecar."""
-    path = context_files(context)[2]
-    try:
-        values = read_json(read_regular(path, MOST_TEXT))
-    except FileNotFoundError:
+    values = read_values(context_files(context)[2], "context", KIND, SCHEMA_VERSION, _check())
+    if values is None:
         return None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ArtefactError(f"{path} cannot be read as JSON ({reason}); build the context again") from error
-    if not isinstance(values, dict) or values.pop("kind", None) != KIND:
-        raise ArtefactError(f"{path} does not describe a context; build the context again")
-    if (version := values.pop("schema_version", None)) != SCHEMA_VERSION:
-        said = f"has schema version {reprlib.repr(version)}, this hiresvit reads {SCHEMA_VERSION}"
-        raise ArtefactError(f"{path} {said}; build the context again")
-    try:
-        _check()(values)
-    except ValueError as error:
-        raise ArtefactError(f"{path} does not describe a context: {error}; build the context again") from error
     sums = {name: FileSum(**values[name]) for name in ("context", "binary")}
     return ContextSidecar(**{**values, **sums, "report": _report(values["report"])})
 

@@ -20,10 +20,10 @@ from typing import Any
 from onnx import ModelProto
 
 from hiresvit.device.chips import Chip
-from hiresvit.device.context import ContextSidecar, HtpReport, Refused, context_files, read_context_chip, sum_file
+from hiresvit.device.context import ContextSidecar, HtpReport, Refused, context_files, sum_file
 from hiresvit.device.platform import package_version
 from hiresvit.device.qnn_api import installed_version, qairt_version, require_library
-from hiresvit.device.qnn_context import OPERATOR
+from hiresvit.device.qnn_context import OPERATOR, read_context_chip
 from hiresvit.engine.htp_arithmetic import (
     check_form_requirement,
     count_operators,
@@ -159,12 +159,8 @@ def _compile(
         on_progress(f"compiling for {chip.name}", 0.0)
     began = time.monotonic()
     with scratch_folder() as folder:
-        options = {"dump_json_qnn_graph": "1", "json_qnn_graph_dir": str(folder), "htp_arch": str(chip.arch)}
-        if chip.vtcm_mb is not None:
-            options["vtcm_mb"] = str(chip.vtcm_mb)
-        how = Opening(
-            str(graph.resolve()), chip.soc_model, not allow_cpu, str(context.resolve()), tuple(options.items())
-        )
+        options = (("dump_json_qnn_graph", "1"), ("json_qnn_graph_dir", str(folder)))
+        how = Opening(str(graph.resolve()), chip.soc_model, not allow_cpu, str(context.resolve()), options)
         answer, log = _ask(graph, how)
         seconds = time.monotonic() - began
         operators, arithmetic = count_operators(nodes := read_qnn_graphs(folder))
@@ -186,7 +182,6 @@ def _compile(
     if isinstance(answer, Failed):
         return replace(report, nodes_cpu=len(report.refused), failure=answer.message.strip().split("\n", 1)[0])
     assert isinstance(answer, Opened)
-    left = tuple(name for name, _ in answer.left)
     why = {node.node: node for node in report.refused}
     refused = tuple(why.get(name) or Refused(name, module_of(name), op, "") for name, op in answer.left)
     macs, departed = find_arithmetic(index, nodes)
@@ -198,11 +193,11 @@ def _compile(
         arch=arch,
         vtcm_mb=vtcm,
         nodes_htp=len(answer.taken),
-        nodes_cpu=len(left),
+        nodes_cpu=len(answer.left),
         refused=_explained(refused, index, log),
         macs=macs,
         departed=departed,
-        context_bytes=context_files(context)[1].stat().st_size if context_files(context)[1].exists() else None,
+        context_bytes=context_files(context)[1].stat().st_size if answer.taken else None,
         peak_rss_bytes=answer.peak_rss_bytes,
     )
 
