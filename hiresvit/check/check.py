@@ -220,7 +220,7 @@ def _missed_on(chip: Chip, judged: Judged, required: tuple[str, float]) -> str |
     if judged.report is None:
         return None
     try:
-        check_requirement(required, precisions(judged.report.macs))
+        check_requirement(required, precisions(judged.report.macs), uncounted=judged.report.uncounted)
     except GateError as error:
         return f"{chip.name}: {error}"
     return None

@@ -64,7 +64,8 @@ class HtpReport:
     ``{"MatMul(u16,s16)": 22}``, both from the graph that the compiler is given. ``macs`` are the multiply-accumulates
     of one call by the same words, ``departed`` the products that another arithmetic computes than the graph states.
     ``seconds`` cover reading and compiling, ``peak_rss_bytes`` the compiler's whole process. ``warnings`` are the
-    library's, each once. ``failure`` is what it said instead of compiling.
+    library's, each once. ``failure`` is what it said instead of compiling. ``uncounted`` are products that are not in
+    ``macs``, as in `Products`.
     """
 
     chip: str
@@ -84,6 +85,7 @@ class HtpReport:
     peak_rss_bytes: int | None
     warnings: tuple[str, ...]
     failure: str | None = None
+    uncounted: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -153,7 +155,7 @@ def _report(values: dict[str, Any]) -> HtpReport:
     read = {
         "refused": tuple(Refused(**one) for one in values["refused"]),
         "departed": tuple(Departed(**one) for one in values["departed"]),
-        "warnings": tuple(values["warnings"]),
+        **{key: tuple(values[key]) for key in ("warnings", "uncounted")},
     }
     return HtpReport(**{**values, **read})
 
@@ -170,7 +172,7 @@ def _check() -> Check:
         **dict.fromkeys(("operators", "arithmetic", "macs"), counts),
         "departed": many(record({**dict.fromkeys(("node", "module", "stated", "computed"), TEXT), "macs": COUNT})),
         "seconds": NUMBER,
-        "warnings": many(TEXT),
+        **dict.fromkeys(("warnings", "uncounted"), many(TEXT)),
         "failure": some(TEXT),
     }
     file = record({"name": NAME, "bytes": COUNT, "sha256": SHA256})

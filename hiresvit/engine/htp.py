@@ -35,6 +35,7 @@ from hiresvit.errors import ArtefactError, BuildError, HiresvitError, IllegalGra
 from hiresvit.files import naming_target, new_parents, refuse_existing, scratch_folder, sync, temporary_beside
 from hiresvit.graph.file import file_digest, load_graph
 from hiresvit.graph.index import GraphIndex, index_graph, module_of
+from hiresvit.graph.products import find_products
 from hiresvit.process import Worker
 from hiresvit.runtime.qnn_log import refused_nodes, tensors_of, warnings_of
 from hiresvit.runtime.qnn_messages import Failed, Opened, Opening
@@ -178,13 +179,15 @@ def _compile(
         departed=(),
         seconds=round(seconds, 3),
         warnings=warnings_of(log),
+        uncounted=(),
     )
     if isinstance(answer, Failed):
         return replace(report, nodes_cpu=len(report.refused), failure=answer.message.strip().split("\n", 1)[0])
     assert isinstance(answer, Opened)
     why = {node.node: node for node in report.refused}
     refused = tuple(why.get(name) or Refused(name, module_of(name), op, "") for name, op in answer.left)
-    macs, departed = find_arithmetic(index, nodes)
+    products = find_products(index)
+    macs, departed = find_arithmetic(products, index, nodes)
     # the library writes no context where it takes nothing
     soc_model, arch, vtcm = read_context_chip(context) if answer.taken else (None, None, None)
     return replace(
@@ -199,6 +202,7 @@ def _compile(
         departed=departed,
         context_bytes=context_files(context)[1].stat().st_size if answer.taken else None,
         peak_rss_bytes=answer.peak_rss_bytes,
+        uncounted=products.uncounted,
     )
 
 
