@@ -29,11 +29,13 @@ class Comparing:
     layer_sqnr: Annotated[
         float | None, typer.Option("--layer-sqnr", metavar="DB", help="Least SQNR of a module; by precision.")
     ] = None
-
     smallest: Annotated[
         Path | None,
         typer.Option(
-            "--smallest", metavar="FILE", help="With --layers: write the smallest graph that the runner gets wrong."
+            "--smallest",
+            metavar="FILE",
+            help="With --layers: write the smallest graph that the runner gets wrong.",
+            readable=False,
         ),
     ] = None
 
