@@ -98,6 +98,17 @@ _INT8 = record(
     },
     more=True,
 )
+_GRAPH = record(
+    {
+        "stage": some(NAME),
+        "opset": some(COUNT),
+        "nodes": some(COUNT),
+        "operators": some(keyed(COUNT)),
+        "attentions": some(COUNT),
+        "bytes": COUNT,
+    },
+    more=True,
+)
 MEASURES = record(
     {
         "name": NAME,
@@ -138,17 +149,6 @@ _HTP = record(
         "sensitivity": record({"modules": many(_MODULE)}, more=True),
         "fallback": record({"kept": many(NAME), "max_drop": NUMBER, "tried": COUNT}, more=True),
         "accuracy": record({"metric": TEXT, "data": TEXT, "images": COUNT, "rows": keyed(NUMBER)}, more=True),
-    },
-    more=True,
-)
-_GRAPH = record(
-    {
-        "stage": some(NAME),
-        "opset": some(COUNT),
-        "nodes": some(COUNT),
-        "operators": some(keyed(COUNT)),
-        "attentions": some(COUNT),
-        "bytes": COUNT,
     },
     more=True,
 )

@@ -133,8 +133,7 @@ class Layout:
 
     def width_fed(self, root: str, bits: Bits) -> Width:
         """How many bits an input of the graph has, or a constant that is moved: as many as any reader wants."""
-        wanted = {bits.of(self.module[node.name]) for node in self._readers(root)}
-        return 16 if wanted == {16} or len(wanted) == 2 else 8
+        return max((bits.of(self.module[node.name]) for node in self._readers(root)), default=8)
 
     def _readers(self, tensor: str) -> Iterator[NodeProto]:
         """Who computes with it, wherever it was moved to."""

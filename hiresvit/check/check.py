@@ -201,8 +201,8 @@ def _ask_chips(graph: Path, report: CheckReport, build: bool, required: tuple[st
         if chip is None:
             verdicts.append(verdict)
             continue
-        damaged = any(finding.rule in _DAMAGED for finding in verdict.findings)
-        judged = judge(graph, chip, build=build, damaged=damaged)
+        hopeless = any(finding.rule in (*_DAMAGED, "dynamic") for finding in verdict.findings)
+        judged = judge(graph, chip, build=build, hopeless=hopeless)
         known = {name for finding in verdict.illegal for name in finding.nodes}
         findings = (*verdict.findings, *refusals(judged, known))
         verdicts.append(Verdict(verdict.target, findings, judged))
@@ -220,7 +220,7 @@ def _missed_on(chip: Chip, judged: Judged, required: tuple[str, float]) -> str |
     if judged.report is None:
         return None
     try:
-        check_requirement(required, precisions(judged.report.macs))
+        check_requirement(required, precisions(judged.report.macs), uncounted=judged.report.uncounted)
     except GateError as error:
         return f"{chip.name}: {error}"
     return None

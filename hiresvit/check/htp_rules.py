@@ -21,12 +21,10 @@ from hiresvit.graph.index import array_of, attributes, first_output, operand, re
 from hiresvit.graph.operators import HARMLESS, LAYOUT, PAIRED, QUANTIZERS, WEIGHTED
 
 # Run: ONNX Runtime moves Q and DQ past these, so that they need none of their own.
-_MOVES = LAYOUT | {"Concat", "Expand", "Flatten", "Gather", "Slice", "Tile"}
-_MOVES -= {"Cast"}
+_MOVES = (LAYOUT | {"Concat", "Expand", "Flatten", "Gather", "Slice", "Tile"}) - {"Cast"}
 _CLIPPED = frozenset({"Clip", "Relu"})  # run: part of the unit before them
-_BARE = frozenset(
-    {"Clip", "Conv", "ConvTranspose", "Gemm", "Pad", "Resize", "Where"}
-)  # run: they take constants without Q/DQ
+# Run: they take constants without Q/DQ.
+_BARE = frozenset({"Clip", "Conv", "ConvTranspose", "Gemm", "Pad", "Resize", "Where"})
 # Run: behind the Transpose that is lost.
 _EACH = HARMLESS | QUANTIZERS | {"LayerNormalization", "MatMul", "Relu", "Sigmoid", "Softmax", "Tanh"}
 _COARSE = 0.1  # a step of the scores that changes a softmax by a tenth
@@ -65,10 +63,8 @@ def floating_point(view: View) -> Iterator[Spot]:
 def one_scale(view: View) -> Iterator[Spot]:
     """An operator that only moves data, whose result is quantized otherwise than its operand."""
     for node in view.nodes:
-        if node.op_type not in view.target.one_scale or _is_asymmetric_linear(node):
-            continue
-        before, after = made_by(view, operand(node, 0), "DequantizeLinear"), _quantizer_of(view, first_output(node))
-        if before is not None and after is not None and _scale(view, before) != _scale(view, after):
+        moves = node.op_type in view.target.one_scale and not _is_asymmetric_linear(node)
+        if moves and _is_rescaled(view, node):
             yield node, f"{node.op_type} with another scale behind it than before it"
 
 
@@ -80,7 +76,8 @@ def one_scale(view: View) -> Iterator[Spot]:
 def narrow_product(view: View) -> Iterator[Spot]:
     """A product of two activations whose second is UINT16."""
     for node in view.nodes:
-        if node.op_type == "MatMul" and stored_as(view, node, 1) == "uint16" and not _is_weight(view, node, 1):
+        both = node.op_type == "MatMul" and operand(node, 1) not in view.fixed
+        if both and stored_as(view, node, 1) == "uint16":
             yield node, "a MatMul of two activations whose second is UINT16"
 
 
@@ -116,10 +113,8 @@ def padded_mean(view: View) -> Iterator[Spot]:
 def long_mean(view: View) -> Iterator[Spot]:
     """An AveragePool of 4x4 or more in Q/DQ, whose result is quantized otherwise than its operand."""
     for node in view.nodes:
-        if node.op_type != "AveragePool" or min(attributes(node).get("kernel_shape", [1])) < _LONG:
-            continue
-        before, after = made_by(view, operand(node, 0), "DequantizeLinear"), _quantizer_of(view, first_output(node))
-        if before is not None and after is not None and _scale(view, before) != _scale(view, after):
+        long = node.op_type == "AveragePool" and min(attributes(node).get("kernel_shape", [1])) >= _LONG
+        if long and _is_rescaled(view, node):
             yield node, "an AveragePool of 4x4 or more with another scale behind it than before it"
 
 
@@ -215,7 +210,7 @@ def fused_gelu(view: View) -> Iterator[Spot]:
 def _is_floating(view: View, node: NodeProto, index: int) -> bool:
     """Whether an operand is in floating point, and not a constant that the operator takes as it is."""
     name = node.input[index]
-    bare = name in view.fixed and (node.op_type in _BARE and index > 0)
+    bare = name in view.fixed and node.op_type in _BARE and index > 0
     return view.types.get(name) in FLOATS and not bare
 
 
@@ -250,9 +245,11 @@ def _quantizer_of(view: View, name: str) -> NodeProto | None:
     return readers[0] if len(readers) == 1 and readers[0].op_type == "QuantizeLinear" else None
 
 
-def _scale(view: View, node: NodeProto) -> list[list[float]]:
-    """Scale and zero point of a Q or DQ, to be compared."""
-    return [_values(view, operand(node, index)).tolist() for index in (1, 2)]
+def _is_rescaled(view: View, node: NodeProto) -> bool:
+    """Whether the result of a unit has another scale or zero point than its first operand."""
+    pair = made_by(view, operand(node, 0), "DequantizeLinear"), _quantizer_of(view, first_output(node))
+    scales = [[_values(view, operand(one, k)).tolist() for k in (1, 2)] for one in pair if one is not None]
+    return len(scales) == 2 and scales[0] != scales[1]
 
 
 def _values(view: View, name: str) -> NDArray[np.float64]:
@@ -265,10 +262,6 @@ def _is_asymmetric_linear(node: NodeProto) -> bool:
     if node.op_type != "Resize" or text_of(node, "mode", "nearest") != "linear":
         return False
     return text_of(node, "coordinate_transformation_mode", "half_pixel") == "asymmetric"
-
-
-def _is_weight(view: View, node: NodeProto, index: int) -> bool:
-    return operand(node, index) in view.fixed
 
 
 def _feeds_softmax(view: View, name: str) -> bool:

@@ -13,6 +13,7 @@ from hiresvit.device.chips import Chip
 from hiresvit.device.context import HtpReport
 from hiresvit.device.qnn_api import require_library
 from hiresvit.engine.htp import compile_graph
+from hiresvit.engine.htp_arithmetic import kinds_of
 from hiresvit.errors import BuildError, MissingDependency
 
 
@@ -29,9 +30,9 @@ class Judged:
         return {"report": self.report and self.report.to_json(), "skipped": self.skipped, "died": self.died}
 
 
-def judge(graph: Path, chip: Chip, *, build: bool, damaged: bool) -> Judged:
+def judge(graph: Path, chip: Chip, *, build: bool, hopeless: bool) -> Judged:
     """Compile a graph for a chip and keep nothing, unless that is not wanted, of no use or not possible."""
-    if damaged:
+    if hopeless:
         return Judged(skipped="the graph is illegal")
     if not build:
         return Judged(skipped="our own rules were asked for")
@@ -63,8 +64,11 @@ def refusals(judged: Judged, known: Collection[str]) -> Iterator[Finding]:
 
 def precisions(macs: Mapping[str, int]) -> dict[str, int]:
     """Multiply-accumulates by the words of `--require-precision`, of those by both operands as ``u16,s8``."""
+    order = ("8", "16", "32", "fp16", "unknown")
     counts: Counter[str] = Counter()
     for operands, number in macs.items():
-        widest = max(operands.split(","), key=lambda word: int(word[1:]))
-        counts[f"{'fp' if widest.startswith('f') else 'int'}{widest[1:]}"] += number
+        widest = max(
+            (kind.lstrip("us") if kind[1:].isdigit() else kind for kind in kinds_of(operands)), key=order.index
+        )
+        counts[f"int{widest}" if widest.isdigit() else widest] += number
     return dict(counts.most_common())

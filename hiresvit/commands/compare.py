@@ -29,7 +29,6 @@ class Comparing:
     layer_sqnr: Annotated[
         float | None, typer.Option("--layer-sqnr", metavar="DB", help="Least SQNR of a module; by precision.")
     ] = None
-
     smallest: Annotated[
         Path | None,
         typer.Option(

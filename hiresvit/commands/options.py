@@ -70,7 +70,6 @@ Entry = Annotated[
     typer.Option("--entry", metavar="KEY", help="Of several sets of weights in the checkpoint: its key."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-
 Save = Annotated[
     Path | None,
     typer.Option(
@@ -242,10 +241,7 @@ class CalibrationOptions:
         return Int8Settings(**chosen, threads=threads)
 
     def chosen(self, what: str) -> dict[str, Any]:
-        """Fields of the settings of ``what``.
-
-        Raises UsageError without pictures, and for options that exclude each other.
-        """
+        """Fields of its settings. Raises UsageError without pictures, and for options that exclude each other."""
         given = self._given(())
         if self.calib is None and self.data is None:
             raise UsageError(f"{what} needs pictures to calibrate with: --calib DIR, or --calib scenes to try it out")

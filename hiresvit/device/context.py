@@ -7,17 +7,14 @@ became of the graph; a runner reads it before it opens the context.
 
 from __future__ import annotations
 
-import json
-import re
-import reprlib
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hiresvit.device.qnn_api import COMPATIBILITY
+from hiresvit.device.sidecar import read_values, sidecar_document
 from hiresvit.errors import ArtefactError
-from hiresvit.files import MOST_TEXT, read_regular, sha256_file
+from hiresvit.files import sha256_file
 from hiresvit.schema import (
     COUNT,
     NAME,
@@ -27,15 +24,12 @@ from hiresvit.schema import (
     Check,
     compile_schema,
     many,
-    read_json,
     record,
     some,
 )
-from hiresvit.wire import nodes_and_metadata
 
 KIND = "hiresvit-context"
 SCHEMA_VERSION = 1
-_COMPATIBLE = re.compile(r"v\d+:\d+:[\d.]+:[\d.]+:(\d+):(\d+):(\d+):")
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,8 @@ class HtpReport:
     ``{"MatMul(u16,s16)": 22}``, both from the graph that the compiler is given. ``macs`` are the multiply-accumulates
     of one call by the same words, ``departed`` the products that another arithmetic computes than the graph states.
     ``seconds`` cover reading and compiling, ``peak_rss_bytes`` the compiler's whole process. ``warnings`` are the
-    library's, each once. ``failure`` is what it said instead of compiling.
+    library's, each once. ``failure`` is what it said instead of compiling. ``uncounted`` are products that are not in
+    ``macs``, as in `Products`.
     """
 
     chip: str
@@ -90,15 +85,11 @@ class HtpReport:
     peak_rss_bytes: int | None
     warnings: tuple[str, ...]
     failure: str | None = None
+    uncounted: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
-
-    @property
-    def whole(self) -> bool:
-        """Whether the HTP computes all of it."""
-        return self.failure is None and not self.nodes_cpu
 
 
 @dataclass(frozen=True)
@@ -126,8 +117,7 @@ class ContextSidecar:
 
     def text(self) -> str:
         """The JSON document."""
-        values = {"kind": KIND, "schema_version": SCHEMA_VERSION, **asdict(self)}
-        return json.dumps(values, indent=1, allow_nan=False) + "\n"
+        return sidecar_document(KIND, SCHEMA_VERSION, asdict(self))
 
 
 def context_files(context: Path) -> tuple[Path, Path, Path]:
@@ -140,37 +130,11 @@ def sum_file(path: Path) -> FileSum:
     return FileSum(path.name, path.stat().st_size, sha256_file(path))
 
 
-def read_context_chip(context: Path) -> tuple[int, int, int | None]:
-    """What was really compiled for, as the ONNX file of a context says it: soc_model, arch and VTCM in MiB.
-
-    VTCM is None where the compiler was not told. Raises ArtefactError for a file that does not say it.
-    """
-    said = _COMPATIBLE.match(nodes_and_metadata(context)[1].get(COMPATIBILITY, ""))
-    if said is None:
-        raise ArtefactError(f"{context} does not say for which chip it was compiled; build it again")
-    arch, soc_model, vtcm = (int(number) for number in said.groups())
-    return soc_model, arch, vtcm or None
-
-
 def read_sidecar(context: Path) -> ContextSidecar | None:
     """What stands beside a context, None if nothing does. Raises ArtefactError for a file that is no such sidecar."""
-    path = context_files(context)[2]
-    try:
-        values = read_json(read_regular(path, MOST_TEXT))
-    except FileNotFoundError:
+    values = read_values(context_files(context)[2], "context", KIND, SCHEMA_VERSION, _check())
+    if values is None:
         return None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ArtefactError(f"{path} cannot be read as JSON ({reason}); build the context again") from error
-    if not isinstance(values, dict) or values.pop("kind", None) != KIND:
-        raise ArtefactError(f"{path} does not describe a context; build the context again")
-    if (version := values.pop("schema_version", None)) != SCHEMA_VERSION:
-        said = f"has schema version {reprlib.repr(version)}, this hiresvit reads {SCHEMA_VERSION}"
-        raise ArtefactError(f"{path} {said}; build the context again")
-    try:
-        _check()(values)
-    except ValueError as error:
-        raise ArtefactError(f"{path} does not describe a context: {error}; build the context again") from error
     sums = {name: FileSum(**values[name]) for name in ("context", "binary")}
     return ContextSidecar(**{**values, **sums, "report": _report(values["report"])})
 
@@ -191,7 +155,7 @@ def _report(values: dict[str, Any]) -> HtpReport:
     read = {
         "refused": tuple(Refused(**one) for one in values["refused"]),
         "departed": tuple(Departed(**one) for one in values["departed"]),
-        "warnings": tuple(values["warnings"]),
+        **{key: tuple(values[key]) for key in ("warnings", "uncounted")},
     }
     return HtpReport(**{**values, **read})
 
@@ -208,7 +172,7 @@ def _check() -> Check:
         **dict.fromkeys(("operators", "arithmetic", "macs"), counts),
         "departed": many(record({**dict.fromkeys(("node", "module", "stated", "computed"), TEXT), "macs": COUNT})),
         "seconds": NUMBER,
-        "warnings": many(TEXT),
+        **dict.fromkeys(("warnings", "uncounted"), many(TEXT)),
         "failure": some(TEXT),
     }
     file = record({"name": NAME, "bytes": COUNT, "sha256": SHA256})

@@ -6,18 +6,17 @@ which GPU and what became of the graph; a runner reads it before it loads the pl
 
 from __future__ import annotations
 
-import json
 import os
-import reprlib
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hiresvit.device.sidecar import read_values, sidecar_document
 from hiresvit.device.tensorrt_api import Backend
 from hiresvit.errors import ArtefactError, HiresvitError
-from hiresvit.files import MOST_TEXT, atomic_path, open_regular, read_regular
-from hiresvit.schema import ENGINE, NAME, SHA256, TEXT, Check, compile_schema, many, read_json, record
+from hiresvit.files import atomic_path, open_regular
+from hiresvit.schema import ENGINE, NAME, SHA256, TEXT, Check, compile_schema, many, record
 from hiresvit.spec import TensorSpec, tensor_specs
 
 KIND = "hiresvit-plan"
@@ -133,29 +132,14 @@ def write_sidecar(plan: Path, sidecar: Sidecar) -> None:
 
 def sidecar_text(sidecar: Sidecar) -> str:
     """The JSON document."""
-    values = {"kind": KIND, "schema_version": SCHEMA_VERSION, **asdict(sidecar)}
-    return json.dumps(values, indent=1, allow_nan=False) + "\n"
+    return sidecar_document(KIND, SCHEMA_VERSION, asdict(sidecar))
 
 
 def read_sidecar(plan: Path) -> Sidecar | None:
     """What stands beside a plan, or None. Raises ArtefactError for a file that is not a sidecar, down to each type."""
-    path = find_sidecar(plan)
-    try:
-        values = read_json(read_regular(path, MOST_TEXT))
-    except FileNotFoundError:
+    values = read_values(find_sidecar(plan), "plan", KIND, SCHEMA_VERSION, _sidecar_check())
+    if values is None:
         return None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ArtefactError(f"{path} cannot be read as JSON ({reason}); build the plan again") from error
-    if not isinstance(values, dict) or values.pop("kind", None) != KIND:
-        raise ArtefactError(f"{path} does not describe a plan; build the plan again")
-    if (version := values.pop("schema_version", None)) != SCHEMA_VERSION:
-        said = f"has schema version {reprlib.repr(version)}, this hiresvit reads {SCHEMA_VERSION}"
-        raise ArtefactError(f"{path} {said}; build the plan again")
-    try:
-        _sidecar_check()(values)
-    except ValueError as error:
-        raise ArtefactError(f"{path} does not describe a plan: {error}; build the plan again") from error
     return Sidecar(**{**values, "report": _report(values["report"]), "layers": tuple(values["layers"])})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hiresvit.errors import ArtefactError
 from hiresvit.wire import nodes_and_metadata
 
 OPERATOR = "EPContext"
-_SAYS = re.compile(r"v\d+:\d+:(?P<qairt>[\d.]+):[\d.]+:\d+:(?P<soc_model>\d+):")
+_SAYS = re.compile(r"v\d+:\d+:(?P<qairt>[\d.]+):[\d.]+:(?P<arch>\d+):(?P<soc_model>\d+):(?P<vtcm>\d+):")
 _NAME = re.compile(r"[^\0-\37]{1,255}")  # else it is the context itself
 
 
@@ -39,9 +40,7 @@ def read_context(path: Path) -> Context | None:
     found = [texts for operator, texts in nodes if operator == OPERATOR]
     if not found:
         return None
-    said = _SAYS.match(metadata.get(COMPATIBILITY, ""))
-    if said is None:
-        raise ArtefactError(f"{path} does not say for which chip it was compiled; build it again")
+    said = _said(path, metadata)
     chip = chip_of(int(said["soc_model"]))
     if chip is None:
         number = said["soc_model"]
@@ -61,6 +60,21 @@ def read_context(path: Path) -> Context | None:
     if binary is not None and (sidecar := read_sidecar(path)) is not None:
         require_sums(path, binary, sidecar)
     return Context(chip, said["qairt"], binary, len(nodes) - len(found))
+
+
+def read_context_chip(path: Path) -> tuple[int, int, int | None]:
+    """What was really compiled for, as the ONNX file of a context says it: soc_model, arch and VTCM in MiB.
+
+    VTCM is None where the compiler was not told. Raises ArtefactError for a file that does not say it.
+    """
+    said = _said(path, nodes_and_metadata(path)[1])
+    return int(said["soc_model"]), int(said["arch"]), int(said["vtcm"]) or None
+
+
+def _said(path: Path, metadata: Mapping[str, str]) -> re.Match[str]:
+    if found := _SAYS.match(metadata.get(COMPATIBILITY, "")):
+        return found
+    raise ArtefactError(f"{path} does not say for which chip it was compiled; build it again")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

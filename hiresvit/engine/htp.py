@@ -20,10 +20,10 @@ from typing import Any
 from onnx import ModelProto
 
 from hiresvit.device.chips import Chip
-from hiresvit.device.context import ContextSidecar, HtpReport, Refused, context_files, read_context_chip, sum_file
+from hiresvit.device.context import ContextSidecar, HtpReport, Refused, context_files, sum_file
 from hiresvit.device.platform import package_version
 from hiresvit.device.qnn_api import installed_version, qairt_version, require_library
-from hiresvit.device.qnn_context import OPERATOR
+from hiresvit.device.qnn_context import OPERATOR, read_context_chip
 from hiresvit.engine.htp_arithmetic import (
     check_form_requirement,
     count_operators,
@@ -35,6 +35,7 @@ from hiresvit.errors import ArtefactError, BuildError, HiresvitError, IllegalGra
 from hiresvit.files import naming_target, new_parents, refuse_existing, scratch_folder, sync, temporary_beside
 from hiresvit.graph.file import file_digest, load_graph
 from hiresvit.graph.index import GraphIndex, index_graph, module_of
+from hiresvit.graph.products import find_products
 from hiresvit.process import Worker
 from hiresvit.runtime.qnn_log import refused_nodes, tensors_of, warnings_of
 from hiresvit.runtime.qnn_messages import Failed, Opened, Opening
@@ -74,7 +75,7 @@ def build_context(
     digest = file_digest(graph, model)
     with _beside(target) as folder:
         report = _compile(graph, model, chip, folder / target.name, allow_cpu=allow_cpu, on_progress=on_progress)
-        if report.failure is not None or (report.refused and not allow_cpu):
+        if report.failure is not None or not report.nodes_htp or (report.refused and not allow_cpu):
             integers = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
             raise _refusal(graph, chip, report, integers=integers, allow_cpu=allow_cpu)
         if (report.soc_model, report.arch) != (chip.soc_model, chip.arch):
@@ -159,12 +160,8 @@ def _compile(
         on_progress(f"compiling for {chip.name}", 0.0)
     began = time.monotonic()
     with scratch_folder() as folder:
-        options = {"dump_json_qnn_graph": "1", "json_qnn_graph_dir": str(folder), "htp_arch": str(chip.arch)}
-        if chip.vtcm_mb is not None:
-            options["vtcm_mb"] = str(chip.vtcm_mb)
-        how = Opening(
-            str(graph.resolve()), chip.soc_model, not allow_cpu, str(context.resolve()), tuple(options.items())
-        )
+        options = (("dump_json_qnn_graph", "1"), ("json_qnn_graph_dir", str(folder)))
+        how = Opening(str(graph.resolve()), chip.soc_model, not allow_cpu, str(context.resolve()), options)
         answer, log = _ask(graph, how)
         seconds = time.monotonic() - began
         operators, arithmetic = count_operators(nodes := read_qnn_graphs(folder))
@@ -182,27 +179,30 @@ def _compile(
         departed=(),
         seconds=round(seconds, 3),
         warnings=warnings_of(log),
+        uncounted=(),
     )
     if isinstance(answer, Failed):
         return replace(report, nodes_cpu=len(report.refused), failure=answer.message.strip().split("\n", 1)[0])
     assert isinstance(answer, Opened)
-    left = tuple(name for name, _ in answer.left)
     why = {node.node: node for node in report.refused}
     refused = tuple(why.get(name) or Refused(name, module_of(name), op, "") for name, op in answer.left)
-    macs, departed = find_arithmetic(index, nodes)
-    soc_model, arch, vtcm = read_context_chip(context)
+    products = find_products(index)
+    macs, departed = find_arithmetic(products, index, nodes)
+    # the library writes no context where it takes nothing
+    soc_model, arch, vtcm = read_context_chip(context) if answer.taken else (None, None, None)
     return replace(
         report,
         soc_model=soc_model,
         arch=arch,
         vtcm_mb=vtcm,
         nodes_htp=len(answer.taken),
-        nodes_cpu=len(left),
+        nodes_cpu=len(answer.left),
         refused=_explained(refused, index, log),
         macs=macs,
         departed=departed,
-        context_bytes=context_files(context)[1].stat().st_size if context_files(context)[1].exists() else None,
+        context_bytes=context_files(context)[1].stat().st_size if answer.taken else None,
         peak_rss_bytes=answer.peak_rss_bytes,
+        uncounted=products.uncounted,
     )
 
 

@@ -6,8 +6,6 @@ That one is what Qualcomm's provider writes as JSON: nodes that are called as ou
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from hiresvit.device.context import Departed, HtpReport
-from hiresvit.errors import GateError, UsageError
+from hiresvit.engine.precision import count_all, read_requirement, realised_text, some_of
+from hiresvit.errors import GateError
 from hiresvit.graph.dtypes import FLOATS
 from hiresvit.graph.index import GraphIndex, module_of, parser_name
-from hiresvit.graph.products import find_products
+from hiresvit.graph.products import Products
 from hiresvit.runtime.qnn_log import node_name
 from hiresvit.spec import HTP_FORMS
 
@@ -32,8 +31,6 @@ _TYPES = {
 _STATED = {"uint8": "u8", "uint16": "u16", "int8": "s8", "int16": "s16"}
 _MULTIPLY = ("Conv2d", "DepthWiseConv2d", "TransposeConv2d", "FullyConnected", "MatMul")
 _BITS = {"u8": 8, "s8": 8, "u16": 16, "s16": 16}
-_REQUIREMENT = re.compile(rf"({'|'.join(HTP_FORMS)}):(\d+(?:\.\d+)?)%")
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -71,11 +68,12 @@ def count_operators(nodes: Iterable[QnnNode]) -> tuple[dict[str, int], dict[str,
     return dict(operators.most_common()), dict(arithmetic.most_common())
 
 
-def find_arithmetic(index: GraphIndex, nodes: Iterable[QnnNode]) -> tuple[dict[str, int], tuple[Departed, ...]]:
+def find_arithmetic(
+    products: Products, index: GraphIndex, nodes: Iterable[QnnNode]
+) -> tuple[dict[str, int], tuple[Departed, ...]]:
     """Multiply-accumulates by the types of their operands, and the products that are computed in other types than the
     graph states; ``unknown`` is a product that the compiler's graph does not name.
     """
-    products = find_products(index)
     makers: dict[str, set[str]] = defaultdict(set)
     for node in nodes:
         if node.kind in _MULTIPLY:
@@ -108,10 +106,7 @@ def _stated(index: GraphIndex, tensor: str) -> str:
 
 def parse_form_requirement(text: str) -> tuple[str, float]:
     """``a16w8:95%`` as ``("a16w8", 0.95)``. Raises UsageError for anything else."""
-    match = _REQUIREMENT.fullmatch(text.strip().lower())
-    if match is None or not 0 < float(match[2]) <= 100:
-        raise UsageError(f"{text!r} is no requirement: give one of {', '.join(HTP_FORMS)} and a share, as a16w8:95%")
-    return match[1], float(match[2]) / 100
+    return read_requirement(text, HTP_FORMS, "a16w8:95%")
 
 
 def check_form_requirement(required: tuple[str, float], report: HtpReport) -> None:
@@ -122,24 +117,24 @@ def check_form_requirement(required: tuple[str, float], report: HtpReport) -> No
     """
     form, share = required
     wanted = f"{form}:{100 * share:g}% required"
-    total = sum(report.macs.values())
-    if not total:
-        raise GateError(f"{wanted}, and the graph has no products: leave the requirement out")
+    total = count_all(wanted, report.macs, report.uncounted)
     good = sum(count for word, count in report.macs.items() if _meets(word, form))
     good -= sum(one.macs for one in report.departed if _meets(one.computed, form))
     if good >= round(share * total, 6):
         return
-    others = {word: round(100 * count / total, 1) for word, count in report.macs.items() if not _meets(word, form)}
-    rest = ", ".join(f"{word} {part:g} %" for word, part in others.items())
-    named = [f"{one.node} ({one.stated} computed in {one.computed})" for one in report.departed]
-    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    departed = f"; not as stated: {', '.join(named[:_NAMED])}{more}" if named else ""
-    realised = math.floor(1000 * good / total) / 10  # rounded down: a share that is missed does not read as met
-    raise GateError(f"{wanted}, {realised:g} % realised{f' ({rest})' if rest else ''}{departed}")
+    others = {word: count for word, count in report.macs.items() if not _meets(word, form)}
+    named = some_of([f"{one.node} ({one.stated} computed in {one.computed})" for one in report.departed])
+    departed = f"; not as stated: {named}" if named else ""
+    raise GateError(f"{wanted}, {realised_text(good, total, others)}{departed}")
+
+
+def kinds_of(word: str) -> list[str]:
+    """The types in a word of `HtpReport.macs`, as ``u16,s8`` or, of a product in parts, ``u16,s8+u8,s8``."""
+    return word.replace("+", ",").split(",")
 
 
 def _meets(word: str, form: str) -> bool:
-    kinds = word.replace("+", ",").split(",")
+    kinds = kinds_of(word)
     if form == "fp16":
         return "unknown" not in kinds
     bits = [_BITS.get(kind, 99) for kind in kinds]

@@ -21,7 +21,6 @@ from hiresvit.graph.products import Products, find_products
 _BITS = {"int8": 8, "fp8": 8, "int16": 16, "fp16": 16, "bf16": 16, "fp32": 32}
 # FP32 by design, and what moves or converts data goes along with whatever it is fused to.
 _IDLE = ISLANDS | MOVES | QUANTIZERS | {"Expand"}
-_REQUIREMENT = re.compile(rf"({'|'.join(_BITS)}):(\d+(?:\.\d+)?)%")
 _NAMED = 5  # modules in a message
 
 
@@ -91,9 +90,14 @@ def _leftovers(index: GraphIndex, kernels: Sequence[Kernel], wide: Mapping[str, 
 
 def parse_requirement(text: str) -> tuple[str, float]:
     """``fp16:95%`` as ``("fp16", 0.95)``. Raises UsageError for anything else."""
-    match = _REQUIREMENT.fullmatch(text.strip().lower())
+    return read_requirement(text, _BITS, "fp16:95%")
+
+
+def read_requirement(text: str, words: Iterable[str], example: str) -> tuple[str, float]:
+    """One of some words with a share of 1. Raises UsageError for anything else."""
+    match = re.fullmatch(rf"({'|'.join(words)}):(\d+(?:\.\d+)?)%", text.strip().lower())
     if match is None or not 0 < float(match[2]) <= 100:
-        raise UsageError(f"{text!r} is no requirement: give one of {', '.join(_BITS)} and a share, as fp16:95%")
+        raise UsageError(f"{text!r} is no requirement: give one of {', '.join(words)} and a share, as {example}")
     return match[1], float(match[2]) / 100
 
 
@@ -111,26 +115,36 @@ def check_requirement(
     """
     precision, share = required
     wanted = f"{precision}:{100 * share:g}% required"
+    total = count_all(wanted, macs, uncounted)
+    good = sum(count for name, count in macs.items() if name == precision or _BITS.get(name, 64) < _BITS[precision])
+    if good >= round(share * total, 6):  # 7 of 100 are 7 %, whatever 0.07 times 100 is
+        return
+    others = {name: count for name, count in macs.items() if name != precision}
+    wide = some_of([leftover.module or "the graph" for leftover in leftovers])
+    raise GateError(f"{wanted}, {realised_text(good, total, others)}{f'; FP32: {wide}' if wide else ''}")
+
+
+def count_all(wanted: str, macs: Mapping[str, int], uncounted: Sequence[str]) -> int:
+    """The sum. Raises GateError for what is ``wanted`` of products that cannot be counted, or of none."""
     if uncounted:
         raise GateError(
-            f"{wanted}, and how much is multiplied in {_some(uncounted)} cannot be counted: write it in ONNX's own"
+            f"{wanted}, and how much is multiplied in {some_of(uncounted)} cannot be counted: write it in ONNX's own"
             " operators, without a body and of fixed sizes (--shapes)"
         )
     total = sum(macs.values())
     if total <= 0:
         raise GateError(f"{wanted}, and the graph has no products: leave the requirement out")
-    good = sum(count for name, count in macs.items() if name == precision or _BITS.get(name, 64) < _BITS[precision])
-    if good >= round(share * total, 6):  # 7 of 100 are 7 %, whatever 0.07 times 100 is
-        return
-    # Rounded down, so that a share that is missed by little does not read as met.
-    realised = f"{math.floor(1000 * good / total) / 10:g} % realised"
-    others = {name: round(100 * count / total, 1) for name, count in macs.items() if name != precision}
-    rest = ", ".join(f"{name} {part:g} %" for name, part in others.items())
-    wide = _some([leftover.module or "the graph" for leftover in leftovers])
-    raise GateError(f"{wanted}, {realised}{f' ({rest})' if rest else ''}{f'; FP32: {wide}' if wide else ''}")
+    return total
 
 
-def _some(names: Sequence[str]) -> str:
+def realised_text(good: int, total: int, others: Mapping[str, int]) -> str:
+    """Rounded down, so that a share that is missed by little does not read as met."""
+    rest = ", ".join(f"{name} {round(100 * count / total, 1):g} %" for name, count in others.items())
+    return f"{math.floor(1000 * good / total) / 10:g} % realised{f' ({rest})' if rest else ''}"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first, and how many more."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from rich.console import RenderableType
 
@@ -35,38 +36,32 @@ def context_report(report: Values) -> list[RenderableType]:
         "peak memory": size_text(report["peak_rss_bytes"]) if report["peak_rss_bytes"] else "unknown",
     }
     table = make_table("context for Qualcomm's HTP", "what", ">value", rows=rows.items())
-    return [table, *refused_tables(report["refused"]), *departed_tables(report), *_warnings(report)]
+    notes = [f"note: {line}" for line in report["warnings"]]
+    return [table, *_refused(report["refused"]), *_departed(report["departed"]), *notes]
 
 
-def refused_tables(refused: list[Values]) -> list[RenderableType]:
+def _refused(refused: list[Values]) -> list[RenderableType]:
     """The nodes that the HTP does not take, by PyTorch module."""
-    if not refused:
-        return []
     modules: dict[str, list[Values]] = defaultdict(list)
     for one in refused:
         modules[one["module"] or one["node"]].append(one)
     rows = [
         (name, ", ".join(dict.fromkeys(one["op"] for one in nodes)), str(len(nodes)), nodes[0]["reason"])
-        for name, nodes in list(modules.items())[:_LISTED]
+        for name, nodes in modules.items()
     ]
-    more = len(modules) - len(rows)
-    table = make_table("not on the HTP", "module", "operators", ">nodes", "why", rows=rows)
-    return [table, *([f"and {counted(more, 'module')} more, in the sidecar"] if more > 0 else [])]
+    return _first("not on the HTP", "module", "operators", ">nodes", "why", rows=rows)
 
 
-def departed_tables(report: Values) -> list[RenderableType]:
+def _departed(departed: list[Values]) -> list[RenderableType]:
     """The products that are computed in other types than the graph states."""
-    departed = report["departed"]
-    if not departed:
-        return []
-    rows = [(one["node"], one["stated"], one["computed"], str(one["macs"])) for one in departed[:_LISTED]]
-    table = make_table("not in the arithmetic of the graph", "product", "stated", "computed", ">MACs", rows=rows)
-    more = len(departed) - len(rows)
-    return [table, *([f"and {counted(more, 'product')} more, in the sidecar"] if more > 0 else [])]
+    rows = [(one["node"], one["stated"], one["computed"], str(one["macs"])) for one in departed]
+    return _first("not in the arithmetic of the graph", "product", "stated", "computed", ">MACs", rows=rows)
 
 
-def _warnings(report: Values) -> list[str]:
-    return [f"note: {line}" for line in report["warnings"]]
+def _first(title: str, what: str, *columns: str, rows: Sequence[Sequence[str]]) -> list[RenderableType]:
+    """A table of the first rows, and how many more there are; nothing of none."""
+    table = [make_table(title, what, *columns, rows=rows[:_LISTED])] if rows else []
+    return [*table, *([f"and {counted(len(rows) - _LISTED, what)} more, in the sidecar"] if rows[_LISTED:] else [])]
 
 
 def _most(counts: dict[str, int]) -> str:

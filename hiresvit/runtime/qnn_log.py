@@ -41,8 +41,8 @@ def refused_nodes(log: str) -> tuple[Refused, ...]:
 
 def backend_error(log: str) -> tuple[str, str] | None:
     """The kernel of Qualcomm's library that failed in a run, and what it says: ``("concat", "mismatched dim 1")``."""
-    last = list(_BACKEND.finditer(log))[:1]
-    return (last[0]["source"], last[0]["what"].strip()) if last else None
+    first = _BACKEND.search(log)
+    return (first["source"], first["what"].strip()) if first else None
 
 
 def node_name(name: str) -> str:

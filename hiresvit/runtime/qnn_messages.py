@@ -10,9 +10,8 @@ from typing import Any
 class Opening:
     """How to open a graph, or a context's ONNX file.
 
-    ``context`` is the ONNX file that a compiled context gets;
-    ``whole`` refuses a graph of which the CPU would compute a part; ``options`` are more of the provider's own. The log
-    has a verdict on each node (`hiresvit.runtime.qnn_log`). Without ``soc_model`` a device takes its own.
+    ``context`` is the ONNX file that a compiled context gets; ``whole`` refuses a graph of which the CPU would compute
+    a part; ``options`` are more of the provider's own. Without ``soc_model`` a device takes its own.
     """
 
     path: str

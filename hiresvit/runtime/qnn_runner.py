@@ -99,9 +99,8 @@ class QnnRunner(Runner):
             if "ImportError" in str(error) or "ModuleNotFoundError" in str(error):
                 why = str(error).partition(": ")[2]
                 raise MissingDependency(f"Qualcomm's library does not start here: {why}") from error
-            how = (
-                str(error).partition(":")[0] if "onnxruntime:" in str(error) else error
-            )  # a line of its log is no reason
+            # a line of its log is no reason
+            how = str(error).partition(":")[0] if "onnxruntime:" in str(error) else error
             raise HiresvitError(f"{self._path}: Qualcomm's library {how}") from error
         if isinstance(answer, HiresvitError):
             raise answer

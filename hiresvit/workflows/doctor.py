@@ -173,9 +173,8 @@ def _try_graph(graph: Path, runner: str) -> str:
             answer = opened({"x": np.ones((1, 4), np.float32)})["y"]
             if not np.allclose(answer, 1, rtol=0, atol=1e-3):  # half precision, where that is all there is
                 raise HiresvitError(f"Relu(1) is {answer.tolist()} there")
-            if (
-                opened.warnings and not opened.about.emulated
-            ):  # an older ONNX Runtime cannot say which nodes a provider took
+            # an older ONNX Runtime cannot say which nodes a provider took
+            if opened.warnings and not opened.about.emulated:
                 raise HiresvitError("; ".join(opened.warnings))
             return opened.about.version
     except HiresvitError as error:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from corpus_htp import HTP
 from graphs import content
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from hiresvit.check import htp_verdict
 from hiresvit.check.check import check_graph
@@ -139,12 +140,32 @@ class TestRequirements:
         assert isinstance(found.failure, GateError | None)
 
     def test_words(self) -> None:
-        macs = {"u16,s8": 1, "u16,s16": 2, "u8,s8": 4, "f16,f16": 8, "f32,f32": 16}
-        assert precisions(macs) == {"fp32": 16, "fp16": 8, "int8": 4, "int16": 3}
+        macs = {"u16,s8": 1, "u16,s16": 2, "u8,s8": 4, "fp16,fp16": 8, "u16,s8+u8,s8": 16, "unknown": 32}
+        assert precisions(macs) == {"unknown": 32, "int16": 19, "fp16": 8, "int8": 4}
 
 
 @needs_qnn
 class TestTheRealCompiler:
+    @pytest.mark.parametrize(
+        ("axes", "require", "failure"),
+        [([1, 4], "fp16:95%", None), (["N", 4], None, "input 'x' is dynamic"), ([2] * 6, None, "6 axes")],
+    )
+    def test_says_what_is_wrong_whatever_it_is_given(
+        self, tmp_path: Path, axes: list[Any], require: str | None, failure: str | None
+    ) -> None:
+        """A product in FP16; open sizes; and a graph that the HTP takes nothing of, so that no context is written."""
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name in ("x", "y")]
+        weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
+        node = helper.make_node("MatMul", ["x", "w"], ["y"], "m/MatMul")
+        if len(axes) == 6:
+            node = helper.make_node("Transpose", ["x"], ["y"], "m/Transpose", perm=[5, 4, 3, 2, 1, 0])
+        path = tmp_path / "graph.onnx"
+        graph = helper.make_graph([node], "g", ends[:1], ends[1:], [weight])
+        path.write_bytes(content(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)))
+        found = check_graph(path, [find_target("sm8650")], require=require)
+        assert (failure or "None") in str(found.failure)
+        assert json.loads(json.dumps(found.to_json()))["graph"] == str(path)
+
     def test_has_the_last_word(self, tmp_path: Path) -> None:
         """A graph that our rules let pass, and that the provider has no translation of."""
         path = saved(tmp_path, "window of six axes, batch 1")

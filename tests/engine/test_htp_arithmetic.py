@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hiresvit.device.context import Departed, HtpReport
@@ -46,6 +48,11 @@ def test_what_is_not_computed_as_stated_meets_nothing() -> None:
     narrowed = Departed("a/MatMul", "a", "u16,s16", "u16,u8", 10)
     with pytest.raises(GateError, match=r"90 % realised; not as stated: a/MatMul \(u16,s16 computed in u16,u8\)"):
         check_form_requirement(("a16w8", 1.0), report({"u16,s8": 90, "u16,u8": 10}, narrowed))
+
+
+def test_what_cannot_be_counted_meets_nothing() -> None:
+    with pytest.raises(GateError, match="how much is multiplied in STFT 'a' cannot be counted"):
+        check_form_requirement(("a16w8", 0.1), replace(report({"u16,s8": 90}), uncounted=("STFT 'a'",)))
 
 
 @pytest.mark.parametrize("text", ["int8:95%", "a16w8", "a16w8:0%", "a16w8:101%", "a16w8:95"])
