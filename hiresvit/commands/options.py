@@ -35,7 +35,7 @@ BundleGraph = Annotated[
     str | None,
     typer.Option(
         "--graph",
-        help=f"Which of a bundle: {BUILDABLE[0]} (default), {either(BUILDABLE[1:])}; for a chip: its form, as htp_a16w8.",
+        help=f"Which of a bundle: {BUILDABLE[0]} (default), {either(BUILDABLE[1:])}; for a chip its form, htp_a16w8.",
     ),
 ]
 Graph = Annotated[

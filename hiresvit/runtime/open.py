@@ -56,9 +56,7 @@ def find_backend(path: Path, runner: str | None = None) -> tuple[Backend, str | 
     name, colon, detail = (runner or "").partition(":")
     if name.lower() != "qnn" and not detail and _is_context(path):
         if runner is not None:
-            raise UsageError(
-                f"{path} is a context for Qualcomm's HTP, which {runner} does not open: leave --runner out"
-            )
+            raise UsageError(f"{path} is a context for Qualcomm's HTP; {runner} does not open it: leave --runner out")
         runner = name = "qnn"
     named = [row for row in BACKENDS if runner is None or row.name == name.lower()]
     if not named:
