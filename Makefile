@@ -64,7 +64,7 @@ test-all: lint tools
 
 # What takes hours, what needs a GPU, and what needs weights that are not in the repository.
 NOT_HERE := benchmarks/train_scenes.py benchmarks/cuda_layer.py benchmarks/gpu_torch.py benchmarks/frame.py \
-	benchmarks/label_agreement.py benchmarks/sliding_window.py
+	benchmarks/label_agreement.py benchmarks/sliding_window.py benchmarks/htp_accuracy.py
 
 bench: setup
 	@for script in $(filter-out $(NOT_HERE),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

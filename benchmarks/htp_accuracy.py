@@ -43,7 +43,7 @@ from hiresvit.workflows.quantize import Int8Settings, make_int8
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "htp_accuracy.json"
 DOCUMENT = ROOT / "docs" / "htp.md"
-BEGIN, END = "<!-- htp-accuracy: benchmarks/htp_accuracy.py --write -->", "<!-- /htp-accuracy -->"
+BEGIN, END = "<!-- htp-accuracy: benchmarks/htp_accuracy.py --weights FOLDER --write -->", "<!-- /htp-accuracy -->"
 SCENES = {("hrvit_nano", 128): 24, ("hrvit_nano", 256): 8}
 FEW = {128: 8, 256: 4}  # of the larger networks: a picture takes the emulator up to two minutes
 SIDES = {  # what a row is called, the graph that it runs, and what runs it

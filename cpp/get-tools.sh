@@ -30,16 +30,22 @@ trap 'rm -rf "$work"' EXIT
 if knows_plugins /usr/include/onnxruntime/onnxruntime_c_api.h; then
   cp -r /usr/include/onnxruntime "$work/found"
 else
-  # forky as the only source of an apt folder of its own: nothing of the system's is touched, signatures are checked.
+  # One suite as the only source of an apt folder of its own: nothing of the system's is touched, signatures are checked.
   here=$PWD/$work
-  mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian forky main" \
-    >"$work/sources.list"
-  apt=(apt-get -qq -o "Dir::Etc::SourceList=$here/sources.list" -o Dir::Etc::SourceParts=/dev/null
-    -o "Dir::State::Lists=$here/lists" -o "Dir::Cache=$here/cache" -o APT::Sandbox::User=root)
   echo "== cpp: ONNX Runtime's headers, from Debian's libonnxruntime-dev"
-  "${apt[@]}" update
-  (cd "$work" && "${apt[@]}" download libonnxruntime-dev && dpkg -x libonnxruntime-dev_*.deb package)
+  fetch_from() {
+    rm -rf "$work"/{lists,cache,package}
+    mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $1 main" \
+      >"$work/sources.list"
+    local apt=(apt-get -qq -o "Dir::Etc::SourceList=$here/sources.list" -o Dir::Etc::SourceParts=/dev/null
+      -o "Dir::State::Lists=$here/lists" -o "Dir::Cache=$here/cache" -o APT::Sandbox::User=root)
+    "${apt[@]}" update && (cd "$work" && "${apt[@]}" download libonnxruntime-dev && dpkg -x libonnxruntime-dev_*.deb package)
+  }
+  if ! fetch_from forky; then
+    echo "cpp: no headers from forky; those of trixie know no plug-ins, and build all but Qualcomm's HTP" >&2
+    fetch_from trixie
+  fi
   mv "$work/package/usr/include/onnxruntime" "$work/found"
 fi
 rm -rf third_party/onnxruntime

@@ -150,7 +150,8 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from hiresvit.models.create import model_spec
     from hiresvit.models.zoo import MODELS
-    from hiresvit.workflows.export import ExportSettings, export_bundle
+    from hiresvit.workflows.export import export_bundle
+    from hiresvit.workflows.export_settings import ExportSettings
 
     settings = ExportSettings(fp16=True, plan=False, latency=False, images=1, threads=1)
     target = tmp_path_factory.mktemp("made") / "tiny"

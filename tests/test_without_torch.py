@@ -85,7 +85,10 @@ def hiresvit(python: Path, *args: str | Path, folder: Path) -> Result:
 
 
 # What is imported where an extra, or the system, brings it.
-OPTIONAL = {"torch", "onnx", "onnxsim", "google", "ml_dtypes", "openvino", "cuda", "pycuda", "pynvml", "pillow_heif"}
+OPTIONAL = {
+    *("torch", "onnx", "onnxsim", "google", "ml_dtypes", "openvino", "onnxruntime_qnn"),
+    *("cuda", "pycuda", "pynvml", "pillow_heif"),
+}
 
 
 def test_what_is_imported_is_declared_and_not_only_brought_by_others() -> None:

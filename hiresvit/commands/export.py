@@ -21,13 +21,13 @@ from hiresvit.spec import HTP_FORMS, ContractSpec, LabelType, Pixels, Yuv
 if TYPE_CHECKING:
     from hiresvit.evaluation.parity import Gate
     from hiresvit.models.create import Asked
-    from hiresvit.workflows.export import ExportSettings
+    from hiresvit.workflows.export_settings import ExportSettings
     from hiresvit.workflows.htp_export import HtpOrder
     from hiresvit.workflows.quantize import Int8Settings
 
 
 @dataclass(frozen=True)
-class PrecisionOptions:
+class PrecisionOptions(HtpOptions):
     """What is made beside the FP32 graphs, and from which weights."""
 
     seed: Annotated[int | None, typer.Option(min=0, help="Draw fresh weights from another seed.")] = None
@@ -127,7 +127,6 @@ def export(
     model: opt.ModelOptions,
     precision: PrecisionOptions,
     calibration: opt.CalibrationOptions,
-    htp: HtpOptions,
     graphs: GraphOptions,
     limits: opt.LimitOptions,
     bundle: BundleOptions,
@@ -141,14 +140,14 @@ def export(
     htp_fp16, htp_a16w8, htp_a8w8, fp16 exact, htp_fp16 emulated, htp_a16w8 emulated or htp_a8w8 emulated.
     """
     began = time.monotonic()
-    order = _order(precision, calibration, htp, bundle.threads)
+    order = _order(precision, calibration, bundle.threads)
     int8 = calibration.settings(bundle.threads) if precision.int8 else None
     if precision.seed is not None and model.weights is not None:
         raise UsageError(f"--seed draws fresh weights: leave it out with those of {model.weights}")
     given, contract = model.given(), graphs.spec()
     fp16 = precision.fp16 or precision.int8
     absent = {"fp16": not fp16, EXACT: not fp16, "int8": not precision.int8, "cpu": graphs.dynamic_batch}
-    absent |= {stages[form]: form not in htp.forms for stages in (HTP, EMULATED) for form in HTP_FORMS}
+    absent |= {stages[form]: form not in precision.forms for stages in (HTP, EMULATED) for form in HTP_FORMS}
     gates = limits.gates(without=[stage for stage, missing in absent.items() if missing])
 
     out.load_onnxruntime()
@@ -169,17 +168,15 @@ def export(
     _answer(bundle.as_json, made.folder, made.manifest.to_json(), time.monotonic() - began)
 
 
-def _order(
-    precision: PrecisionOptions, calibration: opt.CalibrationOptions, htp: HtpOptions, threads: int | None
-) -> HtpOrder | None:
+def _order(precision: PrecisionOptions, calibration: opt.CalibrationOptions, threads: int | None) -> HtpOrder | None:
     """What is asked for an HTP. Raises UsageError for options of a calibration that nothing asked for reads."""
-    if not precision.int8 and not htp.quantized:
+    if not precision.int8 and not precision.quantized:
         calibration.refuse("--int8 or --htp in integers")
     if not precision.int8:
         calibration.refuse("--int8", "int8_attention", "int8_residual")
-        if "a8w8" not in htp.forms:
+        if "a8w8" not in precision.forms:
             calibration.refuse("--int8 or --htp a8w8", "max_drop")
-    return htp.order(calibration, threads)
+    return precision.order(calibration, threads)
 
 
 def _settings(
@@ -194,7 +191,7 @@ def _settings(
 ) -> ExportSettings:
     """What the options ask of the workflow. Raises as `read_classes` does."""
     from hiresvit.data.labels import read_classes
-    from hiresvit.workflows.export import ExportSettings
+    from hiresvit.workflows.export_settings import ExportSettings
 
     return ExportSettings(
         weights=asked.weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,6 @@ from hiresvit.errors import UsageError
 from hiresvit.spec import HTP_FORMS, HtpForm
 
 if TYPE_CHECKING:
-    from hiresvit.workflows.htp import HtpSettings
     from hiresvit.workflows.htp_export import HtpOrder
 
 
@@ -63,18 +62,18 @@ class HtpOptions:
             if lone := [f"{name} {value}" for name, value in given.items() if value is not None]:
                 raise UsageError(f"{', '.join(lone)}: for --htp, which is not given")
             return None
+        asked = [self._asked(form, calibration) for form in self.forms]
+        from hiresvit.workflows.htp import HtpSettings
         from hiresvit.workflows.htp_export import HtpOrder
 
-        forms = tuple(self._settings(form, calibration, threads) for form in self.forms)
-        return HtpOrder(forms, self.emulate or "small")
+        return HtpOrder(tuple(HtpSettings(**one, threads=threads) for one in asked), self.emulate or "small")
 
-    def _settings(self, form: HtpForm, calibration: CalibrationOptions, threads: int | None) -> HtpSettings:
-        from hiresvit.workflows.htp import HtpSettings
-
+    def _asked(self, form: HtpForm, calibration: CalibrationOptions) -> dict[str, Any]:
+        """Fields of the settings of a form."""
         chip = find_chip(self.target) if self.target else DEFAULT_FLOAT if form == "fp16" else DEFAULT_INTEGER
         if form == "fp16":
-            return HtpSettings("", form=form, chip=chip, threads=threads)
+            return {"calib": "", "form": form, "chip": chip}
         chosen = calibration.chosen(f"--htp {form}")
         for name in ("residual", "attention", *(() if form == "a8w8" else ("max_drop",))):
             chosen.pop(name, None)
-        return HtpSettings(**chosen, form=form, chip=chip, threads=threads)
+        return {**chosen, "form": form, "chip": chip}

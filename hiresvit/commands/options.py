@@ -239,9 +239,10 @@ class CalibrationOptions:
 
     def settings(self, threads: int | None) -> Int8Settings:
         """What they ask of TensorRT's INT8. Raises as `chosen` does."""
+        chosen = self.chosen("INT8")
         from hiresvit.workflows.quantize import Int8Settings
 
-        return Int8Settings(**self.chosen("INT8"), threads=threads)
+        return Int8Settings(**chosen, threads=threads)
 
     def chosen(self, what: str) -> dict[str, Any]:
         """Fields of the settings of ``what``.

@@ -101,7 +101,8 @@ class WindowAttention(nn.Module):
         q, k, v = torch.split(qkv, self.heads, dim=1)  # (B*nW, h, 49, d)
         scores = q @ k.transpose(2, 3) + bias  # (B*nW, h, 49, 49)
         out = (scores.softmax(dim=3) @ v)[..., : self.head_dim].transpose(1, 2)  # (B*nW, 49, h, d)
-        out = out.reshape(-1, self.padded[1] // WINDOW, WINDOW, WINDOW * self.width)
+        # Of five axes: four would do, but Qualcomm's compiler refuses them for a map that is not square (docs/htp.md).
+        out = out.reshape(-1, self.padded[1] // WINDOW, WINDOW, WINDOW, self.width)
         return out.transpose(1, 2).reshape(-1, *self.padded, self.width)
 
     def crop(self, x: Tensor, axis: int) -> Tensor:

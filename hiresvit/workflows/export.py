@@ -8,10 +8,10 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 from torch import nn
@@ -19,20 +19,19 @@ from torch import nn
 from hiresvit.bundle.folder import Bundle, read_bundle, writing_bundle
 from hiresvit.bundle.manifest import Manifest, list_files, write_manifest
 from hiresvit.bundle.stages import EXACT, GRAPHS, HTP, PLANS, STAGES, stage_path
-from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_to_json
 from hiresvit.data.preprocess import example_input
 from hiresvit.data.scenes import sample_image, sample_images
 from hiresvit.device.platform import package_version, this_platform
 from hiresvit.evaluation.headroom import Headroom, enforce_headroom, open_exact
 from hiresvit.evaluation.latency import latency_report
-from hiresvit.evaluation.parity import GATES, Gate, compare_each, enforce
+from hiresvit.evaluation.parity import GATES, compare_each, enforce
 from hiresvit.evaluation.reference import picture_size
 from hiresvit.export.contract import INPUT, TENSOR, describe_graph, stamp
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
-from hiresvit.export.onnx import DEFAULT_OPSET, export_onnx
+from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.graph.file import load_graph
 from hiresvit.models.fold import fold
@@ -47,51 +46,17 @@ from hiresvit.spec import ContractSpec, Feed, ModelSpec, TensorSpec
 from hiresvit.version import __version__
 from hiresvit.workflows.decide import decide
 from hiresvit.workflows.emulate import Network
-from hiresvit.workflows.export_check import check_settings
+from hiresvit.workflows.export_settings import ExportSettings, check_settings
 from hiresvit.workflows.frame import contract_parity, frame_graphs, write_golden_pair, write_pictures
-from hiresvit.workflows.htp_export import HtpOrder, emulate_forms, make_forms, tensors_of
+from hiresvit.workflows.htp_export import emulate_forms, make_forms, tensors_of
 from hiresvit.workflows.loaded import Loaded, load_model
 from hiresvit.workflows.plans import batch_profiles, build_plans
-from hiresvit.workflows.quantize import Int8Settings, make_int8
+from hiresvit.workflows.quantize import make_int8
 from hiresvit.workflows.yardstick import Yardstick
 
 _HALF = {"fp16": EXACT, "int8": "int8 exact"}
 """The graphs with FP16 in them, and what they are rounded as FP16 rounds; the second has no gate, and no row."""
 TOOLS = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "tensorrt-rtx-cu12")
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What can be chosen about an export beside the model itself.
-
-    ``io`` is the type of the FP16 graph's inputs and outputs; ``resize`` off leaves segmentation logits at the
-    head's stride; ``images`` are compared at every stage; ``gates`` are limits by stage, where they are not
-    those of `GATES`. ``contract`` is put around every graph, and may leave open what `complete` fills in.
-    ``labels`` are the classes' names where they are not the checkpoint's own, ``notes`` what is to be said beside the
-    export's own.
-    """
-
-    weights: Path | None = None
-    ema: bool = False
-    entry: str | None = None
-    allow_missing_head: bool = False
-    seed: int = 0
-    fp16: bool = False
-    int8: Int8Settings | None = None
-    htp: HtpOrder | None = None
-    io: Literal["fp32", "fp16"] = "fp32"
-    opset: int = DEFAULT_OPSET
-    dynamic_batch: bool = False
-    resize: bool = True
-    contract: ContractSpec = TENSOR
-    plan: bool = True
-    images: int = 4
-    latency: bool = True
-    threads: int | None = None
-    gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)
-    labels: Labels | None = None
-    notes: tuple[str, ...] = ()
-    force: bool = False
 
 
 @dataclass(frozen=True)

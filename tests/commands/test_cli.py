@@ -237,7 +237,11 @@ BAD_ARGUMENTS = [
     ("export hrvit_b1 --htp int4", 2, "--htp int4: one of fp16, a16w8, a8w8"),
     ("export hrvit_b1 --htp a16w8", 2, "--htp a16w8 needs pictures to calibrate with: --calib DIR"),
     ("export hrvit_b1 --htp fp16 --target ar1", 2, "takes integers only: make a16w8, or a8w8"),
-    ("export hrvit_b1 --htp fp16 --target ar9", 2, "no chip 'ar9': choose one of ar1, ar2, xr2-gen2"),
+    (
+        "export hrvit_b1 --htp fp16 --target ar9",
+        2,
+        "no chip 'ar9': choose one of ar1, ssg2115p, ar2, sar2230p, xr2-gen2",
+    ),
     ("export hrvit_b1 --htp fp16 --calib scenes", 2, "--calib: for --int8 or --htp in integers, which is not given"),
     (
         "export hrvit_b1 --htp a16w8 --calib scenes --max-drop 1",

@@ -25,7 +25,8 @@ from hiresvit.bundle.folder import read_bundle
 from hiresvit.bundle.manifest import Weights
 from hiresvit.export.contract import fresh_weights, read_labels, read_untrained, untrained_note
 from hiresvit.models.zoo import MODELS
-from hiresvit.workflows.export import ExportSettings, export_bundle
+from hiresvit.workflows.export import export_bundle
+from hiresvit.workflows.export_settings import ExportSettings
 
 FRESH = untrained_note(fresh_weights(0))
 HEAD = untrained_note("decode_head.* (not in body.pth)")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from by_path import ROOT
 from graphs import content
+from htp_families import FAMILIES, family
 from onnx import ModelProto
-from tiny import fresh_tiny, tiny_spec
-from torch import Tensor, nn
+from torch import Tensor
 
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
@@ -22,8 +19,7 @@ from hiresvit.device.qnn_api import installed
 from hiresvit.evaluation.parity import ParityReport, compare
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
-from hiresvit.models import hiri_vit, lrformer, mixformer
-from hiresvit.models.create import create_model, enliven, model_spec
+from hiresvit.models.create import create_model, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.models.hrvit_block import Attention
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -45,38 +41,10 @@ def answers(graph: ModelProto, spec: ModelSpec, folder: Path, images: int = 1) -
         return compare(reference, runner, pictures, spec.task)
 
 
-def graph_of(model: nn.Module, spec: ModelSpec) -> ModelProto:
-    enliven(model, spec)
-    simple, report = simplify(export_onnx(fold(model), spec))
-    assert report.rolled_back is None
-    return simple
-
-
-def shallow(family: Any, classifier: type[nn.Module], name: str, size: tuple[int, int], **depths: Any) -> Any:
-    """A block of every kind."""
-    spec = model_spec(name, "classify", size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return classifier(replace(family.VARIANTS[name], **depths), size, spec.num_classes).eval(), spec
-
-
-FAMILIES: dict[str, Callable[[], Any]] = {
-    "hrvit": lambda: (fresh_tiny(tiny_spec("classify")), tiny_spec("classify")),
-    "lrformer": lambda: shallow(
-        lrformer, lrformer.LRFormerClassifier, "lrformer_t", (64, 96), depths=(1, 1, 1, 1), pooled_size=5
-    ),
-    "mixformer": lambda: shallow(
-        mixformer, mixformer.MixFormerClassifier, "mixformer_b0", (64, 96), depths=(1, 1, 1, 1)
-    ),
-    "hiri_vit": lambda: shallow(hiri_vit, hiri_vit.HiriViTClassifier, "hiri_vit_s", (64, 128), blocks=(1, 1, 1, 1, 1)),
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_taken_whole(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_taken_whole(name: str, tmp_path: Path) -> None:
     """GELU behind a convolution has 44 dB there; what is wrong has next to none."""
-    model, spec = FAMILIES[family]()
-    [output] = answers(graph_of(model, spec), spec, tmp_path).outputs
+    [output] = answers(*family(name), tmp_path).outputs
     assert output.worst.sqnr_db > 35
 
 

@@ -42,7 +42,8 @@ from hiresvit.workflows.build import trtexec_lines
 from hiresvit.workflows.calibrate import quantize_file
 from hiresvit.workflows.compare import compare_sources
 from hiresvit.workflows.evaluate import EvalSettings, evaluate_sources
-from hiresvit.workflows.export import ExportSettings, export_bundle
+from hiresvit.workflows.export import export_bundle
+from hiresvit.workflows.export_settings import ExportSettings
 from hiresvit.workflows.inspect import inspect_source
 from hiresvit.workflows.open import open_source
 from hiresvit.workflows.quantize import Int8Settings

@@ -32,7 +32,8 @@ from hiresvit.models.zoo import MODELS
 from hiresvit.spec import ModelSpec, TensorSpec
 from hiresvit.version import __version__
 from hiresvit.workflows import export as pipeline
-from hiresvit.workflows.export import ExportSettings, export_bundle
+from hiresvit.workflows.export import export_bundle
+from hiresvit.workflows.export_settings import ExportSettings
 from hiresvit.workflows.inspect import graph_summary
 from hiresvit.workflows.open import open_source
 

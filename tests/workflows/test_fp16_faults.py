@@ -35,7 +35,8 @@ from hiresvit.spec import ModelSpec
 from hiresvit.workflows import export as pipeline
 from hiresvit.workflows import loaded
 from hiresvit.workflows.compare import compare_sources
-from hiresvit.workflows.export import ExportSettings, export_bundle
+from hiresvit.workflows.export import export_bundle
+from hiresvit.workflows.export_settings import ExportSettings
 from hiresvit.workflows.open import open_source
 
 FAST = ExportSettings(fp16=True, latency=False, plan=False, images=1, threads=1)

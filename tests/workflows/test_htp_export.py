@@ -26,7 +26,8 @@ from hiresvit.report.tables import render
 from hiresvit.spec import ContractSpec, HtpForm, ModelSpec
 from hiresvit.workflows import emulate, htp_export
 from hiresvit.workflows.emulate import small_spec
-from hiresvit.workflows.export import ExportSettings, export_bundle
+from hiresvit.workflows.export import export_bundle
+from hiresvit.workflows.export_settings import ExportSettings
 from hiresvit.workflows.htp import HtpSettings, make_htp
 from hiresvit.workflows.htp_export import HtpOrder
 from hiresvit.workflows.verify import verify_bundle

@@ -28,7 +28,8 @@ from hiresvit.models.create import build_model
 from hiresvit.models.zoo import MODELS
 from hiresvit.spec import Feed
 from hiresvit.workflows import export as pipeline
-from hiresvit.workflows.export import ExportSettings, export_bundle
+from hiresvit.workflows.export import export_bundle
+from hiresvit.workflows.export_settings import ExportSettings
 from hiresvit.workflows.inspect import graph_summary, inspect_source
 from hiresvit.workflows.open import open_source
 

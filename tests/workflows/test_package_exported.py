@@ -18,7 +18,8 @@ from tiny import build_tiny
 from hiresvit.models.create import model_spec
 from hiresvit.models.zoo import MODELS
 from hiresvit.spec import ContractSpec
-from hiresvit.workflows.export import ExportSettings, export_bundle
+from hiresvit.workflows.export import export_bundle
+from hiresvit.workflows.export_settings import ExportSettings
 from hiresvit.workflows.package.package import package_bundle
 
 CONTRACTS = {

@@ -1,19 +1,55 @@
-"""Which choices about an export exclude each other, said before any work is done."""
+"""What can be chosen about an export, and which choices exclude each other, said before any work is done."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 from hiresvit.calibration.qdq import MIN_OPSET
+from hiresvit.data.dataset import Labels
 from hiresvit.errors import UsageError
+from hiresvit.evaluation.parity import GATES, Gate
 from hiresvit.export.contract import TENSOR, complete
-from hiresvit.export.onnx import check_opset
+from hiresvit.export.onnx import DEFAULT_OPSET, check_opset
 from hiresvit.spec import ContractSpec, ModelSpec
-from hiresvit.workflows.htp_export import check_order
-from hiresvit.workflows.quantize import check_sources
+from hiresvit.workflows.htp_export import HtpOrder, check_order
+from hiresvit.workflows.quantize import Int8Settings, check_sources
 
-if TYPE_CHECKING:
-    from hiresvit.workflows.export import ExportSettings
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What can be chosen about an export beside the model itself.
+
+    ``io`` is the type of the FP16 graph's inputs and outputs; ``resize`` off leaves segmentation logits at the
+    head's stride; ``images`` are compared at every stage; ``gates`` are limits by stage, where they are not
+    those of `GATES`. ``contract`` is put around every graph, and may leave open what `complete` fills in.
+    ``labels`` are the classes' names where they are not the checkpoint's own, ``notes`` what is to be said beside the
+    export's own.
+    """
+
+    weights: Path | None = None
+    ema: bool = False
+    entry: str | None = None
+    allow_missing_head: bool = False
+    seed: int = 0
+    fp16: bool = False
+    int8: Int8Settings | None = None
+    htp: HtpOrder | None = None
+    io: Literal["fp32", "fp16"] = "fp32"
+    opset: int = DEFAULT_OPSET
+    dynamic_batch: bool = False
+    resize: bool = True
+    contract: ContractSpec = TENSOR
+    plan: bool = True
+    images: int = 4
+    latency: bool = True
+    threads: int | None = None
+    gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)
+    labels: Labels | None = None
+    notes: tuple[str, ...] = ()
+    force: bool = False
 
 
 def check_settings(settings: ExportSettings, spec: ModelSpec) -> ContractSpec:
