@@ -7,7 +7,7 @@ in integers, and all else in FP16, on chips that have that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,19 @@ def edge_pad(view: View) -> Iterator[Spot]:
     for node in view.nodes:
         if node.op_type == "Pad" and text_of(node, "mode", "constant") == "edge" and not stored_as(view, node, 0):
             yield node, "a Pad with mode=edge in floating point"
+
+
+@rule(
+    _known("byte_cast"),
+    "{target} makes 1 of everything but 0 without a word: cast to INT32 first, and that to FP32; or quantize it",
+)
+def byte_cast(view: View) -> Iterator[Spot]:
+    """A Cast of UINT8 to FP32, as of pixels, that nothing quantizes."""
+    for node in view.nodes:
+        made = first_output(node)
+        casts = node.op_type in ("Cast", "CastLike") and view.type_of(node, 0) == "uint8"
+        if casts and view.types.get(made) == "float" and not _goes_to_q(view, made, _MOVES):
+            yield node, f"a {node.op_type} of UINT8 to FP32"
 
 
 @rule(
@@ -225,17 +238,17 @@ def _is_from_dq(view: View, name: str) -> bool:
     return maker.op_type == "DequantizeLinear" or inside
 
 
-def _goes_to_q(view: View, name: str) -> bool:
-    """Whether all that read a tensor quantize it, or move or clip it first."""
+def _goes_to_q(view: View, name: str, between: Collection[str] = _MOVES | _CLIPPED) -> bool:
+    """Whether all that read a tensor quantize it, or move or clip it first (``between``)."""
 
     def onward(read: str) -> Iterator[str]:
         for reader, _ in view.reads(read):
-            if reader.op_type in _MOVES | _CLIPPED:
+            if reader.op_type in between:
                 yield from reader.output
 
     names = reached([name], onward)
     readers = [reader.op_type for read in names for reader, _ in view.reads(read)]
-    quantized = bool(readers) and set(readers) <= _MOVES | _CLIPPED | {"QuantizeLinear"}
+    quantized = bool(readers) and set(readers) <= {*between, "QuantizeLinear"}
     return quantized and view.outputs.keys().isdisjoint(names)
 
 

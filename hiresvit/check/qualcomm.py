@@ -48,7 +48,7 @@ _OF_OTHERS = names(
 def _row(chip: Chip) -> Target:
     """What was measured of all chips, and what a chip's own fields say."""
     both = names("long_mean lost_transpose signed_softmax turned_weight wide_mask")
-    in_float = names("edge_pad half_product padded_mean") | (names("fused_gelu") if chip.arch >= 73 else frozenset())
+    in_float = names("byte_cast edge_pad half_product padded_mean") | names("fused_gelu" if chip.arch >= 73 else "")
     return Target(
         name=chip.name,
         title=str(chip),

@@ -48,9 +48,12 @@ def check(
     from hiresvit.check.targets import TARGETS, find_target
     from hiresvit.report.check import check_report
     from hiresvit.workflows.build import find_graph
+    from hiresvit.workflows.build_htp import find_checked
 
     targets = list(dict.fromkeys(find_target(name) for name in target or TARGETS))
-    path = find_graph(one_bundle(graph), which)
+    chips = [one.chip for one in targets if one.chip]
+    source = one_bundle(graph)
+    path = find_checked(source, chips, which) if len(chips) == len(targets) else find_graph(source, which)
     with out.progress() as on_step:
         found = check_graph(
             path,

@@ -33,7 +33,10 @@ Anything = Annotated[str, typer.Argument(help="A model name, a checkpoint, an .o
 BuildGraph = Annotated[Path, typer.Argument(metavar="GRAPH", help="An .onnx file or a bundle folder.", readable=False)]
 BundleGraph = Annotated[
     str | None,
-    typer.Option("--graph", help=f"Which of a bundle: {BUILDABLE[0]} (default), {either(BUILDABLE[1:])}."),
+    typer.Option(
+        "--graph",
+        help=f"Which of a bundle: {BUILDABLE[0]} (default), {either(BUILDABLE[1:])}; for a chip its form, htp_a16w8.",
+    ),
 ]
 Graph = Annotated[
     str | None,

@@ -45,6 +45,9 @@ _SAYS_NOTHING = ("", "Failed to add node.")
 _NAMED = 5  # modules in a message
 
 
+_NOT_WRITTEN = "context cache file"  # run: "Failed to write" or "open", without the reason
+
+
 def build_context(
     graph: Path,
     target: Path,
@@ -75,6 +78,8 @@ def build_context(
     digest = file_digest(graph, model)
     with _beside(target) as folder:
         report = _compile(graph, model, chip, folder / target.name, allow_cpu=allow_cpu, on_progress=on_progress)
+        if _NOT_WRITTEN in (report.failure or ""):
+            raise HiresvitError(f"cannot write {target}: its disk may be full; make room or choose another place")
         if report.failure is not None or not report.nodes_htp or (report.refused and not allow_cpu):
             integers = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
             raise _refusal(graph, chip, report, integers=integers, allow_cpu=allow_cpu)

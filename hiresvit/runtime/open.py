@@ -53,9 +53,11 @@ def find_backend(path: Path, runner: str | None = None) -> tuple[Backend, str | 
     ``runner`` is None for the first that opens the suffix, which of a compiled context is Qualcomm's library. Raises
     UsageError for an unknown name, and for a suffix that it, or none, opens.
     """
-    if runner is None and _is_context(path):
-        runner = "qnn"
     name, colon, detail = (runner or "").partition(":")
+    if name.lower() != "qnn" and not detail and _is_context(path):
+        if runner is not None:
+            raise UsageError(f"{path} is a context for Qualcomm's HTP; {runner} does not open it: leave --runner out")
+        runner = name = "qnn"
     named = [row for row in BACKENDS if runner is None or row.name == name.lower()]
     if not named:
         known = ", ".join(row.name + row.detail for row in BACKENDS)

@@ -128,7 +128,7 @@ class QnnRunner(Runner):
         modules: dict[str, list[str]] = {}
         for node in refused:
             modules.setdefault(node.module or node.node, []).append(node.op)
-        shown = [f"{name} ({', '.join(dict.fromkeys(ops))})" for name, ops in modules.items()]
+        shown = [f"{name} ({', '.join(dict.fromkeys(ops))})".lstrip() for name, ops in modules.items()]
         more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
         said = (node.reason.partition(".")[0] for node in refused)
         reason = next((f" ({text})" for text in said if text not in _SAYS_NOTHING), "")

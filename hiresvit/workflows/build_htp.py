@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hiresvit.bundle.folder import read_bundle
-from hiresvit.bundle.stages import GRAPHS, HTP, either, htp_stages
+from hiresvit.bundle.stages import BUILDABLE, GRAPHS, HTP, either, htp_stages
 from hiresvit.device.chips import Chip, find_chip
 from hiresvit.device.context import HtpReport, context_files
 from hiresvit.engine.htp import build_context
@@ -54,6 +54,20 @@ def build_htp(
         path, context, row, replace=force, allow_cpu=allow_cpu, require=require, on_progress=on_progress
     )
     return BuiltContext(context_files(context), report)
+
+
+def find_checked(source: Path, chips: Sequence[Chip], graph: str | None) -> Path:
+    """The graph to check for chips: a file as it is, or of a bundle the form that all of them take.
+
+    A bundle without one gives the graph for TensorRT, if it has that. Raises as `find_graph` and `find_form` do.
+    """
+    strictest = min(chips, key=lambda chip: chip.fp16)
+    if source.is_dir() and graph is None:
+        has = {entry.role for entry in read_bundle(source).manifest.files}
+        if BUILDABLE[0] in has and not htp_stages(has, fp16=strictest.fp16):
+            return find_graph(source)
+    role = find_form(source, strictest, graph)
+    return read_bundle(source).path(role) if role else find_graph(source, graph)
 
 
 def find_form(source: Path, chip: Chip, graph: str | None) -> str | None:

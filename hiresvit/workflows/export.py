@@ -249,10 +249,10 @@ def _contract_parity(job: _Job, reference: Runner, paths: Mapping[str, Path]) ->
 
 def _plans(job: _Job, paths: Mapping[str, Path], inputs: Sequence[TensorSpec]) -> tuple[dict[str, Any], list[str]]:
     """The reports of the plans that were asked for, and a note where there is none."""
-    if "fp16" not in paths:
-        return {}, ["no plan was built: TensorRT fuses attention in FP16 only, add --fp16"]
     if not job.settings.plan:
         return {}, []
+    if "fp16" not in paths:
+        return {}, ["no plan was built: TensorRT fuses attention in FP16 only, add --fp16"]
     _return_memory()
     shapes = batch_profiles(inputs) if job.settings.dynamic_batch else {}
     return build_plans(paths, job.folder, shapes, job.on_step)

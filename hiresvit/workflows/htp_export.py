@@ -46,7 +46,7 @@ def check_order(order: HtpOrder, spec: ModelSpec, *, opset: int, dynamic_batch: 
         raise UsageError("--dynamic-batch with --htp: its compiler takes static shapes only; leave one out")
     if opset < MIN_OPSET:
         raise UsageError(f"--opset {opset} with --htp: a GELU is one operator from {MIN_OPSET} on; leave it out")
-    # Measured: a Cast of uint8 to FP32 is computed as x / 255 there, without a word, and integers need Q/DQ on a frame.
+    # Measured: a Cast of uint8 to FP32 makes 1 of all but 0 there, without a word, and integers need Q/DQ on a frame.
     if contract != "tensor":
         raise UsageError(
             f"--contract {contract} with --htp: Qualcomm's compiler makes something else of pixels in uint8; leave it"

@@ -222,6 +222,12 @@ for bits, quantizer, good, bad in ((8, U8, -20, -100), (16, U16, -50, -1e4)):
             least=30 if bits == 8 else 60,
         )
 
+# Pixels
+PIXELS, CAST = "(uint8[1,3,8,8] x) => (float[1,3,8,8] y)", "y = Cast<to = 1>({})"
+floating("pixels", CAST.format("x"), "hazard byte_cast", io=PIXELS, integers="illegal floating_point")
+floating("pixels by int32", "i = Cast<to = 6>(x) " + CAST.format("i"), io=PIXELS)
+add("pixels in integers", "f = Cast<to = 1>(x) y = Relu(f)", io=PIXELS, qdq=U8)
+
 # Pads and means
 BORDER = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
 PADDED = "(float[1,4,8,8] x) => (float[1,4,10,10] y)"

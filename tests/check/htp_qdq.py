@@ -118,7 +118,7 @@ class Quantizer:
 
 
 def feeds_of(model: ModelProto) -> dict[str, Any]:
-    """Noise for each input."""
+    """Noise for each input: positive and more than a few for pixels."""
     constants, noise = {tensor.name for tensor in model.graph.initializer}, np.random.default_rng(0)
     feeds = {}
     for value in model.graph.input:
@@ -126,7 +126,8 @@ def feeds_of(model: ModelProto) -> dict[str, Any]:
         if value.name not in constants:
             shape = [dim.dim_value or 1 for dim in tensor.shape.dim]
             kind = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-            feeds[value.name] = noise.standard_normal(shape).astype(kind)
+            drawn = noise.integers(256, size=shape) if kind == np.uint8 else noise.standard_normal(shape)
+            feeds[value.name] = drawn.astype(kind)
     return feeds
 
 

@@ -41,6 +41,7 @@ NEIGHBOURS = {
     "one_scale": ("pool", "pool with two scales"),
     "narrow_product": ("product of uint8", "product in 16 bits"),
     "edge_pad": ("repeated border in integers", "repeated border"),
+    "byte_cast": ("pixels by int32", "pixels"),
     "padded_mean": ("mean that counts its padding", "mean that does not count its padding"),
     "long_mean": ("mean of 4x4", "mean of 4x4 with two scales"),
     "turned_weight": ("weight along its outputs", "weight along its inputs"),

@@ -9,12 +9,13 @@ from pathlib import Path
 import onnx
 import pytest
 from conftest import Cli
+from htp_bundle import make_bundle
 from htp_graphs import attention
 
 from hiresvit.device.chips import CHIPS, find_chip
 from hiresvit.errors import UsageError
 from hiresvit.kinds import name_file_kind
-from hiresvit.workflows.build_htp import context_name, find_form
+from hiresvit.workflows.build_htp import context_name, find_checked, find_form
 
 
 @pytest.fixture
@@ -84,6 +85,17 @@ def test_a_bundle_without_a_form_says_how_to_make_it(schema_5: Path, cli: Cli) -
     with pytest.raises(UsageError, match=r"has no htp_a8w8, .* --htp a8w8 --target ar1 --calib DIR"):
         find_form(schema_5, find_chip("ar1"), "htp_a8w8")
     assert find_form(schema_5, find_chip("ar1"), "simplified") == "simplified"
+
+
+def test_check_takes_the_form_that_all_chips_take(tmp_path: Path, cli: Cli, schema_5: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", "htp_fp16", "htp_a16w8")
+    for chips, graph in ((("sm8650",), "htp_fp16"), (("ar1",), "htp_a16w8"), (("sm8650", "ar1"), "htp_a16w8")):
+        options = [word for chip in chips for word in ("--target", chip)]
+        checked = cli("check", bundle, *options, "--no-build", "--json")
+        assert (checked.code, json.loads(checked.out)["graph"]) == (0, str(bundle / f"{graph}.onnx"))
+    refused = cli("check", bundle, "--target", "ar1", "--graph", "htp_fp16", "--no-build")
+    assert (refused.code, "htp_fp16.onnx is illegal for ar1" in refused.err) == (3, True)
+    assert find_checked(schema_5, [CHIPS["ar1"]], None).name == "fp16.onnx"
 
 
 def test_a_context_is_named_after_bundle_form_and_chip(tmp_path: Path) -> None:

@@ -206,6 +206,21 @@ def test_all_three_files_or_none(made: tuple[Path, Path], tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_no_fault_of_the_graph(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: Any = htp._compile
+
+    def unwritable(graph: Path, model: onnx.ModelProto, chip: Any, context: Path, **options: Any) -> Any:
+        context_files(context)[1].mkdir()
+        return compiled(graph, model, chip, context, **options)
+
+    monkeypatch.setattr(htp, "_compile", unwritable)
+    with pytest.raises(HiresvitError, match=r"cannot write .*ctx\.onnx: its disk may be full; make room"):
+        build_context(made[0], tmp_path / "ctx.onnx", AR1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_compiler_that_dies_is_a_build_that_failed(
     made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

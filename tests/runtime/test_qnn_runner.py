@@ -182,6 +182,8 @@ def test_an_unknown_chip(tmp_path: Path) -> None:
 def test_a_context_gives_what_its_graph_gives(context: Path) -> None:
     x = {"x": noise(1, 2, 4, 4)}
     assert find_backend(context)[0].name == "qnn", "nothing else opens it"
+    with pytest.raises(UsageError, match="is a context for Qualcomm's HTP; openvino does not open it: leave"):
+        open_runner(context, runner="openvino")
     with open_runner(context) as made, open_runner(context.with_name("graph.onnx"), runner="qnn:ar1") as fresh:
         assert made.about.device == fresh.about.device
         assert np.array_equal(made(x)["y"], fresh(x)["y"])

@@ -401,6 +401,7 @@ class TestChoices:
                 f"no plan was built: building a plan needs TensorRT or {NEITHER}",
             ),
             (replace(FAST, fp16=True), None),
+            (FAST, None),
         ],
     )
     def test_without_a_plan_a_note_says_why(
