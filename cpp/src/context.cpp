@@ -145,7 +145,7 @@ void read_compatibility(const std::string& said, Context& context) {
 
 // The compiled file that a context names, unless it holds it.
 void require_beside(const std::string& path, const std::string& name) {
-  if (name.size() > 255 || std::any_of(name.begin(), name.end(), [](char letter) { return letter >= 0 && letter < 32; })) {
+  if (name.size() > 255 || std::any_of(name.begin(), name.end(), [](unsigned char letter) { return letter < 32; })) {
     return;
   }
   const std::size_t slash = path.rfind('/');

@@ -57,8 +57,9 @@ _HTP_FP16: Limits = (45.0, 0.9999, 0.96)
 # other families. With activations of eight as well it is `_INT8`.
 _HTP_A16W8: Limits = (18.0, 0.98, 0.7)
 # Emulated, FP16 has its own roundings, as `_EXACT` has, and integers are a step beside ONNX Runtime's here and there:
-# of a fresh LRFormer-T it leaves 49 dB in FP16, and with activations of eight bits 11 where ONNX Runtime has 15.
-_IN_EMULATOR: dict[HtpForm, Limits] = {"fp16": _EXACT, "a16w8": _HTP_A16W8, "a8w8": (8.0, 0.9, 0.4)}
+# of a fresh LRFormer-T it leaves 48 dB in FP16, 27 in A16W8, and with activations of eight bits 11 where ONNX Runtime
+# has 15. What the compiler lost of a nano (docs/ar.md) left 19 dB in A16W8: that must miss.
+_IN_EMULATOR: dict[HtpForm, Limits] = {"fp16": _EXACT, "a16w8": (20.0, 0.99, 0.7), "a8w8": (8.0, 0.9, 0.3)}
 
 # Each after what it is made from.
 _TABLE = (

@@ -79,7 +79,7 @@ def _signed(value: float | None) -> str:
 
 
 def _span(metric: Values) -> str:
-    if metric["low"] is None:
+    if metric["low"] is None or metric["high"] is None:
         return ""
     low, high = (round(metric[end], 2) + 0.0 for end in ("low", "high"))
     return f"{low:.2f} to {high:.2f}"

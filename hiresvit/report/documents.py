@@ -244,6 +244,7 @@ _PARITY: Schema = {
     ]
 }
 _MEASURED_VALUES = _by_name(_by_name(some(NUMBER)))
+_APART = dict.fromkeys(("max_abs", "sqnr_db", "agreement"), some(NUMBER))
 _VERIFY = record(
     {
         "bundle": TEXT,
@@ -258,7 +259,7 @@ _VERIFY = record(
                     "runner": some(TEXT),
                     "origin": some({**_ORIGIN, "required": ["backend", "version", "device"]}),
                     "gate": some(_by_name(some(NUMBER))),
-                    "report": some(record({}, {"outputs": many(record({}, more=True))}, more=True)),
+                    "report": some(record({}, {**_APART, "outputs": many(record({}, _APART, more=True))}, more=True)),
                     "answer": some(record({"agreement": NUMBER}, more=True)),
                     "verdict": TEXT,
                     "why": some(TEXT),

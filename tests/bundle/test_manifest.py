@@ -288,7 +288,7 @@ def test_a_bundle_of_schema_6_is_read_and_written_as_this_one(schema_6: Path) ->
     ],
 )
 def test_what_is_said_of_the_htp_is_held_to_the_schema(schema_6: Path, place: tuple[str, ...], value: object) -> None:
-    chip = {"name": "ar1", "title": "Snapdragon AR1 Gen 1", "part": "SSG2115P", "soc_model": 46, "arch": 73}
+    chip = {"name": "ar1", "title": "Snapdragon AR1 Gen 1", "part": "SSG2125P", "soc_model": 58, "arch": 73}
     gate = {"min_sqnr_db": 15.0, "min_cosine": 0.9, "min_agreement": 0.5}
     emulated: Values = {"imgsz": [64, 64], "images": 1, "version": "2.7.0", "gate": gate, "report": {"outputs": []}}
     form: Values = {"chip": chip, "emulated": emulated, "refused": []}

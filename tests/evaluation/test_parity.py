@@ -28,7 +28,7 @@ from hiresvit.evaluation.parity import (
     enforce,
 )
 from hiresvit.runtime.runner import About, Runner
-from hiresvit.spec import Task, TensorSpec
+from hiresvit.spec import HTP_FORMS, Task, TensorSpec
 
 
 class Table(Runner):
@@ -212,7 +212,9 @@ def test_a_failed_gate_says_what_where_and_how_to_change_it() -> None:
 
 
 def test_every_stage_has_a_gate_that_means_something() -> None:
-    assert set(GATES) == {"onnx", "simplified", "cpu", "fp16", "int8", "fp16 exact"}
+    htp = {f"htp_{form}" for form in HTP_FORMS}
+    plain = {"onnx", "simplified", "cpu", "fp16", "int8", "fp16 exact"}
+    assert set(GATES) == plain | htp | {f"{stage} emulated" for stage in htp}
     for gate in GATES.values():
         noise = 10 ** (-gate.min_sqnr_db / 20)
         # White noise of that SQNR has cosine 1 / sqrt(1 + noise^2): the cosine gate must not bite first.

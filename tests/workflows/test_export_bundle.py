@@ -256,7 +256,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stage", [stage for stage in GATES if stage != "int8"])
+@pytest.mark.parametrize("stage", [stage for stage in GATES if stage != "int8" and not stage.startswith("htp")])
 def test_a_gate_that_is_missed_leaves_nothing(tmp_path: Path, stage: str) -> None:
     gates = {stage: Gate(min_sqnr_db=1000, min_cosine=0.9, min_agreement=0.9)}  # the others have their defaults
     with pytest.raises(GateError, match=f"^{stage}: output 'logits' has sqnr_db") as caught:

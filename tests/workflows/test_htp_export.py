@@ -96,7 +96,7 @@ def test_every_form_is_a_stage_and_was_emulated_at_a_small_size(made: Path) -> N
         assert found["refused"] == []
     said = " ".join(render(export_report(manifest.to_json())).split())
     assert "emulated HTP at 32x64 beside PyTorch" in said
-    assert "htp a16w8: for Snapdragon AR1 Gen 1 (SSG2115P, V73)" in said
+    assert "htp a16w8: for Snapdragon AR1 Gen 1 (SSG2125P, V73)" in said
 
 
 def test_verify_replays_the_golden_pair_through_them(made: Path) -> None:
