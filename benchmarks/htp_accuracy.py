@@ -45,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "htp_accuracy.json"
 DOCUMENT = ROOT / "docs" / "htp.md"
 BEGIN, END = "<!-- htp-accuracy: benchmarks/htp_accuracy.py --weights FOLDER --write -->", "<!-- /htp-accuracy -->"
 SCENES = {("hrvit_nano", 128): 24, ("hrvit_nano", 256): 8}
-FEW = {128: 8, 256: 4}  # of the larger networks: a picture takes the emulator up to two minutes
+FEW = {128: 8, 256: 2}  # of the larger networks: a picture takes the emulator up to two minutes
 SIDES = {  # what a row is called, the graph that it runs, and what runs it
     "FP32": ("fp32", "onnxruntime"),
     "TensorRT's INT8 graph, ONNX Runtime": ("int8", "onnxruntime"),
@@ -102,7 +102,7 @@ def measure(name: str, weights: Path, size: int, folder: Path) -> list[dict[str,
                 "miou": float(metrics(sums, scenes, spec.num_classes)["miou"]),
                 "agreement": float(same),
                 "sqnr_db": 10 * float(np.log10(power / noise)) if noise else None,
-                "seconds": float(np.median(seconds)),
+                "seconds": float(np.min(seconds)),
             }
         )
     return rows
@@ -184,7 +184,7 @@ def shipped(folder: Path, form: str, runner: str, spec: ModelSpec) -> Path:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    head = ("trained network", "scenes", "form", "pixels as FP32 %", "SQNR dB", "mIoU %", "emulator, s for a GMAC")
+    head = ("trained network", "scenes", "form", "pixels as FP32 %", "SQNR dB", "mIoU %", "emulator at best, s for a GMAC")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
         db = "" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
