@@ -184,7 +184,8 @@ def shipped(folder: Path, form: str, runner: str, spec: ModelSpec) -> Path:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    head = ("trained network", "scenes", "form", "pixels as FP32 %", "SQNR dB", "mIoU %", "emulator at best, s for a GMAC")
+    speed = "emulator at best, s for a GMAC"
+    head = ("trained network", "scenes", "form", "pixels as FP32 %", "SQNR dB", "mIoU %", speed)
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
         db = "" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
