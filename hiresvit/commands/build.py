@@ -151,13 +151,7 @@ def build(
         building.refuse()
         if dry_run:
             raise UsageError(f"--dry-run prints NVIDIA's own line; --backend {QNN} has none: leave one of them out")
-        context = _build_context(graph, which, htp, output, force)
-        report, paths = context.report.to_json(), context.paths
-        found = {"graph": str(graph), "output": [str(path) for path in paths], "context": report}
-        following = f"next: hiresvit run {shlex.quote(str(paths[0]))} PHOTO.jpg"
-        from hiresvit.report.context import context_report
-
-        out.answer(as_json, found, [*context_report(report), out.wrote_line(paths, began), following])
+        _answer_context(as_json, graph, _build_context(graph, which, htp, output, force), began)
         return
     htp.refuse()
     settings, graph = building.settings(), one_bundle(graph)
@@ -200,3 +194,12 @@ def _build_context(graph: Path, which: str | None, htp: HtpOptions, output: Path
             require=htp.require_precision,
             on_progress=lambda phase, _: on_step(f"build: {phase}", None),
         )
+
+
+def _answer_context(as_json: bool, graph: Path, made: BuiltContext, began: float) -> None:
+    from hiresvit.report.context import context_report
+
+    report, paths = made.report.to_json(), made.paths
+    found = {"graph": str(graph), "output": [str(path) for path in paths], "context": report}
+    following = f"next: hiresvit run {shlex.quote(str(paths[0]))} PHOTO.jpg"
+    out.answer(as_json, found, [*context_report(report), out.wrote_line(paths, began), following])

@@ -12,6 +12,7 @@ import typer
 
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
+from hiresvit.commands.limit_options import LIMITS, LimitOptions
 from hiresvit.commands.opening import How, notes_of, open_sources
 from hiresvit.errors import ArtefactError, HiresvitError, MissingDependency, UsageError
 
@@ -50,7 +51,7 @@ class Comparing:
         if self.layer_sqnr is not None and not math.isfinite(self.layer_sqnr):  # nothing is below NaN
             raise UsageError(f"--layer-sqnr {self.layer_sqnr:g}: give a number")
         if self.layers and limits:
-            given = ", ".join(opt.LIMITS[name] for name in limits)
+            given = ", ".join(LIMITS[name] for name in limits)
             raise UsageError(f"{given}: of the answers, and --layers compares modules: take --layer-sqnr")
 
 
@@ -72,7 +73,7 @@ def compare(
     *,
     model: opt.ModelOptions,
     comparing: Comparing,
-    limits: opt.LimitOptions,
+    limits: LimitOptions,
     running: Running,
     as_json: opt.Json = False,
     output: opt.Save = None,

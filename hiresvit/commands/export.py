@@ -15,6 +15,7 @@ from hiresvit.bundle.stages import EMULATED, EXACT, HTP
 from hiresvit.commands import options as opt
 from hiresvit.commands import output as out
 from hiresvit.commands.htp_options import HtpOptions
+from hiresvit.commands.limit_options import LimitOptions
 from hiresvit.errors import UsageError
 from hiresvit.spec import HTP_FORMS, ContractSpec, LabelType, Pixels, Yuv
 
@@ -128,7 +129,7 @@ def export(
     precision: PrecisionOptions,
     calibration: opt.CalibrationOptions,
     graphs: GraphOptions,
-    limits: opt.LimitOptions,
+    limits: LimitOptions,
     bundle: BundleOptions,
 ) -> None:
     """Turn a checkpoint into a verified bundle.

@@ -84,12 +84,8 @@ def compare_sources_by_layer(
                 count, pairs = len(fed[0]), matched.pairs
                 found = compare_layers(pairs, a.side, b.side, images=count, tolerance=least, on_step=on_step)
     first = first_beyond(found)
-    spec = reference.spec or test.spec
     layers: dict[str, Any] = {
-        "reference": reference.label,
-        "test": test.label,
-        "origins": {"reference": dict(reference.origin), "test": dict(test.origin)},
-        "size": list(spec.imgsz) if spec else None,
+        **_sides(reference, test),
         "images": len(fed[0]),
         "tolerance": least,
         "modules": [one.to_json() for one in found],
@@ -104,6 +100,17 @@ def compare_sources_by_layer(
     if failed:
         return layers, failed[0]
     return layers, None if tolerance is None else _missed(test, layers)
+
+
+def _sides(reference: Source, test: Source) -> dict[str, Any]:
+    """What is compared."""
+    spec = reference.spec or test.spec
+    return {
+        "reference": reference.label,
+        "test": test.label,
+        "origins": {"reference": dict(reference.origin), "test": dict(test.origin)},
+        "size": list(spec.imgsz) if spec else None,
+    }
 
 
 def _missed(test: Source, layers: Mapping[str, Any]) -> GateError | None:

@@ -16,6 +16,7 @@ from graphs import content
 
 from hiresvit.cli import COMMANDS
 from hiresvit.commands import options as opt
+from hiresvit.commands.limit_options import LimitOptions
 from hiresvit.errors import UsageError
 from hiresvit.evaluation.parity import GATES
 
@@ -83,7 +84,7 @@ def test_no_function_of_the_package_takes_more_than_eight_parameters() -> None:
 class TestLimits:
     @pytest.mark.parametrize("texts", [["onnx=30", "20"], ["20", "onnx=30"]])
     def test_what_is_said_of_a_stage_wins_in_any_order(self, texts: list[str]) -> None:
-        gates = opt.LimitOptions(min_sqnr=texts).gates(without=())
+        gates = LimitOptions(min_sqnr=texts).gates(without=())
         assert gates.keys() == GATES.keys()
         assert {stage: gate.min_sqnr_db for stage, gate in gates.items()} == {
             stage: 30 if stage == "onnx" else 20 for stage in GATES
@@ -91,11 +92,11 @@ class TestLimits:
         assert all(gates[stage].min_cosine == GATES[stage].min_cosine for stage in GATES)
 
     def test_the_last_of_two_for_one_stage_wins(self) -> None:
-        assert opt.LimitOptions(min_sqnr=["fp16=30", "fp16=40"]).gates(without=())["fp16"].min_sqnr_db == 40
-        assert opt.LimitOptions(min_cosine=["0.5", "0.6"]).limits() == {"min_cosine": 0.6}
+        assert LimitOptions(min_sqnr=["fp16=30", "fp16=40"]).gates(without=())["fp16"].min_sqnr_db == 40
+        assert LimitOptions(min_cosine=["0.5", "0.6"]).limits() == {"min_cosine": 0.6}
 
     def test_a_stage_that_the_export_lacks(self) -> None:
-        options = opt.LimitOptions(min_sqnr=["int8=3"])
+        options = LimitOptions(min_sqnr=["int8=3"])
         with pytest.raises(UsageError, match="--min-sqnr int8=3: the stages of this export are onnx,"):
             options.gates(without=("int8",))
 
