@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ from hiresvit.device.chips import DEFAULT_FLOAT, Chip, find_chip
 from hiresvit.device.plan import SUFFIXES
 from hiresvit.device.qnn_context import OPERATOR
 from hiresvit.errors import UsageError
+from hiresvit.files import naming_source
 from hiresvit.runtime.runner import Runner
 from hiresvit.wire import nodes_and_metadata
 
@@ -39,7 +41,6 @@ BACKENDS = (
     Backend("qnn", (".onnx",), "qnn_runner", "QnnRunner", ("detail",), "[:CHIP]"),
     Backend("tensorrt", SUFFIXES, "tensorrt_runner", "TensorRTRunner", ("cuda_graph",)),
 )
-_SMALL = 2**20  # bytes; what is compiled lies beside it
 _MISPLACED = {
     "threads": "threads {} are for a graph on the CPU; leave them out for a plan and for the HTP",
     "cuda_graph": "a CUDA graph is for a plan on a GPU; leave the option out for an .onnx graph",
@@ -82,9 +83,16 @@ def chip_of_runner(runner: str | None) -> Chip | None:
 
 
 def _is_context(path: Path) -> bool:
-    """Whether it is the small ONNX file of a compiled context."""
-    if path.suffix.lower() != ".onnx" or not path.is_file() or not 0 < path.stat().st_size < _SMALL:
+    """Whether it is the ONNX file of a compiled context, whatever the CPU computes beside it."""
+    if path.suffix.lower() != ".onnx" or not path.is_file() or not path.stat().st_size:
         return False
+    with (
+        naming_source(path),
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        if data.find(OPERATOR.encode()) < 0:  # nearly every graph, without a look at its nodes
+            return False
     return any(operator == OPERATOR for operator, _ in nodes_and_metadata(path)[0])
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from by_path import ROOT
-from graphs import content
+from graphs import build, content
 from htp_families import FAMILIES, family
 from onnx import ModelProto
 from torch import Tensor
 
 from hiresvit.data.preprocess import preprocess
 from hiresvit.data.scenes import sample_images
+from hiresvit.device.chips import CHIPS
 from hiresvit.device.qnn_api import installed
+from hiresvit.engine.htp import compile_graph
 from hiresvit.evaluation.parity import ParityReport, compare
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
@@ -69,3 +72,16 @@ def test_the_trained_nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant
     simple, _ = simplify(export_onnx(fold(model), spec))
     [output] = answers(simple, spec, tmp_path, images=2).outputs
     assert output.worst.sqnr_db < 30 if planted else output.worst.sqnr_db >= 55
+
+
+@pytest.mark.parametrize(("axes", "taken"), [((3, 4, 7, 84), False), ((3, 4, 7, 7, 12), True)])
+def test_windows_need_a_fifth_axis(axes: tuple[int, ...], taken: bool, tmp_path: Path) -> None:
+    """Why MixFormer puts its windows together as it does: where 3x4 of them in four axes are taken, that can go."""
+    order = [0, 2, 1, *range(3, len(axes))]
+    body = f"a = Reshape(x, apart) b = Transpose<perm={order}>(a) y = Reshape(b, map)"
+    sizes = {"apart": np.array(axes, np.int64), "map": np.array((1, 21, 28, 12), np.int64)}
+    path = tmp_path / "windows.onnx"
+    path.write_bytes(content(build(f"g (float[12,49,3,4] x) => (float[1,21,28,12] y) {{ {body} }}", sizes)))
+    report = compile_graph(path, CHIPS["sm8650"])
+    assert (report.failure is None) == taken
+    assert taken or "MEM_ALLOC" in str(report.failure)

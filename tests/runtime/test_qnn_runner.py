@@ -189,6 +189,17 @@ def test_a_context_gives_what_its_graph_gives(context: Path) -> None:
         assert np.array_equal(made(x)["y"], fresh(x)["y"])
 
 
+@pytest.mark.parametrize("weights", [0, 2**19])
+def test_a_context_is_known_whatever_the_cpu_has_beside_it(context: Path, tmp_path: Path, weights: int) -> None:
+    """2 MiB of FP32, as a part that --allow-cpu left there."""
+    model = onnx.load(context)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(weights, np.float32), "beside"))
+    path = saved(model, tmp_path / "a.onnx")
+    assert find_backend(path)[0].name == "qnn"
+    with pytest.raises(UsageError, match=r"context for Qualcomm's HTP; onnxruntime does not open it"):
+        find_backend(path, "onnxruntime")
+
+
 def test_a_context_of_another_chip(context: Path) -> None:
     with pytest.raises(ArtefactError, match=r"was compiled for .*AR1.*, not for .*SM8650.*; build it again for that"):
         open_runner(context, runner="qnn:sm8650")
