@@ -46,6 +46,9 @@ class Comparing:
             raise UsageError("--smallest goes on from what --layers finds, which is not given")
         if self.smallest is not None and self.smallest.suffix != ".onnx":
             raise UsageError(f"--smallest {self.smallest}: the file is an ONNX graph, name it NAME.onnx")
+        for path in () if self.smallest is None else (self.smallest, self.smallest.with_suffix(".npz")):
+            if path.exists():  # it may be the very graph that is compared
+                raise UsageError(f"--smallest {self.smallest}: {path} exists; choose another name, or remove it")
         if self.layer_sqnr is not None and not self.layers:
             raise UsageError("--layer-sqnr is a limit of --layers, which is not given")
         if self.layer_sqnr is not None and not math.isfinite(self.layer_sqnr):  # nothing is below NaN

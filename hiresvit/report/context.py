@@ -28,10 +28,10 @@ def context_report(report: Values) -> list[RenderableType]:
         "operators": _most(report["operators"]),
         "products": _most(report["arithmetic"]),
         **{
-            f"products in {word}": f"{100 * count / sum(macs.values()):.1f} % of the MACs"
+            f"products in {word}": f"{100 * count / (sum(macs.values()) or 1):.1f} % of the MACs"
             for word, count in macs.items()
         },
-        "context": size_text(report["context_bytes"]),
+        "context": size_text(report["context_bytes"]) if report["context_bytes"] else "unknown",
         "compiled in": f"{report['seconds']:.1f} s",
         "peak memory": size_text(report["peak_rss_bytes"]) if report["peak_rss_bytes"] else "unknown",
     }

@@ -22,7 +22,7 @@ def htp_report(htp: Values) -> list[RenderableType]:
     """
     forms = {form: htp[form] for form in HTP_FORMS if form in htp}  # JSON does not keep the order
     items: list[RenderableType] = [line for form, found in forms.items() for line in _lines(form, found)]
-    items += [item for found in forms.values() if "accuracy" in found for item in accuracy_tables(found["accuracy"])]
+    items += [item for one in _distinct(forms.values()) for item in accuracy_tables(one)]
     seen = {form: found for form, found in forms.items() if found["emulated"]}
     sizes = {(*found["emulated"]["imgsz"], found["emulated"]["images"]) for found in seen.values()}
     for height, width, images in sorted(sizes):
@@ -35,6 +35,12 @@ def htp_report(htp: Values) -> list[RenderableType]:
             parity_table({"stages": stages, "images": images}, f"emulated HTP at {height}x{width} beside PyTorch")
         )
     return items
+
+
+def _distinct(forms: Iterable[Values]) -> list[Values]:
+    """The accuracies of the forms, without one whose rows are all in another's: 8 bits have those of 16, too."""
+    found = [one["accuracy"] for one in forms if "accuracy" in one]
+    return [one for one in found if not any(one["rows"].items() < other["rows"].items() for other in found)]
 
 
 def _lines(form: str, found: Values) -> Iterable[str]:

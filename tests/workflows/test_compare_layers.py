@@ -283,6 +283,16 @@ def test_options_that_do_not_fit_are_refused(options: list[str], words: str, cli
     assert words in result.err
 
 
+@pytest.mark.parametrize("there", ["bug.onnx", "bug.npz"])
+def test_the_smallest_graph_replaces_nothing(there: str, cli: Cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    """It may be the very graph that is compared."""
+    (tmp_path / there).write_text("mine")
+    result = cli("compare", tiny_bundle, tiny_bundle, "--layers", "--smallest", tmp_path / "bug.onnx")
+    assert result.code == 2
+    assert f"{there} exists; choose another name" in result.err
+    assert (tmp_path / there).read_text() == "mine"
+
+
 def test_modules_of_other_sizes_are_not_said_to_lack_names(tiny_bundle: Path, tmp_path: Path) -> None:
     shape = "float[1,3,64,96]"
     graph = build(f"g ({shape} image) => ({shape} y) {{ y = Relu(image) }}")
