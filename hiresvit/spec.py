@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 Feed: TypeAlias = Mapping[str, "NDArray[Any]"]
 """Arrays by name: what goes into a network, or comes out of it."""
 
-Task = Literal["classify", "segment", "features"]
+Task = Literal["classify", "segment", "features", "masks", "detect"]
+"""``masks`` and ``detect`` are a head's raw outputs, for an app that makes something else of them than a map of labels:
+masks and their classes, and boxes at anchors."""
 
-TASKS: tuple[Task, ...] = ("classify", "segment", "features")
+TASKS: tuple[Task, ...] = ("classify", "segment", "features", "masks", "detect")
 
 STRIDES = (4, 8, 16, 32)  # of the maps of a backbone with four stages
 

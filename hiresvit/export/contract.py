@@ -30,6 +30,7 @@ BATCH = "batch"
 LUMA, CHROMA = "y", "uv"
 LABELS, CONFIDENCE = "labels", "confidence"
 CLASSES, PROBABILITIES = "classes", "probabilities"
+MASKS = "masks"
 
 TENSOR = ContractSpec()
 """What every graph is made with."""
@@ -43,7 +44,9 @@ def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:
 
 
 def output_names(spec: ModelSpec) -> list[str]:
-    """``logits``, or a name by stride such as ``features_4`` .. ``features_32``."""
+    """``logits``; ``classes`` and ``masks`` of raw masks; of maps a name by stride, ``features_4`` .. ``features_32``."""
+    if spec.task == "masks":
+        return [CLASSES, MASKS]
     return [f"features_{stride}" for stride in spec.strides] if spec.task == "features" else ["logits"]
 
 

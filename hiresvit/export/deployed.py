@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hiresvit.models.layers import upsample
 from hiresvit.spec import ModelSpec
 
 
@@ -23,6 +23,6 @@ class Deployed(nn.Module):
         height, width = self.size
         # A factor and not a size: no shape arithmetic in the graph, whatever the batch is.
         factor = -(-height // out.shape[2])
-        out = F.interpolate(out, scale_factor=float(factor), mode="bilinear", align_corners=False)
+        out = upsample(out, factor, "bilinear")
         # A family that pads its input has logits for the padding, too.
         return out if tuple(out.shape[2:]) == self.size else out[:, :, :height, :width]

@@ -29,7 +29,6 @@ from hiresvit.models.weights.stated import stated_preprocess
 from hiresvit.models.zoo import MODELS, find_model, names_checkpoint
 from hiresvit.spec import TASKS, ModelSpec, Task
 
-DEFAULT_CLASSES: Mapping[Task, int] = {"classify": 1000, "segment": 19, "features": 0}
 NEARLY_ZERO = 1e-5
 
 
@@ -48,11 +47,16 @@ def model_spec(
     unknown name, task, field or override, and on a size that the family cannot take.
     """
     entry = find_model(name)
+    if overrides.get("head") in entry.others:
+        rest = {key: value for key, value in overrides.items() if key != "head"}
+        return model_spec(entry.others[overrides["head"]], task, imgsz, num_classes, preprocess=preprocess, **rest)
     task = entry.task if task is None else task
     if task not in TASKS:
         raise UsageError(f"unknown task {task!r}: {', '.join(TASKS)}")
     if task not in entry.imgsz:
-        raise UsageError(f"{name} does not serve {task}, only {' and '.join(entry.imgsz)}")
+        others = [other for other in entry.others.values() if task in MODELS[other].imgsz]
+        hint = f": {others[0]} does" if others else ""
+        raise UsageError(f"{name} does not serve {task}, only {' and '.join(entry.imgsz)}{hint}")
     if unknown := sorted(set(overrides) - set(entry.overrides)):
         raise UsageError(f"{name} has no argument {', '.join(unknown)}: it takes {', '.join(entry.overrides)}")
     if num_classes is not None and task == "features":
@@ -70,7 +74,7 @@ def model_spec(
         family=entry.family,
         task=task,
         imgsz=(imgsz[0], imgsz[1]),
-        num_classes=DEFAULT_CLASSES[task] if num_classes is None else num_classes,
+        num_classes=entry.num_classes.get(task, 0) if num_classes is None else num_classes,
         preprocess=changed(entry.preprocess[task], task, preprocess or {}),
         overrides=tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in overrides.items())),
         strides=entry.strides,

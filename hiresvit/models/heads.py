@@ -14,14 +14,14 @@ from hiresvit.models.layers import upsample
 
 
 class Segmentor(nn.Module):
-    """A backbone and its head: (B, 3, H, W) -> logits (B, classes, H/s, W/s) at the head's stride s."""
+    """A backbone and its head: (B, 3, H, W) -> logits (B, classes, H/s, W/s) at the head's stride s, or raw masks."""
 
     def __init__(self, backbone: nn.Module, decode_head: nn.Module) -> None:
         super().__init__()
         self.backbone, self.decode_head = backbone, decode_head
 
-    def forward(self, image: Tensor) -> Tensor:
-        out: Tensor = self.decode_head(self.backbone(image))
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        out: Tensor | tuple[Tensor, ...] = self.decode_head(self.backbone(image))
         return out
 
 

@@ -29,6 +29,7 @@ from hiresvit.models.heads import Segmentor
 from hiresvit.models.layers import Size, conv_bn_gelu, drop_rates, size_at
 from hiresvit.models.lrformer_block import EPS, KEY_SIXTEENTHS, Block, ChannelNorm, LowResolutionAttention, ResidualConv
 from hiresvit.models.lrformer_head import Classifier, LRHead
+from hiresvit.models.mask2former import Mask2FormerHead, check_postprocess
 from hiresvit.spec import STRIDES, ModelSpec
 
 HEADS = (2, 4, 10, 16)
@@ -51,6 +52,8 @@ class LRFormerConfig:
     decoder: int | None  # channels of the LRHead; the paper's XL has none
     pooled_size: int | None = None  # of the encoder's queries; None is the task's default
     pool_small: str = "official"
+    plus: bool = False  # LRFormer+: Mask2Former's head instead of the LRHead
+    postprocess: str = "exact"
 
     def __post_init__(self) -> None:
         if self.pooled_size is not None and (type(self.pooled_size) is not int or self.pooled_size < 2):
@@ -58,6 +61,7 @@ class LRFormerConfig:
         if self.pool_small not in POOL_SMALL:
             raise UsageError(f"pool_small={self.pool_small!r}: choose {' or '.join(POOL_SMALL)}")
         require_rate(self.drop_path)
+        check_postprocess(self.postprocess)
 
     @property
     def skip(self) -> bool:
@@ -72,6 +76,7 @@ VARIANTS: dict[str, LRFormerConfig] = {
     "lrformer_l": LRFormerConfig((96, 192, 480, 640), (4, 6, 18, 8), 0.6, 640),
     "lrformer_xl": LRFormerConfig((128, 256, 640, 768), (4, 8, 22, 8), 0.4, None),
 }
+VARIANTS |= {f"{name}_plus": replace(config, plus=True) for name, config in VARIANTS.items()}
 
 
 def check(spec: ModelSpec) -> None:
@@ -95,6 +100,10 @@ def build(spec: ModelSpec) -> nn.Module:
     if config.pooled_size is None:
         last = max(2, min(spec.imgsz) // STRIDES[-1])
         config = replace(config, pooled_size=last if spec.task == "classify" else 16)
+    if config.plus:
+        backbone, raw = LRFormer(config, spec.imgsz), spec.task == "masks"
+        head = Mask2FormerHead(config.channels, spec.imgsz, spec.num_classes, postprocess=config.postprocess, raw=raw)
+        return Segmentor(backbone, head)
     return build_task(spec, config, LRFormer, LRFormerClassifier, LRFormerSegmentor)
 
 

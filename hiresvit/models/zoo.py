@@ -10,7 +10,7 @@ import difflib
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,9 @@ from hiresvit.spec import STRIDES, ModelSpec, PreprocessSpec, Task
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+DEFAULT_CLASSES: Mapping[Task, int] = {"classify": 1000, "segment": 19, "features": 0, "detect": 80}
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class Numbers:
 class ModelEntry:
     """One variant: how to build it, where it may be used, what is known about it.
 
-    ``strides`` are those of the maps of ``features``; ``numbers`` has a row for every task it serves.
+    ``strides`` are those of the maps of ``features``; ``numbers`` has a row for every task it serves, and
+    ``num_classes`` the number of classes unless another is given. ``others`` are variants by the head that they differ
+    in: asking for this one with that head (``head=NAME``) is asking for them.
     """
 
     family: str
@@ -59,6 +64,8 @@ class ModelEntry:
     layout: Layout
     preprocess: Mapping[Task, PreprocessSpec]
     strides: tuple[int, ...] = STRIDES
+    num_classes: Mapping[Task, int] = field(default_factory=lambda: dict(DEFAULT_CLASSES))
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 def _of(family: str, function: str) -> Callable[[ModelSpec], Any]:
@@ -96,6 +103,17 @@ _LRFORMER = ModelEntry(
     layout=Layout(classifier="head.fc.", foreign_head=True),
     preprocess=preprocessing.LRFORMER,
 )
+_LRFORMER_PLUS = replace(
+    _LRFORMER,
+    overrides=("postprocess", "pooled_size", "pool_small", "drop_path"),
+    imgsz={"segment": (512, 512), "masks": (512, 512)},
+    convention="all products, norms and resizing, without those that make labels of masks; 150 classes",
+    weights="none released; the code is Apache-2.0",
+    layout=Layout(classifier="head.fc.", segment_classes="decode_head.cls_embed.", extra_classes=1),
+    preprocess=preprocessing.LRFORMER_PLUS,
+    num_classes={"segment": 150, "masks": 150},
+)
+_LRFORMER_PLUS_640 = replace(_LRFORMER_PLUS, imgsz={"segment": (640, 640), "masks": (640, 640)})
 _MIXFORMER = ModelEntry(
     family="mixformer",
     build=_of("mixformer", "build"),
@@ -137,8 +155,8 @@ def _variant(family: ModelEntry, *rows: Row | None) -> ModelEntry:
     return replace(family, task=next(iter(numbers)), imgsz=imgsz, numbers=numbers)
 
 
-def _lrformer(file: str, *rows: Row | None) -> ModelEntry:
-    return _variant(replace(_LRFORMER, weights=_LRFORMER.weights.format(file)), *rows)
+def _lrformer(file: str, plus: str, *rows: Row | None) -> ModelEntry:
+    return _variant(replace(_LRFORMER, weights=_LRFORMER.weights.format(file), others={"mask2former": plus}), *rows)
 
 
 _NO_PADDLE = replace(_MIXFORMER, weights="none released; the code of PaddleClas is Apache-2.0")
@@ -158,18 +176,41 @@ MODELS: dict[str, ModelEntry] = {
     "hrvit_b3": _variant(_HRVIT, (28.624, 68.800, 28.6, 66.28), (37.870, 5.900, 37.9, 5.7), (25.508, 28.397)),
     "hrvit_nano": _variant(_NANO, (0.721, 0.510), (0.682, 0.423)),
     "lrformer_t": _lrformer(
-        "lrformer_tiny.pth", (13.231, 16.412, 13, 17, 0), (13.046, 1.723, 13, 1.8, 0), (11.270, 9.065)
+        "lrformer_tiny.pth",
+        "lrformer_t_plus",
+        (13.231, 16.412, 13, 17, 0),
+        (13.046, 1.723, 13, 1.8, 0),
+        (11.270, 9.065),
     ),
     "lrformer_s": _lrformer(
-        "LRFormer_small.pth", (32.173, 39.511, 32, 40, 0), (29.801, 4.576, 30, 4.7, 0), (27.861, 24.102)
+        "LRFormer_small.pth",
+        "lrformer_s_plus",
+        (32.173, 39.511, 32, 40, 0),
+        (29.801, 4.576, 30, 4.7, 0),
+        (27.861, 24.102),
     ),
     "lrformer_b": _lrformer(
-        "lrformer_base.pth", (67.438, 74.087, 67, 75, 0), (61.933, 9.147, 62, 9.3, 0), (59.993, 48.227)
+        "lrformer_base.pth",
+        "lrformer_b_plus",
+        (67.438, 74.087, 67, 75, 0),
+        (61.933, 9.147, 62, 9.3, 0),
+        (59.993, 48.227),
     ),
     "lrformer_l": _lrformer(
-        "lrformer_large.pth", (110.896, 121.015, 111, 122, 0), (101.410, 15.477, 101, 15.7, 0), (99.306, 81.375)
+        "lrformer_large.pth",
+        "lrformer_l_plus",
+        (110.896, 121.015, 111, 122, 0),
+        (101.410, 15.477, 101, 15.7, 0),
+        (99.306, 81.375),
     ),
-    "lrformer_xl": _lrformer("lrformer_xl_in22k_1k_89e.pth", None, (186.989, 31.288, 187, 31.6, 0), (184.721, 164.037)),
+    "lrformer_xl": _lrformer(
+        "lrformer_xl_in22k_1k_89e.pth", "lrformer_xl_plus", None, (186.989, 31.288, 187, 31.6, 0), (184.721, 164.037)
+    ),
+    "lrformer_t_plus": _variant(_LRFORMER_PLUS, (31.017, 56.3), (31.017, 52.4, 31, 53, 0)),
+    "lrformer_s_plus": _variant(_LRFORMER_PLUS, (47.674, 67.6), (47.674, 67.6, 48, 70, 0)),
+    "lrformer_b_plus": _variant(_LRFORMER_PLUS, (79.838, 91.8), (79.838, 91.8, 80, 94, 0)),
+    "lrformer_l_plus": _variant(_LRFORMER_PLUS_640, (119.217, 189.3), (119.217, 189.3, 119, 192, 0)),
+    "lrformer_xl_plus": _variant(_LRFORMER_PLUS_640, (204.730, 314.6), (204.730, 314.6, 205, 365, 0)),
     "mixformer_b0": _variant(_NO_PADDLE, (5.099, 0.402, None, 0.4), (30.909, 210.726), (3.570, 2.214)),
     "mixformer_b1": _variant(_MIXFORMER, (7.888, 0.699, 8, 0.7, 0), (34.070, 212.579), (6.277, 3.872)),
     "mixformer_b2": _variant(_MIXFORMER, (9.895, 0.898, 10, 0.9, 0), (36.077, 213.721), (8.284, 5.014)),

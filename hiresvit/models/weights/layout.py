@@ -15,6 +15,8 @@ class Layout:
     under names that nobody documented. ``linears`` and ``derived`` say how to read the family's files of Paddle, see
     `hiresvit.models.weights.paddle.as_pytorch`; a family without ``linears`` has none. ``heads`` are the values of the
     setting ``head`` by task, the default first, where a family has a choice: they show in the shapes.
+    ``segment_classes`` is the prefix of the layer of ``decode_head`` whose rows are the classes, with ``extra_classes``
+    more that are none.
     """
 
     head: tuple[str, ...] = ("head",)
@@ -23,3 +25,5 @@ class Layout:
     linears: tuple[str, ...] = ()
     derived: tuple[str, ...] = ()
     heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    segment_classes: str = "decode_head.conv_seg."
+    extra_classes: int = 0

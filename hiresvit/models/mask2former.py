@@ -1,0 +1,352 @@
+"""Mask2Former's head: 100 queries read three maps in turn, each only where its own mask is, and answer with masks.
+
+Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", CVPR 2022, sections 3.1 and 3.2.
+Written from the paper and from notes on how mmdet 3.3 and LRFormer's configurations behave; module names are the
+checkpoints' keys. The maps come from `hiresvit.models.deformable`.
+
+    layer i = 0 .. 8 reads level i % 3 (strides 32, 16, 8):
+    masks = e(q) . features, e an MLP; a query hides from itself the tokens where its mask, resized, is negative
+    q = LN(q + attention(q to tokens)), q = LN(q + attention(q to q)), q = LN(q + FFN(q))
+    at the end: a class and a mask for each query -> `SemanticInference`
+
+Folded, what is the same for every image is a constant: positions, levels and the queries' own embeddings are biases of
+the projections that read them. A bilinear resize is linear, so it commutes with the product that makes masks: the
+features are resized three times, and not 100 masks nine times.
+
+B batch, Q = 100 queries, K classes, D = 256 channels, h = 8 heads of d = 32, N tokens of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiresvit.errors import UsageError
+from hiresvit.models.deformable import CHANNELS, HEADS, STRIDES, FeedForward, PixelDecoder
+from hiresvit.models.fold import linear_from
+from hiresvit.models.layers import Size, size_at, upsample
+
+QUERIES = 100
+LAYERS = 9
+FFN_CHANNELS = 2048
+MASK_STRIDE = 4
+HIDDEN = -1e4  # added to a score its share is 0, in FP16, too
+POSTPROCESS = ("exact", "fast")
+
+
+def check_postprocess(value: object) -> None:
+    """Raise UsageError unless this is a way to make an answer of masks."""
+    if value not in POSTPROCESS:
+        raise UsageError(f"postprocess={value!r}: choose {' or '.join(POSTPROCESS)}")
+
+
+class Mask2FormerHead(nn.Module):
+    """Four maps (B, C_i, ..) of strides 4, 8, 16, 32 -> what each class has of each pixel (B, K, H, W), 0 to 100.
+
+    ``postprocess`` is that of `SemanticInference`: with "fast" the answer is (B, K, H/4, W/4). With ``raw`` it
+    is what that is made of: classes (B, Q, K+1) before their softmax, the last of them "no object", and masks
+    (B, Q, H/4, W/4) before their sigmoid. Static in the image's size ``imgsz``.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        imgsz: Size,
+        num_classes: int,
+        *,
+        postprocess: str = "exact",
+        raw: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pixel_decoder = PixelDecoder(in_channels, imgsz)
+        self.transformer_decoder = QueryDecoder()
+        self.query_feat = nn.Embedding(QUERIES, CHANNELS)
+        self.query_embed = nn.Embedding(QUERIES, CHANNELS)
+        self.level_embed = nn.Embedding(len(STRIDES), CHANNELS)
+        self.cls_embed = nn.Linear(CHANNELS, num_classes + 1)
+        self.mask_embed = mask_embed()
+        self.key_features: nn.Module = SameFeatures()
+        self.key_masks = KeyMasks([size_at(imgsz, stride) for stride in STRIDES])
+        self.masks = MaskProduct(size_at(imgsz, MASK_STRIDE))
+        self.inference = None if raw else SemanticInference(postprocess)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        levels, features = self.pixel_decoder(maps)  # (B*N, D) each; (B, D, H/4, W/4)
+        resized = self.key_features(features)
+        queries = self.query_feat.weight[None]  # (1, Q, D)
+        for i, layer in enumerate(self.transformer_decoder.layers):
+            level = i % len(STRIDES)
+            hidden = self.key_masks(self.embedded(queries), resized[level], level)
+            queries = layer(queries, levels[level], self.constants(level), hidden)
+        masks = self.masks(self.embedded(queries), features)
+        classes = self.cls_embed(self.transformer_decoder.post_norm(queries))
+        return (classes, masks) if self.inference is None else self.inference(classes, masks)
+
+    def embedded(self, queries: Tensor) -> Tensor:
+        """What a query's mask is a product of: (B, Q, D) -> (B, Q, D)."""
+        out: Tensor = self.mask_embed(self.transformer_decoder.post_norm(queries))
+        return out
+
+    def constants(self, level: int) -> Constants | None:
+        """What is added before the projections of a layer that reads this level; None where it is folded."""
+        if self.key_masks.folded:
+            return None
+        sines = torch.split(self.pixel_decoder.sines, self.pixel_decoder.encoder.counts)[level]
+        return self.query_embed.weight, self.level_embed.weight[level], sines
+
+    def fold_(self) -> None:
+        """Constants into the projections, and the resize of masks before the product that makes them."""
+        for i, layer in enumerate(self.transformer_decoder.layers):
+            constants = self.constants(i % len(STRIDES))
+            assert isinstance(layer, QueryLayer)
+            assert constants is not None
+            layer.fold_constants_(constants)
+        self.key_features = ResizedFeatures()
+        self.key_masks.folded = True
+
+
+Constants = tuple[Tensor, Tensor, Tensor]
+"""Queries' embeddings (Q, D), the level's (D,), and its tokens' positions (N, D)."""
+
+
+class QueryDecoder(nn.Module):
+    """Nine layers, and the norm before every prediction; `Mask2FormerHead` calls them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(QueryLayer() for _ in range(LAYERS))
+        self.post_norm = nn.LayerNorm(CHANNELS)
+
+
+class QueryLayer(nn.Module):
+    """Queries (B, Q, D) read tokens (B*N, D), then each other: attention to tokens comes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross_attn: nn.Module = CrossAttention()
+        self.self_attn: nn.Module = SelfAttention()
+        self.ffn = FeedForward(FFN_CHANNELS)
+        self.norms = nn.ModuleList(nn.LayerNorm(CHANNELS) for _ in range(3))
+
+    def forward(self, queries: Tensor, tokens: Tensor, constants: Constants | None, hidden: Tensor) -> Tensor:
+        queries = self.norms[0](queries + self.cross_attn(queries, tokens, constants, hidden))
+        queries = self.norms[1](queries + self.self_attn(queries, constants))
+        fed = self.ffn(queries.reshape(-1, CHANNELS)).reshape(-1, QUERIES, CHANNELS)
+        out: Tensor = self.norms[2](queries + fed)
+        return out
+
+    def fold_constants_(self, constants: Constants) -> None:
+        """Both attentions with their constants inside."""
+        assert isinstance(self.cross_attn, CrossAttention)
+        assert isinstance(self.self_attn, SelfAttention)
+        self.cross_attn = FoldedCrossAttention(self.cross_attn.attn, constants)
+        self.self_attn = FoldedSelfAttention(self.self_attn.attn, constants)
+
+
+class Projections(nn.Module):
+    """The weights of an attention as PyTorch's MultiheadAttention names them: those of q, k and v in one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * CHANNELS, CHANNELS))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * CHANNELS))
+        self.out_proj = nn.Linear(CHANNELS, CHANNELS)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def project(self, x: Tensor, which: int) -> Tensor:
+        """Queries (0), keys (1) or values (2) of each head: (B, M, D) -> (B, h, M, d)."""
+        weight, bias = self.in_proj_weight.chunk(3)[which], self.in_proj_bias.chunk(3)[which]
+        return heads_of(F.linear(x, weight, bias), HEADS)
+
+    def folded(self, parts: Sequence[int], added: Sequence[Tensor]) -> tuple[nn.Linear, Tensor]:
+        """Several projections as one without a bias, and what is to be added: ``W (x + a) + b = W x + (W a + b)``.
+
+        ``added`` are (M, D) or (D,). The scores' scale goes into the queries. Returns that and (M, D for each part).
+        """
+        weights, biases = self.in_proj_weight.double().chunk(3), self.in_proj_bias.double().chunk(3)
+        scales = [(CHANNELS // HEADS) ** -0.5 if part == 0 else 1.0 for part in parts]
+        joint = torch.cat([weights[part] * scale for part, scale in zip(parts, scales, strict=True)])
+        constants = [
+            (a.double() @ weights[part].T + biases[part]) * scale
+            for part, a, scale in zip(parts, added, scales, strict=True)
+        ]
+        rows = max(len(constant) for constant in constants if constant.ndim == 2)
+        joined = torch.cat([constant.expand(rows, -1) for constant in constants], dim=1)
+        return linear_from(joint, torch.zeros_like(joint[:, 0]), self.in_proj_weight), joined.to(self.in_proj_weight)
+
+
+def heads_of(x: Tensor, count: int) -> Tensor:
+    """(B, M, C) -> (B, heads, M, d)."""
+    return x.reshape(-1, x.shape[1], count, CHANNELS // HEADS).transpose(1, 2)
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
+    """Scaled queries (B, h, Q, d) to keys and values (B, h, N, d), some hidden (B, 1, Q, N) -> rows (B*Q, D)."""
+    scores = q @ k.transpose(2, 3)
+    if hidden is not None:
+        scores = scores + torch.where(hidden, HIDDEN, 0.0).to(scores.dtype)
+    return (scores.softmax(dim=3) @ v).transpose(1, 2).reshape(-1, CHANNELS)
+
+
+class CrossAttention(nn.Module):
+    """Queries (B, Q, D) to the tokens (B*N, D) of a level that are not hidden (B, 1, Q, N) -> (B, Q, D)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = Projections()
+
+    def forward(self, queries: Tensor, tokens: Tensor, constants: Constants | None, hidden: Tensor) -> Tensor:
+        assert constants is not None
+        embedding, level, positions = constants
+        values = tokens.reshape(-1, len(positions), CHANNELS) + level
+        q, k = self.attn.project(queries + embedding, 0), self.attn.project(values + positions, 1)
+        scale = (CHANNELS // HEADS) ** -0.5
+        mixed = attended(q * scale, k, self.attn.project(values, 2), hidden)
+        out: Tensor = self.attn.out_proj(mixed).reshape(-1, QUERIES, CHANNELS)
+        return out
+
+
+class FoldedCrossAttention(nn.Module):
+    """`CrossAttention` with its constants inside; keys and values are one product."""
+
+    def __init__(self, attn: Projections, constants: Constants) -> None:
+        super().__init__()
+        embedding, level, positions = constants
+        self.q, at_queries = attn.folded([0], [embedding])
+        self.kv, at_tokens = attn.folded([1, 2], [level + positions, level])
+        self.at_queries = nn.Buffer(at_queries, persistent=False)
+        self.at_tokens = nn.Buffer(at_tokens, persistent=False)
+        self.out_proj = attn.out_proj
+
+    def forward(self, queries: Tensor, tokens: Tensor, constants: None, hidden: Tensor) -> Tensor:
+        q = self.q(queries.reshape(-1, CHANNELS)).reshape(-1, QUERIES, CHANNELS) + self.at_queries
+        kv = self.kv(tokens).reshape(-1, len(self.at_tokens), 2 * CHANNELS) + self.at_tokens
+        k, v = torch.split(heads_of(kv, 2 * HEADS), HEADS, dim=1)
+        out: Tensor = self.out_proj(attended(heads_of(q, HEADS), k, v, hidden))
+        return out.reshape(-1, QUERIES, CHANNELS)
+
+
+class SelfAttention(nn.Module):
+    """Queries (B, Q, D) to each other: their embeddings are added to queries and keys, not to values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = Projections()
+
+    def forward(self, queries: Tensor, constants: Constants | None) -> Tensor:
+        assert constants is not None
+        placed = queries + constants[0]
+        q, k, v = (self.attn.project(x, part) for part, x in enumerate((placed, placed, queries)))
+        out: Tensor = self.attn.out_proj(attended(q * (CHANNELS // HEADS) ** -0.5, k, v, None))
+        return out.reshape(-1, QUERIES, CHANNELS)
+
+
+class FoldedSelfAttention(nn.Module):
+    """`SelfAttention` with its constants inside and one product for queries, keys and values."""
+
+    def __init__(self, attn: Projections, constants: Constants) -> None:
+        super().__init__()
+        embedding = constants[0]
+        self.qkv, added = attn.folded([0, 1, 2], [embedding, embedding, torch.zeros_like(embedding)])
+        self.at_queries = nn.Buffer(added, persistent=False)
+        self.out_proj = attn.out_proj
+
+    def forward(self, queries: Tensor, constants: None) -> Tensor:
+        qkv = self.qkv(queries.reshape(-1, CHANNELS)).reshape(-1, QUERIES, 3 * CHANNELS) + self.at_queries
+        q, k, v = torch.split(heads_of(qkv, 3 * HEADS), HEADS, dim=1)
+        out: Tensor = self.out_proj(attended(q, k, v, None))
+        return out.reshape(-1, QUERIES, CHANNELS)
+
+
+def mask_embed() -> nn.Sequential:
+    """The MLP of a query's mask: D -> D."""
+    layers: list[nn.Module] = [nn.Linear(CHANNELS, CHANNELS), nn.ReLU(), nn.Linear(CHANNELS, CHANNELS), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(CHANNELS, CHANNELS))
+
+
+class SameFeatures(nn.Module):
+    """The features (B, D, H/4, W/4) of every level's masks, which are resized afterwards."""
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        return [features] * len(STRIDES)
+
+
+class ResizedFeatures(nn.Module):
+    """Features (B, D, H/4, W/4) resized bilinearly to each level: (B, D, H_l, W_l).
+
+    To 1 / 2n of a side a pixel's centre lies between two of n pixels on each side: it is the mean of the middle four.
+    """
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        resized = []
+        for stride in STRIDES:
+            factor = stride // MASK_STRIDE
+            skip = factor // 2 - 1
+            resized.append(F.avg_pool2d(features[:, :, skip:, skip:], kernel_size=2, stride=factor))
+        return resized
+
+
+class KeyMasks(nn.Module):
+    """Which tokens of a level a query hides from itself: those where its mask is negative, unless all are.
+
+    Queries (B, Q, D), features (B, D, H_l, W_l), or not yet resized until it is folded -> (B, 1, Q, H_l*W_l), True for
+    what is hidden. The sign of a sum decides, so it is summed in FP32.
+    """
+
+    lowest_precision = "fp32"
+
+    def __init__(self, sizes: Sequence[Size]) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        self.folded = False
+
+    def forward(self, embedded: Tensor, features: Tensor, level: int) -> Tensor:
+        masks = embedded @ features.flatten(2)
+        if not self.folded:
+            masks = masks.reshape(-1, QUERIES, *features.shape[2:])
+            masks = F.interpolate(masks, size=self.sizes[level], mode="bilinear").flatten(2)
+        hidden = (masks < 0) & (masks.amax(dim=2, keepdim=True) >= 0)
+        return hidden[:, None]
+
+
+class MaskProduct(nn.Module):
+    """Queries (B, Q, D) and features (B, D, H/4, W/4) -> masks (B, Q, H/4, W/4), before their sigmoid."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, embedded: Tensor, features: Tensor) -> Tensor:
+        return (embedded @ features.flatten(2)).reshape(-1, QUERIES, *self.size)
+
+
+class SemanticInference(nn.Module):
+    """Classes (B, Q, K+1) and masks (B, Q, h, w) -> what each class has of each pixel, 0 to 100 (section 3.1).
+
+    ``exact`` is the authors' order: masks resized to the image (B, K, 4h, 4w), their sigmoid, and the sum over queries.
+    ``fast`` does the last two at the masks' own size (B, K, h, w), a sixteenth of the work, and leaves the resize
+    to what follows: a sigmoid is not linear, so it is not the same.
+    """
+
+    def __init__(self, postprocess: str) -> None:
+        super().__init__()
+        self.factor = MASK_STRIDE if postprocess == "exact" else 1
+        self.total = QuerySum()
+
+    def forward(self, classes: Tensor, masks: Tensor) -> Tensor:
+        shares = classes.softmax(dim=2)[:, :, :-1].transpose(1, 2)  # (B, K, Q)
+        masks = upsample(masks, self.factor, "bilinear")
+        out: Tensor = self.total(shares, masks.sigmoid().flatten(2))
+        return out.reshape(-1, shares.shape[1], *masks.shape[2:])
+
+
+class QuerySum(nn.Module):
+    """(B, K, Q) @ (B, Q, M): the sum over 100 queries, in FP32."""
+
+    lowest_precision = "fp32"
+
+    def forward(self, shares: Tensor, masks: Tensor) -> Tensor:
+        return shares @ masks
