@@ -44,7 +44,7 @@ def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:
 
 
 def output_names(spec: ModelSpec) -> list[str]:
-    """``logits``; ``classes`` and ``masks`` of raw masks; of maps a name by stride, ``features_4`` .. ``features_32``."""
+    """``logits``; ``classes`` and ``masks`` of raw masks; of maps a name by stride, as ``features_4``."""
     if spec.task == "masks":
         return [CLASSES, MASKS]
     return [f"features_{stride}" for stride in spec.strides] if spec.task == "features" else ["logits"]

@@ -1,8 +1,8 @@
 """Mask2Former's pixel decoder: multi-scale deformable attention over three maps, then one step of a feature pyramid.
 
-Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", CVPR 2022, section 3.2; the attention
-is Zhu et al., "Deformable DETR", ICLR 2021, equation 3. Written from the papers and from notes on how mmdet 3.3 behaves,
-whose module names are the checkpoints' keys.
+Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", CVPR 2022, section 3.2; the
+attention is Zhu et al., "Deformable DETR", ICLR 2021, equation 3. Written from the papers and from notes on how
+mmdet 3.3 behaves, whose module names are the checkpoints' keys.
 
     maps of strides 4, 8, 16, 32 -> tokens of 32, 16 and 8, coarse to fine -> 6 layers of deformable attention
     -> tokens of three levels, and a map of stride 4 (a pyramid's step) that masks are products with
@@ -34,7 +34,7 @@ TEMPERATURE = 10000
 
 
 class PixelDecoder(nn.Module):
-    """Four maps (B, C_i, ..) of strides 4, 8, 16, 32 -> tokens (B*H_l*W_l, D) of each level, and a map (B, D, H/4, W/4).
+    """Four maps (B, C_i, ..), strides 4, 8, 16, 32 -> tokens (B*H_l*W_l, D) of each level, a map (B, D, H/4, W/4).
 
     Static in the image's size ``imgsz``.
     """
@@ -196,18 +196,15 @@ class DeformableAttention(nn.Module):
             self.sampling_offsets.bias.copy_(bias.flatten())
 
     def forward(self, rows: Tensor, positions: Tensor | None) -> Tensor:
-        places, weights = self.find_points(rows, positions) if self.points is None else self.points(rows)
-        grids = places.permute(0, 2, 3, 1, 4)  # (B, h, L*P, N, 2)
+        found, weights = self.find_points(rows, positions) if self.points is None else self.points(rows)
+        grids = found.permute(0, 2, 3, 1, 4)  # (B, h, L*P, N, 2)
         weights = weights.softmax(dim=3).permute(0, 2, 3, 1)  # (B, h, L*P, N)
         tokens = sum(self.counts)
         values = self.value_proj(rows).reshape(-1, tokens, CHANNELS).transpose(1, 2)  # (B, D, N)
-        read = []
-        levels = zip(
-            torch.split(values, self.counts, dim=2), torch.split(grids, POINTS, dim=2), self.sizes, strict=True
-        )
-        for value, grid, size in levels:
+        of_levels, read = torch.split(values, self.counts, dim=2), []
+        for value, places, size in zip(of_levels, torch.split(grids, POINTS, dim=2), self.sizes, strict=True):
             image = value.reshape(-1, CHANNELS // HEADS, *size)  # (B*h, d, H_l, W_l)
-            grid = grid.reshape(-1, POINTS, tokens, 2)
+            grid = places.reshape(-1, POINTS, tokens, 2)
             read.append(F.grid_sample(image, grid, "bilinear", "zeros", align_corners=False))  # (B*h, d, P, N)
         weighted = torch.cat(read, dim=2) * weights.reshape(-1, 1, len(self.sizes) * POINTS, tokens)
         mixed = weighted.sum(dim=2).reshape(-1, CHANNELS, tokens).transpose(1, 2)  # (B, N, D)

@@ -8,7 +8,7 @@
 | HIRI-ViT | classify | size / 0.96, bicubic | no code of it is public: as `YehLi/ImageNetModel`, assumed |
 | HRViT | segment | mmcv's `Resize(keep_ratio=True)` | HRViT `segmentation/configs`, `test_pipeline`; mmcv-full 1.3.0 |
 | LRFormer | segment | the same, then stretched to multiples of 32 | LRFormer `configs_local/lrformer`, `AlignResize` |
-| LRFormer+ | segment | the same as HRViT, filled to multiples of 32 | Mask2Former's base configuration in mmsegmentation |
+| LRFormer+ | segment | the same as HRViT | LRFormer `configs_local/lrformer`, the base's `test_pipeline` |
 | MixFormer, HIRI-ViT | segment | the same as HRViT | no code of it is public: mmsegmentation's, assumed |
 
 They test segmentors at any size, with the photo's shorter side at 512 or 1024; a network for a device has one size, so

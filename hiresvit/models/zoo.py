@@ -155,8 +155,8 @@ def _variant(family: ModelEntry, *rows: Row | None) -> ModelEntry:
     return replace(family, task=next(iter(numbers)), imgsz=imgsz, numbers=numbers)
 
 
-def _lrformer(file: str, plus: str, *rows: Row | None) -> ModelEntry:
-    return _variant(replace(_LRFORMER, weights=_LRFORMER.weights.format(file), others={"mask2former": plus}), *rows)
+def _lrformer(file: str, *rows: Row | None) -> ModelEntry:
+    return _variant(replace(_LRFORMER, weights=_LRFORMER.weights.format(file)), *rows)
 
 
 _NO_PADDLE = replace(_MIXFORMER, weights="none released; the code of PaddleClas is Apache-2.0")
@@ -176,8 +176,19 @@ MODELS: dict[str, ModelEntry] = {
     "hrvit_b3": _variant(_HRVIT, (28.624, 68.800, 28.6, 66.28), (37.870, 5.900, 37.9, 5.7), (25.508, 28.397)),
     "hrvit_nano": _variant(_NANO, (0.721, 0.510), (0.682, 0.423)),
     "lrformer_t": _lrformer(
-        "lrformer_tiny.pth",
-        "lrformer_t_plus",
+        "lrformer_tiny.pth", (13.231, 16.412, 13, 17, 0), (13.046, 1.723, 13, 1.8, 0), (11.270, 9.065)
+    ),
+    "lrformer_s": _lrformer(
+        "LRFormer_small.pth", (32.173, 39.511, 32, 40, 0), (29.801, 4.576, 30, 4.7, 0), (27.861, 24.102)
+    ),
+    "lrformer_b": _lrformer(
+        "lrformer_base.pth", (67.438, 74.087, 67, 75, 0), (61.933, 9.147, 62, 9.3, 0), (59.993, 48.227)
+    ),
+    "lrformer_l": _lrformer(
+        "lrformer_large.pth", (110.896, 121.015, 111, 122, 0), (101.410, 15.477, 101, 15.7, 0), (99.306, 81.375)
+    ),
+    "lrformer_xl": _lrformer("lrformer_xl_in22k_1k_89e.pth", None, (186.989, 31.288, 187, 31.6, 0), (184.721, 164.037)),
+    "lrformer_t_plus",
         (13.231, 16.412, 13, 17, 0),
         (13.046, 1.723, 13, 1.8, 0),
         (11.270, 9.065),
@@ -221,6 +232,12 @@ MODELS: dict[str, ModelEntry] = {
     "hiri_vit_s": _variant(_HIRI_VIT, (34.718, 5.036, 34.8, 5.0), (60.484, 58.973), (30.840, 6.583)),
     "hiri_vit_b": _variant(_HIRI_VIT, (54.354, 9.926, 54.4, 9.9), (79.642, 65.533), (49.097, 13.001)),
     "hiri_vit_l": _variant(_HIRI_VIT, (94.191, 19.824, 94.4, 19.9), (119.594, 78.807), (88.934, 26.108)),
+}
+# Asking for LRFormer with Mask2Former's head is asking for LRFormer+.
+MODELS |= {
+    name: replace(entry, others={"mask2former": f"{name}_plus"})
+    for name, entry in MODELS.items()
+    if f"{name}_plus" in MODELS
 }
 
 
