@@ -188,35 +188,6 @@ MODELS: dict[str, ModelEntry] = {
         "lrformer_large.pth", (110.896, 121.015, 111, 122, 0), (101.410, 15.477, 101, 15.7, 0), (99.306, 81.375)
     ),
     "lrformer_xl": _lrformer("lrformer_xl_in22k_1k_89e.pth", None, (186.989, 31.288, 187, 31.6, 0), (184.721, 164.037)),
-    "lrformer_t_plus",
-        (13.231, 16.412, 13, 17, 0),
-        (13.046, 1.723, 13, 1.8, 0),
-        (11.270, 9.065),
-    ),
-    "lrformer_s": _lrformer(
-        "LRFormer_small.pth",
-        "lrformer_s_plus",
-        (32.173, 39.511, 32, 40, 0),
-        (29.801, 4.576, 30, 4.7, 0),
-        (27.861, 24.102),
-    ),
-    "lrformer_b": _lrformer(
-        "lrformer_base.pth",
-        "lrformer_b_plus",
-        (67.438, 74.087, 67, 75, 0),
-        (61.933, 9.147, 62, 9.3, 0),
-        (59.993, 48.227),
-    ),
-    "lrformer_l": _lrformer(
-        "lrformer_large.pth",
-        "lrformer_l_plus",
-        (110.896, 121.015, 111, 122, 0),
-        (101.410, 15.477, 101, 15.7, 0),
-        (99.306, 81.375),
-    ),
-    "lrformer_xl": _lrformer(
-        "lrformer_xl_in22k_1k_89e.pth", "lrformer_xl_plus", None, (186.989, 31.288, 187, 31.6, 0), (184.721, 164.037)
-    ),
     "lrformer_t_plus": _variant(_LRFORMER_PLUS, (31.017, 56.3), (31.017, 52.4, 31, 53, 0)),
     "lrformer_s_plus": _variant(_LRFORMER_PLUS, (47.674, 67.6), (47.674, 67.6, 48, 70, 0)),
     "lrformer_b_plus": _variant(_LRFORMER_PLUS, (79.838, 91.8), (79.838, 91.8, 80, 94, 0)),
