@@ -65,8 +65,8 @@ class PixelDecoder(nn.Module):
         """What is added to tokens where they are queries, (N, D); None where it is folded."""
         if not isinstance(self.level_encoding, nn.Embedding):
             return None
-        counts = torch.tensor(self.encoder.counts, device=self.sines.device)
-        return self.sines + self.level_encoding.weight.repeat_interleave(counts, dim=0)
+        levels = zip(torch.split(self.sines, self.encoder.counts), self.level_encoding.weight, strict=True)
+        return torch.cat([sines + level for sines, level in levels])
 
     def split(self, rows: Tensor) -> list[Tensor]:
         """(B*N, D) -> rows of each level."""

@@ -41,7 +41,7 @@ def count_macs(model: nn.Module, imgsz: tuple[int, int]) -> Macs:
     The model runs on the meta device, where tensors have shapes and no data; its own weights stay where they
     are. Count a model before `fold`, which trades multiplications for fewer kernels.
     """
-    state = {name: value.to("meta") for name, value in chain(model.named_parameters(), model.named_buffers())}
+    state = {name: value.detach().to("meta") for name, value in chain(model.named_parameters(), model.named_buffers())}
     image = torch.empty(1, 3, *imgsz, device="meta", dtype=next(model.parameters()).dtype)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         functional_call(model, state, (image,))
