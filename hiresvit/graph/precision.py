@@ -23,10 +23,10 @@ def read_lowest(metadata: Mapping[str, str]) -> Lowest:
     """What an export wrote; nothing for a graph of somebody else's. Raises ArtefactError if damaged."""
     try:
         found = read_json(metadata.get(LOWEST_KEY, "{}"))
-        if not isinstance(found, dict) or not all(
-            isinstance(value, str) and value in ("fp32", "fp16") for value in found.values()
-        ):
-            raise ValueError("no object of fp32 and fp16")
+        if not isinstance(found, dict) or not set(map(type, found.values())) <= {str}:
+            raise ValueError("no object of texts")
+        if other := set(found.values()) - {"fp32", "fp16"}:
+            raise ValueError(f"{min(other)!r} is neither fp32 nor fp16")
     except ValueError as error:
         raise ArtefactError(f"the graph's {LOWEST_KEY} metadata is damaged: {error}; export the graph again") from error
     return found
