@@ -67,7 +67,7 @@ class Mask2FormerHead(nn.Module):
         self.query_embed = nn.Embedding(QUERIES, CHANNELS)
         self.level_embed = nn.Embedding(len(STRIDES), CHANNELS)
         self.num_classes = num_classes
-        self.cls_embed = nn.Linear(CHANNELS, num_classes + 1)
+        self.cls_embed = ClassEmbed(CHANNELS, num_classes + 1)
         self.mask_embed = MaskEmbed()
         self.memory: nn.Module = SameTokens()
         self.key_features: nn.Module = SameFeatures()
@@ -301,6 +301,12 @@ class KeysAndValues(nn.Module):
         found = [project(tokens) for project, tokens in zip(self.levels, levels, strict=True)]
         places = [(i % len(STRIDES), i // len(STRIDES)) for i in range(LAYERS)]
         return [(found[level][2 * turn], found[level][2 * turn + 1]) for level, turn in places]
+
+
+class ClassEmbed(nn.Linear):
+    """What makes classes of queries: the last layer, as a classifier's is, of which the rules see a softmax only."""
+
+    lowest_precision = "fp16"
 
 
 class MaskEmbed(nn.Sequential):
