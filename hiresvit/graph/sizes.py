@@ -7,6 +7,7 @@ graph without sizes where it loses one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import numpy as np
 import onnx
@@ -30,7 +31,10 @@ Sizes = Mapping[str, tuple[int | None, ...]]
 def computed_sizes(model: ModelProto, shapes: Sizes) -> dict[str, NDArray[np.generic]]:
     """What small nodes of a graph, in their order, compute of constants and of ``shapes`` alone, by output name;
     without the constants."""
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    values: dict[str, NDArray[np.generic]] = {}
+    for tensor in model.graph.initializer:
+        with suppress(Exception):  # of any kind, of one that is damaged
+            values[tensor.name] = numpy_helper.to_array(tensor)
     found: dict[str, NDArray[np.generic]] = {}
     for node in model.graph.node:
         if node.op_type not in _FOLLOWED or node.domain or len(node.output) != 1:
