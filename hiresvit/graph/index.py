@@ -363,7 +363,7 @@ def _infer_further(light: ModelProto, inferred: dict[str, ValueInfoProto]) -> di
     while (known := _without_computed(light, inferred)) is not None:
         light = known
         try:
-            inferred |= _infer(light, strict=True)
+            inferred |= _infer(light, strict=True) | {value.name: value for value in light.graph.input}
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
             break
     return inferred
