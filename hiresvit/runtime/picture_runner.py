@@ -182,8 +182,8 @@ class PictureRunner:
         spec, contract = self.spec, self.contract
         if is_raw(spec.task):
             raise UsageError(
-                f"{spec.name}: raw {spec.task} are no answer to draw; give a graph that is exported with --task segment"
-                " or classify"
+                f"{spec.name}: raw {spec.task} are no answer to draw; export the model for a task with one, as --task"
+                " segment"
             )
         if spec.task == "segment" and spec.preprocess.resize == "crop":
             raise UsageError(f"{spec.name}: resize=crop leaves pixels without a label; segmentation stretches or keeps")
