@@ -19,6 +19,7 @@ from hiresvit.calibration.sites import find_sites
 from hiresvit.errors import ArtefactError
 from hiresvit.graph.index import GraphIndex, attributes, module_of
 from hiresvit.graph.operators import CUTS, FLOORS, LINEARS, SPREADS, WEIGHTED
+from hiresvit.graph.precision import Lowest, lowest_of, read_lowest
 
 Width = Literal[8, 16]
 Range = tuple[float, float]
@@ -104,6 +105,11 @@ class Layout:
         return found
 
     @cached_property
+    def lowest(self) -> Lowest:
+        """What modules say of the least precision that they bear."""
+        return read_lowest(self.index.metadata)
+
+    @cached_property
     def module(self) -> dict[str, str]:
         """The group of each node by its name: the module that has others in it, or else the one that it is in."""
         modules = {module_of(node.name) for node in self.index.nodes}
@@ -124,16 +130,22 @@ class Layout:
         return [Group(module, count) for module, count in macs.items()]
 
     def width(self, node: NodeProto, bits: Bits) -> Width:
-        """How many bits a node computes with; what moves numbers has those of what made them."""
+        """How many bits a node computes with; what moves numbers has those of what made them.
+
+        Of a module that bears no less than FP16 it is 16: a chip of integers only has nothing better.
+        """
         if node.op_type in SHARING:
             root = self.root(node.input[0])
             maker = self.index.producer.get(root)
             return self.width_fed(root, bits) if maker is None else self.width(maker, bits)
-        return bits.of(self.module[node.name])
+        return self._own_width(node, bits)
+
+    def _own_width(self, node: NodeProto, bits: Bits) -> Width:
+        return 16 if lowest_of(node.name, self.lowest) else bits.of(self.module[node.name])
 
     def width_fed(self, root: str, bits: Bits) -> Width:
         """How many bits an input of the graph has, or a constant that is moved: as many as any reader wants."""
-        return max((bits.of(self.module[node.name]) for node in self._readers(root)), default=8)
+        return max((self._own_width(node, bits) for node in self._readers(root)), default=8)
 
     def _readers(self, tensor: str) -> Iterator[NodeProto]:
         """Who computes with it, wherever it was moved to."""

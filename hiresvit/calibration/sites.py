@@ -16,6 +16,7 @@ from onnx import NodeProto
 from hiresvit.errors import UsageError
 from hiresvit.graph.index import GraphIndex, attributes, module_of
 from hiresvit.graph.operators import LINEARS, MOVES
+from hiresvit.graph.precision import lowest_of, read_lowest
 
 SITE_OPS = LINEARS | {"Conv"}
 # What may stand behind the classifier of a dense prediction: its logits are only enlarged and cropped.
@@ -48,7 +49,8 @@ class Policy:
 class Layer:
     """A product with a constant as the rules see it.
 
-    ``width`` is the smaller side of the matrix: reduction length or number of outputs.
+    ``width`` is the smaller side of the matrix: reduction length or number of outputs. ``lowest`` is what its module
+    says of the least precision that it bears (`hiresvit.graph.precision`).
     """
 
     module: str
@@ -57,6 +59,7 @@ class Layer:
     is_classifier: bool
     group: int
     width: int
+    lowest: str | None = None
 
 
 RULES: dict[str, Callable[[Layer, Policy], bool]] = {
@@ -70,6 +73,8 @@ RULES: dict[str, Callable[[Layer, Policy], bool]] = {
     "last": lambda layer, policy: layer.is_classifier and not policy.last,
     # INT8 tensor cores multiply in blocks of 16 and 32.
     "narrow": lambda layer, policy: layer.group == 1 and layer.width < policy.min_width,
+    # Its module bears no integers: a place that is rounded is another place, a mask's sign another mask.
+    "precise": lambda layer, policy: layer.lowest is not None,
     "kept": lambda layer, policy: policy.keeps(layer.module),
 }
 """Why a layer stays in FP16, in the order in which it is asked. What remains is quantized."""
@@ -111,6 +116,7 @@ def find_sites(simple: GraphIndex, policy: Policy = Policy()) -> list[Site]:
     _check_names(simple)
     pictures = _moved_inputs(simple)
     classifiers = _classifiers(simple)
+    lowest = read_lowest(simple.metadata)
     sites = []
     for node in simple.nodes:
         operand = _constant_operand(simple, node)
@@ -126,6 +132,7 @@ def find_sites(simple: GraphIndex, policy: Policy = Policy()) -> list[Site]:
             is_classifier=node.name in classifiers,
             group=group,
             width=min(reduction, outputs),
+            lowest=lowest_of(node.name, lowest),
         )
         excluded = next((rule for rule, holds in RULES.items() if holds(layer, policy)), None)
         macs = reduction * math.prod(static_shape(simple, node.output[0]))

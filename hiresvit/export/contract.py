@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_from_json, labels_to_json, printable
 from hiresvit.errors import ArtefactError, UsageError
+from hiresvit.graph.precision import LOWEST_KEY, Lowest
 from hiresvit.schema import CONTRACT, SPEC, Check, compile_schema, read_json
 from hiresvit.spec import MASK_STRIDE, MASKS, QUERIES, ContractSpec, ModelSpec, TensorSpec, is_raw
 
@@ -193,11 +194,12 @@ def stamp(
     labels: Labels | None = None,
     untrained: str = "",
     contract: ContractSpec = TENSOR,
+    lowest: Lowest | None = None,
 ) -> None:
     """Write into the graph's metadata which model it is and which stage of the export made it.
 
-    Where they are given, also what the classes are called, what of the weights nobody trained, and its contract if that
-    is no tensor's; what an earlier stage wrote stays.
+    Where they are given, also what the classes are called, what of the weights nobody trained, its contract if that is
+    no tensor's, and what modules say of precision; what an earlier stage wrote stays.
     """
     from onnx.helper import set_model_props
 
@@ -207,6 +209,8 @@ def stamp(
         props[_LABELS_KEY] = json.dumps(labels_to_json(labels), sort_keys=True)
     if untrained:
         props[_UNTRAINED_KEY] = untrained
+    if lowest:
+        props[LOWEST_KEY] = json.dumps(lowest, sort_keys=True)
     if contract != TENSOR:
         props[_CONTRACT_KEY] = json.dumps(asdict(contract), sort_keys=True)
     set_model_props(model, props)

@@ -1,8 +1,8 @@
 """Which tensors of a graph become FP16: what `hiresvit.export.fp16` decides before it rewrites anything.
 
 The operator schemas say which inputs and outputs may be float16. An operator is pinned, that is kept in FP32,
-if it is an island, if it adds up more values than FP16 can count, if it computes sizes, or if it only carries FP32
-values from one island to the next.
+if it is an island, if its module says so (`hiresvit.graph.precision`), if it adds up more values than FP16 can count,
+if it computes sizes, or if it only carries FP32 values from one island to the next.
 A constant is there in every type, and so is what a Cast makes of an integer: both are called free here.
 """
 
@@ -20,6 +20,7 @@ from hiresvit.errors import IllegalGraphError, UsageError
 from hiresvit.graph.dtypes import FLOAT, HALF
 from hiresvit.graph.index import GraphIndex, plain_domain
 from hiresvit.graph.operators import MOVES, SPREADS
+from hiresvit.graph.precision import lowest_of, read_lowest
 
 Versions = dict[str, dict[int, str]]
 """{float tensor: {type: name}}: the types it is wanted in, the one it is made in first."""
@@ -88,8 +89,10 @@ def decide(index: GraphIndex, islands: Collection[str], io_type: int) -> tuple[l
     """
     floats = float_tensors(index)
     ops = [_typed(node, floats, index.opsets) for node in index.nodes]
+    lowest = read_lowest(index.metadata)
     for op in ops:
-        if op.node.op_type in islands or _adds_many(op.node, index):
+        said = lowest_of(op.node.name, lowest)
+        if op.node.op_type in islands or said == "fp32" or _adds_many(op.node, index):
             op.pin()
     free = {t.name for t in index.graph.initializer}
     free |= {name for op in ops if op.makes_float for name, _ in op.outputs}

@@ -18,6 +18,7 @@ from hiresvit.errors import UsageError
 from hiresvit.export.contract import BATCH, INPUT, output_names, stamp
 from hiresvit.export.deployed import Deployed
 from hiresvit.export.rewrites import lower_to_opset_17
+from hiresvit.graph.precision import Lowest
 from hiresvit.spec import ModelSpec
 from hiresvit.version import __version__
 
@@ -63,9 +64,15 @@ def export_onnx(
     if opset == 17:
         lower_to_opset_17(graph)
     _tidy(graph)
-    stamp(graph, spec, "fp32")
+    stamp(graph, spec, "fp32", lowest=_lowest_precisions(model))
     onnx.checker.check_model(graph, full_check=True)
     return graph
+
+
+def _lowest_precisions(model: nn.Module) -> Lowest:
+    """By module path, what `hiresvit.graph.precision` is about."""
+    named = ((path, getattr(module, "lowest_precision", None)) for path, module in model.named_modules())
+    return {path: lowest for path, lowest in named if lowest is not None}
 
 
 def _tidy(model: onnx.ModelProto) -> None:

@@ -43,6 +43,7 @@ class GraphIndex:
     """
 
     graph: GraphProto
+    metadata: Mapping[str, str]
     opsets: Mapping[str, int]
     functions: Mapping[tuple[str, str], onnx.FunctionProto]
     nodes: tuple[NodeProto, ...]
@@ -123,6 +124,7 @@ def index_graph(
     opsets = {plain_domain(o.domain): o.version for o in reversed(model.opset_import)}
     return GraphIndex(
         graph=graph,
+        metadata={prop.key: prop.value for prop in model.metadata_props},
         opsets=opsets,
         functions={(function.domain, function.name): function for function in model.functions},
         nodes=tuple(nodes),

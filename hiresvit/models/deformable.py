@@ -48,7 +48,7 @@ class PixelDecoder(nn.Module):
         self.encoder = Encoder(self.sizes)
         self.lateral_convs = nn.ModuleList([NormedConv(finest, 1, bias=False)])
         self.output_convs = nn.ModuleList([NormedConv(CHANNELS, 3, bias=False)])
-        self.mask_feature = nn.Conv2d(CHANNELS, CHANNELS, 1)
+        self.mask_feature = MaskFeature()
         sines = [sine_positions(size) for size in self.sizes]
         self.sines = nn.Buffer(torch.cat(sines).to(torch.get_default_dtype()), persistent=False)  # (N, D)
 
@@ -82,6 +82,15 @@ class PixelDecoder(nn.Module):
             assert isinstance(layer, EncoderLayer)
             layer.self_attn.fold_points_(positions)
         self.level_encoding = nn.Identity()
+
+
+class MaskFeature(nn.Conv2d):
+    """What masks are products with: D channels of D, of each place."""
+
+    lowest_precision = "fp16"  # the sign of a mask hides keys
+
+    def __init__(self) -> None:
+        super().__init__(CHANNELS, CHANNELS, 1)
 
 
 class NormedConv(nn.Module):
@@ -197,18 +206,16 @@ class DeformableAttention(nn.Module):
 
     def forward(self, rows: Tensor, positions: Tensor | None) -> Tensor:
         found, weights = self.find_points(rows, positions) if self.points is None else self.points(rows)
-        grids = found.permute(0, 2, 3, 1, 4)  # (B, h, L*P, N, 2)
-        weights = weights.softmax(dim=3).permute(0, 2, 3, 1)  # (B, h, L*P, N)
-        tokens = sum(self.counts)
+        tokens, points = sum(self.counts), len(self.sizes) * POINTS
+        grids = found.permute(0, 2, 3, 1, 4).reshape(-1, points, tokens, 2)  # (B*h, L*P, N, 2)
+        weights = weights.softmax(dim=3).permute(0, 2, 3, 1).reshape(-1, 1, points, tokens)  # (B*h, 1, L*P, N)
         values = self.value_proj(rows).reshape(-1, tokens, CHANNELS).transpose(1, 2)  # (B, D, N)
         of_levels, read = torch.split(values, self.counts, dim=2), []
-        for value, places, size in zip(of_levels, torch.split(grids, POINTS, dim=2), self.sizes, strict=True):
+        for value, grid, size in zip(of_levels, torch.split(grids, POINTS, dim=1), self.sizes, strict=True):
             image = value.reshape(-1, CHANNELS // HEADS, *size)  # (B*h, d, H_l, W_l)
-            grid = places.reshape(-1, POINTS, tokens, 2)
             read.append(F.grid_sample(image, grid, "bilinear", "zeros", align_corners=False))  # (B*h, d, P, N)
-        weighted = torch.cat(read, dim=2) * weights.reshape(-1, 1, len(self.sizes) * POINTS, tokens)
-        mixed = weighted.sum(dim=2).reshape(-1, CHANNELS, tokens).transpose(1, 2)  # (B, N, D)
-        out: Tensor = self.output_proj(mixed.reshape(-1, CHANNELS))
+        mixed = (torch.cat(read, dim=2) * weights).sum(dim=2).reshape(-1, CHANNELS, tokens)
+        out: Tensor = self.output_proj(mixed.transpose(1, 2).reshape(-1, CHANNELS))
         return out
 
     def find_points(self, rows: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -245,20 +252,24 @@ class FoldedPoints(nn.Module):
         scale = 2 / extents_of(attention.sizes).to(positions)  # (L, 2)
         scale = scale[None, :, None].expand(HEADS, -1, POINTS, -1).flatten()
         centres = 2 * centres_of(attention.sizes).to(positions) - 1  # (N, 2)
-        joint = torch.cat([places.weight.double() * scale[:, None], weights.weight.double()])
         at_places = (positions @ places.weight.double().T + double_bias(places)) * scale
         at_places = at_places + centres.repeat(1, len(scale) // 2)
         at_weights = positions @ weights.weight.double().T + double_bias(weights)
+        joint = by_head(places.weight.double() * scale[:, None], weights.weight.double(), dim=0).flatten(0, 1)
         self.project = linear_from(joint, torch.zeros_like(joint[:, 0]), like)
-        self.constant = nn.Buffer(torch.cat([at_places, at_weights], dim=1).to(like), persistent=False)
-        self.places = len(scale)
+        self.constant = nn.Buffer(by_head(at_places, at_weights, dim=1).to(like), persistent=False)  # (N, h, 3*L*P)
+        self.points = len(attention.sizes) * POINTS
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        tokens, width = self.constant.shape
-        found = self.project(rows).reshape(-1, tokens, width) + self.constant
-        places, weights = torch.split(found, [self.places, width - self.places], dim=2)
-        points = self.places // (2 * HEADS)
-        return places.reshape(-1, tokens, HEADS, points, 2), weights.reshape(-1, tokens, HEADS, points)
+        found = self.project(rows).reshape(-1, *self.constant.shape) + self.constant
+        places, weights = torch.split(found, [2 * self.points, self.points], dim=3)
+        return places.reshape(-1, len(self.constant), HEADS, self.points, 2), weights
+
+
+def by_head(places: Tensor, weights: Tensor, dim: int) -> Tensor:
+    """Places and weights of each head side by side: of ``dim``, which counts both by head, (h, 3*L*P) is made."""
+    parts = [part.unflatten(dim, (HEADS, -1)) for part in (places, weights)]
+    return torch.cat(parts, dim=dim + 1)
 
 
 def centres_of(sizes: Sequence[Size]) -> Tensor:

@@ -65,8 +65,10 @@ class Mask2FormerHead(nn.Module):
         self.query_feat = nn.Embedding(QUERIES, CHANNELS)
         self.query_embed = nn.Embedding(QUERIES, CHANNELS)
         self.level_embed = nn.Embedding(len(STRIDES), CHANNELS)
+        self.num_classes = num_classes
         self.cls_embed = nn.Linear(CHANNELS, num_classes + 1)
-        self.mask_embed = mask_embed()
+        self.mask_embed = MaskEmbed()
+        self.memory: nn.Module = SameTokens()
         self.key_features: nn.Module = SameFeatures()
         self.key_masks = KeyMasks([size_at(imgsz, stride) for stride in STRIDES])
         self.masks = MaskProduct(size_at(imgsz, MASK_STRIDE))
@@ -75,40 +77,41 @@ class Mask2FormerHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         levels, features = self.pixel_decoder(maps)  # (B*N, D) each; (B, D, H/4, W/4)
         resized = self.key_features(features)
-        queries = self.query_feat.weight[None]  # (1, Q, D)
+        memory = self.memory(levels)
+        queries = self.query_feat.weight  # (Q, D), the same for all images until they have read one
         for i, layer in enumerate(self.transformer_decoder.layers):
             level = i % len(STRIDES)
             hidden = self.key_masks(self.embedded(queries), resized[level], level)
-            queries = layer(queries, levels[level], self.constants(level), hidden)
+            queries = layer(queries, memory[i], self.constants(level), hidden)
         masks = self.masks(self.embedded(queries), features)
-        classes = self.cls_embed(self.transformer_decoder.post_norm(queries))
+        classes = self.cls_embed(self.transformer_decoder.post_norm(queries)).reshape(-1, QUERIES, self.num_classes + 1)
         return (classes, masks) if self.inference is None else self.inference(classes, masks)
 
     def embedded(self, queries: Tensor) -> Tensor:
-        """What a query's mask is a product of: (B, Q, D) -> (B, Q, D)."""
+        """What a query's mask is a product of: rows (B*Q, D) -> (B, 1, Q, D), the axis of heads being masks'."""
         out: Tensor = self.mask_embed(self.transformer_decoder.post_norm(queries))
-        return out
+        return out.reshape(-1, 1, QUERIES, CHANNELS)
 
-    def constants(self, level: int) -> Constants | None:
-        """What is added before the projections of a layer that reads this level; None where it is folded."""
-        if self.key_masks.folded:
-            return None
+    def constants(self, level: int) -> Constants:
+        """What is added before the projections of a layer that reads this level, unless they are folded."""
         sines = torch.split(self.pixel_decoder.sines, self.pixel_decoder.encoder.counts)[level]
         return self.query_embed.weight, self.level_embed.weight[level], sines
 
     def fold_(self) -> None:
         """Constants into the projections, and the resize of masks before the product that makes them."""
-        for i, layer in enumerate(self.transformer_decoder.layers):
-            constants = self.constants(i % len(STRIDES))
-            assert isinstance(layer, QueryLayer)
-            assert constants is not None
-            layer.fold_constants_(constants)
+        layers = [layer for layer in self.transformer_decoder.layers if isinstance(layer, QueryLayer)]
+        constants = [self.constants(i % len(STRIDES)) for i in range(len(layers))]
+        self.memory = KeysAndValues(layers, constants)
+        for layer, of_layer in zip(layers, constants, strict=True):
+            layer.fold_constants_(of_layer)
         self.key_features = ResizedFeatures()
         self.key_masks.folded = True
 
 
 Constants = tuple[Tensor, Tensor, Tensor]
 """Queries' embeddings (Q, D), the level's (D,), and its tokens' positions (N, D)."""
+Memory = Tensor | tuple[Tensor, Tensor]
+"""A level's tokens (B*N, D); keys and values (B, h, N, d) made of them."""
 
 
 class QueryDecoder(nn.Module):
@@ -116,29 +119,36 @@ class QueryDecoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(QueryLayer() for _ in range(LAYERS))
+        self.layers = nn.ModuleList(QueryLayer(first=i == 0) for i in range(LAYERS))
         self.post_norm = nn.LayerNorm(CHANNELS)
 
 
 class QueryLayer(nn.Module):
-    """Queries (B, Q, D) read tokens (B*N, D), then each other: attention to tokens comes first."""
+    """Queries' rows (B*Q, D) read tokens (B*N, D), then each other: attention to tokens comes first.
 
-    def __init__(self) -> None:
+    Rows of the ``first`` layer are (Q, D). Once folded it is given ``tokens`` as keys and values.
+    """
+
+    def __init__(self, *, first: bool) -> None:
         super().__init__()
+        self.first = first
         self.cross_attn: nn.Module = CrossAttention()
         self.self_attn: nn.Module = SelfAttention()
         self.ffn = FeedForward(FFN_CHANNELS)
         self.norms = nn.ModuleList(nn.LayerNorm(CHANNELS) for _ in range(3))
 
-    def forward(self, queries: Tensor, tokens: Tensor, constants: Constants | None, hidden: Tensor) -> Tensor:
-        queries = self.norms[0](queries + self.cross_attn(queries, tokens, constants, hidden))
+    def forward(self, queries: Tensor, tokens: Memory, constants: Constants, hidden: Tensor) -> Tensor:
+        read = self.cross_attn(queries, tokens, constants, hidden)
+        if self.first:
+            queries = self.norms[0]((queries + read.reshape(-1, QUERIES, CHANNELS)).reshape(-1, CHANNELS))
+        else:
+            queries = self.norms[0](queries + read)
         queries = self.norms[1](queries + self.self_attn(queries, constants))
-        fed = self.ffn(queries.reshape(-1, CHANNELS)).reshape(-1, QUERIES, CHANNELS)
-        out: Tensor = self.norms[2](queries + fed)
+        out: Tensor = self.norms[2](queries + self.ffn(queries))
         return out
 
     def fold_constants_(self, constants: Constants) -> None:
-        """Both attentions with their constants inside."""
+        """Both attentions with their constants inside; `KeysAndValues` has the half of the first one."""
         assert isinstance(self.cross_attn, CrossAttention)
         assert isinstance(self.self_attn, SelfAttention)
         self.cross_attn = FoldedCrossAttention(self.cross_attn.attn, constants)
@@ -160,21 +170,32 @@ class Projections(nn.Module):
         weight, bias = self.in_proj_weight.chunk(3)[which], self.in_proj_bias.chunk(3)[which]
         return heads_of(F.linear(x, weight, bias), HEADS)
 
-    def folded(self, parts: Sequence[int], added: Sequence[Tensor]) -> tuple[nn.Linear, Tensor]:
-        """Several projections as one without a bias, and what is to be added: ``W (x + a) + b = W x + (W a + b)``.
+    def folded(self, which: int, added: Tensor) -> tuple[Tensor, Tensor]:
+        """A projection (D, D) and what is to be added behind it, for each of ``added`` (M, D), or (D,), before it.
 
-        ``added`` are (M, D) or (D,). The scores' scale goes into the queries. Returns that and (M, D for each part).
+        ``W (x + a) + b = W x + (W a + b)``; the scores' scale goes into the queries. In float64.
         """
-        weights, biases = self.in_proj_weight.double().chunk(3), self.in_proj_bias.double().chunk(3)
-        scales = [(CHANNELS // HEADS) ** -0.5 if part == 0 else 1.0 for part in parts]
-        joint = torch.cat([weights[part] * scale for part, scale in zip(parts, scales, strict=True)])
-        constants = [
-            (a.double() @ weights[part].T + biases[part]) * scale
-            for part, a, scale in zip(parts, added, scales, strict=True)
-        ]
-        rows = max(len(constant) for constant in constants if constant.ndim == 2)
-        joined = torch.cat([constant.expand(rows, -1) for constant in constants], dim=1)
-        return linear_from(joint, torch.zeros_like(joint[:, 0]), self.in_proj_weight), joined.to(self.in_proj_weight)
+        scale = (CHANNELS // HEADS) ** -0.5 if which == 0 else 1.0
+        weight, bias = (part.double().chunk(3)[which] * scale for part in (self.in_proj_weight, self.in_proj_bias))
+        return weight, added.double() @ weight.T + bias
+
+
+class JointProjection(nn.Module):
+    """Several projections of the same rows as one product: (B*M, D) -> (B, h, M, d) of each, one behind another.
+
+    ``parts`` are weights (D, D) and constants (M, D) or (D,), which are added behind them.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Tensor, Tensor]], rows: int, like: Tensor) -> None:
+        super().__init__()
+        joint = torch.cat([weight for weight, _ in parts])
+        constants = torch.cat([constant.expand(rows, -1) for _, constant in parts], dim=1).to(like)
+        self.project = linear_from(joint, torch.zeros_like(joint[:, 0]), like)
+        self.constant = nn.Buffer(constants.reshape(rows, -1, CHANNELS // HEADS), persistent=False)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
+        found = (self.project(rows).reshape(-1, *self.constant.shape) + self.constant).transpose(1, 2)
+        return torch.split(found, HEADS, dim=1)
 
 
 def heads_of(x: Tensor, count: int) -> Tensor:
@@ -186,61 +207,53 @@ def attended(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
     """Scaled queries (B, h, Q, d) to keys and values (B, h, N, d), some hidden (B, 1, Q, N) -> rows (B*Q, D)."""
     scores = q @ k.transpose(2, 3)
     if hidden is not None:
-        scores = scores + torch.where(hidden, HIDDEN, 0.0).to(scores.dtype)
+        scores = torch.where(hidden, HIDDEN, scores)
     return (scores.softmax(dim=3) @ v).transpose(1, 2).reshape(-1, CHANNELS)
 
 
 class CrossAttention(nn.Module):
-    """Queries (B, Q, D) to the tokens (B*N, D) of a level that are not hidden (B, 1, Q, N) -> (B, Q, D)."""
+    """Queries' rows to the tokens (B*N, D) of a level that are not hidden (B, 1, Q, N) -> rows (B*Q, D)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.attn = Projections()
 
-    def forward(self, queries: Tensor, tokens: Tensor, constants: Constants | None, hidden: Tensor) -> Tensor:
-        assert constants is not None
+    def forward(self, queries: Tensor, tokens: Tensor, constants: Constants, hidden: Tensor) -> Tensor:
         embedding, level, positions = constants
         values = tokens.reshape(-1, len(positions), CHANNELS) + level
-        q, k = self.attn.project(queries + embedding, 0), self.attn.project(values + positions, 1)
-        scale = (CHANNELS // HEADS) ** -0.5
-        mixed = attended(q * scale, k, self.attn.project(values, 2), hidden)
-        out: Tensor = self.attn.out_proj(mixed).reshape(-1, QUERIES, CHANNELS)
+        q = self.attn.project(queries.reshape(-1, QUERIES, CHANNELS) + embedding, 0)
+        k, v = self.attn.project(values + positions, 1), self.attn.project(values, 2)
+        out: Tensor = self.attn.out_proj(attended(q * (CHANNELS // HEADS) ** -0.5, k, v, hidden))
         return out
 
 
 class FoldedCrossAttention(nn.Module):
-    """`CrossAttention` with its constants inside; keys and values are one product."""
+    """`CrossAttention` of queries with their constants inside to keys and values (B, h, N, d)."""
 
     def __init__(self, attn: Projections, constants: Constants) -> None:
         super().__init__()
-        embedding, level, positions = constants
-        self.q, at_queries = attn.folded([0], [embedding])
-        self.kv, at_tokens = attn.folded([1, 2], [level + positions, level])
-        self.at_queries = nn.Buffer(at_queries, persistent=False)
-        self.at_tokens = nn.Buffer(at_tokens, persistent=False)
+        self.q = JointProjection([attn.folded(0, constants[0])], QUERIES, attn.in_proj_weight)
         self.out_proj = attn.out_proj
 
-    def forward(self, queries: Tensor, tokens: Tensor, constants: None, hidden: Tensor) -> Tensor:
-        q = self.q(queries.reshape(-1, CHANNELS)).reshape(-1, QUERIES, CHANNELS) + self.at_queries
-        kv = self.kv(tokens).reshape(-1, len(self.at_tokens), 2 * CHANNELS) + self.at_tokens
-        k, v = torch.split(heads_of(kv, 2 * HEADS), HEADS, dim=1)
-        out: Tensor = self.out_proj(attended(heads_of(q, HEADS), k, v, hidden))
-        return out.reshape(-1, QUERIES, CHANNELS)
+    def forward(self, queries: Tensor, tokens: tuple[Tensor, Tensor], constants: Constants, hidden: Tensor) -> Tensor:
+        [q] = self.q(queries)
+        out: Tensor = self.out_proj(attended(q, *tokens, hidden))
+        return out
 
 
 class SelfAttention(nn.Module):
-    """Queries (B, Q, D) to each other: their embeddings are added to queries and keys, not to values."""
+    """Queries' rows (B*Q, D) to each other: their embeddings are added to queries and keys, not to values."""
 
     def __init__(self) -> None:
         super().__init__()
         self.attn = Projections()
 
-    def forward(self, queries: Tensor, constants: Constants | None) -> Tensor:
-        assert constants is not None
+    def forward(self, rows: Tensor, constants: Constants) -> Tensor:
+        queries = rows.reshape(-1, QUERIES, CHANNELS)
         placed = queries + constants[0]
         q, k, v = (self.attn.project(x, part) for part, x in enumerate((placed, placed, queries)))
         out: Tensor = self.attn.out_proj(attended(q * (CHANNELS // HEADS) ** -0.5, k, v, None))
-        return out.reshape(-1, QUERIES, CHANNELS)
+        return out
 
 
 class FoldedSelfAttention(nn.Module):
@@ -248,22 +261,55 @@ class FoldedSelfAttention(nn.Module):
 
     def __init__(self, attn: Projections, constants: Constants) -> None:
         super().__init__()
-        embedding = constants[0]
-        self.qkv, added = attn.folded([0, 1, 2], [embedding, embedding, torch.zeros_like(embedding)])
-        self.at_queries = nn.Buffer(added, persistent=False)
+        added = (constants[0], constants[0], torch.zeros_like(constants[0][0]))
+        parts = [attn.folded(which, a) for which, a in enumerate(added)]
+        self.qkv = JointProjection(parts, QUERIES, attn.in_proj_weight)
         self.out_proj = attn.out_proj
 
-    def forward(self, queries: Tensor, constants: None) -> Tensor:
-        qkv = self.qkv(queries.reshape(-1, CHANNELS)).reshape(-1, QUERIES, 3 * CHANNELS) + self.at_queries
-        q, k, v = torch.split(heads_of(qkv, 3 * HEADS), HEADS, dim=1)
-        out: Tensor = self.out_proj(attended(q, k, v, None))
-        return out.reshape(-1, QUERIES, CHANNELS)
+    def forward(self, rows: Tensor, constants: Constants) -> Tensor:
+        out: Tensor = self.out_proj(attended(*self.qkv(rows), None))
+        return out
 
 
-def mask_embed() -> nn.Sequential:
-    """The MLP of a query's mask: D -> D."""
-    layers: list[nn.Module] = [nn.Linear(CHANNELS, CHANNELS), nn.ReLU(), nn.Linear(CHANNELS, CHANNELS), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(CHANNELS, CHANNELS))
+class SameTokens(nn.Module):
+    """What each layer reads: the tokens of its level."""
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        return [levels[i % len(STRIDES)] for i in range(LAYERS)]
+
+
+class KeysAndValues(nn.Module):
+    """What each layer reads, once constants are folded: its own keys and values (B, h, N, d) of its level's tokens.
+
+    Those of all layers that read a level are one product.
+    """
+
+    def __init__(self, layers: Sequence[QueryLayer], constants: Sequence[Constants]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        for level in range(len(STRIDES)):
+            parts = []
+            _, encoding, positions = constants[level]
+            for layer in layers[level :: len(STRIDES)]:
+                assert isinstance(layer.cross_attn, CrossAttention)
+                attn = layer.cross_attn.attn
+                parts += [attn.folded(1, encoding + positions), attn.folded(2, encoding)]
+            self.levels.append(JointProjection(parts, len(positions), encoding))
+
+    def forward(self, levels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        found = [project(tokens) for project, tokens in zip(self.levels, levels, strict=True)]
+        places = [(i % len(STRIDES), i // len(STRIDES)) for i in range(LAYERS)]
+        return [(found[level][2 * turn], found[level][2 * turn + 1]) for level, turn in places]
+
+
+class MaskEmbed(nn.Sequential):
+    """The MLP of a query's mask: rows (B*Q, D) -> rows (B*Q, D)."""
+
+    lowest_precision = "fp16"  # the mask's sign hides keys
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = [nn.Linear(CHANNELS, CHANNELS), nn.ReLU(), nn.Linear(CHANNELS, CHANNELS), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(CHANNELS, CHANNELS))
 
 
 class SameFeatures(nn.Module):
@@ -291,8 +337,8 @@ class ResizedFeatures(nn.Module):
 class KeyMasks(nn.Module):
     """Which tokens of a level a query hides from itself: those where its mask is negative, unless all are.
 
-    Queries (B, Q, D), features (B, D, H_l, W_l), or not yet resized until it is folded -> (B, 1, Q, H_l*W_l), True for
-    what is hidden. The sign of a sum decides, so it is summed in FP32.
+    Queries (B, 1, Q, D), features (B, D, H_l, W_l), or not yet resized until it is folded -> (B, 1, Q, H_l*W_l), True
+    for what is hidden. The sign of a sum decides, so it is summed in FP32.
     """
 
     lowest_precision = "fp32"
@@ -303,23 +349,22 @@ class KeyMasks(nn.Module):
         self.folded = False
 
     def forward(self, embedded: Tensor, features: Tensor, level: int) -> Tensor:
-        masks = embedded @ features.flatten(2)
+        masks = embedded @ features.flatten(2)[:, None]
         if not self.folded:
             masks = masks.reshape(-1, QUERIES, *features.shape[2:])
-            masks = F.interpolate(masks, size=self.sizes[level], mode="bilinear").flatten(2)
-        hidden = (masks < 0) & (masks.amax(dim=2, keepdim=True) >= 0)
-        return hidden[:, None]
+            masks = F.interpolate(masks, size=self.sizes[level], mode="bilinear").flatten(2)[:, None]
+        return (masks < 0) & (masks.amax(dim=3, keepdim=True) >= 0)
 
 
 class MaskProduct(nn.Module):
-    """Queries (B, Q, D) and features (B, D, H/4, W/4) -> masks (B, Q, H/4, W/4), before their sigmoid."""
+    """Queries (B, 1, Q, D) and features (B, D, H/4, W/4) -> masks (B, Q, H/4, W/4), before their sigmoid."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, embedded: Tensor, features: Tensor) -> Tensor:
-        return (embedded @ features.flatten(2)).reshape(-1, QUERIES, *self.size)
+        return (embedded @ features.flatten(2)[:, None]).reshape(-1, QUERIES, *self.size)
 
 
 class SemanticInference(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 from every import every, small_size
 from graphs import build, copied, indexed, noise, run
 from onnx import ModelProto
+from onnx.helper import set_model_props
 from tiny import tiny_model, tiny_simplified, tiny_spec
 from variants import chain
 
 from hiresvit.calibration.attention import KEPT, Attention, find_attentions
 from hiresvit.calibration.sites import RULES, Policy, Site, find_sites, find_skips
 from hiresvit.errors import UsageError
+from hiresvit.graph.precision import LOWEST_KEY
 from hiresvit.models.fold import fold
 from hiresvit.models.macs import count_macs
 from hiresvit.spec import Task
@@ -92,7 +95,14 @@ class TestRules:
         assert found[5] == Site("mlp.in/Gemm", "mlp.in", "Gemm", "r", 32 * 64 * 32, None)
 
     def test_each_is_tried(self) -> None:
-        assert {rule for _, _, rule in EXPECTED.values() if rule} | {"kept"} == set(RULES)
+        assert {rule for _, _, rule in EXPECTED.values() if rule} | {"kept", "precise"} == set(RULES)
+
+    @pytest.mark.parametrize("said", ["fp16", "fp32"])
+    def test_a_module_that_bears_no_integers_has_none(self, said: str) -> None:
+        model = network()
+        set_model_props(model, {LOWEST_KEY: json.dumps({"mlp": said})})
+        changed = {"mlp.in/Gemm": "precise"}  # the others have a reason already
+        assert excluded(Policy(), model) == excluded(Policy()) | changed
 
     @pytest.mark.parametrize(
         ("policy", "lifted"),

@@ -17,9 +17,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.engine.build import BuildSettings, build_engine
 from hiresvit.engine.profiles import parse_shapes
-from hiresvit.errors import HiresvitError, IllegalGraphError, UsageError
+from hiresvit.errors import ArtefactError, HiresvitError, IllegalGraphError, UsageError
 from hiresvit.export.fp16 import ValueLoss, to_fp16
 from hiresvit.graph.operators import ISLANDS
+from hiresvit.graph.precision import LOWEST_KEY
 from hiresvit.process import run_child
 
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
@@ -262,6 +263,44 @@ def test_sums_of_more_than_fp16_can_count_stay_fp32(op: str, side: int, dtype: i
     types = {v.name: v.type.tensor_type.elem_type for v in half.graph.value_info}
     [node] = [node for node in half.graph.node if node.op_type == op.partition("(")[0].partition("<")[0]]
     assert types[node.input[0]] == types[node.output[0]] == dtype
+
+
+@pytest.mark.parametrize(
+    ("lowest", "pinned"),
+    [
+        ({}, set()),
+        ({"head": "fp16"}, set()),
+        ({"head.sum": "fp32"}, {"s"}),
+        ({"head": "fp32"}, {"p", "s"}),
+        ({"head": "fp32", "head.sum": "fp16"}, {"p"}),  # the innermost decides
+        ({"he": "fp32", "head.su": "fp32"}, set()),  # names of modules, and no beginnings of names
+    ],
+)
+def test_what_modules_say_of_precision_is_obeyed(lowest: dict[str, str], pinned: set[str]) -> None:
+    text = """g (float[1,64] x) => (float[1,1] y) {
+      [stem] a = Relu(x)
+      [head] p = Mul(a, a)
+      [sum] s = MatMul(p, ones)
+      [end] y = Abs(s)
+    }"""
+    model = build(text, {"ones": np.ones((64, 1), np.float32)}, 20)
+    for node, module in zip(model.graph.node, ("stem", "head", "head.sum", "end"), strict=True):
+        node.name = f"{module}/{node.op_type}"
+    helper.set_model_props(model, {LOWEST_KEY: json.dumps(lowest)} if lowest else {})
+    half, report = to_fp16(model, io="fp16")
+    dtype = types(half)
+    made = {n.op_type: dtype[n.output[0]] for n in half.graph.node}
+    assert {name for name, op in (("p", "Mul"), ("s", "MatMul")) if made[op] == FLOAT} == pinned
+    assert report.nodes_fp32 == len(pinned)
+    assert half.metadata_props == model.metadata_props
+
+
+@pytest.mark.parametrize("said", ["[]", "{", '{"head": "int8"}', '{"head": []}'])
+def test_what_is_damaged_of_what_modules_say_is_named(said: str) -> None:
+    model = build(PLAIN, {})
+    helper.set_model_props(model, {LOWEST_KEY: said})
+    with pytest.raises(ArtefactError, match=r"lowest_precision metadata is damaged"):
+        to_fp16(model)
 
 
 def test_what_has_no_float16_stays_fp32() -> None:
