@@ -16,6 +16,7 @@ from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_from_json, labels_to_json, printable
 from hiresvit.errors import ArtefactError, UsageError
 from hiresvit.graph.precision import LOWEST_KEY, Lowest
+from hiresvit.models.zoo import require_confidence
 from hiresvit.schema import CONTRACT, SPEC, Check, compile_schema, read_json
 from hiresvit.spec import MASK_STRIDE, MASKS, QUERIES, ContractSpec, ModelSpec, TensorSpec, is_raw
 
@@ -135,6 +136,8 @@ def _check_answer(spec: ModelSpec, contract: ContractSpec) -> None:
     task, kind, top = spec.task, contract.label_type, contract.top_k
     if contract.confidence and task != "segment":
         raise UsageError(f"confidence with task {task}: it is a map beside a segmentor's labels")
+    if contract.confidence:
+        require_confidence(spec)
     if top is not None and task != "classify":
         raise UsageError(f"top_k {top} with task {task}: it is for classify")
     if is_raw(task):

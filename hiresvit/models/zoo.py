@@ -236,6 +236,16 @@ def names_checkpoint(text: str) -> bool:
     return kind.startswith(("a PyTorch checkpoint", "a safetensors file", "a pickle"))
 
 
+def require_confidence(spec: ModelSpec) -> None:
+    """Raise UsageError for a segmentor whose answers are sums over queries, from 0 to 100: nobody's softmax."""
+    entry = MODELS.get(spec.name)
+    if entry is not None and "masks" in entry.imgsz:
+        raise UsageError(
+            f"{spec.name}: no confidence comes of it, because its logits are sums of shares of masks and the softmax of"
+            " these says nothing; leave it out, and take the sums themselves from contract tensor (docs/masks.md)"
+        )
+
+
 def find_model(name: str) -> ModelEntry:
     """The registry's entry for a variant. Raises UsageError, with the nearest names, on an unknown one.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hiresvit.data.preprocess import check_preprocess, slide_picture, stride_of, window_spec, windows
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.models.zoo import require_confidence
 from hiresvit.runtime.frame import label_maps, picture_feed
 from hiresvit.runtime.labels import check_finite
 from hiresvit.runtime.runner import Runner
@@ -191,6 +192,8 @@ class PictureRunner:
             raise UsageError(f"top_k {self.top_k}: give at least 1")
         if self.confidence and spec.task != "segment":
             raise UsageError(f"{spec.name}: confidence is of labels; the classes of a classifier have probabilities")
+        if self.confidence:
+            require_confidence(spec)
         if self.confidence and contract.name != "tensor" and not contract.confidence:
             raise UsageError(f"{spec.name}: no confidence comes out of this graph; export it with --confidence")
         if not self.slides:
