@@ -236,10 +236,15 @@ def names_checkpoint(text: str) -> bool:
     return kind.startswith(("a PyTorch checkpoint", "a safetensors file", "a pickle"))
 
 
+def has_queries(spec: ModelSpec) -> bool:
+    """Whether a model's head is one of queries: its answers are sums over them, signs and places decide inside."""
+    entry = MODELS.get(spec.name)
+    return entry is not None and "masks" in entry.imgsz
+
+
 def require_confidence(spec: ModelSpec) -> None:
     """Raise UsageError for a segmentor whose answers are sums over queries, from 0 to 100: nobody's softmax."""
-    entry = MODELS.get(spec.name)
-    if entry is not None and "masks" in entry.imgsz:
+    if has_queries(spec):
         raise UsageError(
             f"{spec.name}: no confidence comes of it, because its logits are sums of shares of masks and the softmax of"
             " these says nothing; leave it out, and take the sums themselves from contract tensor (docs/masks.md)"
