@@ -212,6 +212,12 @@ MODELS |= {
 }
 
 
+def siblings(name: str) -> list[str]:
+    """The variants that have this one's backbone and another head, in the order of the table."""
+    first = next((one for one, entry in MODELS.items() if name in entry.others.values()), name)
+    return [one for one in (first, *MODELS[first].others.values()) if one != name]
+
+
 def list_models() -> list[str]:
     """Names of all variants, in the order of the table."""
     return list(MODELS)
