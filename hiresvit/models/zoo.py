@@ -212,6 +212,12 @@ MODELS |= {
 }
 
 
+def siblings(name: str) -> list[str]:
+    """The variants that have this one's backbone and another head, in the order of the table."""
+    first = next((one for one, entry in MODELS.items() if name in entry.others.values()), name)
+    return [one for one in (first, *MODELS[first].others.values()) if one != name]
+
+
 def list_models() -> list[str]:
     """Names of all variants, in the order of the table."""
     return list(MODELS)
@@ -234,6 +240,21 @@ def names_checkpoint(text: str) -> bool:
     except (OSError, ValueError):
         return False
     return kind.startswith(("a PyTorch checkpoint", "a safetensors file", "a pickle"))
+
+
+def has_queries(spec: ModelSpec) -> bool:
+    """Whether a model's head is one of queries: its answers are sums over them, signs and places decide inside."""
+    entry = MODELS.get(spec.name)
+    return entry is not None and "masks" in entry.imgsz
+
+
+def require_confidence(spec: ModelSpec) -> None:
+    """Raise UsageError for a segmentor whose answers are sums over queries, from 0 to 100: nobody's softmax."""
+    if has_queries(spec):
+        raise UsageError(
+            f"{spec.name}: no confidence comes of it, because its logits are sums of shares of masks and the softmax of"
+            " these says nothing; leave it out, and take the sums themselves from contract tensor (docs/masks.md)"
+        )
 
 
 def find_model(name: str) -> ModelEntry:

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from hiresvit.data.preprocess import check_preprocess, slide_picture, stride_of, window_spec, windows
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.models.zoo import require_confidence
 from hiresvit.runtime.frame import label_maps, picture_feed
 from hiresvit.runtime.labels import check_finite
 from hiresvit.runtime.runner import Runner
 from hiresvit.runtime.slide import slide_labels
-from hiresvit.spec import ContractSpec, Feed, ModelSpec
+from hiresvit.spec import ContractSpec, Feed, ModelSpec, is_raw
 
 _TOP = 5
 Picture = NDArray[np.uint8]
@@ -180,14 +181,19 @@ class PictureRunner:
 
     def _check_options(self) -> None:
         spec, contract = self.spec, self.contract
-        if spec.task == "features":
-            raise UsageError(f"{spec.name}: feature maps are no answer to draw; give a classify or segment model")
+        if is_raw(spec.task):
+            raise UsageError(
+                f"{spec.name}: raw {spec.task} are no answer to draw; export the model for a task with one, as --task"
+                " segment"
+            )
         if spec.task == "segment" and spec.preprocess.resize == "crop":
             raise UsageError(f"{spec.name}: resize=crop leaves pixels without a label; segmentation stretches or keeps")
         if self.top_k < 1:
             raise UsageError(f"top_k {self.top_k}: give at least 1")
         if self.confidence and spec.task != "segment":
             raise UsageError(f"{spec.name}: confidence is of labels; the classes of a classifier have probabilities")
+        if self.confidence:
+            require_confidence(spec)
         if self.confidence and contract.name != "tensor" and not contract.confidence:
             raise UsageError(f"{spec.name}: no confidence comes out of this graph; export it with --confidence")
         if not self.slides:
