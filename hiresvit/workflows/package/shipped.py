@@ -140,11 +140,19 @@ class Shipped:
         """What is to be said of any package of the bundle: that nobody trained it, or gave its classes names."""
         weights, assumed = self.bundle.manifest.weights, assumption(self._labels())
         untrained = [untrained_note(weights.source)] if weights.fresh else []
-        return [*untrained, assumed] if assumed and self.spec.task != "features" else untrained
+        return [*untrained, assumed] if assumed and self.spec.task not in ("features", "masks") else untrained
 
     def _labels(self) -> Labels:
         known = self.bundle.manifest.labels
         return labels_of(known) if known else find_labels(self.spec)
+
+    def require_answer(self) -> None:
+        """Raise UsageError for a task whose raw outputs an app reads itself."""
+        if self.spec.task in ("features", "masks"):
+            what = "maps" if self.spec.task == "features" else "masks"
+            raise UsageError(
+                f"{self.bundle.folder}: task {self.spec.task} has nothing to label; --format triton serves its {what}"
+            )
 
     def require_classes(self, most: int, why: str) -> None:
         """Raise UsageError for more classes than fit."""
