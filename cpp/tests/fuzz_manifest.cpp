@@ -83,7 +83,8 @@ int main(int count, char** given) {
                                        "\"nv12\"",
                                        "\"crop\""};
   const std::string detector = replaced(seed, kSegments, kDetects);
-  const std::vector<fuzz::Bytes> seeds{{seed.begin(), seed.end()}, {detector.begin(), detector.end()}};
+  const std::vector<fuzz::Bytes> seeds{fuzz::Bytes(seed.begin(), seed.end()),
+                                       fuzz::Bytes(detector.begin(), detector.end())};
   std::size_t taken = 0;
   return fuzz::run(
       count, given, seeds, words,
