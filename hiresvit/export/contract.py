@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_from_json, labels_to_json, printable
 from hiresvit.errors import ArtefactError, UsageError
-from hiresvit.schema import CONTRACT, SPEC, Check, compile_schema, read_json
+from hiresvit.schema import CONTRACT, SPEC, Check, check_spec, compile_schema, read_json
 from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -44,9 +44,11 @@ def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:
 
 
 def output_names(spec: ModelSpec) -> list[str]:
-    """``logits``; ``classes`` and ``masks`` of raw masks; of maps a name by stride, as ``features_4``."""
+    """``logits``; ``classes`` and ``masks`` of raw masks; of maps and levels a name by stride, as ``features_4``."""
     if spec.task == "masks":
         return [CLASSES, MASKS]
+    if spec.anchors is not None:
+        return [f"{kind}_{stride}" for kind in ("logits", "deltas") for stride in spec.anchors.strides]
     return [f"features_{stride}" for stride in spec.strides] if spec.task == "features" else ["logits"]
 
 
@@ -236,6 +238,7 @@ def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
     try:
         values = read_json(metadata[_SPEC_KEY])
         _spec_check()(values)
+        check_spec(values)
     except ValueError as error:
         raise ArtefactError(f"the graph's {_SPEC_KEY} metadata is damaged: {error}; export the graph again") from error
     return ModelSpec.from_json(values), metadata.get(_STAGE_KEY, "")
