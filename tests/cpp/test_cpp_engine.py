@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract_bundles import IMGSZ, write_bundle, write_tensor
+from contract_bundles import write_bundle
 from cpp_engine import CEngine, CError, classes_of, label_answer, picture
 from numpy.typing import NDArray
 from onnx import helper
+from tensor_bundles import IMGSZ, write_tensor
 
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.data.pixels import from_pixels, to_pixels

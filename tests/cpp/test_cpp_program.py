@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract_bundles import IMGSZ, write_bundle, write_detector, write_raw
+from contract_bundles import write_bundle
 from cpp_build import build_folder, built
 from PIL import Image
+from tensor_bundles import IMGSZ, write_detector, write_raw
 
 from hiresvit.data.image import load_image
 from hiresvit.spec import ContractSpec, Task

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contract_bundles import write_detector
 from PIL import Image
+from tensor_bundles import write_detector
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "embed-cpp.md").read_text(encoding="utf-8")
