@@ -13,7 +13,8 @@ namespace hiresvit {
 namespace {
 
 float value_at(const void* data, bool half, std::size_t index) {
-  const float value = half ? from_half(static_cast<const std::uint16_t*>(data)[index]) : static_cast<const float*>(data)[index];
+  const float value =
+      half ? from_half(static_cast<const std::uint16_t*>(data)[index]) : static_cast<const float*>(data)[index];
   if (!std::isfinite(value)) throw Error(kFailed, "the network gave boxes that are NaN or Inf; compare with fp32");
   return value;
 }
@@ -85,8 +86,8 @@ void Boxes::decode(const BoxMaps& maps, Candidate& one) const {
   const Size map = map_size(imgsz_, stride);
   const std::size_t cells = static_cast<std::size_t>(map.height) * static_cast<std::size_t>(map.width);
   const std::size_t columns = static_cast<std::size_t>(map.width), scales = anchors_.scales.size();
-  const std::size_t anchor = one.place / static_cast<std::size_t>(classes_) % static_cast<std::size_t>(anchors_.per_cell());
-  const std::size_t cell = one.place / (static_cast<std::size_t>(anchors_.per_cell()) * static_cast<std::size_t>(classes_));
+  const std::size_t per_cell = static_cast<std::size_t>(anchors_.per_cell());
+  const std::size_t pair = one.place / static_cast<std::size_t>(classes_), anchor = pair % per_cell, cell = pair / per_cell;
   const double size = anchors_.base * stride * anchors_.scales[anchor % scales];
   const double root = std::sqrt(anchors_.ratios[anchor / scales]);
   const double width = size / root, height = size * root;

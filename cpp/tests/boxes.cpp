@@ -23,7 +23,7 @@ struct CAnchors {
 const char* t_error() { return last.c_str(); }
 
 // `logits` and `deltas` have a pointer for each stride; returns how many boxes there are, or -1.
-int t_boxes(const CAnchors* c, int classes, int resize, int divisor, double crop_pct, int height, int width,
+int t_boxes(const CAnchors* c, int classes, int resize, int rounds, int divisor, double crop_pct, int height, int width,
             const void* const* logits, const void* const* deltas, int half, int picture_height, int picture_width,
             int most, Detection* out) {
   try {
@@ -34,9 +34,10 @@ int t_boxes(const CAnchors* c, int classes, int resize, int divisor, double crop
     anchors.iou_threshold = c->iou_threshold, anchors.per_level = c->per_level, anchors.max_boxes = c->max_boxes;
     for (std::size_t i = 0; i < 4; ++i) anchors.means[i] = c->means[i], anchors.stds[i] = c->stds[i];
     PreprocessSpec preprocess;
-    preprocess.resize = static_cast<Resize>(resize), preprocess.divisor = divisor, preprocess.crop_pct = crop_pct;
+    preprocess.resize = static_cast<Resize>(resize), preprocess.rounds = rounds != 0;
+    preprocess.divisor = divisor, preprocess.crop_pct = crop_pct;
     std::vector<BoxMaps> maps;
-    for (int level = 0; level < c->strides; ++level) maps.push_back({logits[level], deltas[level], half != 0, half != 0});
+    for (int at = 0; at < c->strides; ++at) maps.push_back({logits[at], deltas[at], half != 0, half != 0});
     Boxes boxes(anchors, classes, preprocess, Size{height, width});
     return boxes.find(maps, Size{picture_height, picture_width}, most, out);
   } catch (const Error& error) {
