@@ -102,7 +102,7 @@ def test_a_graph_that_is_not_there_or_not_for_the_format(tmp_path: Path) -> None
 @pytest.mark.parametrize("kind", ["cpp", "python"])
 def test_maps_are_nothing_to_label(tmp_path: Path, kind: Any) -> None:
     bundle = make_bundle(tmp_path / "b", task="features", roles=("fp32",))
-    with pytest.raises(UsageError, match="task features has nothing to label; --format triton serves its maps"):
+    with pytest.raises(UsageError, match="task features has nothing to label; --format triton serves its tensors"):
         package_bundle(bundle, kind, tmp_path / "p")
 
 

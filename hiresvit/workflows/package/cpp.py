@@ -9,6 +9,7 @@ from PIL import Image
 
 from hiresvit.bundle.manifest import MANIFEST
 from hiresvit.errors import UsageError
+from hiresvit.spec import is_raw
 from hiresvit.version import __version__
 from hiresvit.workflows.package.shipped import Shipped, fill
 
@@ -29,9 +30,9 @@ def write_cpp(shipped: Shipped, folder: Path) -> list[str]:
     bundle that has nothing to label.
     """
     spec, contract = shipped.spec, shipped.contract
-    if spec.task == "features":
+    if is_raw(spec.task):
         raise UsageError(
-            f"{shipped.bundle.folder}: task features has nothing to label; --format triton serves its maps"
+            f"{shipped.bundle.folder}: task {spec.task} has nothing to label; --format triton serves its tensors"
         )
     role = "" if shipped.role is None else shipped.pick()
     (folder / BUNDLE).mkdir()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hiresvit.bundle.stages import PLANS
 from hiresvit.errors import UsageError
+from hiresvit.spec import is_raw
 from hiresvit.workflows.package.shipped import Shipped, fill, size_text
 
 _OPENS = {True: "tensorrt", False: "onnxruntime"}
@@ -82,9 +83,9 @@ def _program(shipped: Shipped, *, plan: bool) -> str:
 def _fitting(shipped: Shipped) -> str:
     """The role to ship. Raises UsageError for what does not fit."""
     spec, contract = shipped.spec, shipped.contract
-    if spec.task == "features":
+    if is_raw(spec.task):
         raise UsageError(
-            f"{shipped.bundle.folder}: task features has nothing to label; --format triton serves its maps"
+            f"{shipped.bundle.folder}: task {spec.task} has nothing to label; --format triton serves its tensors"
         )
     if contract.pixels == "nv12":
         shipped.misfit("predict.py reads picture files, which are no NV12", replace(contract, pixels="rgb", yuv=None))

@@ -140,7 +140,7 @@ class Shipped:
         """What is to be said of any package of the bundle: that nobody trained it, or gave its classes names."""
         weights, assumed = self.bundle.manifest.weights, assumption(self._labels())
         untrained = [untrained_note(weights.source)] if weights.fresh else []
-        return [*untrained, assumed] if assumed and self.spec.task != "features" else untrained
+        return [*untrained, assumed] if assumed and self.spec.num_classes else untrained
 
     def _labels(self) -> Labels:
         known = self.bundle.manifest.labels
