@@ -18,7 +18,16 @@ masks and their classes, and boxes at anchors."""
 
 TASKS: tuple[Task, ...] = ("classify", "segment", "features", "masks", "detect")
 
+
+def is_raw(task: Task) -> bool:
+    """Whether what comes out is tensors that only an app makes an answer of, and no labels or classes."""
+    return task not in ("classify", "segment")
+
+
 STRIDES = (4, 8, 16, 32)  # of the maps of a backbone with four stages
+
+MASKS = "masks"  # what raw masks are called
+QUERIES, MASK_STRIDE = 100, 4  # of them: how many, and how much smaller than the image each is
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

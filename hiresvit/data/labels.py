@@ -64,8 +64,9 @@ def find_labels(spec: ModelSpec, dataset: Dataset | None = None, known: Labels |
     if known is not None:
         require_count(known, count)
         return known
+    task = "segment" if spec.task == "masks" else spec.task  # the same classes
     for name, table in TABLES.items():
-        if (table.task, table.count) == (spec.task, count):
+        if (table.task, table.count) == (task, count):
             found = read_table(name)
             return Labels(found.names, found.colours, f"{ASSUMED} {name}")
     return Labels(tuple(f"class {i}" for i in range(count)), palette(count), "")

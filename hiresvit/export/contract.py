@@ -16,7 +16,7 @@ from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_from_json, labels_to_json, printable
 from hiresvit.errors import ArtefactError, UsageError
 from hiresvit.schema import CONTRACT, SPEC, Check, check_spec, compile_schema, read_json
-from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
+from hiresvit.spec import MASK_STRIDE, MASKS, QUERIES, ContractSpec, ModelSpec, TensorSpec, is_raw
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +30,6 @@ BATCH = "batch"
 LUMA, CHROMA = "y", "uv"
 LABELS, CONFIDENCE = "labels", "confidence"
 CLASSES, PROBABILITIES = "classes", "probabilities"
-MASKS = "masks"
 
 TENSOR = ContractSpec()
 """What every graph is made with."""
@@ -58,6 +57,12 @@ def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...
         return (TensorSpec("logits", "float32", (batch, spec.num_classes)),)
     if spec.task == "segment":
         return (TensorSpec("logits", "float32", (batch, spec.num_classes, *spec.imgsz)),)
+    if spec.task == "masks":
+        sides = (side // MASK_STRIDE for side in spec.imgsz)
+        return (
+            TensorSpec(CLASSES, "float32", (batch, QUERIES, spec.num_classes + 1)),
+            TensorSpec(MASKS, "float32", (batch, QUERIES, *sides)),
+        )
     # Rounded up: a family that takes sizes between its strides pads its input.
     return tuple(
         TensorSpec(name, "float32", (batch, "channels", *(-(-side // stride) for side in spec.imgsz)))
@@ -92,6 +97,9 @@ def check_contract(spec: ModelSpec, contract: ContractSpec) -> None:
         if given := [name for name, value in asdict(contract).items() if value != getattr(TENSOR, name)]:
             raise UsageError(f"{given[0]} with contract tensor: it is for the contracts image and camera")
         return
+    if is_raw(spec.task) and spec.task != "features":
+        answered = "; export task segment for labels" if spec.task == "masks" else ""
+        raise UsageError(f"contract {contract.name} with task {spec.task}: its outputs are raw tensors{answered}")
     _check_pixels(spec, contract)
     _check_answer(spec, contract)
 
@@ -130,9 +138,9 @@ def _check_answer(spec: ModelSpec, contract: ContractSpec) -> None:
         raise UsageError(f"confidence with task {task}: it is a map beside a segmentor's labels")
     if top is not None and task != "classify":
         raise UsageError(f"top_k {top} with task {task}: it is for classify")
-    if task == "features":
+    if is_raw(task):
         if kind is not None:
-            raise UsageError(f"label_type {kind} with task features: no labels come out of it")
+            raise UsageError(f"label_type {kind} with task {task}: no labels come out of it")
         return
     if kind is None:
         raise UsageError(f"no label_type for task {task}: give uint8, int32 or int64")

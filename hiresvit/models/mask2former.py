@@ -28,11 +28,10 @@ from hiresvit.errors import UsageError
 from hiresvit.models.deformable import CHANNELS, HEADS, STRIDES, FeedForward, PixelDecoder
 from hiresvit.models.fold import linear_from
 from hiresvit.models.layers import Size, size_at, upsample
+from hiresvit.spec import MASK_STRIDE, QUERIES
 
-QUERIES = 100
 LAYERS = 9
 FFN_CHANNELS = 2048
-MASK_STRIDE = 4
 HIDDEN = -1e4  # added to a score its share is 0, in FP16, too
 POSTPROCESS = ("exact", "fast")
 

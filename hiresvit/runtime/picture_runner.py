@@ -15,7 +15,7 @@ from hiresvit.runtime.frame import label_maps, picture_feed
 from hiresvit.runtime.labels import check_finite
 from hiresvit.runtime.runner import Runner
 from hiresvit.runtime.slide import slide_labels
-from hiresvit.spec import ContractSpec, Feed, ModelSpec
+from hiresvit.spec import ContractSpec, Feed, ModelSpec, is_raw
 
 _TOP = 5
 Picture = NDArray[np.uint8]
@@ -180,8 +180,11 @@ class PictureRunner:
 
     def _check_options(self) -> None:
         spec, contract = self.spec, self.contract
-        if spec.task == "features":
-            raise UsageError(f"{spec.name}: feature maps are no answer to draw; give a classify or segment model")
+        if is_raw(spec.task):
+            raise UsageError(
+                f"{spec.name}: raw {spec.task} are no answer to draw; export the model for a task with one, as --task"
+                " segment"
+            )
         if spec.task == "segment" and spec.preprocess.resize == "crop":
             raise UsageError(f"{spec.name}: resize=crop leaves pixels without a label; segmentation stretches or keeps")
         if self.top_k < 1:

@@ -62,7 +62,12 @@ def cpp_boxes(library: ctypes.CDLL, outputs: Outputs, size: tuple[int, int], spe
         for kind in ("logits", "deltas")
     ]
     half, found = next(iter(kept.values())).dtype == np.float16, (CDetection * most)()
-    prep = resize, spec.preprocess.rounding == "round", spec.preprocess.divisor, ctypes.c_double(spec.preprocess.crop_pct)
+    prep = (
+        resize,
+        spec.preprocess.rounding == "round",
+        spec.preprocess.divisor,
+        ctypes.c_double(spec.preprocess.crop_pct),
+    )
     anchors = ctypes.byref(c_anchors(spec.anchors))
     count = library.t_boxes(anchors, spec.num_classes, *prep, *spec.imgsz, *pointers, half, *size, most, found)
     if count < 0:

@@ -102,9 +102,9 @@ def test_a_graph_that_is_not_there_or_not_for_the_format(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["cpp", "python"])
 def test_maps_and_masks_are_nothing_to_label(tmp_path: Path, kind: Any) -> None:
-    for task, what in (("features", "maps"), ("masks", "masks")):
+    for task in ("features", "masks"):
         write_raw(tmp_path / task, task)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match=f"task {task} has nothing to label; --format triton serves its {what}"):
+        with pytest.raises(UsageError, match=f"task {task} has nothing to label; --format triton serves its tensors"):
             package_bundle(tmp_path / task, kind, tmp_path / "p")
 
 
