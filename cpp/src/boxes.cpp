@@ -87,7 +87,8 @@ void Boxes::decode(const BoxMaps& maps, Candidate& one) const {
   const std::size_t cells = static_cast<std::size_t>(map.height) * static_cast<std::size_t>(map.width);
   const std::size_t columns = static_cast<std::size_t>(map.width), scales = anchors_.scales.size();
   const std::size_t per_cell = static_cast<std::size_t>(anchors_.per_cell());
-  const std::size_t pair = one.place / static_cast<std::size_t>(classes_), anchor = pair % per_cell, cell = pair / per_cell;
+  const std::size_t pair = one.place / static_cast<std::size_t>(classes_);
+  const std::size_t anchor = pair % per_cell, cell = pair / per_cell;
   const double size = anchors_.base * stride * anchors_.scales[anchor % scales];
   const double root = std::sqrt(anchors_.ratios[anchor / scales]);
   const double width = size / root, height = size * root;

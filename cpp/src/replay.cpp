@@ -84,6 +84,12 @@ std::string miss_of_output(const TensorInfo& info, const Side& wanted, const Sid
     return miss_of_agreement(same, wanted.count, gate);
   }
   const std::string miss = miss_of_tensor(wanted, found, gate);
+  if (miss.empty() && task == Task::masks && info.name == "masks") {  // of a mask the sign says what belongs to it
+    for (std::size_t index = 0; index < wanted.count; ++index) {
+      same += (wanted.at(index) > 0) == (found.at(index) > 0) ? 1 : 0;
+    }
+    return miss_of_agreement(same, wanted.count, gate);
+  }
   if (!miss.empty() || task != Task::segment || info.shape.size() != 4) return miss;
   const std::size_t classes = static_cast<std::size_t>(info.shape[1]);
   const std::size_t pixels = static_cast<std::size_t>(info.shape[2] * info.shape[3]);

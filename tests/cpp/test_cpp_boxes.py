@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
+import pytest
 from numpy.typing import NDArray
 
-from hiresvit.spec import AnchorSpec, PreprocessSpec
+from hiresvit.spec import AnchorSpec, ModelSpec, PreprocessSpec, Resize
 
 CPP = Path(__file__).parents[2] / "cpp"
 IMGSZ, CLASSES = (64, 96), 4
@@ -77,6 +82,23 @@ def cpp_boxes(library: ctypes.CDLL, outputs: Outputs, size: tuple[int, int], spe
     return boxes, scores, np.array([one.label for one in found[:count]], np.int64)
 
 
+def python_boxes(outputs: Outputs, size: tuple[int, int], spec: ModelSpec) -> Found:
+    """What Python makes of them."""
+    import json
+    from dataclasses import asdict
+
+    from hiresvit.data.preprocess import valid_region
+
+    own: dict[str, Any] = {
+        "ABOUT": {"anchors": json.loads(json.dumps(asdict(spec.anchors))), "names": [""] * spec.num_classes},
+        "SIZE": spec.imgsz,
+        "np": np,
+    }
+    templates = Path(__file__).parents[2] / "hiresvit" / "workflows" / "package" / "templates"
+    exec((templates / "predict_detect_tensor.txt").read_text(), own)
+    return own["boxes_of"](outputs, size, valid_region(size, spec.preprocess, spec.imgsz))
+
+
 def load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.t_error.restype = ctypes.c_char_p
@@ -98,3 +120,98 @@ def random_outputs(spec: ModelSpec, seed: int, *, dtype: str = "float32", step: 
             values = random.normal(-1 if kind == "logits" else 0, wide, (1, spec.anchors.per_cell * depth, *cells))
             outputs[f"{kind}_{stride}"] = (np.round(values / step) * step if step else values).astype(dtype)
     return outputs
+
+
+def spec_of(preprocess: PreprocessSpec, anchors: AnchorSpec = SMALL) -> ModelSpec:
+    return ModelSpec("any", "none", "detect", IMGSZ, CLASSES, preprocess, anchors=anchors)
+
+
+def require_same(found: Found, wanted: Found) -> None:
+    """The same boxes in the same order. Single precision of what is returned leaves 1e-7 of a side, a wrong anchor 4."""
+    assert np.array_equal(found[2], wanted[2])
+    assert np.allclose(found[0], wanted[0], rtol=1e-6, atol=1e-5)
+    assert np.allclose(found[1], wanted[1], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_boxes_are_pythons(library: ctypes.CDLL, resize: str, dtype: str) -> None:
+    spec = spec_of(RESIZES[resize])
+    for seed, size in enumerate(SIZES):
+        for step in (0.0, 0.5):  # with 0.5 hundreds of scores are equal: the order of those is defined, too
+            outputs = random_outputs(spec, seed, dtype=dtype, step=step)
+            found = cpp_boxes(library, outputs, size, spec)
+            assert len(found[0]) == SMALL.max_boxes
+            require_same(found, python_boxes(outputs, size, spec))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"score_threshold": 0.9, "max_boxes": 1000},
+        {"score_threshold": 0.999999},
+        {"iou_threshold": 0.0, "max_boxes": 1000},
+        {"iou_threshold": 1.0, "per_level": 7},
+        {"strides": (16,), "scales": (2.0,), "ratios": (1.0, 3.0), "base": 2.5},
+        {"means": (0.1, -0.2, 0.3, 0.0), "stds": (0.1, 0.1, 0.2, 0.2), "size_clamp": 0.5},
+        {"scales": (1e6,), "base": 1e6, "stds": (1e6, 1e6, 1.0, 1.0)},  # all of it is the whole picture, or nothing
+        {"scales": (1e-6,), "max_boxes": 1},
+    ],
+    ids=str,
+)
+def test_anchors_and_thresholds_are_obeyed(library: ctypes.CDLL, changes: dict[str, Any]) -> None:
+    spec = spec_of(RESIZES["letterbox"], replace(SMALL, **changes))
+    outputs = random_outputs(spec, 3)
+    require_same(cpp_boxes(library, outputs, (50, 90), spec), python_boxes(outputs, (50, 90), spec))
+
+
+def test_what_is_no_number_is_said(library: ctypes.CDLL) -> None:
+    spec = spec_of(PreprocessSpec())
+    for name, value in (("logits_8", np.nan), ("logits_32", np.inf), ("deltas_16", np.nan)):
+        outputs = random_outputs(spec, 0)
+        outputs[name][...] = value
+        with pytest.raises(ValueError, match="NaN or Inf"):
+            cpp_boxes(library, outputs, (64, 96), spec)
+
+
+FAULTS = {
+    "dx and dy change places": ("(anchor * 4 + part)", "(anchor * 4 + (part < 2 ? 1 - part : part))"),
+    "scales before ratios": ("anchors_.scales[anchor % scales]", "anchors_.scales[anchor / anchors_.ratios.size()]"),
+    "no clamp": ("std::clamp(delta[2], -most, most)", "delta[2]"),
+    "the middle of a cell": ("static_cast<double>(cell % columns) * stride", "(cell % columns + 0.5) * stride"),
+    "of equals the last": ("a.place < b.place", "a.place > b.place"),
+    "classes hide each other": ("label_of(better) == label_of(one) && overlap", "overlap"),
+    "not cut": ("if (!cut(one, placed.region)) continue;", "cut;"),
+}
+
+
+def compiled(folder: Path, *sources: Path, flags: tuple[str, ...] = ("-c",)) -> None:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler on PATH")
+    include = [f"-I{CPP / 'src'}", f"-I{CPP / 'include'}"]
+    command = [compiler, "-std=c++17", "-fPIC", *include, *flags, *map(str, sources)]
+    subprocess.run(command, cwd=folder, check=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def rest(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What does not change with a fault, compiled."""
+    folder = tmp_path_factory.mktemp("rest")
+    (folder / "plain.cpp").symlink_to(CPP / "tests" / "boxes.cpp")
+    compiled(folder, Path("plain.cpp"), CPP / "src" / "geometry.cpp")
+    return sorted(folder.glob("*.o"))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_noticed(tmp_path: Path, rest: list[Path], fault: str) -> None:
+    text = (CPP / "src" / "boxes.cpp").read_text(encoding="utf-8")
+    old, new = FAULTS[fault]
+    assert text.count(old) >= 1
+    (tmp_path / "boxes.cpp").write_text(text.replace(old, new), encoding="utf-8")
+    compiled(tmp_path, Path("boxes.cpp"), *rest, flags=("-shared", "-o", "boxes.so"))
+    spec = spec_of(RESIZES["letterbox"], replace(SMALL, max_boxes=1000, size_clamp=0.3))
+    outputs = random_outputs(spec, 4, step=0.25)
+    wanted = python_boxes(outputs, (50, 90), spec)
+    with pytest.raises(AssertionError):
+        require_same(cpp_boxes(load(tmp_path / "boxes.so"), outputs, (50, 90), spec), wanted)
