@@ -127,7 +127,7 @@ def spec_of(preprocess: PreprocessSpec, anchors: AnchorSpec = SMALL) -> ModelSpe
 
 
 def require_same(found: Found, wanted: Found) -> None:
-    """The same boxes in the same order. Single precision of what is returned leaves 1e-7 of a side, a wrong anchor 4."""
+    """The same boxes in the same order: single precision of the answer leaves 1e-7 of a side, a wrong anchor pixels."""
     assert np.array_equal(found[2], wanted[2])
     assert np.allclose(found[0], wanted[0], rtol=1e-6, atol=1e-5)
     assert np.allclose(found[1], wanted[1], rtol=1e-6, atol=0)

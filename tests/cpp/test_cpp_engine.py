@@ -106,7 +106,7 @@ def test_every_contract_is_served(tmp_path: Path, open_engine: Open, name: Any, 
 def test_sums_of_queries_are_labels_as_logits_are(tmp_path: Path, open_engine: Open, stride: int) -> None:
     """What LRFormer+ gives: 0 to 100, at the input's size, and with postprocess=fast at a quarter of it."""
     random, shape = np.random.default_rng(1), (1, 5, *(side // stride for side in IMGSZ))
-    values = {"w": random.normal(size=(5, 3, 1, 1)), "hundred": np.array(100)}
+    values = {"w": random.normal(0, 4, (5, 3, 1, 1)), "hundred": np.array(100)}
     nodes = [
         helper.make_node("AveragePool", ["image"], ["small"], kernel_shape=[stride] * 2, strides=[stride] * 2),
         helper.make_node("Conv", ["small", "w"], ["scores"]),
@@ -124,8 +124,8 @@ def test_sums_of_queries_are_labels_as_logits_are(tmp_path: Path, open_engine: O
         assert np.array_equal(labels, wanted)
         assert confidence is not None
         assert np.array_equal(sure, confidence)
-        assert 50 < sums["logits"].max() <= 100
         if index == 0:
+            assert sums["logits"].max() > 50
             assert len(np.unique(labels)) > 2
 
 
