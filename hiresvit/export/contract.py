@@ -63,6 +63,13 @@ def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...
             TensorSpec(CLASSES, "float32", (batch, QUERIES, spec.num_classes + 1)),
             TensorSpec(MASKS, "float32", (batch, QUERIES, *sides)),
         )
+    if spec.anchors is not None:
+        channels = {"logits": spec.anchors.per_cell * spec.num_classes, "deltas": spec.anchors.per_cell * 4}
+        return tuple(
+            TensorSpec(f"{kind}_{stride}", "float32", (batch, count, *(-(-side // stride) for side in spec.imgsz)))
+            for kind, count in channels.items()
+            for stride in spec.anchors.strides
+        )
     # Rounded up: a family that takes sizes between its strides pads its input.
     return tuple(
         TensorSpec(name, "float32", (batch, "channels", *(-(-side // stride) for side in spec.imgsz)))

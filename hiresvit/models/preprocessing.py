@@ -10,6 +10,7 @@
 | LRFormer | segment | the same, then stretched to multiples of 32 | LRFormer `configs_local/lrformer`, `AlignResize` |
 | LRFormer+ | segment | the same as HRViT | LRFormer `configs_local/lrformer`, the base's `test_pipeline` |
 | MixFormer, HIRI-ViT | segment | the same as HRViT | no code of it is public: mmsegmentation's, assumed |
+| MixFormer, HIRI-ViT | detect | the same | mmdet's `coco_detection`: `Resize(keep_ratio=True)`, padded; assumed |
 
 They test segmentors at any size, with the photo's shorter side at 512 or 1024; a network for a device has one size, so
 that a photo is scaled to fit and the rest is filled as mmcv's `Pad` does it. Where photo and input have one aspect
@@ -36,8 +37,18 @@ _CROP = PreprocessSpec("crop", "bicubic")
 HRVIT: Rows = {"classify": replace(_CROP, crop_pct=0.9), "segment": _MMCV, "features": _MMCV}
 LRFORMER: Rows = {"classify": _CROP, "segment": _ALIGNED, "features": _ALIGNED}
 LRFORMER_PLUS: Rows = {"segment": _MMCV, "masks": _MMCV}
-MIXFORMER: Rows = {"classify": replace(_CROP, rounding="round"), "segment": _MMCV, "features": _MMCV}
-HIRI_VIT: Rows = {"classify": replace(_CROP, crop_pct=0.96), "segment": _MMCV, "features": _MMCV}
+MIXFORMER: Rows = {
+    "classify": replace(_CROP, rounding="round"),
+    "segment": _MMCV,
+    "features": _MMCV,
+    "detect": _MMCV,
+}
+HIRI_VIT: Rows = {
+    "classify": replace(_CROP, crop_pct=0.96),
+    "segment": _MMCV,
+    "features": _MMCV,
+    "detect": _MMCV,
+}
 NANO: Rows = {"segment": PreprocessSpec(), "features": PreprocessSpec()}
 """Ours: trained on scenes of its own size, which nothing resizes; other pictures are stretched to it."""
 
