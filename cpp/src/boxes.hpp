@@ -37,10 +37,12 @@ class Boxes {
     float logit;
     std::uint32_t level;
     std::size_t place;  // ((y * map's width + x) * A + anchor) * K + class
-    double box[4];      // in the input's pixels
+    double score;
+    double box[4];  // in the picture's pixels
   };
   static bool before(const Candidate& a, const Candidate& b);
-  static bool cut(Candidate& one, const Region& region);
+  static bool before_in_all(const Candidate& a, const Candidate& b);
+  static bool show(Candidate& one, const Region& region, Size picture);
   void collect(const BoxMaps& maps, std::uint32_t level);
   void decode(const BoxMaps& maps, Candidate& one) const;
   std::int32_t label_of(const Candidate& one) const {

@@ -177,9 +177,10 @@ void Engine::check_task() const {
     throw Error(kUsage, manifest_.folder + ": resize=slide takes many windows a frame, which this engine does not;"
                                            " export it with another resize, or use hiresvit.Predictor");
   }
-  if (spec.task == Task::segment && spec.preprocess.resize == Resize::crop) {
-    throw Error(kUsage,
-                manifest_.folder + ": resize=crop leaves pixels without a label; segmentation stretches or keeps");
+  const bool whole = spec.task == Task::segment || spec.task == Task::detect;
+  if (whole && spec.preprocess.resize == Resize::crop) {
+    throw Error(kUsage, manifest_.folder + ": resize=crop leaves pixels without an answer; stretch the picture or keep"
+                                           " its shape");
   }
   if ((spec.task == Task::masks || spec.task == Task::detect) && manifest_.contract.name != ContractName::tensor) {
     throw Error(kDamaged, manifest_.folder + ": the tasks masks and detect have the contract tensor and no other;"

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hiresvit.data.preprocess import valid_region
+from hiresvit.runtime.boxes import find_boxes
 from hiresvit.spec import AnchorSpec, ModelSpec, PreprocessSpec, Resize
 
 CPP = Path(__file__).parents[2] / "cpp"
@@ -84,19 +86,9 @@ def cpp_boxes(library: ctypes.CDLL, outputs: Outputs, size: tuple[int, int], spe
 
 def python_boxes(outputs: Outputs, size: tuple[int, int], spec: ModelSpec) -> Found:
     """What Python makes of them."""
-    import json
-    from dataclasses import asdict
-
-    from hiresvit.data.preprocess import valid_region
-
-    own: dict[str, Any] = {
-        "ABOUT": {"anchors": json.loads(json.dumps(asdict(spec.anchors))), "names": [""] * spec.num_classes},
-        "SIZE": spec.imgsz,
-        "np": np,
-    }
-    templates = Path(__file__).parents[2] / "hiresvit" / "workflows" / "package" / "templates"
-    exec((templates / "predict_detect_tensor.txt").read_text(), own)
-    return own["boxes_of"](outputs, size, valid_region(size, spec.preprocess, spec.imgsz))
+    assert spec.anchors is not None
+    found = find_boxes(outputs, spec.anchors, size, valid_region(size, spec.preprocess, spec.imgsz))
+    return found.boxes.astype(np.float64), found.scores.astype(np.float64), found.classes.astype(np.int64)
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -174,14 +166,35 @@ def test_what_is_no_number_is_said(library: ctypes.CDLL) -> None:
             cpp_boxes(library, outputs, (64, 96), spec)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_score_at_the_threshold_is_decided_alike(library: ctypes.CDLL, dtype: str) -> None:
+    """Beside the logit of 0.05, of which the nearest number of the outputs' type is above in FP16 and below in FP32."""
+    changes = {"strides": (32,), "iou_threshold": 1.0, "per_level": 1000, "max_boxes": 1000}
+    spec = spec_of(PreprocessSpec(), replace(SMALL, **changes))  # type: ignore[arg-type]
+    outputs = random_outputs(spec, 0, dtype=dtype)
+    nearest = np.array(np.log(0.05 / 0.95), dtype)
+    beside = [np.nextafter(nearest, np.array(end, dtype)) for end in (-9, 9)]
+    outputs["logits_32"].flat[:] = np.resize([*beside, nearest], outputs["logits_32"].size)
+    require_same(cpp_boxes(library, outputs, (64, 96), spec), python_boxes(outputs, (64, 96), spec))
+
+
+def test_scores_that_are_rounded_to_1_come_level_by_level(library: ctypes.CDLL) -> None:
+    spec = spec_of(PreprocessSpec(), replace(SMALL, iou_threshold=1.0))
+    outputs = random_outputs(spec, 0)
+    for stride, logit in ((8, 50), (16, 60), (32, 70)):
+        some = outputs[f"logits_{stride}"].flat[::40].size
+        outputs[f"logits_{stride}"].flat[::40] = logit + np.arange(some)
+    require_same(cpp_boxes(library, outputs, (64, 96), spec), python_boxes(outputs, (64, 96), spec))
+
+
 FAULTS = {
-    "dx and dy change places": ("(anchor * 4 + part)", "(anchor * 4 + (part < 2 ? 1 - part : part))"),
+    "dx and dy change places": ("delta(axis)", "delta(1 - axis)"),
     "scales before ratios": ("anchors_.scales[anchor % scales]", "anchors_.scales[anchor / anchors_.ratios.size()]"),
-    "no clamp": ("std::clamp(delta[2], -most, most)", "delta[2]"),
-    "the middle of a cell": ("static_cast<double>(cell % columns) * stride", "(cell % columns + 0.5) * stride"),
+    "no clamp": ("std::clamp(delta(2 + axis), -most, most)", "delta(2 + axis)"),
+    "the middle of a cell": ("places[axis] * stride", "(places[axis] + 0.5) * stride"),
     "of equals the last": ("a.place < b.place", "a.place > b.place"),
     "classes hide each other": ("label_of(better) == label_of(one) && overlap", "overlap"),
-    "not cut": ("if (!cut(one, placed.region)) continue;", "cut;"),
+    "not cut": ("if (!show(one, region, picture)) continue;", "show(one, region, picture);"),
 }
 
 
@@ -190,7 +203,7 @@ def compiled(folder: Path, *sources: Path, flags: tuple[str, ...] = ("-c",)) -> 
     if compiler is None:
         pytest.skip("no C++ compiler on PATH")
     include = [f"-I{CPP / 'src'}", f"-I{CPP / 'include'}"]
-    command = [compiler, "-std=c++17", "-fPIC", *include, *flags, *map(str, sources)]
+    command = [compiler, "-std=c++17", "-fPIC", "-ffp-contract=off", *include, *flags, *map(str, sources)]
     subprocess.run(command, cwd=folder, check=True, timeout=300)
 
 
