@@ -80,9 +80,10 @@ def changed(spec: PreprocessSpec, task: Task, changes: Mapping[str, Any]) -> Pre
         if max(values := getattr(found, name)) > 1:
             given, scaled = (",".join(f"{value / by:.6g}" for value in values) for by in (1, 255))
             raise UsageError(f"{name} {given}: it is of pixels from 0 to 1; if yours is of 0 to 255, give {scaled}")
-    if task == "segment" and found.resize == "crop":
+    if task in ("segment", "detect") and found.resize == "crop":
+        what = "label" if task == "segment" else "box"
         others = ", ".join(name for name in get_args(Resize) if name != "crop")
-        raise UsageError(f"resize=crop leaves pixels without a label: to segment, give one of {others}")
+        raise UsageError(f"resize=crop leaves pixels without a {what}: to {task}, give one of {others}")
     if task != "segment" and found.resize == "slide":
         raise UsageError(f"resize=slide averages the logits of windows, for segment only; the task is {task}")
     return found

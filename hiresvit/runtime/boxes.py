@@ -98,7 +98,8 @@ def _candidates(outputs: Feed, stride: int, anchors: AnchorSpec) -> tuple[Floats
             f" ({count}*classes, h, w) and ({count * 4}, h, w)"
         )
     classes = logits.shape[0] // count
-    least = math.log(anchors.score_threshold / (1 - anchors.score_threshold))
+    # A scalar of NumPy's: Python's own would be rounded to the outputs' type before it is compared
+    least = np.float64(math.log(anchors.score_threshold / (1 - anchors.score_threshold)))
     channel, cell = np.nonzero(logits.reshape(len(logits), -1) > least)
     values = logits.reshape(len(logits), -1)[channel, cell].astype(np.float64)
     anchor, kind = np.divmod(channel, classes)
