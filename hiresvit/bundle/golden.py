@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hiresvit.bundle.folder import Bundle
 from hiresvit.bundle.manifest import Manifest, damaged, unreadable
 from hiresvit.files import atomic_path, open_regular
-from hiresvit.spec import Feed, TensorSpec
+from hiresvit.spec import Feed, TensorSpec, is_raw
 
 _TOP = 5  # classes that are named of logits
 
@@ -95,7 +95,7 @@ def _answer(manifest: Manifest) -> tuple[TensorSpec, ...]:
     spec, kind = manifest.spec, manifest.contract.label_type
     if spec.task == "segment":
         return (TensorSpec("labels", kind or ("uint8" if spec.num_classes <= 256 else "int32"), ("height", "width")),)
-    if spec.task == "features":
+    if is_raw(spec.task):
         return ()
     shape = (manifest.contract.top_k or min(_TOP, spec.num_classes),)
     return (TensorSpec("classes", kind or "int32", shape), TensorSpec("probabilities", "float32", shape))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
-from hiresvit.check.forms import form_of, is_gelu_by_erf, made_by, rank_of, stored_as
+from hiresvit.check.forms import form_of, is_gelu_by_erf, made_by, rank_of, stored_as, text_of
 from hiresvit.check.qdq_rules import channel_axis
 from hiresvit.check.rule import View
 from hiresvit.graph.dtypes import shown
@@ -49,6 +49,24 @@ def _groups(view: View, node: NodeProto) -> str:
 @form_of("GroupNormalization.quantized")
 def _group_norm(view: View, node: NodeProto) -> str:
     return "Q/DQ" if stored_as(view, node, 0) else ""
+
+
+@form_of("InstanceNormalization.axes")
+def _instance_norm(view: View, node: NodeProto) -> str:
+    rank = rank_of(view, node, 0)
+    return "" if rank in (None, 3, 4) else f"{rank} axes (it takes 3 or 4)"
+
+
+@form_of("GridSample.mode")
+def _grid_mode(_: View, node: NodeProto) -> str:
+    mode = text_of(node, "mode", "linear")
+    return f"mode={mode}" if mode in ("cubic", "bicubic") else ""
+
+
+@form_of("GridSample.axes")
+def _grid_axes(view: View, node: NodeProto) -> str:
+    rank = rank_of(view, node, 0)
+    return "" if rank in (None, 4) else f"{rank} axes"
 
 
 @form_of("Erf.alone")

@@ -35,8 +35,9 @@ _FLOAT_ONLY = names("Attention Mish TopK")
 _ONNX = frozenset(schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == "")
 _MOVED = names("Expand Gather MaxPool Resize Tile")
 _REFUSED = names(
-    "BatchNormalization.wide Conv.weight Einsum.wide Erf.alone GroupNormalization.groups GroupNormalization.quantized",
-    "MatMul.ranks Norm.axes Norm.scale Product.unquantized Quantize.dynamic",
+    "BatchNormalization.wide Conv.weight Einsum.wide Erf.alone GridSample.axes GridSample.mode",
+    "GroupNormalization.groups GroupNormalization.quantized InstanceNormalization.axes MatMul.ranks Norm.axes",
+    "Norm.scale Product.unquantized Quantize.dynamic",
 )
 # What is said of NVIDIA's parser and builder alone, or was measured to be harmless here.
 _OF_OTHERS = names(

@@ -17,7 +17,7 @@ from hiresvit.commands import output as out
 from hiresvit.commands.htp_options import HtpOptions
 from hiresvit.commands.limit_options import LimitOptions
 from hiresvit.errors import UsageError
-from hiresvit.spec import HTP_FORMS, ContractSpec, LabelType, Pixels, Yuv
+from hiresvit.spec import HTP_FORMS, ContractSpec, LabelType, Pixels, Yuv, is_raw
 
 if TYPE_CHECKING:
     from hiresvit.evaluation.parity import Gate
@@ -223,6 +223,8 @@ def _answer(as_json: bool, folder: Path, manifest: dict[str, Any], seconds: floa
 
     size = sum(entry["bytes"] for entry in manifest["files"])
     wrote = f"\nwrote {folder}: {len(manifest['files'])} files, {size_text(size)}, in {seconds:.1f} s"
-    items = [*export_report(manifest), wrote, f"next: hiresvit run {shlex.quote(str(folder))} PHOTO.jpg"]
+    place = shlex.quote(str(folder))
+    following = f"bench {place}" if is_raw(manifest["spec"]["task"]) else f"run {place} PHOTO.jpg"
+    items = [*export_report(manifest), wrote, f"next: hiresvit {following}"]
     found = {"bundle": str(folder), "bytes": size, "seconds": seconds, "manifest": manifest}
     out.answer(as_json, found, items)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiresvit.errors import UsageError
-from hiresvit.spec import ModelSpec, Task
+from hiresvit.spec import ModelSpec, Task, is_raw
 
 IGNORE = 255  # the label of a pixel that counts for nothing, where a data set does not say another
 Colour = tuple[int, int, int]
@@ -123,9 +123,10 @@ def check_fit(spec: ModelSpec, dataset: Dataset) -> None:
     and all others one off, and 150 are another data set's.
     """
     if spec.task != dataset.task:
+        raw = f"{spec.name} gives raw {spec.task}" if is_raw(spec.task) else f"{spec.name} is a network to {spec.task}"
         raise UsageError(
-            f"{spec.name} is a network to {spec.task}, {dataset.name} has labels to {dataset.task};"
-            " give a network and a data set of one task"
+            f"{raw}, {dataset.name} has labels to {dataset.task};"
+            f" give a network and a data set of one task, such as one exported with --task {dataset.task}"
         )
     missing = [i for i in dataset.classes if not 0 <= i < spec.num_classes]
     if missing:

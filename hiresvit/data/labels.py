@@ -44,6 +44,7 @@ TABLES: Mapping[str, Table] = {
     "ade20k": Table("ADE20K", "segment", 150),
     "coco_stuff": Table("COCO-Stuff", "segment", 171),
     "cityscapes": Table("Cityscapes", "segment", 19),
+    "coco": Table("COCO", "detect", 80),
 }
 
 
@@ -64,8 +65,9 @@ def find_labels(spec: ModelSpec, dataset: Dataset | None = None, known: Labels |
     if known is not None:
         require_count(known, count)
         return known
+    task = "segment" if spec.task == "masks" else spec.task  # the same classes
     for name, table in TABLES.items():
-        if (table.task, table.count) == (spec.task, count):
+        if (table.task, table.count) == (task, count):
             found = read_table(name)
             return Labels(found.names, found.colours, f"{ASSUMED} {name}")
     return Labels(tuple(f"class {i}" for i in range(count)), palette(count), "")
@@ -92,6 +94,8 @@ def read_table(name: str) -> Labels:
 @cache
 def table_rows(name: str) -> Sequence[Mapping[str, Any]]:
     """What lies in ``class_names``, a row for each class; of ImageNet also its WNID and the development kit's id."""
+    if name == "coco":
+        return table_rows("coco_stuff")[: TABLES[name].count]  # whose first classes are COCO's things, in its order
     rows: list[dict[str, Any]] = json.loads(
         (files("hiresvit.data") / "class_names" / f"{name}.json").read_text(encoding="utf-8")
     )

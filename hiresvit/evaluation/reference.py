@@ -25,7 +25,7 @@ from hiresvit.data.preprocess import (
 from hiresvit.runtime.frame import picture_feed, reference_feed
 from hiresvit.runtime.labels import nearest
 from hiresvit.runtime.runner import Runner
-from hiresvit.spec import ContractSpec, Feed, ModelSpec
+from hiresvit.spec import ContractSpec, Feed, ModelSpec, is_raw
 
 TENSOR = ContractSpec()
 _TOP = 5  # classes that are named of logits, where no contract says how many
@@ -78,7 +78,7 @@ def expected_outputs(outputs: Feed, spec: ModelSpec, contract: ContractSpec) -> 
 
     Labels and confidence come from logits that are resized to the contract's size.
     """
-    if contract.name == "tensor" or spec.task == "features":
+    if contract.name == "tensor" or is_raw(spec.task):
         return dict(outputs)
     kind = np.dtype(contract.label_type)
     if spec.task == "classify":
@@ -97,7 +97,7 @@ def answer_of(outputs: Feed, size: tuple[int, int], spec: ModelSpec, contract: C
     ``labels`` (H, W) of the picture's size, of the contract's type, or uint8 (int32 above 256 classes) of logits.
     ``classes`` (k,) of the contract's type or int32, best first, and their ``probabilities`` (k,) float32.
     """
-    if spec.task == "features":
+    if is_raw(spec.task):
         return {}
     if spec.task == "classify":
         if contract.name != "tensor":

@@ -16,8 +16,9 @@ from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import labels_from_json, labels_to_json, printable
 from hiresvit.errors import ArtefactError, UsageError
 from hiresvit.graph.precision import LOWEST_KEY, Lowest
-from hiresvit.schema import CONTRACT, SPEC, Check, compile_schema, read_json
-from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
+from hiresvit.models.zoo import require_confidence
+from hiresvit.schema import CONTRACT, SPEC, Check, check_spec, compile_schema, read_json
+from hiresvit.spec import MASK_STRIDE, MASKS, QUERIES, ContractSpec, ModelSpec, TensorSpec, is_raw
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +32,6 @@ BATCH = "batch"
 LUMA, CHROMA = "y", "uv"
 LABELS, CONFIDENCE = "labels", "confidence"
 CLASSES, PROBABILITIES = "classes", "probabilities"
-MASKS = "masks"
 
 TENSOR = ContractSpec()
 """What every graph is made with."""
@@ -45,9 +45,11 @@ def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:
 
 
 def output_names(spec: ModelSpec) -> list[str]:
-    """``logits``; ``classes`` and ``masks`` of raw masks; of maps a name by stride, as ``features_4``."""
+    """``logits``; ``classes`` and ``masks`` of raw masks; of maps and levels a name by stride, as ``features_4``."""
     if spec.task == "masks":
         return [CLASSES, MASKS]
+    if spec.anchors is not None:
+        return [f"{kind}_{stride}" for kind in ("logits", "deltas") for stride in spec.anchors.strides]
     return [f"features_{stride}" for stride in spec.strides] if spec.task == "features" else ["logits"]
 
 
@@ -57,6 +59,19 @@ def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...
         return (TensorSpec("logits", "float32", (batch, spec.num_classes)),)
     if spec.task == "segment":
         return (TensorSpec("logits", "float32", (batch, spec.num_classes, *spec.imgsz)),)
+    if spec.task == "masks":
+        sides = (side // MASK_STRIDE for side in spec.imgsz)
+        return (
+            TensorSpec(CLASSES, "float32", (batch, QUERIES, spec.num_classes + 1)),
+            TensorSpec(MASKS, "float32", (batch, QUERIES, *sides)),
+        )
+    if spec.anchors is not None:
+        channels = {"logits": spec.anchors.per_cell * spec.num_classes, "deltas": spec.anchors.per_cell * 4}
+        return tuple(
+            TensorSpec(f"{kind}_{stride}", "float32", (batch, count, *(-(-side // stride) for side in spec.imgsz)))
+            for kind, count in channels.items()
+            for stride in spec.anchors.strides
+        )
     # Rounded up: a family that takes sizes between its strides pads its input.
     return tuple(
         TensorSpec(name, "float32", (batch, "channels", *(-(-side // stride) for side in spec.imgsz)))
@@ -91,6 +106,9 @@ def check_contract(spec: ModelSpec, contract: ContractSpec) -> None:
         if given := [name for name, value in asdict(contract).items() if value != getattr(TENSOR, name)]:
             raise UsageError(f"{given[0]} with contract tensor: it is for the contracts image and camera")
         return
+    if is_raw(spec.task) and spec.task != "features":
+        answered = "; export task segment for labels" if spec.task == "masks" else ""
+        raise UsageError(f"contract {contract.name} with task {spec.task}: its outputs are raw tensors{answered}")
     _check_pixels(spec, contract)
     _check_answer(spec, contract)
 
@@ -127,11 +145,13 @@ def _check_answer(spec: ModelSpec, contract: ContractSpec) -> None:
     task, kind, top = spec.task, contract.label_type, contract.top_k
     if contract.confidence and task != "segment":
         raise UsageError(f"confidence with task {task}: it is a map beside a segmentor's labels")
+    if contract.confidence:
+        require_confidence(spec)
     if top is not None and task != "classify":
         raise UsageError(f"top_k {top} with task {task}: it is for classify")
-    if task == "features":
+    if is_raw(task):
         if kind is not None:
-            raise UsageError(f"label_type {kind} with task features: no labels come out of it")
+            raise UsageError(f"label_type {kind} with task {task}: no labels come out of it")
         return
     if kind is None:
         raise UsageError(f"no label_type for task {task}: give uint8, int32 or int64")
@@ -240,6 +260,7 @@ def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
     try:
         values = read_json(metadata[_SPEC_KEY])
         _spec_check()(values)
+        check_spec(values)
     except ValueError as error:
         raise ArtefactError(f"the graph's {_SPEC_KEY} metadata is damaged: {error}; export the graph again") from error
     return ModelSpec.from_json(values), metadata.get(_STAGE_KEY, "")

@@ -16,7 +16,7 @@ from hiresvit.export.rewrites import replace_all
 from hiresvit.export.sketch import PREFIX, Sketch
 from hiresvit.graph.dtypes import FLOAT, HALF
 from hiresvit.graph.index import GraphIndex, index_graph
-from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
+from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec, is_raw
 
 _NETWORK = f"{PREFIX}/network"  # what the network's own input is called
 _NUMBERS = {
@@ -51,7 +51,7 @@ def apply_contract(model: ModelProto, spec: ModelSpec, contract: ContractSpec) -
     for node in out.graph.node:
         replace_all(node.input, [_NETWORK if name == INPUT else name for name in node.input])
     behind: list[NodeProto] = list(out.graph.node)
-    if spec.task != "features":
+    if not is_raw(spec.task):
         behind = _answered(sketch, behind, index, spec, contract)
         replace_all(out.graph.output, map(_value, contract_outputs(spec, contract, batch)))
     replace_all(out.graph.input, map(_value, contract_inputs(spec, contract, batch)))

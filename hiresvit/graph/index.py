@@ -21,6 +21,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from hiresvit.errors import HiresvitError, IllegalGraphError
 from hiresvit.graph.dtypes import NUMBERS, numpy_name, type_name
 from hiresvit.graph.operators import OWN_DOMAINS
+from hiresvit.graph.sizes import computed_sizes
 
 Shapes = Mapping[str, Sequence[int]]
 """Of a graph's inputs, by name."""
@@ -346,13 +347,47 @@ def _inferred(
     stated, complaint = _stated(graph, light.graph.input), ""
     for strict in (True, False):
         try:
-            found = onnx.shape_inference.infer_shapes(light, strict_mode=strict, data_prop=True).graph
+            inferred = _infer(light, strict=strict)
         except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
             complaint = complaint or str(error)
         else:
-            inferred = {value.name: value for value in found.value_info if value.type.WhichOneof("value")}
-            return stated | inferred, complaint
+            return stated | (inferred if complaint else _infer_further(light, inferred)), complaint
     return stated, complaint  # no opset, for one, or a node without operands
+
+
+def _infer(light: ModelProto, *, strict: bool) -> dict[str, ValueInfoProto]:
+    found = onnx.shape_inference.infer_shapes(light, strict_mode=strict, data_prop=True).graph
+    return {value.name: value for value in found.value_info if value.type.WhichOneof("value")}
+
+
+def _infer_further(light: ModelProto, inferred: dict[str, ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    """What becomes known with sizes that the graph computes, if anything was not."""
+    while (known := _without_computed(light, inferred)) is not None:
+        light = known
+        try:
+            inferred |= _infer(light, strict=True) | {value.name: value for value in light.graph.input}
+        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+            break
+    return inferred
+
+
+def _without_computed(light: ModelProto, inferred: Mapping[str, ValueInfoProto]) -> ModelProto | None:
+    """The same graph with constants for what it computes sizes with; None if all is known, or nothing new is."""
+    shapes = {value.name: dims_of(value) for value in (*light.graph.input, *inferred.values())}
+    if not any(None in shapes.get(name, (None,)) for node in light.graph.node for name in node.output if name):
+        return None
+    values = computed_sizes(light, shapes)
+    if not values:
+        return None
+    known = ModelProto()
+    known.CopyFrom(light)
+    del known.graph.node[:]
+    known.graph.node.extend(node for node in light.graph.node if not values.keys() & set(node.output))
+    for name, value in values.items():
+        tensor = numpy_helper.from_array(value, name)
+        known.graph.initializer.append(tensor)
+        known.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+    return known
 
 
 def _stated(graph: GraphProto, inputs: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:

@@ -58,7 +58,9 @@ def chip_lines(row: Values) -> list[str]:
     size = f", context {report['context_bytes'] / 1e6:.1f} MB" if report["context_bytes"] else ""
     products = ", ".join(f"{count} {name}" for name, count in report["arithmetic"].items())
     lines = [f"\n{row['target']}, by Qualcomm's compiler: {nodes}{size}{f'; {products}' if products else ''}"]
-    return [*lines, *(f"  it warns: {warning}" for warning in report["warnings"])]
+    lines += [f"  it warns: {warning}" for warning in report["warnings"][:_SPOTS]]
+    more = len(report["warnings"]) - _SPOTS
+    return [*lines, *([f"  and {more} warnings more: see --json"] if more > 0 else [])]
 
 
 def leftover_table(leftovers: Sequence[Values]) -> Table:
@@ -140,7 +142,8 @@ def _wrapped(text: str, width: int) -> str:
 
 def _first(names: Sequence[str]) -> str:
     """The first of many names, and how many there are beside."""
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    more = f" and {len(names) - _NAMED} more: see --json" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _shares(macs: Values) -> str:

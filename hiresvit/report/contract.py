@@ -10,6 +10,7 @@ from hiresvit.report.tables import Values, counted, make_table, number_text
 from hiresvit.spec import ContractSpec, Task
 
 _LAYOUTS = {"rgb": "RGB", "bgr": "BGR", "rgba": "RGBA, alpha not looked at", "bgra": "BGRA, alpha not looked at"}
+_RAW = {"features": "feature maps", "masks": "classes and masks of queries", "detect": "classes and boxes of anchors"}
 _COLOURS = {
     "bt601": "BT.601, limited range",
     "bt709": "BT.709, limited range",
@@ -21,7 +22,7 @@ _COLOURS = {
 def contract_text(contract: ContractSpec, task: Task) -> str:
     """In one line what goes in and what comes out."""
     if contract.name == "tensor":
-        return f"tensor: normalised float pixels in, {'feature maps' if task == 'features' else 'logits'} out"
+        return f"tensor: normalised float pixels in, {_RAW.get(task, 'logits')} out"
     size = "x".join(map(str, contract.size or ()))
     whose = {"image": "the network's size", "camera": "the camera's size"}[contract.name]
     layout = f"NV12 ({_COLOURS[contract.yuv or 'bt709']})" if contract.pixels == "nv12" else _LAYOUTS[contract.pixels]
@@ -29,8 +30,8 @@ def contract_text(contract: ContractSpec, task: Task) -> str:
 
 
 def _answer(contract: ContractSpec, task: Task, size: str) -> str:
-    if task == "features":
-        return "feature maps"
+    if task in _RAW:
+        return _RAW[task]
     if task == "classify":
         best = "the best class" if contract.top_k == 1 else f"the {contract.top_k} best classes"
         return f"{best} as {contract.label_type} and the probabilities"

@@ -18,6 +18,7 @@ from hiresvit.evaluation.parity import Gate, check_gate, compare_each
 from hiresvit.evaluation.reference import TENSOR, Behind, picture_size
 from hiresvit.runtime.frame import picture_feed
 from hiresvit.runtime.runner import Casting, Runner
+from hiresvit.spec import is_raw
 from hiresvit.workflows.open import Source
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _compare_answers(
         names = " and ".join(f"{source.label} has {source.contract.name}" for source in framed)
         raise UsageError(f"{names}, or another detail of it: compare two of one contract, or one with a model")
     numbers = [name for name in limits if name != "min_agreement"]
-    if numbers and spec.task != "features":
+    if numbers and not is_raw(spec.task):
         raise UsageError(f"{', '.join(numbers)}: what comes out of contract {contract.name} has only an agreement")
     sides: list[Runner] = [
         Behind(source.runner, source.spec or spec, contract) if source.contract == TENSOR else source.runner
@@ -91,8 +92,8 @@ def _compare_answers(
     pictures = [*images, *sample_images(drawn, picture_size(spec, contract))]
     feeds = [picture_feed(picture, spec, contract) for picture in pictures]
     found: dict[str, Any] = {"reference": reference.label, "task": spec.task, "images": len(feeds)}
-    if spec.task == "features":
-        [report] = compare_each(sides[0], sides[1:], feeds, "features")
+    if is_raw(spec.task):
+        [report] = compare_each(sides[0], sides[1:], feeds, spec.task)
         gate = Gate(**{field.name: limits.get(field.name, -math.inf) for field in fields(Gate)})
         stage = {"stage": test.label, "gate": dict(limits), "report": report.to_json()}
         missed = check_gate(report, gate, test.label)

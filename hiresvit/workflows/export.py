@@ -42,7 +42,7 @@ from hiresvit.runtime.frame import picture_feed
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Casting, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
-from hiresvit.spec import ContractSpec, Feed, ModelSpec, TensorSpec
+from hiresvit.spec import ContractSpec, Feed, ModelSpec, TensorSpec, is_raw
 from hiresvit.version import __version__
 from hiresvit.workflows.decide import decide
 from hiresvit.workflows.emulate import Network
@@ -197,7 +197,7 @@ def _graphs(
     if settings.fp16:
         job.on_step("fp16", None)
         # Labels are read of FP16 as it is; feature maps are the answer themselves.
-        own = "fp16" if job.contract != TENSOR and spec.task != "features" else settings.io
+        own = "fp16" if job.contract != TENSOR and not is_raw(spec.task) else settings.io
         half, half_report = to_fp16(simple, io=own)
         save("fp16", half)
         if settings.int8 is not None:

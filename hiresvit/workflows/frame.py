@@ -26,7 +26,7 @@ from hiresvit.progress import OnStep
 from hiresvit.runtime.frame import picture_feed
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.runtime.runner import Runner
-from hiresvit.spec import ContractSpec, ModelSpec
+from hiresvit.spec import ContractSpec, ModelSpec, is_raw
 
 Picture = NDArray[np.uint8]
 # Of feature maps behind a camera's pixels: where a graph rounds a grey level to the other side than Pillow, which is
@@ -107,7 +107,7 @@ def contract_parity(
         what = f"{name} with contract {contract.name}"
         on_step(f"parity: {what}", None)
         with OnnxRuntimeRunner(path, threads=threads) as runner:
-            if spec.task == "features":
+            if is_raw(spec.task):
                 gate, report = _maps(behind, runner, feeds, gates.get(name, GATES[name]), contract)
                 enforce(report, gate, what)
                 stages.append({"stage": name, "gate": asdict(gate), "report": report.to_json()})

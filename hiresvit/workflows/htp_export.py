@@ -15,6 +15,7 @@ from hiresvit.bundle.stages import EMULATED, HTP
 from hiresvit.calibration.table import CalibrationTable
 from hiresvit.errors import UsageError
 from hiresvit.evaluation.parity import GATES, Gate
+from hiresvit.models.zoo import has_queries
 from hiresvit.progress import OnStep
 from hiresvit.spec import HtpForm, ModelSpec
 from hiresvit.workflows.emulate import Emulate, Network, emulate, small_network, small_spec, why_not
@@ -56,6 +57,11 @@ def check_order(order: HtpOrder, spec: ModelSpec, *, opset: int, dynamic_batch: 
         if one.form == "fp16" and not one.chip.fp16:
             raise UsageError(f"--htp fp16 for {one.chip}, which takes integers only: make a16w8, or a8w8")
     for one in order.quantized[:1]:
+        if has_queries(spec):
+            raise UsageError(
+                f"--htp {one.form} of {spec.name}: the signs of its masks and the places of its points are not for"
+                " integers; make --htp fp16, for a chip that has floating point"
+            )
         check_sources(one, spec)
 
 

@@ -27,7 +27,7 @@ from hiresvit.errors import GateError, UsageError
 from hiresvit.evaluation.headroom import Headroom, measure_headroom
 from hiresvit.graph.index import GraphIndex, index_graph
 from hiresvit.progress import OnStep, silent
-from hiresvit.spec import ModelSpec
+from hiresvit.spec import ModelSpec, is_raw
 from hiresvit.workflows.proof import Found, Maker, open_proof, prove
 from hiresvit.workflows.split import Split, picture_source, split_pictures
 from hiresvit.workflows.yardstick import Yardstick
@@ -204,8 +204,8 @@ def check_calibration(settings: CalibrationSettings, spec: ModelSpec) -> None:
     drop = settings.max_drop
     if drop is not None and not (math.isfinite(drop) and drop >= 0):
         raise UsageError(f"--max-drop {drop:g}: give percentage points from 0 on, such as 0.5")
-    if drop is not None and spec.task == "features":
-        raise UsageError("--max-drop is about answers and features are none: leave it out, or choose another task")
+    if drop is not None and is_raw(spec.task):
+        raise UsageError(f"--max-drop is about answers and {spec.task} are none: leave it out, or choose another task")
     if settings.images < 2:
         raise UsageError(f"--calib-images {settings.images}: give at least 2, better 64")
     if settings.memory < 1:

@@ -18,7 +18,7 @@ from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
 from hiresvit.evaluation.reference import TENSOR, answer_of, example_feed
 from hiresvit.runtime.frame import labels_of
 from hiresvit.runtime.runner import Runner
-from hiresvit.spec import Feed
+from hiresvit.spec import Feed, is_raw
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def replay_pair(manifest: Manifest, golden: Golden, runner: Runner, role: str) -
     stages = parity["contract"]["stages"] if framed and "contract" in parity else parity["stages"]
     gates = {done["stage"]: done["gate"] for done in stages if done["gate"]}
     found = runner(golden.inputs)
-    if not framed or spec.task == "features":
+    if not framed or is_raw(spec.task):
         gate = Gate(**gates[stage]) if stage in gates else GATES[stage]
         compared = compare_runs(golden.outputs, found, spec.task)
         failures = check_gate(compared, gate, stage)

@@ -137,6 +137,38 @@ add(
     "batch norm in 16 bits", "y = BatchNormalization(x, s, b, m, v)", "illegal form", io=IMAGE, qdq=U16, constants=BATCH
 )
 
+INSTANCE = "y = InstanceNormalization(x, s, b)"
+floating("instance norm", INSTANCE, io=IMAGE, constants=NORM)
+floating(
+    "instance norm of five axes",
+    INSTANCE,
+    "illegal form",
+    io="(float[1,16,4,4,4] x) => (float[1,16,4,4,4] y)",
+    constants=NORM,
+    integers="illegal form floating_point",
+)
+
+# Places read from a map
+PLACES = {"g": np.clip(noise(1, 4, 4, 2), -1, 1)}
+READ = "(float[1,16,8,8] x) => (float[1,16,4,4] y)"
+floating("grid sample", 'y = GridSample<mode = "linear">(x, g)', io=READ, constants=PLACES)
+floating(
+    "grid sample by cubics",
+    'y = GridSample<mode = "cubic">(x, g)',
+    "illegal form",
+    io=READ,
+    constants=PLACES,
+    integers="illegal form floating_point",
+)
+floating(
+    "grid sample of five axes",
+    'y = GridSample<mode = "linear">(x, g)',
+    "illegal form",
+    io="(float[1,16,8,8,8] x) => (float[1,16,4,4,4] y)",
+    constants={"g": np.clip(noise(1, 4, 4, 4, 3), -1, 1)},
+    integers="illegal form floating_point",
+)
+
 # GELU
 PARTS = {"r": np.float32(2**0.5), "o": np.float32(1), "h": np.float32(0.5)}
 ERF = "a = Div(x, r) e = Erf(a) f = Add(e, o) d = Mul(x, f) y = Mul(d, h)"

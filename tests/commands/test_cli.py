@@ -236,6 +236,12 @@ BAD_ARGUMENTS = [
     ("export hrvit_b1 --int8 --calib coco_stuff", 2, "lies somewhere: give --data DIR; COCO-Stuff is DIR/images"),
     ("export hrvit_b1 --htp int4", 2, "--htp int4: one of fp16, a16w8, a8w8"),
     ("export hrvit_b1 --htp a16w8", 2, "--htp a16w8 needs pictures to calibrate with: --calib DIR"),
+    ("export lrformer_t_plus --htp a16w8 --calib scenes", 2, "lrformer_t_plus: the signs of its masks and the places"),
+    ("export lrformer_t_plus --contract image --confidence", 2, "no confidence comes of it"),
+    ("export lrformer_t_plus --task masks --contract image", 2, "its outputs are raw tensors; export task segment"),
+    ("export lrformer_t_plus --task masks --logits head", 2, "is about segmentation; the task is masks"),
+    ("export lrformer_t_plus --set postprocess=quick", 2, "postprocess='quick': choose exact or fast"),
+    ("export lrformer_t --set postprocess=fast", 2, "lrformer_t has no argument postprocess"),
     ("export hrvit_b1 --htp fp16 --target ar1", 2, "takes integers only: make a16w8, or a8w8"),
     (
         "export hrvit_b1 --htp fp16 --target ar9",

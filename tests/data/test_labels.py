@@ -54,6 +54,7 @@ def test_what_is_assumed_is_said() -> None:
         assert note is not None
         assert table.title in note
         assert "--classes" in note
+    assert find_labels(spec(150, "masks")).source == find_labels(spec(150)).source == "assumed ade20k"
     numbers = find_labels(spec(5))
     assert (numbers.names[4], numbers.source, assumption(numbers)) == ("class 4", "", None)
     assert find_labels(spec(19, "classify")).names[0] == "class 0"

@@ -25,6 +25,7 @@ from hiresvit.evaluation.parity import (
     check_gate,
     compare,
     compare_arrays,
+    compare_runs,
     enforce,
 )
 from hiresvit.runtime.runner import About, Runner
@@ -87,6 +88,18 @@ def test_segmentation_agrees_by_pixel() -> None:
     assert found.agreement == 0.75
     # A gap of 1 - 0 where the three logits 1, 0, 0 have the standard deviation sqrt(2) / 3.
     assert found.flip_margin == pytest.approx(3 / math.sqrt(2))
+
+
+def test_masks_agree_by_sign_and_their_classes_by_distance_alone() -> None:
+    masks, classes = np.array([[[[3.0, -2.0], [-0.5, 0.0]]]]), np.array([[[1.0, 2.0]]])
+    other = np.array([[[[2.0, -3.0], [0.5, -1.0]]]])
+    found = compare_runs({"classes": classes, "masks": masks}, {"classes": -classes, "masks": other}, "masks")
+    by_name = {output.name: output for output in found.outputs}
+    assert (by_name["masks"].worst.agreement, by_name["classes"].worst.agreement) == (0.75, None)
+    missed = check_gate(found, Gate(-100, -2, 0.8), "onnx")
+    assert missed == ["onnx: output 'masks' has agreement 0.75, at least 0.8 is needed; --min-agreement sets it"]
+    broken = compare_runs({"masks": masks}, {"masks": np.full_like(masks, np.nan)}, "masks")
+    assert broken.outputs[0].worst.agreement == 0
 
 
 def test_classification_agrees_by_row() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from graphs import build
 from tiny import CLASSES, tiny_spec
 
@@ -23,7 +24,10 @@ from hiresvit.export.contract import (
     read_stamp,
     stamp,
 )
-from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
+from hiresvit.export.deployed import Deployed
+from hiresvit.models.create import model_spec
+from hiresvit.models.zoo import MODELS
+from hiresvit.spec import ContractSpec, ModelSpec, Task, TensorSpec
 
 
 @pytest.mark.parametrize("batch", [1, 4, "batch"])
@@ -46,6 +50,28 @@ def test_feature_maps_come_out_by_stride() -> None:
         ("features_16", (1, "channels", 4, 6)),
         ("features_32", (1, "channels", 2, 3)),
     ]
+
+
+def plus(task: Task) -> ModelSpec:
+    """LRFormer+, whose head is one of queries."""
+    return model_spec("lrformer_t_plus", task, (64, 96), 7)
+
+
+def test_masks_come_out_as_they_are() -> None:
+    assert output_specs(plus("masks"), 2) == (
+        TensorSpec("classes", "float32", (2, 100, 8)),
+        TensorSpec("masks", "float32", (2, 100, 16, 24)),
+    )
+    assert output_names(plus("masks")) == ["classes", "masks"]
+    with torch.device("meta"):
+        built = Deployed(MODELS["lrformer_t_plus"].build(plus("masks")), plus("masks"))
+        outputs = built.eval()(torch.empty(2, 3, 64, 96))
+    assert [tuple(value.shape) for value in outputs] == [one.shape for one in output_specs(plus("masks"), 2)]
+
+
+def test_labels_of_queries_are_labels() -> None:
+    contract = complete(plus("segment"), ContractSpec("camera", size=(100, 80)))
+    assert contract_outputs(plus("segment"), contract) == (TensorSpec("labels", "uint8", (1, 100, 80)),)
 
 
 def test_a_size_between_strides_is_rounded_up() -> None:
@@ -153,6 +179,8 @@ IMPOSSIBLE: list[tuple[ModelSpec, ContractSpec, str]] = [
     (CLASSIFY, ContractSpec("image", top_k=0), "top_k 0: from 1"),
     (FEATURES, ContractSpec("image", label_type="int32"), "label_type int32 with task features"),
     (FEATURES, ContractSpec("image", confidence=True), "confidence with task features"),
+    (plus("segment"), ContractSpec("image", confidence=True), "lrformer_t_plus: no confidence comes of it"),
+    (plus("masks"), ContractSpec("image"), "contract image with task masks: .* export task segment for labels"),
     (resized(SEGMENT, "slide"), ContractSpec("image"), "contract image with resize slide"),
     (resized(SEGMENT, "slide"), ContractSpec("camera", size=(40, 60)), "contract camera with resize slide"),
     (resized(SEGMENT, "crop"), ContractSpec("camera", size=(40, 60)), "leaves pixels without a label"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hiresvit.report.check import _shares, check_report
+from hiresvit.report.check import _first, _shares, check_report, chip_lines
 from hiresvit.report.tables import render
 
 
@@ -87,3 +87,12 @@ def test_what_tensorrt_rtx_refuses_is_said_with_what_it_means_for_whom() -> None
 
 def test_what_was_not_asked_is_said() -> None:
     assert lines(document(("a", True, []), skipped="not built: so"))[-1] == "not built: so"
+
+
+def test_of_many_names_and_warnings_a_few_are_shown() -> None:
+    names = [f"MatMul '/decoder/layers.{number}/cross_attn/MatMul'" for number in range(80)]
+    assert _first(names).endswith("layers.2/cross_attn/MatMul' and 77 more: see --json")
+    report = {"nodes_htp": 1, "nodes_cpu": 0, "context_bytes": 0, "arithmetic": {}, "warnings": ["slow"] * 50}
+    judged = {"report": report, "skipped": None, "died": None}
+    said = chip_lines({"target": "ar1", "compiler": judged})
+    assert (len(said), said[-1]) == (8, "  and 44 warnings more: see --json")

@@ -105,8 +105,10 @@ def test_a_network_that_is_not_the_spec_is_refused(shape: tuple[int, ...], task:
 
 
 def test_specs_that_cannot_be_predicted_are_refused() -> None:
-    with pytest.raises(UsageError, match="feature maps"):
+    with pytest.raises(UsageError, match="raw features are no answer to draw; export the model"):
         predictor(Two(), "features", 3)
+    with pytest.raises(UsageError, match="raw masks are no answer to draw"):
+        predictor(Two(), "masks", 3)
     with pytest.raises(UsageError, match="top_k 0"):
         predictor(Two(), "classify", 3, top_k=0)
     fine = predictor(Two(), "segment", 3)

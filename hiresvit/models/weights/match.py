@@ -7,6 +7,7 @@ Our models use the authors' key names; only prefixes differ by task:
     ============  =================================  ==========================================
     classify      the backbone's, the head's         ``decode_head.* auxiliary_head.*``
     segment       ``backbone.* decode_head.*``       the classifier's, ``auxiliary_head.*``
+    masks         as segment
     features      the backbone's                     all heads'
     ============  =================================  ==========================================
 
@@ -38,7 +39,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 BACKBONE = "backbone."
 SEGMENTER = "decode_head"
 AUXILIARY = "auxiliary_head"  # a second head that only training uses
-SEGMENTER_CLASSES = f"{SEGMENTER}.conv_seg."
+HEAD_OF: Mapping[Task, Task] = {"masks": "segment"}
+"""Of tasks that have no head of their own: whose it is."""
 
 
 @dataclass(frozen=True)
@@ -106,19 +108,20 @@ def load_weights(
         raise HiresvitError(f"{path}: not the model asked for: {looks}")
     if checkpoint.source == "pdparams" and not layout.linears:
         raise HiresvitError(f"{path} is Paddle's, which this model has none of; give a PyTorch or safetensors file")
-    head = {key: tensor for key, tensor in parts.heads.get(task, {}).items() if key not in foreign}
-    fresh = {} if head else wanted_parts.heads.get(task, {})
-    prefix = BACKBONE if task == "segment" else ""
+    own = HEAD_OF.get(task, task)
+    head = {key: tensor for key, tensor in parts.heads.get(own, {}).items() if key not in foreign}
+    fresh = {} if head else wanted_parts.heads.get(own, {})
+    prefix = BACKBONE if own == "segment" else ""
     tensors = {**{prefix + key: tensor for key, tensor in body.items()}, **head}
     if misfit := misfit_of(tensors, {key: value for key, value in wanted.items() if key not in fresh}):
         raise HiresvitError(f"{path}: {_explain(misfit, head, wanted, layout, lambda: hint(checkpoint))}")
     if fresh and not allow_missing_head:
-        raise HiresvitError(f"{path} {_no_head(task, layout, list(foreign), hint(checkpoint))}")
+        raise HiresvitError(f"{path} {_no_head(own, layout, list(foreign), hint(checkpoint))}")
     notes = (*checkpoint.notes, *_conversions(tensors))
     tensors = {key: tensor.to(wanted[key].dtype) for key, tensor in tensors.items() if key in wanted}
     _require_finite(path, tensors)
     model.load_state_dict({**wanted, **tensors}, strict=True)
-    others = {group for other, keys in parts.heads.items() if other != task for group in groups_of(keys)}
+    others = {group for other, keys in parts.heads.items() if other != own for group in groups_of(keys)}
     left_out = sorted({*others, *parts.rest, *groups_of(foreign)})
     labels, untrained = None, f"{', '.join(sorted(groups_of(fresh)))} (not in {printable(path.name)})" if fresh else ""
     if head:
@@ -216,7 +219,7 @@ def _explain(
     layout: Layout,
     hint: Callable[[], str],
 ) -> str:
-    classes = (layout.classifier, SEGMENTER_CLASSES)
+    classes = (layout.classifier, layout.segment_classes)
     shapes = [key.partition(" ")[0] for key in misfit.get("of another shape", ())]
     have, want = class_count(head, layout), class_count(wanted, layout)
     only_classes = misfit.keys() == {"of another shape"} and all(key.startswith(classes) for key in shapes)
@@ -234,8 +237,9 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
 
 def class_count(head: Mapping[str, Tensor], layout: Layout) -> int | None:
     """How many classes a head has; None where that does not show."""
-    prefixes = (layout.classifier, SEGMENTER_CLASSES)
-    return next((t.shape[0] for key, t in head.items() if key.startswith(prefixes) and t.dim() and t.numel()), None)
+    extra = {layout.classifier: 0, layout.segment_classes: layout.extra_classes}
+    rows = [(t, n) for key, t in head.items() for prefix, n in extra.items() if key.startswith(prefix)]
+    return next((t.shape[0] - n for t, n in rows if t.dim() and t.numel() and t.shape[0] > n), None)
 
 
 def _conversions(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
