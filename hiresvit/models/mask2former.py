@@ -439,8 +439,8 @@ def standardise_masks(model: nn.Module, images: Tensor) -> None:
 
 
 def _centre(layer: nn.Module, _: object, out: Tensor) -> Tensor:
-    """Rows (B, M, C) or a map (B, C, H, W) without each channel's mean, by the layer's bias."""
-    mean = out.mean(dim=(0, 2, 3), keepdim=True) if out.ndim == 4 else out.mean(dim=(0, 1), keepdim=True)
+    """Rows (M, C) or a map (B, C, H, W) without each channel's mean, by the layer's bias."""
+    mean = out.mean(dim=(0, 2, 3) if out.ndim == 4 else 0, keepdim=True)
     assert isinstance(layer.bias, Tensor)
     layer.bias.sub_(mean.flatten())
     return out - mean
