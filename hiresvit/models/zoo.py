@@ -145,7 +145,11 @@ _HIRI_VIT = ModelEntry(
     preprocess=preprocessing.HIRI_VIT,
     strides=(8, 16, 32, 64),
 )
-Row = tuple[float, float] | tuple[float, float, float | None, float] | tuple[float, float, float | None, float, int]
+Row = (
+    tuple[float, float]
+    | tuple[float, float, float | None, float]
+    | tuple[float, float, float | None, float | None, int]
+)
 
 
 def _variant(family: ModelEntry, *rows: Row | None) -> ModelEntry:
@@ -188,11 +192,11 @@ MODELS: dict[str, ModelEntry] = {
         "lrformer_large.pth", (110.896, 121.015, 111, 122, 0), (101.410, 15.477, 101, 15.7, 0), (99.306, 81.375)
     ),
     "lrformer_xl": _lrformer("lrformer_xl_in22k_1k_89e.pth", None, (186.989, 31.288, 187, 31.6, 0), (184.721, 164.037)),
-    "lrformer_t_plus": _variant(_LRFORMER_PLUS, (31.017, 56.321), (31.017, 52.389, 31, 53, 0)),
-    "lrformer_s_plus": _variant(_LRFORMER_PLUS, (47.674, 71.488), (47.674, 67.555, 48, 70, 0)),
-    "lrformer_b_plus": _variant(_LRFORMER_PLUS, (79.838, 95.734), (79.838, 91.802, 80, 94, 0)),
-    "lrformer_l_plus": _variant(_LRFORMER_PLUS_640, (119.217, 195.390), (119.217, 189.246, 119, 192, 0)),
-    "lrformer_xl_plus": _variant(_LRFORMER_PLUS_640, (204.730, 320.7), (204.730, 314.6, 205, 365, 0)),
+    "lrformer_t_plus": _variant(_LRFORMER_PLUS, (31.017, 56.321, 31, None, 0), (31.017, 52.389, 31, 53, 0)),
+    "lrformer_s_plus": _variant(_LRFORMER_PLUS, (47.674, 71.488, 48, None, 0), (47.674, 67.555, 48, 70, 0)),
+    "lrformer_b_plus": _variant(_LRFORMER_PLUS, (79.838, 95.734, 80, None, 0), (79.838, 91.802, 80, 94, 0)),
+    "lrformer_l_plus": _variant(_LRFORMER_PLUS_640, (119.217, 195.390, 119, None, 0), (119.217, 189.246, 119, 192, 0)),
+    "lrformer_xl_plus": _variant(_LRFORMER_PLUS_640, (204.730, 320.7, 205, None, 0), (204.730, 314.6, 205, 365, 0)),
     "mixformer_b0": _variant(_NO_PADDLE, (5.099, 0.402, None, 0.4), (30.909, 210.726), (3.570, 2.214)),
     "mixformer_b1": _variant(_MIXFORMER, (7.888, 0.699, 8, 0.7, 0), (34.070, 212.579), (6.277, 3.872)),
     "mixformer_b2": _variant(_MIXFORMER, (9.895, 0.898, 10, 0.9, 0), (36.077, 213.721), (8.284, 5.014)),
