@@ -59,8 +59,7 @@ def count_attentions(model: ModelProto) -> int:
     """Number of attentions: softmaxes between two products of activations, and ``Attention`` nodes.
 
     Between them may stand scale, mask or bias, layout changes, casts, Q/DQ and functions of each score. A product
-    with a constant operand (a Linear, a pooling matrix) is none of the two, so a classifier's softmax does not count;
-    constants of several heads are queries that were learned, and that product is one.
+    with a constant operand (a Linear, a pooling matrix) is none of the two, so a classifier's softmax does not count.
     Weights may be in another file.
     """
     return sum(node.op_type != "Sigmoid" for node, _ in _ways(index_graph(model, infer=False)))
@@ -97,20 +96,12 @@ def _ways(index: GraphIndex) -> Iterator[tuple[NodeProto, list[NodeProto]]]:
                 yield node, [*reversed(before), node, *after]
 
 
-def _is_weight(index: GraphIndex, name: str) -> bool:
-    """Whether an operand of a product is a constant, of one matrix."""
-    if name not in index.fixed:
-        return False
-    matrices = index.shapes.get(name, ())[:-2]
-    return None in matrices or math.prod(size or 0 for size in matrices) <= 1
-
-
 def _way(index: GraphIndex, start: NodeProto, onward: Callable[[NodeProto], Iterable[NodeProto]]) -> list[NodeProto]:
     """The shortest way from a node to a product of activations, without the node; empty if there is none."""
     ways, seen = [[node] for node in onward(start)], set()
     for way in ways:  # grows meanwhile
         last = way[-1]
-        if last.op_type in PAIRED and not any(_is_weight(index, name) for name in last.input):
+        if last.op_type in PAIRED and index.fixed.isdisjoint(last.input):
             return way
         if last.op_type in _BETWEEN and last.output[0] not in seen:
             seen.add(last.output[0])
