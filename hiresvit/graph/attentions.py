@@ -59,7 +59,8 @@ def count_attentions(model: ModelProto) -> int:
     """Number of attentions: softmaxes between two products of activations, and ``Attention`` nodes.
 
     Between them may stand scale, mask or bias, layout changes, casts, Q/DQ and functions of each score. A product
-    with a constant operand (a Linear, a pooling matrix) is none of the two, so a classifier's softmax does not count.
+    with a constant operand (a Linear, a pooling matrix) is none of the two, so a classifier's softmax does not count;
+    queries that are constant in the scores are, since TensorRT fuses them, too.
     Weights may be in another file.
     """
     return sum(node.op_type != "Sigmoid" for node, _ in _ways(index_graph(model, infer=False)))
@@ -91,22 +92,37 @@ def _ways(index: GraphIndex) -> Iterator[tuple[NodeProto, list[NodeProto]]]:
         if node.op_type == "Attention":
             yield node, []
         elif node.op_type in ("Softmax", "Sigmoid"):
-            before, after = _way(index, node, above), _way(index, node, below)
+            before, after = _way(index, node, above, learned=True), _way(index, node, below)
             if before and after:
                 yield node, [*reversed(before), node, *after]
 
 
-def _way(index: GraphIndex, start: NodeProto, onward: Callable[[NodeProto], Iterable[NodeProto]]) -> list[NodeProto]:
-    """The shortest way from a node to a product of activations, without the node; empty if there is none."""
+def _way(
+    index: GraphIndex,
+    start: NodeProto,
+    onward: Callable[[NodeProto], Iterable[NodeProto]],
+    *,
+    learned: bool = False,
+) -> list[NodeProto]:
+    """The shortest way from a node to a product of activations, without the node; empty if there is none.
+
+    With ``learned`` also to one of keys with queries that are the same for every image.
+    """
     ways, seen = [[node] for node in onward(start)], set()
     for way in ways:  # grows meanwhile
         last = way[-1]
-        if last.op_type in PAIRED and index.fixed.isdisjoint(last.input):
+        if last.op_type in PAIRED and (index.fixed.isdisjoint(last.input) or (learned and _learned(index, last))):
             return way
         if last.op_type in _BETWEEN and last.output[0] not in seen:
             seen.add(last.output[0])
             ways += [[*way, node] for node in onward(last)]
     return []
+
+
+def _learned(index: GraphIndex, product: NodeProto) -> bool:
+    """Whether its first operand alone is constant, and no matrix of weights: a Mask2Former's queries in their layer."""
+    first, second = product.input
+    return first in index.fixed and second not in index.fixed and len(index.shapes.get(first, ())) > 2
 
 
 def _other_reader(index: GraphIndex, way: list[NodeProto]) -> str | None:

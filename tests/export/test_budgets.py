@@ -125,7 +125,7 @@ def test_bytes(case: Case) -> None:
 def test_no_shape_arithmetic(case: Case) -> None:
     graph = case.simplified.graph
     found = Counter(node.op_type for node in graph.node).keys()
-    assert not found & FORBIDDEN
+    assert not found & FORBIDDEN - ({"Where"} if case.name.endswith("_plus") else set())  # masks of its attentions
     assert case.name != "hrvit_b1" or not found & {"BatchNormalization", "Mul"}
     constants = constants_of(case.simplified)
     for node in graph.node:

@@ -582,3 +582,13 @@ def test_what_is_documented(found: Attention, measured: str | None, documented: 
     """Pure logic: TensorRT 10 was not run here."""
     assert why_not_fused(found) == measured
     assert why_not_fused(found, documented=True) == documented
+
+
+@pytest.mark.parametrize(
+    ("learned", "counted"),
+    [((1, 2, 49, 32), 1), ((49, 32), 0)],  # queries of each head; a matrix of weights
+)
+def test_queries_that_are_the_same_for_every_image_count(learned: tuple[int, ...], counted: int) -> None:
+    body = "s = MatMul(q, k) w = Softmax<axis = -1>(s) y = MatMul(w, v)"
+    model = free(body, "k 1,2,32,49; v 1,2,49,32", "1,2,49,32", q=np.zeros(learned, np.float16))
+    assert count_attentions(model) == len(find_attentions(indexed(model))) == counted
