@@ -55,7 +55,7 @@ def test_every_family_is_taken_whole(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_head_of_queries_is_taken_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one layer that reads points and one for each level: 34 dB, because near zero FP16 has other signs of masks."""
+    """With one layer that reads points and one for each level: 34 dB, as near zero FP16 has other signs of masks."""
     monkeypatch.setattr(deformable, "LAYERS", 1)
     monkeypatch.setattr(mask2former, "LAYERS", 3)
     shallow = replace(lrformer.VARIANTS["lrformer_t_plus"], depths=(1, 1, 1, 1))
