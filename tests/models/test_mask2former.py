@@ -149,7 +149,8 @@ def point_order(patch: pytest.MonkeyPatch) -> None:
 
     def mistaken(self: DeformableAttention, rows: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         places, weights = found_points(self, rows, positions)
-        return places.unflatten(3, (4, 3)).transpose(3, 4).flatten(3, 4), weights
+        swapped = places.reshape(*places.shape[:3], 4, 3, 2).transpose(3, 4)
+        return swapped.flatten(3, 4), weights
 
     patch.setattr(DeformableAttention, "find_points", mistaken)
 
@@ -163,7 +164,7 @@ def x_and_y_swapped(patch: pytest.MonkeyPatch) -> None:
 
 
 def align_corners(patch: pytest.MonkeyPatch) -> None:
-    sample = F.grid_sample
+    sample: Any = F.grid_sample
     patch.setattr(F, "grid_sample", lambda *inputs, **_: sample(*inputs, align_corners=True))
 
 
@@ -260,7 +261,7 @@ def test_a_class_more_is_a_row_more() -> None:
 
 def test_inner_masks_cost_less_folded() -> None:
     """Nine products with 128x128 pixels become three with each of 16x16, 32x32 and 64x64: 3.36 G less at 512x512."""
-    sizes, counts = [(512 // stride, 512 // stride) for stride in mask2former.STRIDES], []
+    sizes, counts = [(512 // stride, 512 // stride) for stride in deformable.STRIDES], []
     for folded in (False, True):
         masks = KeyMasks(sizes)
         masks.folded = folded
