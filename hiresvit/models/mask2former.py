@@ -347,11 +347,10 @@ class KeyMasks(nn.Module):
     """Which tokens of a level a query hides from itself: those where its mask is negative, unless all are.
 
     Queries (B, 1, Q, D), features (B, D, H_l, W_l), or not yet resized until it is folded -> (B, 1, Q, H_l*W_l), True
-    for what is hidden. The sign of a sum decides, and FP16 keeps the sign of what a product summed in FP32: with this
-    in FP32 the same bits of a mask flip (docs/fp16.md). An integer does not keep it.
+    for what is hidden. The sign of a sum decides, so it is summed in FP32 and not left to what a runtime sums in.
     """
 
-    lowest_precision = "fp16"
+    lowest_precision = "fp32"
 
     def __init__(self, sizes: Sequence[Size]) -> None:
         super().__init__()
