@@ -284,9 +284,8 @@ def test_boxes_are_asked_of_detectors(tmp_path: Path, tiny_bundle: Path, open_en
     assert caught.value.code == 2
     with pytest.raises(CError, match="labels are asked of a model that does not segment"):
         detector.labels(given)
+    own = CAnswer(ctypes.sizeof(CAnswer), k=-1)
     with pytest.raises(CError, match="k is -1"):
-        own = CAnswer(ctypes.sizeof(CAnswer))
-        own.k = -1
         detector.call("run", detector.handle, ctypes.byref(given), ctypes.byref(own))
     old = CAnswer(CAnswer.boxes.offset)  # of a program that was compiled before there were boxes
     detector.call("run", detector.handle, ctypes.byref(given), ctypes.byref(old))
