@@ -20,6 +20,7 @@ from hiresvit.data.dataset import Labels
 from hiresvit.data.labels import printable
 from hiresvit.data.scenes import sample_images
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.models.mask2former import Mask2FormerHead, standardise_masks
 from hiresvit.models.preprocessing import changed
 from hiresvit.models.recognise import choose, describe_candidates, find_candidates, nearest
 from hiresvit.models.retinanet import standardise_boxes
@@ -27,7 +28,7 @@ from hiresvit.models.weights.facts import facts_of, read_settings
 from hiresvit.models.weights.file import Checkpoint, read_checkpoint, read_meta, save_safetensors
 from hiresvit.models.weights.match import LoadReport, load_weights
 from hiresvit.models.weights.stated import stated_preprocess
-from hiresvit.models.zoo import MODELS, find_model, names_checkpoint
+from hiresvit.models.zoo import MODELS, find_model, names_checkpoint, siblings
 from hiresvit.spec import TASKS, ModelSpec, Task
 
 NEARLY_ZERO = 1e-5
@@ -55,9 +56,12 @@ def model_spec(
     if task not in TASKS:
         raise UsageError(f"unknown task {task!r}: {', '.join(TASKS)}")
     if task not in entry.imgsz:
-        others = [other for other in entry.others.values() if task in MODELS[other].imgsz]
+        others = [other for other in siblings(name) if task in MODELS[other].imgsz]
         hint = f": {others[0]} does" if others else ""
         raise UsageError(f"{name} does not serve {task}, only {' and '.join(entry.imgsz)}{hint}")
+    if entry.others and "head" in overrides:
+        heads = " or ".join(entry.others)
+        raise UsageError(f"head={overrides['head']!r}: give {heads}, or leave it out for the head that {name} has")
     if unknown := sorted(set(overrides) - set(entry.overrides)):
         raise UsageError(f"{name} has no argument {', '.join(unknown)}: it takes {', '.join(entry.overrides)}")
     if num_classes is not None and task == "features":
@@ -154,7 +158,8 @@ def recognise_spec(
         chosen.setdefault("num_classes", one.num_classes)
     # of a file without any head features are all that it can give, unless a head is to be drawn
     chosen.setdefault("task", None if allow_missing_head and one.task == "features" else one.task)
-    hidden = [key for key in MODELS[one.name].overrides if key not in ("head", "drop_path", *chosen)]
+    of_no_file = ("head", "drop_path", "postprocess", *chosen)
+    hidden = [key for key in MODELS[one.name].overrides if key not in of_no_file]
     note = f"{path.name} is recognised as {one}"
     if hidden:
         note += f"; {', '.join(hidden)} cannot be seen in a file: the variant's own, unless --set gives others"
@@ -236,8 +241,8 @@ def load_model_weights(
         allow_missing_head=allow_missing_head,
         hint=hint,
     )
-    if report.fresh and spec.task == "segment":
-        standardise_logits(model, _example(spec))
+    if report.fresh:
+        vary_answers(model, spec)
     model.loaded = report  # type: ignore[assignment]
     return report
 
@@ -287,7 +292,15 @@ def enliven(model: nn.Module, spec: ModelSpec, seed: int = 0) -> None:
     pixel. See `perturb_zeros` and `standardise_logits`.
     """
     perturb_zeros(model, seed)
-    if spec.task == "segment":
+    vary_answers(model, spec)
+
+
+def vary_answers(model: nn.Module, spec: ModelSpec) -> None:
+    """Make the labels of a fresh segmentor's pixels vary, in place: see `standardise_logits`, `standardise_masks`."""
+    head = getattr(model, "decode_head", None)
+    if isinstance(head, Mask2FormerHead):
+        standardise_masks(model, _example(spec))
+    elif spec.task == "segment":
         standardise_logits(model, _example(spec))
     if spec.task == "detect":
         standardise_boxes(model, spec, _example(spec))

@@ -83,6 +83,8 @@ def check(spec: ModelSpec) -> None:
     """Raise UsageError on a size or an override that the family cannot take; builds nothing."""
     require_multiples(spec.imgsz, STRIDES[-1], "LRFormer")
     config = configured(VARIANTS, spec)
+    if spec.task == "masks" and "postprocess" in dict(spec.overrides):
+        raise UsageError("postprocess makes labels of masks, for segment only; the task is masks")
     short = min(spec.imgsz) // STRIDES[0]
     if config.pooled_size is not None and config.pooled_size > short:
         raise UsageError(

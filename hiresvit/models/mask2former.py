@@ -18,6 +18,7 @@ B batch, Q = 100 queries, K classes, D = 256 channels, h = 8 heads of d = 32, N 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +35,7 @@ LAYERS = 9
 FFN_CHANNELS = 2048
 HIDDEN = -1e4  # added to a score its share is 0, in FP16, too
 POSTPROCESS = ("exact", "fast")
+SPREAD = 3.0  # deviation of fresh masks over the pixels, and of fresh classes over the queries
 
 
 def check_postprocess(value: object) -> None:
@@ -349,3 +351,44 @@ class QuerySum(nn.Module):
 
     def forward(self, shares: Tensor, masks: Tensor) -> Tensor:
         return shares @ masks
+
+
+@torch.no_grad()
+def standardise_masks(model: nn.Module, images: Tensor) -> None:
+    """Make the answers of a fresh segmentor with this head vary over ``images`` (B, 3, H, W), in place.
+
+    Through nine layers fresh queries become one, whose mask has no edge: nothing is hidden, and one class wins. Here
+    the decoder's norms leave the queries' mean out, the features have mean 0 over the pixels, and masks and classes
+    have the deviation `SPREAD`. Tokens weigh less in a query, and points stay near their token, so that a rounding
+    which flips a sign is not worth more than one in a trained network. Statistics are those of float64: how many
+    threads sum them up does not show in the weights.
+    """
+    twin = copy.deepcopy(model).double()
+    head = twin.decode_head
+    assert isinstance(head, Mask2FormerHead)
+    for layer in head.pixel_decoder.encoder.layers:
+        for of_points in (layer.self_attn.sampling_offsets, layer.self_attn.attention_weights):
+            of_points.weight.mul_(0.2)
+    norms = []
+    for layer in head.transformer_decoder.layers:
+        layer.cross_attn.attn.out_proj.weight.mul_(0.3)
+        norms += list(layer.norms)
+    centred = [module.register_forward_hook(_centre) for module in (*norms, head.pixel_decoder.mask_feature)]
+    head.inference = None
+    classes, masks = twin(images.double())
+    for hook in centred:
+        hook.remove()
+    for value in head.mask_embed[-1].parameters():
+        value.mul_(SPREAD / masks.std())
+    std, mean = torch.std_mean(classes, dim=(0, 1))
+    head.cls_embed.weight.mul_((SPREAD / std)[:, None])
+    head.cls_embed.bias.sub_(mean).mul_(SPREAD / std)
+    model.load_state_dict(twin.state_dict())
+
+
+def _centre(layer: nn.Module, _: object, out: Tensor) -> Tensor:
+    """Rows (B, M, C) or a map (B, C, H, W) without each channel's mean, by the layer's bias."""
+    mean = out.mean(dim=(0, 2, 3), keepdim=True) if out.ndim == 4 else out.mean(dim=(0, 1), keepdim=True)
+    assert isinstance(layer.bias, Tensor)
+    layer.bias.sub_(mean.flatten())
+    return out - mean

@@ -148,7 +148,11 @@ _HIRI_VIT = ModelEntry(
     anchors=AnchorSpec(strides=(16, 32, 64, 128, 256)),  # the paper's MACs have no room for a level at stride 8
     strides=(8, 16, 32, 64),
 )
-Row = tuple[float, float] | tuple[float, float, float | None, float] | tuple[float, float, float | None, float, int]
+Row = (
+    tuple[float, float]
+    | tuple[float, float, float | None, float]
+    | tuple[float, float, float | None, float | None, int]
+)
 
 
 def _variant(family: ModelEntry, *rows: Row | None) -> ModelEntry:
@@ -191,11 +195,11 @@ MODELS: dict[str, ModelEntry] = {
         "lrformer_large.pth", (110.896, 121.015, 111, 122, 0), (101.410, 15.477, 101, 15.7, 0), (99.306, 81.375)
     ),
     "lrformer_xl": _lrformer("lrformer_xl_in22k_1k_89e.pth", None, (186.989, 31.288, 187, 31.6, 0), (184.721, 164.037)),
-    "lrformer_t_plus": _variant(_LRFORMER_PLUS, (31.017, 56.321), (31.017, 52.389, 31, 53, 0)),
-    "lrformer_s_plus": _variant(_LRFORMER_PLUS, (47.674, 71.488), (47.674, 67.555, 48, 70, 0)),
-    "lrformer_b_plus": _variant(_LRFORMER_PLUS, (79.838, 95.734), (79.838, 91.802, 80, 94, 0)),
-    "lrformer_l_plus": _variant(_LRFORMER_PLUS_640, (119.217, 195.390), (119.217, 189.246, 119, 192, 0)),
-    "lrformer_xl_plus": _variant(_LRFORMER_PLUS_640, (204.730, 320.7), (204.730, 314.6, 205, 365, 0)),
+    "lrformer_t_plus": _variant(_LRFORMER_PLUS, (31.017, 56.321, 31, None, 0), (31.017, 52.389, 31, 53, 0)),
+    "lrformer_s_plus": _variant(_LRFORMER_PLUS, (47.674, 71.488, 48, None, 0), (47.674, 67.555, 48, 70, 0)),
+    "lrformer_b_plus": _variant(_LRFORMER_PLUS, (79.838, 95.734, 80, None, 0), (79.838, 91.802, 80, 94, 0)),
+    "lrformer_l_plus": _variant(_LRFORMER_PLUS_640, (119.217, 195.390, 119, None, 0), (119.217, 189.246, 119, 192, 0)),
+    "lrformer_xl_plus": _variant(_LRFORMER_PLUS_640, (204.730, 320.7, 205, None, 0), (204.730, 314.6, 205, 365, 0)),
     "mixformer_b0": _variant(
         _NO_PADDLE, (5.099, 0.402, None, 0.4), (30.909, 210.726), (3.570, 2.214), (12.923, 63.472)
     ),
@@ -229,6 +233,12 @@ MODELS |= {
     for name, entry in MODELS.items()
     if f"{name}_plus" in MODELS
 }
+
+
+def siblings(name: str) -> list[str]:
+    """The variants that have this one's backbone and another head, in the order of the table."""
+    first = next((one for one, entry in MODELS.items() if name in entry.others.values()), name)
+    return [one for one in (first, *MODELS[first].others.values()) if one != name]
 
 
 def list_models() -> list[str]:

@@ -14,7 +14,16 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.models.create import build_empty, convert_weights, create_model, find_spec, recognise_spec
+from hiresvit.models.create import (
+    build_empty,
+    convert_weights,
+    create_model,
+    find_spec,
+    model_spec,
+    recognise_spec,
+)
+from hiresvit.models.recognise import Candidate, find_candidates
+from hiresvit.models.weights.file import read_checkpoint
 from hiresvit.models.weights.match import LoadReport
 from hiresvit.models.zoo import MODELS, names_checkpoint
 from hiresvit.spec import Task
@@ -50,11 +59,17 @@ def official(file: str, tmp_path: Path) -> Path:
 OFFICIAL = sorted(path.name.removesuffix(".keys.json") for path in GOLDEN.glob("*.keys.json"))
 
 
+# LRFormer-T with a Mask2Former head, of 19 classes where 150 are the variant's own, and what is said of it.
+PLUS: tuple[str, Task, int] = ("lrformer_t_plus", "segment", 19)
+OF_PLUS = "this is lrformer_t with a mask2former head: use lrformer_t_plus with"
+
+
 @pytest.mark.parametrize("file", OFFICIAL)
 def test_the_authors_own_names_are_recognised(tmp_path: Path, file: str) -> None:
     name = file.removesuffix("_seg").removesuffix("_backbone")
     spec = recognise_spec(official(file, tmp_path)).spec
     tasks: dict[str, tuple[Task, int]] = {"_seg": ("segment", spec.num_classes), "_backbone": ("features", 0)}
+    tasks["_plus"] = ("segment", 150)
     task, classes = next((value for end, value in tasks.items() if file.endswith(end)), ("classify", 1000))
     assert (spec.name, spec.task, spec.num_classes, spec.overrides) == (name, task, classes, ())
     assert spec.imgsz == MODELS[name].imgsz[task]
@@ -71,6 +86,8 @@ def test_the_authors_own_names_are_recognised(tmp_path: Path, file: str) -> None
         ("lrformer_s", "segment", 150, None),
         ("lrformer_t", "classify", 3, None),
         ("lrformer_xl", "features", None, None),
+        ("lrformer_t_plus", "segment", 19, None),
+        ("lrformer_xl_plus", "segment", 150, None),
         ("mixformer_b1", "classify", 2, None),
         ("mixformer_b2", "segment", 21, None),
         ("hiri_vit_s", "classify", 1000, None),
@@ -141,6 +158,14 @@ def test_two_heads_are_listed_with_what_to_type(tmp_path: Path, saved: Saver) ->
         (("lrformer_t", "classify", 5), ("lrformer_t", "segment"), "--task classify --num-classes 5"),
         (("hiri_vit_s", "classify", 9, "linear"), ("hiri_vit_s", "classify"), "--num-classes 9 --set head=linear$"),
         (("lrformer_t", "features"), ("lrformer_t", "classify"), "lrformer_t with --task features, or use"),
+        (PLUS, ("lrformer_t", "segment"), f"nothing was loaded: .*292 unexpected .*{OF_PLUS} --num-classes 19$"),
+        (PLUS, ("lrformer_t", "classify"), f"has no classification head .*{OF_PLUS} --task segment --num-classes 19"),
+        (PLUS, ("lrformer_s_plus", "masks"), "this looks like lrformer_t_plus; ask for that with --num-classes 19$"),
+        (PLUS, ("lrformer_t_plus", "segment"), "trained with 19 classes, the model has 150: pass --num-classes 19$"),
+        (PLUS, ("lrformer_t_plus", "masks"), "trained with 19 classes, the model has 150: pass --num-classes 19$"),
+        (PLUS, ("hrvit_b1", "segment"), "this looks like lrformer_t_plus; ask for that with --num-classes 19$"),
+        (("lrformer_t", "segment", 19), ("lrformer_t_plus", "segment"), "its own head: use lrformer_t with --num-cl"),
+        (("lrformer_t", "features"), ("lrformer_t_plus", "segment"), "no segmentation head .*lrformer_t without a head"),
     ],
 )
 def test_a_name_that_contradicts_the_file_says_what_to_type(
@@ -148,6 +173,67 @@ def test_a_name_that_contradicts_the_file_says_what_to_type(
 ) -> None:
     with pytest.raises(HiresvitError, match=said):
         create_model(*asked, imgsz=(64, 64), weights=saved(*given))
+
+
+def grafted(tmp_path: Path, body: str, head: tuple[str, Task, int, Mapping[str, Any]], prefix: str = "") -> Path:
+    """One model's backbone with another's segmentation head."""
+    state = blank(build_empty(body, "features", None, {}))
+    other = {key: value for key, value in blank(build_empty(*head)).items() if key.startswith("decode_head.")}
+    torch.save({f"backbone.{key}": value for key, value in state.items()} | other, tmp_path / "my.pth")
+    return tmp_path / "my.pth"
+
+
+@pytest.mark.parametrize("kind", ["segformer", "upernet"])
+def test_a_head_of_another_kind_is_named(tmp_path: Path, kind: str) -> None:
+    path = grafted(tmp_path, "lrformer_t", ("hrvit_b1", "segment", 19, {"head": kind}))
+    whose = {"segformer": "SegFormer's", "upernet": "UPerNet's"}[kind]
+    for name in ("lrformer_t", "lrformer_t_plus"):
+        with pytest.raises(HiresvitError, match=f"its segmentation head is {whose}, which {name} does not take$"):
+            create_model(name, "segment", 64, weights=path)
+
+
+def test_masks_on_another_backbone_are_named(tmp_path: Path) -> None:
+    path = grafted(tmp_path, "hrvit_b1", ("lrformer_t_plus", "segment", 19, {}))
+    with pytest.raises(HiresvitError, match=r"head is Mask2Former's, which hrvit_b1 does not take$"):
+        create_model("hrvit_b1", "segment", 64, weights=path)
+
+
+def test_of_variants_with_one_backbone_the_head_decides(tmp_path: Path, saved: Saver) -> None:
+    """A head with 200 queries is nobody's; it is said to be of the variant that it has most of."""
+    path = saved(*PLUS)
+    assert [(one.name, one.task) for one in find(path)] == [("lrformer_t_plus", "segment")]
+    masks = recognise_spec(path, task="masks").spec
+    assert (masks.name, masks.task, masks.num_classes) == ("lrformer_t_plus", "masks", 19)
+    features = recognise_spec(path, task="features").spec
+    assert (features.name, features.task) == ("lrformer_t", "features")
+    assert "postprocess" not in recognise_spec(path).notes[0]
+    state = blank(build_empty("lrformer_t_plus", "segment", 19, {}))
+    state["decode_head.query_feat.weight"] = torch.zeros(200, 256)
+    torch.save(state, tmp_path / "wide.pth")
+    assert [(one.name, one.num_classes) for one in find(tmp_path / "wide.pth")] == [("lrformer_t_plus", 19)]
+    # XL has no head of its own: one of another kind leaves features.
+    path = grafted(tmp_path, "lrformer_xl", ("lrformer_t", "segment", 19, {}))
+    assert [(one.name, one.task) for one in find(path)] == [("lrformer_xl", "features")]
+
+
+def find(path: Path) -> tuple[Candidate, ...]:
+    return find_candidates(path, read_checkpoint(path), build_empty)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"head": "upernet"}, "head='upernet': give mask2former, or leave it out for the head that lrformer_t has"),
+        ({"postprocess": "fast"}, "lrformer_t has no argument postprocess"),
+        ({"head": "mask2former", "postprocess": "often"}, "postprocess='often': choose exact or fast"),
+        ({"head": "mask2former", "imgsz": (500, 512)}, "500x512: LRFormer takes multiples of 32 on both sides"),
+        ({"head": "mask2former", "task": "masks", "postprocess": "fast"}, "postprocess makes labels of masks"),
+    ],
+)
+def test_what_is_asked_of_the_head_of_masks(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=f"^{said}"):
+        model_spec("lrformer_t", **options)
+    assert model_spec("lrformer_t", head="mask2former") == model_spec("lrformer_t_plus")
 
 
 def test_a_file_that_is_given_another_task_says_so_too(saved: Saver) -> None:
@@ -160,10 +246,10 @@ def test_a_file_of_nothing_we_have_names_what_is_nearest(tmp_path: Path) -> None
     state = blank(build_empty("hrvit_b1", "classify", 10, {}))
     del state["stem.conv1.weight"]
     torch.save(state | {"neck.a": torch.ones(1)}, tmp_path / "my.pth")
-    with pytest.raises(HiresvitError, match=r"of none of the 19 models; nearest is hrvit_b1, .*1 missing \(stem.conv1"):
+    with pytest.raises(HiresvitError, match=r"of none of the 24 models; nearest is hrvit_b1, .*1 missing \(stem.conv1"):
         recognise_spec(tmp_path / "my.pth")
     torch.save({"fc.weight": torch.ones(2, 2)}, tmp_path / "other.pth")
-    with pytest.raises(HiresvitError, match="of none of the 19 models"):
+    with pytest.raises(HiresvitError, match="of none of the 24 models"):
         recognise_spec(tmp_path / "other.pth")
 
 

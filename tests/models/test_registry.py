@@ -23,12 +23,12 @@ from hiresvit.models.create import (
 )
 from hiresvit.models.macs import count_params
 from hiresvit.models.weights.file import save_safetensors
-from hiresvit.models.zoo import MODELS, list_models
-from hiresvit.spec import TASKS, Task
+from hiresvit.models.zoo import MODELS, list_models, siblings
+from hiresvit.spec import Task
 
 # HRViT's maps are 4x6 and 2x3 where the windows are 7.
 SIZE = (64, 96)
-CLASSES = {"classify": 5, "segment": 5, "features": None}
+CLASSES = {"detect": 5, "classify": 5, "segment": 5, "features": None, "masks": 5, "detect": 5}
 # Channels of the maps of `features`, from the papers' tables of configurations.
 WIDTHS = {
     "hrvit_b1": (32, 64, 128, 256),
@@ -51,8 +51,12 @@ WIDTHS = {
     "hiri_vit_b": (96, 192, 320, 640),
     "hiri_vit_l": (160, 224, 448, 640),
 }
+WIDTHS |= {f"{name}_plus": widths for name, widths in WIDTHS.items() if name.startswith("lrformer")}
 HEAD_STRIDE = {"hrvit": 4, "lrformer": 8, "mixformer": 4, "hiri_vit": 8}
 each_first = pytest.mark.parametrize("name", list(firsts().values()))
+
+
+FIRST_TASKS = [(name, task) for name in firsts().values() for task in MODELS[name].imgsz]
 
 
 def small(name: str, task: Task, size: tuple[int, int] | None = None, **options: Any) -> nn.Module:
@@ -80,8 +84,11 @@ def test_outputs(name: str, task: Task) -> None:
     assert not model.training
     entry = MODELS[name]
     maps = [map_shape(name, c, s) for c, s in zip(WIDTHS[name], entry.strides, strict=True)]
-    pixels = map_shape(name, 5, HEAD_STRIDE[entry.family])
-    expected = {"classify": [(2, 5)], "segment": [pixels], "features": maps}[task]
+    pixels = map_shape(name, 5, 1 if name.endswith("_plus") else HEAD_STRIDE[entry.family])
+    masks: list[tuple[int, ...]] = [(2, 100, 6), map_shape(name, 100, 4)]
+    sides = [[-(-side // s) for side in small_size(name)] for s in (entry.anchors.strides if entry.anchors else ())]
+    boxes: list[tuple[int, ...]] = [(2, 9 * each, *size) for each in (5, 4) for size in sides]
+    expected = {"classify": [(2, 5)], "segment": [pixels], "features": maps, "masks": masks, "detect": boxes}[task]
     size = small_size(name)
     single = outputs(model, image(2, size))
     assert [tuple(x.shape) for x in single] == expected
@@ -132,7 +139,7 @@ def test_windows(name: str) -> None:
         ({"pooled_size": 7}, "hrvit_b1 has no argument pooled_size"),
         ({"allow_missing_head": True}, "--allow-missing head is about a checkpoint"),
         ({"num_classes": 0}, "num_classes=0: give a whole number of 1 or more"),
-        ({"task": "detect"}, "unknown task 'detect': classify, segment, features"),
+        ({"task": "depth"}, "unknown task 'depth': classify, segment, features"),
         ({"task": "features", "num_classes": 19}, "features have no classes"),
         ({"imgsz": (64, 64, 64)}, r"give \(height, width\)"),
         ({"imgsz": ("64", "64")}, r"give \(height, width\)"),
@@ -165,19 +172,23 @@ def test_unknown_model(name: str, hint: str) -> None:
 def test_defaults() -> None:
     assert list_models() == list(MODELS)
     for name, entry in MODELS.items():
-        spec = model_spec(name)
+        spec, plus = model_spec(name), name.endswith("_plus")
         assert (spec.task, spec.imgsz, spec.strides) == (entry.task, entry.imgsz[entry.task], entry.strides)
-        assert entry.imgsz.keys() == entry.numbers.keys() >= {entry.task, "features"}
+        assert entry.imgsz.keys() == entry.numbers.keys() >= {entry.task, "masks" if plus else "features"}
         for task, size in entry.imgsz.items():
             spec = model_spec(name, task)
             assert spec.imgsz == size
-            assert spec.num_classes == {"segment": 19, "classify": 1000, "features": 0}[task]
+            usual = {"segment": 150 if plus else 19, "masks": 150, "classify": 1000, "features": 0}
+            assert spec.num_classes == usual[task]
     assert model_spec("hrvit_b1", imgsz=64).imgsz == (64, 64)
 
 
 def test_a_task_that_a_variant_does_not_serve() -> None:
-    with pytest.raises(UsageError, match="lrformer_xl does not serve segment, only classify and features"):
+    said = "lrformer_xl does not serve segment, only classify and features: lrformer_xl_plus does"
+    with pytest.raises(UsageError, match=said):
         create_model("lrformer_xl", "segment")
+    with pytest.raises(UsageError, match=r"lrformer_s_plus does not serve features, .*: lrformer_s does"):
+        create_model("lrformer_s_plus", "features")
 
 
 @pytest.mark.parametrize("task", ["classify", "segment"])
@@ -186,8 +197,7 @@ def test_num_classes(task: Task) -> None:
     assert params[1] - params[0] == {"classify": 2048 + 1, "segment": 256 + 1}[task]  # one row and its bias
 
 
-@each_first
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("name", "task"), FIRST_TASKS)
 def test_an_input_of_another_size_is_refused(name: str, task: Task) -> None:
     height, width = small_size(name)
     said = f"an input of {width}x{height} for a model laid out at {height}x{width}"
@@ -276,9 +286,12 @@ def test_checkpoints_of_other_variants_are_named(tmp_path: Path, task: Task) -> 
 
 
 def test_backbones_are_all_different() -> None:
-    bodies = [build_empty(name, "features", None, {}) for name in MODELS]
+    names = [name for name, entry in MODELS.items() if "features" in entry.imgsz]
+    bodies = [build_empty(name, "features", None, {}) for name in names]
     shapes = [tuple(sorted((key, tuple(value.shape)) for key, value in body.items())) for body in bodies]
-    assert len(set(shapes)) == len(MODELS)
+    assert len(set(shapes)) == len(names)
+    for name in set(MODELS) - set(names):
+        assert siblings(name)[0] in names
 
 
 def test_convert(tmp_path: Path) -> None:
