@@ -51,9 +51,9 @@ def write_tensor(
 ) -> None:
     """`write_graph` of nodes that read the contract tensor's ``image``."""
     inputs = [TensorSpec("image", "float32", (1, 3, *spec.imgsz))]
-    sides = [[helper.make_tensor_value_info(t.name, 1, t.shape) for t in side] for side in (inputs, outputs)]
+    given, made = ([helper.make_tensor_value_info(t.name, 1, t.shape) for t in side] for side in (inputs, outputs))
     values = [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "tensors", *sides, values)
+    graph = helper.make_graph(nodes, "tensors", given, made, values)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     write_graph(folder, spec, model, [*inputs, *outputs])
 
@@ -78,7 +78,7 @@ def write_detector(folder: Path, preprocess: PreprocessSpec | None = None) -> Mo
     random = np.random.default_rng(0)
     nodes, outputs, constants = [], [], dict[str, NDArray[Any]]()
     for stride in ANCHORS.strides:
-        pool = {"kernel_shape": [stride] * 2, "strides": [stride] * 2}
+        pool: dict[str, Any] = {"kernel_shape": [stride] * 2, "strides": [stride] * 2}
         nodes.append(helper.make_node("AveragePool", ["image"], [f"cells_{stride}"], **pool))
         for kind, depth, wide in (("logits", spec.num_classes, 3), ("deltas", 4, 0.5)):
             name, channels = f"{kind}_{stride}", ANCHORS.per_cell * depth

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "boxes.hpp"
 #include "check.hpp"
 #include "postprocess.hpp"
 #include "preprocess.hpp"
@@ -120,12 +121,31 @@ void check_postprocess(Threads& threads) {
   CHECK(allocations([&] { top_classes(logits.data(), false, 19, 5, scratch, classes, probabilities); }) == 0);
 }
 
+void check_boxes() {
+  AnchorSpec anchors;
+  anchors.strides = {8, 16}, anchors.scales = {1, 1.5}, anchors.ratios = {0.5, 2};
+  anchors.base = 4, anchors.stds = {1, 1, 1, 1}, anchors.size_clamp = 0.016, anchors.score_threshold = 0.05;
+  anchors.per_level = 100, anchors.iou_threshold = 0.5, anchors.max_boxes = 20;
+  std::vector<float> raw(4 * 5 * 8 * 12);
+  for (std::size_t i = 0; i < raw.size(); ++i) raw[i] = static_cast<float>(i * 2654435761u % 1000) / 200 - 3;
+  PreprocessSpec spec;
+  spec.resize = Resize::letterbox;
+  Boxes boxes(anchors, 5, spec, Size{64, 96});
+  const std::vector<BoxMaps> maps(2, BoxMaps{raw.data(), raw.data(), false, false});
+  Detection found[20];
+  int count = 0;
+  CHECK(allocations([&] { count = boxes.find(maps, Size{300, 400}, 20, found); }) == 0);
+  CHECK(count == 20);
+  CHECK(boxes.find(maps, Size{300, 400}, 3, found + 10) == 3 && found[10].score == found[0].score);
+}
+
 }  // namespace
 
 int main() {
   Threads threads(2);
   check_preprocess(threads);
   check_postprocess(threads);
+  check_boxes();
   if (COUNTED) {  // the count counts, also what new takes
     CHECK(allocations([] {
             std::vector<int> kept(1000);

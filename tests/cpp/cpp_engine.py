@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import Structure, byref, c_char_p, c_int32, c_int64, c_size_t, c_ssize_t, c_void_p, sizeof
+from collections.abc import Sequence
+from ctypes import Structure, byref, c_char_p, c_float, c_int32, c_int64, c_size_t, c_ssize_t, c_void_p, sizeof
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,23 @@ class CAnswer(Structure):
         ("k", c_int32),
         ("classes", c_void_p),
         ("probabilities", c_void_p),
+        ("boxes", c_void_p),
     )
+
+
+class CDetection(Structure):
+    """hiresvit_detection."""
+
+    _fields_ = (("box", c_float * 4), ("score", c_float), ("label", c_int32))
+
+
+Detections = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
+
+
+def detections_of(found: Sequence[CDetection]) -> Detections:
+    """Boxes (N, 4), scores and classes."""
+    boxes = np.array([list(one.box) for one in found], np.float32).reshape(-1, 4)
+    return boxes, np.array([one.score for one in found], np.float32), np.array([one.label for one in found], np.int32)
 
 
 class CTensor(Structure):
@@ -157,3 +174,12 @@ def classes_of(engine: CEngine, given: CPicture, k: int) -> tuple[list[int], lis
     own.k, own.classes, own.probabilities = k, ctypes.addressof(classes), ctypes.addressof(shares)
     engine.call("run", engine.handle, byref(given), byref(own))
     return list(classes[: own.k]), list(shares[: own.k])
+
+
+def boxes_of(engine: CEngine, given: CPicture, most: int) -> Detections:
+    """The best boxes, at most as many."""
+    found = (CDetection * most)()
+    own = CAnswer(sizeof(CAnswer))
+    own.k, own.boxes = most, ctypes.addressof(found)
+    engine.call("run", engine.handle, byref(given), byref(own))
+    return detections_of(found[: own.k])

@@ -5,17 +5,28 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+from bundles import edit
+from cpp_engine import CAnswer, CDetection, CEngine, CError, Detections, boxes_of, detections_of, picture
 from numpy.typing import NDArray
+from tensor_bundles import write_detector
 
+from hiresvit.bundle.folder import read_bundle
 from hiresvit.data.preprocess import valid_region
+from hiresvit.data.scenes import sample_image
+from hiresvit.models.create import model_spec
 from hiresvit.runtime.boxes import find_boxes
+from hiresvit.runtime.frame import picture_feed
+from hiresvit.runtime.open import open_runner
 from hiresvit.spec import AnchorSpec, ModelSpec, PreprocessSpec, Resize
+from hiresvit.workflows.export import export_bundle
+from hiresvit.workflows.export_settings import ExportSettings
 
 CPP = Path(__file__).parents[2] / "cpp"
 IMGSZ, CLASSES = (64, 96), 4
@@ -42,10 +53,6 @@ class CAnchors(ctypes.Structure):
     )
 
 
-class CDetection(ctypes.Structure):
-    _fields_ = (("box", ctypes.c_float * 4), ("score", ctypes.c_float), ("label", ctypes.c_int32))
-
-
 def c_anchors(anchors: AnchorSpec) -> CAnchors:
     own = CAnchors(len(anchors.strides), len(anchors.scales), len(anchors.ratios), anchors.per_level, anchors.max_boxes)
     for name, values in (("stride", anchors.strides), ("scale", anchors.scales), ("ratio", anchors.ratios)):
@@ -56,10 +63,7 @@ def c_anchors(anchors: AnchorSpec) -> CAnchors:
     return own
 
 
-Found = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]  # boxes (N, 4), scores and classes
-
-
-def cpp_boxes(library: ctypes.CDLL, outputs: Outputs, size: tuple[int, int], spec: ModelSpec) -> Found:
+def cpp_boxes(library: ctypes.CDLL, outputs: Outputs, size: tuple[int, int], spec: ModelSpec) -> Detections:
     """What the library makes of raw outputs for a picture of a size."""
     assert spec.anchors is not None
     most, resize = spec.anchors.max_boxes, get_args(Resize).index(spec.preprocess.resize)
@@ -79,16 +83,14 @@ def cpp_boxes(library: ctypes.CDLL, outputs: Outputs, size: tuple[int, int], spe
     count = library.t_boxes(anchors, spec.num_classes, *prep, *spec.imgsz, *pointers, half, *size, most, found)
     if count < 0:
         raise ValueError(bytes(library.t_error()).decode())
-    boxes = np.array([list(one.box) for one in found[:count]], np.float64).reshape(-1, 4)
-    scores = np.array([one.score for one in found[:count]], np.float64)
-    return boxes, scores, np.array([one.label for one in found[:count]], np.int64)
+    return detections_of(found[:count])
 
 
-def python_boxes(outputs: Outputs, size: tuple[int, int], spec: ModelSpec) -> Found:
+def python_boxes(outputs: Outputs, size: tuple[int, int], spec: ModelSpec) -> Detections:
     """What Python makes of them."""
     assert spec.anchors is not None
     found = find_boxes(outputs, spec.anchors, size, valid_region(size, spec.preprocess, spec.imgsz))
-    return found.boxes.astype(np.float64), found.scores.astype(np.float64), found.classes.astype(np.int64)
+    return found.boxes, found.scores, found.classes
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -118,7 +120,7 @@ def spec_of(preprocess: PreprocessSpec, anchors: AnchorSpec = SMALL) -> ModelSpe
     return ModelSpec("any", "none", "detect", IMGSZ, CLASSES, preprocess, anchors=anchors)
 
 
-def require_same(found: Found, wanted: Found) -> None:
+def require_same(found: Detections, wanted: Detections) -> None:
     """The same boxes in the same order: single precision of the answer leaves 1e-7 of a side, a wrong anchor pixels."""
     assert np.array_equal(found[2], wanted[2])
     assert np.allclose(found[0], wanted[0], rtol=1e-6, atol=1e-5)
@@ -228,3 +230,83 @@ def test_a_fault_is_noticed(tmp_path: Path, rest: list[Path], fault: str) -> Non
     wanted = python_boxes(outputs, (50, 90), spec)
     with pytest.raises(AssertionError):
         require_same(cpp_boxes(load(tmp_path / "boxes.so"), outputs, (50, 90), spec), wanted)
+
+
+@pytest.fixture
+def open_engine(cpp_build: Path, onnxruntime_library: Path) -> Iterator[Callable[..., CEngine]]:
+    """Opens engines, and closes them again."""
+    engines: list[CEngine] = []
+
+    def open_one(bundle: Path, **options: Any) -> CEngine:
+        engines.append(CEngine(cpp_build, bundle, library=onnxruntime_library, **options))
+        return engines[-1]
+
+    yield open_one
+    for engine in engines:
+        engine.close()
+
+
+def require_pythons(bundle: Path, role: str, engine: CEngine) -> None:
+    """An engine's boxes of pictures of some sizes are Python's."""
+    found = read_bundle(bundle)
+    spec, contract = found.manifest.spec, found.manifest.contract
+    assert spec.anchors is not None
+    with open_runner(found.path(role), threads=1) as runner:
+        for seed, size in enumerate(SIZES):
+            image = sample_image(seed, *size)
+            wanted = python_boxes(runner(picture_feed(image, spec, contract)), size, spec)
+            require_same(boxes_of(engine, picture([image]), spec.anchors.max_boxes), wanted)
+            assert len(wanted[0]) > 3
+            some = boxes_of(engine, picture([image]), 3)
+            require_same(some, (wanted[0][:3], wanted[1][:3], wanted[2][:3]))
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_an_engine_gives_boxes(tmp_path: Path, open_engine: Callable[..., CEngine], resize: str) -> None:
+    write_detector(tmp_path / "bundle", RESIZES[resize])
+    require_pythons(tmp_path / "bundle", "fp32", open_engine(tmp_path / "bundle"))
+
+
+@pytest.mark.slow
+def test_an_exported_detector_gives_boxes(tmp_path: Path, open_engine: Callable[..., CEngine]) -> None:
+    spec = model_spec("mixformer_b0", "detect", (64, 96))
+    settings = ExportSettings(fp16=True, plan=False, latency=False, images=1, threads=1)
+    folder = export_bundle(spec, tmp_path / "bundle", settings, command=["hiresvit", "export"]).folder
+    for role in ("cpu", "fp16"):
+        require_pythons(folder, role, open_engine(folder, graph=role))
+
+
+def test_boxes_are_asked_of_detectors(tmp_path: Path, tiny_bundle: Path, open_engine: Callable[..., CEngine]) -> None:
+    write_detector(tmp_path / "bundle")
+    given, detector = picture([sample_image(0, 40, 50)]), open_engine(tmp_path / "bundle")
+    with pytest.raises(CError, match="boxes are asked of a model") as caught:
+        boxes_of(open_engine(tiny_bundle), given, 5)
+    assert caught.value.code == 2
+    with pytest.raises(CError, match="labels are asked of a model that does not segment"):
+        detector.labels(given)
+    own = CAnswer(ctypes.sizeof(CAnswer), k=-1)
+    with pytest.raises(CError, match="k is -1"):
+        detector.call("run", detector.handle, ctypes.byref(given), ctypes.byref(own))
+    old = CAnswer(CAnswer.boxes.offset)  # of a program that was compiled before there were boxes
+    detector.call("run", detector.handle, ctypes.byref(given), ctypes.byref(old))
+    assert detector.output(0)[0] == "logits_8"
+
+
+def test_a_detector_is_held_to_its_anchors(tmp_path: Path, open_engine: Callable[..., CEngine]) -> None:
+    """The manifest agrees with the graph, and its anchors or sizes with neither: nothing is read by those."""
+    changes: list[tuple[int, Callable[[Any], object]]] = [
+        (7, lambda spec: spec["anchors"].update(scales=[1.0])),
+        (7, lambda spec: spec["anchors"].update(strides=[8, 32])),
+        (7, lambda spec: spec["anchors"].update(strides=[8, 8])),
+        (7, lambda spec: spec["anchors"].update(strides=[8])),
+        (7, lambda spec: spec.update(num_classes=4)),
+        (7, lambda spec: spec.update(imgsz=[64, 48])),
+        (2, lambda spec: spec["preprocess"].update(resize="crop")),
+    ]
+    for number, (code, change) in enumerate(changes):
+        folder = tmp_path / str(number)
+        write_detector(folder)
+        edit(folder, lambda values, change=change: change(values["spec"]))  # type: ignore[misc]
+        with pytest.raises(CError) as caught:
+            open_engine(folder)
+        assert caught.value.code == code, caught.value

@@ -284,3 +284,5 @@ def test_sanitizers_find_nothing(
     test_pictures_are_pillows(tmp_path / "bundle", tmp_path, run)
     test_bad_files_end_in_a_line(tmp_path / "bundle", tmp_path, run)
     test_arguments_and_bundles_end_in_a_line(tmp_path / "bundle", tmp_path, run)
+    (tmp_path / "detector").mkdir()
+    test_a_detector_prints_and_draws_its_boxes(tmp_path / "detector", run)

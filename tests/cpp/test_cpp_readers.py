@@ -215,7 +215,7 @@ def test_anchors_are_read_as_python_reads_them(readers: Readers, bundle: Path) -
 DAMAGED = dict(
     [
         *(at("strides", value) for value in ([], [0], [8.0], [8] * 17, 8, None, [2**16 + 1], ["8"])),
-        *(at("scales", value) for value in ([], [0], [-1], [1] * 65, [1e7], {}, [None])),
+        *(at("scales", value) for value in ([], [0], [-1], [1] * 65, [1e7], {}, [None])),  # type: ignore[var-annotated]
         *(at("ratios", value) for value in ([], [0], ["1"], [1e-7])),
         *(at("base", value) for value in (0, "4", None, True, [4])),
         *(at("means", value) for value in ([0, 0, 0], [0] * 5, [0, 0, 0, 1e101])),

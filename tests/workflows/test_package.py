@@ -103,7 +103,7 @@ def test_a_graph_that_is_not_there_or_not_for_the_format(tmp_path: Path) -> None
 @pytest.mark.parametrize("kind", ["cpp", "python"])
 def test_maps_and_masks_are_nothing_to_label(tmp_path: Path, kind: Any) -> None:
     for task in ("features", "masks"):
-        write_raw(tmp_path / task, task)  # type: ignore[arg-type]
+        write_raw(tmp_path / task, task)
         with pytest.raises(UsageError, match=f"task {task} has nothing to label; --format triton serves its tensors"):
             package_bundle(tmp_path / task, kind, tmp_path / "p")
 
@@ -112,7 +112,7 @@ def test_boxes_are_no_label_map(tmp_path: Path) -> None:
     write_detector(tmp_path / "b")
     for kind in ("deepstream", "isaac-ros"):
         with pytest.raises(UsageError, match=r"task detect; this package is of a segmentor.* --format triton"):
-            package_bundle(tmp_path / "b", kind, tmp_path / "p")  # type: ignore[arg-type]
+            package_bundle(tmp_path / "b", kind, tmp_path / "p")
     package = package_bundle(tmp_path / "b", "triton", tmp_path / "p")
     config = (package.folder / "models" / "coloured-detect-32x48" / "config.pbtxt").read_text(encoding="utf-8")
     assert 'name: "deltas_16" data_type: TYPE_FP32 dims: [ 1, 24, 2, 3 ]' in config
