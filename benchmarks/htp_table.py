@@ -23,7 +23,8 @@ from paper_numbers import with_table
 from hiresvit import create_model, export_onnx, fold, list_models, simplify
 from hiresvit.device.chips import CHIPS
 from hiresvit.engine.htp import compile_graph
-from hiresvit.models.create import enliven
+from hiresvit.models.create import enliven, model_spec
+from hiresvit.models.zoo import has_queries
 from hiresvit.process import trim_memory
 from hiresvit.spec import HtpForm, ModelSpec
 from hiresvit.workflows.htp import HtpSettings, make_htp
@@ -45,7 +46,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if args.write and RESULTS.exists() else []
     for model in args.models:
         there = {row["form"] for row in rows if row["model"] == model}
-        wanted = [form for form in args.forms if args.again or form not in there]
+        able = ("fp16",) if has_queries(model_spec(model)) else FORMS
+        wanted = [form for form in args.forms if form in able and (args.again or form not in there)]
         for row in measure(model, wanted) if wanted else ():
             print("| " + " | ".join(cells(row)) + " |", flush=True)
             rows = [old for old in rows if (old["model"], old["form"]) != (model, row["form"])] + [row]

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 from hiresvit.errors import ArtefactError
-from hiresvit.graph.index import module_of
 from hiresvit.schema import read_json
 
 LOWEST_KEY = "hiresvit.lowest_precision"
@@ -34,7 +33,7 @@ def read_lowest(metadata: Mapping[str, str]) -> Lowest:
 
 def lowest_of(node: str, lowest: Lowest) -> Literal["fp32", "fp16"] | None:
     """What the innermost module that says anything says of a node; None if none does."""
-    module = module_of(node)
+    module = node.rpartition("/")[0]  # as `index.module_of`, which would bring onnx to what runs a graph
     while module and module not in lowest:
         module = module.rpartition(".")[0]
     return lowest.get(module)

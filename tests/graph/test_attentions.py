@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import build, indexed
+from graphs import build, indexed, noise
 from onnx import ModelProto
 from rtx import compiled, needs_rtx
 
@@ -93,7 +93,10 @@ def widths() -> dict[str, Case]:
 
 def sizes() -> dict[str, Case]:
     one = "batch x heads is 1"
+    learned = "s = MatMul(q, k) w = Softmax<axis = -1>(s) m = MatMul(w, v) y = Neg(m)"
+    queries = noise(1, 2, 100, 32).astype(np.float16)
     return {
+        "learned-queries": (free(learned, "k 1,2,32,49; v 1,2,49,32", "1,2,100,32", q=queries), None),
         "one-key": (attention(keys=1), "one key"),
         "one-query": (attention(queries=1, keys=49), None),
         "two-keys": (attention(queries=2), None),
