@@ -41,7 +41,12 @@ def count_macs(model: nn.Module, imgsz: tuple[int, int]) -> Macs:
     The model runs on the meta device, where tensors have shapes and no data; its own weights stay where they
     are. Count a model before `fold`, which trades multiplications for fewer kernels.
     """
-    state = {name: value.detach().to("meta") for name, value in chain(model.named_parameters(), model.named_buffers())}
+    values = chain(model.named_parameters(), model.named_buffers())
+    tables = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    # By weights that need a gradient PyTorch multiplies rows, which tells it from an attention's product; of a part of
+    # one, which is what an embedding is read for, its counter cannot keep track.
+    trained = {name for name, value in model.named_parameters() if value.requires_grad} - tables
+    state = {name: value.detach().to("meta").requires_grad_(name in trained) for name, value in values}
     image = torch.empty(1, 3, *imgsz, device="meta", dtype=next(model.parameters()).dtype)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         functional_call(model, state, (image,))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -410,8 +411,7 @@ def standardise_masks(model: nn.Module, images: Tensor) -> None:
     threads sum them up does not show in the weights.
     """
     twin = copy.deepcopy(model).double()
-    head = twin.decode_head
-    assert isinstance(head, Mask2FormerHead)
+    head: Any = twin.decode_head
     for layer in head.pixel_decoder.encoder.layers:
         for of_points in (layer.self_attn.sampling_offsets, layer.self_attn.attention_weights):
             of_points.weight.mul_(0.2)

@@ -196,7 +196,7 @@ MODELS: dict[str, ModelEntry] = {
     "lrformer_s_plus": _variant(_LRFORMER_PLUS, (47.674, 71.488, 48, None, 0), (47.674, 67.555, 48, 70, 0)),
     "lrformer_b_plus": _variant(_LRFORMER_PLUS, (79.838, 95.734, 80, None, 0), (79.838, 91.802, 80, 94, 0)),
     "lrformer_l_plus": _variant(_LRFORMER_PLUS_640, (119.217, 195.390, 119, None, 0), (119.217, 189.246, 119, 192, 0)),
-    "lrformer_xl_plus": _variant(_LRFORMER_PLUS_640, (204.730, 320.7, 205, None, 0), (204.730, 314.6, 205, 365, 0)),
+    "lrformer_xl_plus": _variant(_LRFORMER_PLUS_640, (204.730, 320.741, 205, None, 0), (204.730, 314.597, 205, 365, 0)),
     "mixformer_b0": _variant(_NO_PADDLE, (5.099, 0.402, None, 0.4), (30.909, 210.726), (3.570, 2.214)),
     "mixformer_b1": _variant(_MIXFORMER, (7.888, 0.699, 8, 0.7, 0), (34.070, 212.579), (6.277, 3.872)),
     "mixformer_b2": _variant(_MIXFORMER, (9.895, 0.898, 10, 0.9, 0), (36.077, 213.721), (8.284, 5.014)),

@@ -291,6 +291,65 @@ def mmengine(folder):
         yield f"{name}.pth", sums or {"plain": first(net)}
 
 
+def mask2former(folder):
+    """mmengine's Runner with a model of LRFormer-T+'s 639 keys, 19 classes; but for the first weight one zero for each."""
+    import torch
+    from mmengine.model import BaseModel
+    from mmengine.runner import Runner
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    listed = json.loads((Path(__file__).parent / "lrformer_t_plus.keys.json").read_text())["keys"]
+    classes = tuple(f"class {number}" for number in range(19))
+
+    class Model(BaseModel):
+        def __init__(self):
+            super().__init__(data_preprocessor={"type": "ImgDataPreprocessor", "mean": [123.675, 116.28, 103.53],
+                                                "std": [58.395, 57.12, 57.375]})
+            for number, (key, shape, dtype) in enumerate(listed):
+                shape = [len(classes) + 1, *shape[1:]] if ".cls_embed." in key else shape
+                *path, name = key.split(".")
+                owner = self
+                for part in path:
+                    if part not in owner._modules:
+                        owner.add_module(part, nn.Module())
+                    owner = owner._modules[part]
+                value = torch.zeros((), dtype=getattr(torch, dtype)).expand(shape) if number else torch.ones(shape)
+                if value.is_floating_point() and not name.startswith("running_"):
+                    owner.register_parameter(name, nn.Parameter(value, requires_grad=not number))
+                else:
+                    owner.register_buffer(name, value)
+
+        @property
+        def first(self):
+            return self.get_parameter(listed[0][0])
+
+        def forward(self, inputs, data_samples=None, mode="tensor"):
+            return {"loss": self.first.square().mean()}
+
+    class Data(torch.utils.data.Dataset):
+        metainfo = {"classes": classes, "palette": [[number, 0, 0] for number in range(19)]}
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, _):
+            return {"inputs": torch.zeros(3, 5, 5)}
+
+    net = Model()
+    with tempfile.TemporaryDirectory() as made:
+        runner = Runner(
+            net, made, train_dataloader=DataLoader(Data(), 2), train_cfg={"by_epoch": False, "max_iters": 1},
+            optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1}}, default_scope="mmengine",
+            default_hooks={"logger": {"type": "LoggerHook", "interval": 1},
+                           "checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False}},
+            experiment_name="plus", log_level="ERROR",
+        )  # fmt: skip
+        runner.train()
+        os.replace(Path(made) / "iter_1.pth", folder / "mmengine_plus.pth")
+    yield "mmengine_plus.pth", {"plain": float(net.first.detach().double().sum())}
+
+
 def mmcv(folder):
     """mmcv 1.x, of which mmseg 0.x is: its EMAHook, once in training by iterations and once early in an epoch."""
     import logging
@@ -496,6 +555,7 @@ def paddle(folder):
 WRITERS = {
     "timm": (timm, "timm"), "deit": (deit, "torch"), "torch": (torch_wrappers, "torch"), "thop": (counters, "thop"),
     "ema_pytorch": (ema_pytorch, "ema-pytorch"), "lightning": (lightning, "lightning"), "mmengine": (mmengine, "mmengine"),
+    "mask2former": (mask2former, "mmengine"),
     "mmcv": (mmcv, "mmcv"), "pictures": (pictures, "mmengine"), "paddle": (paddle, "paddlepaddle"),
 }  # fmt: skip
 

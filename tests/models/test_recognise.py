@@ -87,7 +87,7 @@ def test_the_authors_own_names_are_recognised(tmp_path: Path, file: str) -> None
         ("lrformer_t", "classify", 3, None),
         ("lrformer_xl", "features", None, None),
         ("lrformer_t_plus", "segment", 19, None),
-        ("lrformer_xl_plus", "segment", 150, None),
+        ("lrformer_s_plus", "segment", 150, None),
         ("mixformer_b1", "classify", 2, None),
         ("mixformer_b2", "segment", 21, None),
         ("hiri_vit_s", "classify", 1000, None),

@@ -11,6 +11,7 @@ import pytest
 from test_checkpoint import GOLDEN, Shapes, load_weights, module
 
 from hiresvit.errors import HiresvitError
+from hiresvit.models.create import convert_weights, create_model, recognise_spec
 from hiresvit.models.weights.file import Checkpoint, read_checkpoint
 
 FIRST = "stem.conv1.weight"
@@ -34,7 +35,8 @@ SEVERAL = {"student_teacher.pth"}
 REFUSED = {name for name, row in EXPECTED.items() if "refused" in row}
 # Whose own loaders take the average: they put it where the weights are.
 EXCHANGED = {"mmengine_ema.pth", "lightning_ema.ckpt", "mmcv_epoch_ema_early.pth"}
-LOADED = sorted(EXPECTED.keys() - SEVERAL - REFUSED)
+PLUS = "mmengine_plus.pth"  # a whole model and no miniature
+LOADED = sorted(EXPECTED.keys() - SEVERAL - REFUSED - {PLUS})
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,24 @@ def test_the_names_of_classes_come_along(folder: Path) -> None:
     meta = read_checkpoint(folder / "mmengine_ema.pth").meta
     assert meta["dataset_meta"] == {"classes": ["road", "sky"], "palette": palette}
     assert read_checkpoint(folder / "timm.pth.tar").meta["arch"] == "hrvit_b1"
+
+
+def test_a_whole_segmentor_that_answers_with_masks(folder: Path, tmp_path: Path) -> None:
+    """LRFormer-T+ as mmseg's wrapper of Mask2Former has it: 639 keys, and 19 classes in 20 rows."""
+    path = folder / PLUS
+    asked = recognise_spec(path)
+    assert (asked.spec.name, asked.spec.task, asked.spec.num_classes) == ("lrformer_t_plus", "segment", 19)
+    assert asked.notes[0].startswith(f"{PLUS} is recognised as lrformer_t_plus for segment, 19 classes")
+    model: Any = create_model(str(path), "masks", imgsz=64)
+    assert (model.loaded.loaded, model.loaded.left_out) == (639, ())
+    assert model.loaded.labels.names == tuple(f"class {number}" for number in range(19))
+    trained = model.get_parameter("backbone.block1.0.attn.kv.0.bias")
+    assert float(trained.double().sum()) == pytest.approx(EXPECTED[PLUS]["plain"], abs=1e-12)
+    convert_weights(asked.spec, path, tmp_path / "a.safetensors")
+    again = recognise_spec(tmp_path / "a.safetensors").spec
+    assert (again.name, again.task, again.num_classes) == ("lrformer_t_plus", "segment", 19)
+    features: Any = create_model(str(path), "features", imgsz=64)
+    assert (features.spec.name, features.loaded.left_out) == ("lrformer_t", ("decode_head.*",))
 
 
 def test_what_lies_beside_the_weights_is_said(folder: Path) -> None:
