@@ -103,6 +103,9 @@ EXTRA = (
     upernet("hiri_vit_b", 80.6, within=0.005),
     upernet("hiri_vit_s", None, 240, imgsz=SQUARE),
     upernet("hiri_vit_b", None, 265, imgsz=SQUARE),
+    # 1600x1200, which mmdet pads to 1600x1216
+    more("hiri_vit_s", "detect", "detect", 41.1, 139, imgsz=(1216, 1600)),
+    more("hiri_vit_b", "detect", "detect", 59.8, 202, imgsz=(1216, 1600), within=0.005),
 )
 
 

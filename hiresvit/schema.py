@@ -111,6 +111,23 @@ CONTRACT = record(
         "top_k": some(SIZE),
     }
 )
+_POSITIVE: Schema = {"type": "number", "minimum": 1e-6, "maximum": 1e6}
+_SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+ANCHORS = record(
+    {
+        "strides": many(SIZE, 1, 16),
+        "scales": many(_POSITIVE, 1, 64),
+        "ratios": many(_POSITIVE, 1, 64),
+        "base": _POSITIVE,
+        "means": many(NUMBER, 4, 4),
+        "stds": many(_POSITIVE, 4, 4),
+        "size_clamp": {"type": "number", "minimum": 1e-6, "maximum": 1},
+        "score_threshold": {"type": "number", "minimum": 1e-6, "maximum": 0.999999},
+        "per_level": SIZE,
+        "iou_threshold": _SHARE,
+        "max_boxes": SIZE,
+    }
+)
 _SETTING: Schema = {"anyOf": [{"type": ["null", "boolean"]}, NUMBER, NAME]}
 SPEC = record(
     {
@@ -130,7 +147,7 @@ SPEC = record(
             }
         ),
     },
-    {"strides": many(SIZE, 1, 16)},
+    {"strides": many(SIZE, 1, 16), "anchors": ANCHORS},
 )
 _SHAPE = many(COUNT, most=32)
 ENGINE = record(
@@ -159,6 +176,12 @@ ENGINE = record(
         "warnings": many(TEXT),
     }
 )
+
+
+def check_spec(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a spec of `SPEC` whose outputs mean nothing: a detector's without anchors, and others'."""
+    if (values["task"] == "detect") != ("anchors" in values):
+        raise ValueError(f"spec of task {values['task']} {'has' if 'anchors' in values else 'lacks'} anchors")
 
 
 def read_json(data: bytes | str) -> Any:

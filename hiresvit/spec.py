@@ -129,12 +129,55 @@ class ContractSpec:
 
 
 @dataclass(frozen=True)
+class AnchorSpec:
+    """How the raw outputs of ``detect`` become boxes (docs/detect.md); the conventions are mmdet's.
+
+    Level l has the stride ``strides[l]`` and a map of ceil(H / stride) x ceil(W / stride) cells. In each cell stand A =
+    ``len(ratios) * len(scales)`` anchors, ratio by ratio and, of one ratio, scale by scale. The centre of those in cell
+    (y, x) is ``(x * stride, y * stride)``, the cell's corner and not its middle; an anchor's width and height are
+    ``base * stride * scale / sqrt(ratio)`` and ``base * stride * scale * sqrt(ratio)``, and nothing is rounded: a ratio
+    is height over width.
+
+    Outputs of level l: ``logits_STRIDE`` (B, A*K, h, w) before the sigmoid, whose channel ``a*K + k`` is class k of
+    anchor a, and ``deltas_STRIDE`` (B, A*4, h, w), channels ``a*4 + (0, 1, 2, 3)`` dx, dy, dw, dh. A delta is
+    ``raw * stds + means``; the box has its centre at ``anchor's + (dx * width, dy * height)`` and the size
+    ``width * exp(dw), height * exp(dh)``, with dw and dh between -c and c, c = ``|log(size_clamp)|``. It is cut at the
+    borders of the picture inside the input, and one without an area is none.
+
+    Of a level the ``per_level`` best pairs of anchor and class with a score above ``score_threshold`` remain, of all
+    that class-wise NMS leaves (suppressed is what has an IoU above ``iou_threshold``) the ``max_boxes`` best.
+    """
+
+    strides: tuple[int, ...] = (8, 16, 32, 64, 128)
+    scales: tuple[float, ...] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    base: float = 4.0
+    means: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    size_clamp: float = 0.016
+    score_threshold: float = 0.05
+    per_level: int = 1000
+    iou_threshold: float = 0.5
+    max_boxes: int = 100
+
+    @property
+    def per_cell(self) -> int:
+        """A: how many anchors stand in each cell of a map."""
+        return len(self.scales) * len(self.ratios)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> AnchorSpec:
+        """Rebuild it from values that `hiresvit.schema.ANCHORS` has nothing against."""
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Which model, for which task, at which size: everything `create_model` needs but the weights.
 
     ``imgsz`` is (height, width). ``overrides`` are the family's own arguments that differ from the variant's
     table, as sorted (name, value) pairs, so that two specs that mean the same compare equal. ``strides`` are those
-    of the maps that ``features`` gives.
+    of the maps that ``features`` gives, ``anchors`` what the outputs of ``detect`` mean, None for other tasks.
     """
 
     name: str
@@ -145,6 +188,7 @@ class ModelSpec:
     preprocess: PreprocessSpec
     overrides: tuple[tuple[str, Any], ...] = ()
     strides: tuple[int, ...] = STRIDES
+    anchors: AnchorSpec | None = None
 
     @property
     def slug(self) -> str:
@@ -153,7 +197,10 @@ class ModelSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` reads them back."""
-        return asdict(self)
+        values = asdict(self)
+        if self.anchors is None:
+            del values["anchors"]  # so that what has none is written as before there were any
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ModelSpec:
@@ -166,5 +213,6 @@ class ModelSpec:
             "overrides": overrides,
             "imgsz": (height, width),
             "strides": tuple(values.get("strides", STRIDES)),  # older manifests have none
+            "anchors": AnchorSpec.from_json(values["anchors"]) if "anchors" in values else None,
         }
         return cls(**rest)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hiresvit.spec import STRIDES, ModelSpec, PreprocessSpec
+from hiresvit.schema import SPEC, check_spec, compile_schema
+from hiresvit.spec import STRIDES, AnchorSpec, ModelSpec, PreprocessSpec
 
 PLAIN = ModelSpec("hrvit_b1", "hrvit", "segment", (512, 1024), 19, PreprocessSpec())
 EVERYTHING = ModelSpec(
@@ -20,6 +21,19 @@ EVERYTHING = ModelSpec(
     preprocess=PreprocessSpec("keep", "bicubic", 0.9, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3), "opencv", "round", 8),
     overrides=(("drop_path", 0.1), ("head", "wide"), ("stride_plan", (2, 2, 1))),
     strides=(8, 16, 32, 64),
+    anchors=AnchorSpec(
+        strides=(16, 32),
+        scales=(1.0, 1.5),
+        ratios=(0.5, 2.0),
+        base=3.0,
+        means=(0.0, 0.1, 0.2, 0.3),
+        stds=(0.1, 0.1, 0.2, 0.2),
+        size_clamp=0.02,
+        score_threshold=0.3,
+        per_level=400,
+        iou_threshold=0.6,
+        max_boxes=300,
+    ),
 )
 
 
@@ -37,7 +51,7 @@ def test_a_spec_is_the_same_after_json(spec: ModelSpec) -> None:
 
 def test_every_field_counts() -> None:
     for field, value in EVERYTHING.to_json().items():
-        assert value != PLAIN.to_json()[field], f"the two specs do not show whether {field} is kept"
+        assert value != PLAIN.to_json().get(field), f"the two specs do not show whether {field} is kept"
 
 
 def test_older_manifests_know_one_resampling() -> None:
@@ -53,6 +67,27 @@ def test_older_manifests_have_no_strides() -> None:
     values = through_json(PLAIN)
     del values["strides"]
     assert ModelSpec.from_json(values).strides == STRIDES
+
+
+def test_every_field_of_the_anchors_counts() -> None:
+    assert EVERYTHING.anchors is not None
+    plain = vars(AnchorSpec())
+    assert all(value != plain[field] for field, value in vars(EVERYTHING.anchors).items())
+    assert (EVERYTHING.anchors.per_cell, AnchorSpec().per_cell) == (4, 9)
+
+
+def test_anchors_are_a_detector_s() -> None:
+    """Without them its outputs mean nothing, and where other tasks had some, something was mixed up."""
+    detect = through_json(replace(EVERYTHING, task="detect"))
+    for values in (detect, through_json(PLAIN)):
+        compile_schema(SPEC)(values)
+        check_spec(values)
+    assert "anchors" not in PLAIN.to_json()
+    with pytest.raises(ValueError, match="spec of task features has anchors"):
+        check_spec(through_json(EVERYTHING))
+    del detect["anchors"]
+    with pytest.raises(ValueError, match="spec of task detect lacks anchors"):
+        check_spec(detect)
 
 
 def test_reading_changes_nothing_in_what_was_read() -> None:

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "bench.hpp"
@@ -13,8 +14,9 @@ namespace {
 
 const char* const kHelp =
     "hiresvit-run BUNDLE IMAGE [options]: runs a bundle that `hiresvit export` wrote on a PNG or JPEG.\n"
-    "  -o, --output FILE.png  the picture, half and half with the colours of its classes\n"
+    "  -o, --output FILE.png  the picture, half and half with the colours of its classes, or with its boxes\n"
     "  --labels FILE.png      the label map: a class a pixel, with the colours as its palette\n"
+    "  --json                 the answer as one line of JSON\n"
     "  --graph ROLE           cpu, simplified, fp32, fp16, int8, plan or int8_plan\n"
     "  --backend NAME         onnxruntime or tensorrt\n"
     "  --library PATH         the runtime's shared library, else HIRESVIT_ONNXRUNTIME or what the loader finds\n"
@@ -33,6 +35,14 @@ struct Arguments {
   std::string bundle, image, overlay, labels;
   hiresvit::Options options;
   int bench = 0;
+  bool json = false;
+};
+
+// One line of an answer: a class and its share of the picture, its probability, or a box and its score.
+struct Row {
+  int label;
+  double value;
+  std::vector<float> box;
 };
 
 int number(const std::string& option, const char* text, int least, int most) {
@@ -57,6 +67,7 @@ Arguments parse(int count, char** words) {
       {"--device", &options.device},
       {"--soc-model", &options.soc_model}};
   const std::map<std::string, std::function<void()>> flags{
+      {"--json", [&] { own.json = true; }},
       {"--no-golden", [&] { options.golden = false; }},
       {"--cuda-graph", [&] { options.cuda_graph = true; }},
       {"--host-code", [&] { options.host_code = true; }}};
@@ -79,6 +90,7 @@ Arguments parse(int count, char** words) {
     }
   }
   if (places.size() != 2) throw Failure(2, "a bundle's folder and a picture are needed; see --help");
+  if (own.json && own.bench > 0) throw Failure(2, "--json and --bench: the times are no JSON; leave one out");
   own.bundle = places[0], own.image = places[1];
   return own;
 }
@@ -99,20 +111,46 @@ std::string name_of(const hiresvit::Engine& engine, int index) {
   return index < engine.info().named_classes ? engine.class_name(index) : "class " + std::to_string(index);
 }
 
-void print_shares(const hiresvit::Engine& engine, const std::vector<std::int32_t>& labels, int classes) {
+void print_json(const hiresvit::Engine& engine, const char* answer, const char* value, const std::vector<Row>& rows) {
+  using Json = nlohmann::ordered_json;
+  const hiresvit_info info = engine.info();
+  Json all{{"model", info.model}, {"graph", info.graph}, {"backend", info.backend}, {answer, Json::array()}};
+  for (const Row& row : rows) {
+    Json one{{"class", row.label}, {"name", name_of(engine, row.label)}, {value, row.value}};
+    if (!row.box.empty()) one["box"] = row.box;
+    all[answer].push_back(std::move(one));
+  }
+  std::printf("%s\n", all.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+}
+
+// `answer` and `value` are the keys of its JSON: "shares" of "share", which is printed as per cent.
+void print(const hiresvit::Engine& engine, bool json, const char* answer, const char* value,
+           const std::vector<Row>& rows) {
+  if (json) return print_json(engine, answer, value, rows);
+  const hiresvit_info info = engine.info();
+  std::printf("%s (%s, %s)\n", info.model, info.graph, info.backend);
+  for (const Row& row : rows) {
+    if (value == std::string("share")) {
+      std::printf("%6.2f %%", 100 * row.value);
+    } else {
+      std::printf("%8.4f", row.value);
+    }
+    for (const float side : row.box) std::printf("  %7.1f", static_cast<double>(side));
+    std::printf("  %s\n", name_of(engine, row.label).c_str());
+  }
+}
+
+// The classes of a label map, largest first.
+std::vector<Row> shares_of(const std::vector<std::int32_t>& labels, int classes) {
   std::vector<std::size_t> counts(static_cast<std::size_t>(classes));
   for (const std::int32_t label : labels) ++counts.at(static_cast<std::size_t>(label));
-  std::vector<int> order(counts.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-    return counts[static_cast<std::size_t>(a)] > counts[static_cast<std::size_t>(b)];
-  });
-  for (const int index : order) {
+  std::vector<Row> rows;
+  for (int index = 0; index < classes; ++index) {
     const std::size_t count = counts[static_cast<std::size_t>(index)];
-    if (count == 0) break;
-    std::printf("%6.2f %%  %s\n", 100.0 * static_cast<double>(count) / static_cast<double>(labels.size()),
-                name_of(engine, index).c_str());
+    if (count > 0) rows.push_back({index, static_cast<double>(count) / static_cast<double>(labels.size()), {}});
   }
+  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.value > b.value; });
+  return rows;
 }
 
 void paint(Image& image, const std::vector<std::int32_t>& labels, const Colours& colours) {
@@ -129,7 +167,7 @@ void segment(hiresvit::Engine& engine, Image image, const Arguments& asked, int 
   std::vector<std::int32_t> labels(image.rgb.size() / 3);
   const hiresvit::Picture picture = hiresvit::rgb(image.rgb.data(), image.height, image.width);
   engine.segment(picture, labels.data());
-  print_shares(engine, labels, classes);
+  print(engine, asked.json, "shares", "share", shares_of(labels, classes));
   const Colours colours = colours_of(engine, classes);
   if (!asked.labels.empty()) write_labels(asked.labels, labels, image.height, image.width, colours);
   if (asked.bench > 0) {  // of labels as an app would take them
@@ -148,25 +186,63 @@ void classify(hiresvit::Engine& engine, const Image& image, const Arguments& ask
     throw Failure(2, "a classifier has no labels to write: leave -o and --labels out");
   }
   const hiresvit::Picture picture = hiresvit::rgb(image.rgb.data(), image.height, image.width);
-  for (const hiresvit::Class& best : engine.classify(picture)) {
-    std::printf("%8.4f  %s\n", static_cast<double>(best.probability), name_of(engine, best.index).c_str());
-  }
+  std::vector<Row> rows;
+  for (const hiresvit::Class& best : engine.classify(picture)) rows.push_back({best.index, best.probability, {}});
+  print(engine, asked.json, "top", "probability", rows);
   hiresvit::Answer answer{};
   answer.struct_size = sizeof answer;
   if (asked.bench > 0) bench(engine, picture, answer, asked.bench);
+}
+
+// A line of two pixels along the inside of a box.
+void draw(Image& image, const std::vector<float>& box, const std::uint8_t* colour) {
+  const auto pixel = [](float at, int side) { return std::clamp(static_cast<int>(at), 0, side - 1); };
+  const int left = pixel(box[0], image.width), top = pixel(box[1], image.height);
+  const int right = pixel(box[2], image.width), bottom = pixel(box[3], image.height);
+  for (int y = top; y <= bottom; ++y) {
+    for (int x = left; x <= right; ++x) {
+      if (std::min({x - left, right - x, y - top, bottom - y}) > 1) continue;
+      std::copy_n(colour, 3, image.rgb.begin() + 3 * (std::ptrdiff_t{y} * image.width + x));
+    }
+  }
+}
+
+void detect(hiresvit::Engine& engine, Image image, const Arguments& asked, const hiresvit_info& info) {
+  if (!asked.labels.empty()) throw Failure(2, "a detector has no label map to write: leave --labels out");
+  const hiresvit::Picture picture = hiresvit::rgb(image.rgb.data(), image.height, image.width);
+  std::vector<Row> rows;
+  for (const hiresvit::Detection& found : engine.detect(picture)) {
+    rows.push_back({found.label, found.score, {std::begin(found.box), std::end(found.box)}});
+  }
+  print(engine, asked.json, "boxes", "score", rows);
+  if (asked.bench > 0) {
+    std::vector<hiresvit::Detection> boxes(static_cast<std::size_t>(info.most_boxes));
+    hiresvit::Answer answer{};
+    answer.struct_size = sizeof answer;
+    answer.k = info.most_boxes, answer.boxes = boxes.data();
+    bench(engine, picture, answer, asked.bench);
+  }
+  if (asked.overlay.empty()) return;
+  const Colours colours = colours_of(engine, info.num_classes);
+  for (auto row = rows.rbegin(); row != rows.rend(); ++row) draw(image, row->box, colours.data() + 3 * row->label);
+  write_rgb(asked.overlay, image);
 }
 
 void run(const Arguments& asked) {
   const Image image = read_image(asked.image);  // before a graph is loaded for nothing
   hiresvit::Engine engine(asked.bundle, asked.options);
   const hiresvit_info info = engine.info();
-  if (info.task == HIRESVIT_FEATURES) throw Failure(2, asked.bundle + ": feature maps are no answer to draw");
+  if (info.task == HIRESVIT_FEATURES || info.task == HIRESVIT_MASKS) {
+    const char* const what = info.task == HIRESVIT_FEATURES ? "feature maps are" : "masks and their classes are";
+    throw Failure(2, asked.bundle + ": " + what + " no answer to print: an app reads them with Engine::output");
+  }
   if (asked.bench > 0 && info.emulated != 0) {
     throw Failure(2, "an emulator's time says nothing of the chip: leave --bench out, or run this on the device");
   }
-  std::printf("%s (%s, %s)\n", info.model, info.graph, info.backend);
   if (info.task == HIRESVIT_CLASSIFY) {
     classify(engine, image, asked);
+  } else if (info.task == HIRESVIT_DETECT) {
+    detect(engine, image, asked, info);
   } else {
     segment(engine, image, asked, info.num_classes);
   }

@@ -26,6 +26,7 @@ static_assert(HIRESVIT_BT601 == static_cast<int>(Yuv::bt601));
 static_assert(HIRESVIT_F32 == static_cast<int>(Type::f32) && HIRESVIT_I64 == static_cast<int>(Type::i64));
 static_assert(HIRESVIT_I64 == static_cast<int>(LabelType::i64) && HIRESVIT_U8 == static_cast<int>(LabelType::u8));
 static_assert(HIRESVIT_FEATURES == static_cast<int>(Task::features));
+static_assert(HIRESVIT_DETECT == static_cast<int>(Task::detect) && HIRESVIT_MASKS == static_cast<int>(Task::masks));
 static_assert(HIRESVIT_CAMERA == static_cast<int>(ContractName::camera));
 static_assert(HIRESVIT_DAMAGED == kDamaged && HIRESVIT_BUSY == kBusy && HIRESVIT_ILLEGAL_GRAPH == kIllegalGraph);
 
@@ -145,11 +146,14 @@ Answer answer_of(const hiresvit_answer& own) {
   answer.labels.confidence = own.confidence;
   answer.labels.confidence_stride = own.confidence_stride != 0 ? own.confidence_stride : own.width;
   answer.k = own.k, answer.classes = own.classes, answer.probabilities = own.probabilities;
+  answer.boxes = own.boxes;
   return answer;
 }
 
+constexpr std::size_t kLeastAnswer = offsetof(hiresvit_answer, boxes);  // as it was before there were boxes
+
 void wait_for(Engine& engine, hiresvit_answer* answer) {
-  hiresvit_answer own = known(answer, "hiresvit_answer", sizeof(hiresvit_answer));
+  hiresvit_answer own = known(answer, "hiresvit_answer", kLeastAnswer);
   Answer wanted = answer_of(own);
   engine.wait(wanted);
   own.k = wanted.k;
@@ -199,6 +203,7 @@ int hiresvit_describe(const hiresvit_engine* engine, hiresvit_info* info) {
                         (manifest.contract.name == ContractName::tensor || manifest.contract.confidence);
     to.outputs = static_cast<int>(own.backend().outputs().size());
     to.emulated = own.backend().emulated() ? 1 : 0;
+    to.most_boxes = own.most_boxes();
     fill(info, to);
   });
 }
@@ -228,7 +233,7 @@ int hiresvit_wait(hiresvit_engine* engine, hiresvit_answer* answer) {
 int hiresvit_run(hiresvit_engine* engine, const hiresvit_picture* picture, hiresvit_answer* answer) {
   return guarded([&] {
     Engine& own = given(engine).engine;
-    hiresvit_answer mine = known(answer, "hiresvit_answer", sizeof(hiresvit_answer));
+    hiresvit_answer mine = known(answer, "hiresvit_answer", kLeastAnswer);
     Answer wanted = answer_of(mine);
     own.run(picture_of(picture), wanted);
     mine.k = wanted.k;

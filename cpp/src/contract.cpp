@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "boxes.hpp"
 #include "error.hpp"
 
 namespace hiresvit {
@@ -66,8 +67,24 @@ void check_side(const std::string& where, const char* verb, const std::vector<Te
 
 using Shape = std::vector<std::int64_t>;
 
-// What the engine takes every byte of: the shape that a tensor has by the model's and the contract's sizes, none for
-// feature maps.
+// Maps and queries that an app reads itself, of any shape.
+bool is_raw(Task task) { return task == Task::features || task == Task::masks; }
+
+std::string of_stride(const char* kind, int stride) { return kind + std::string("_") + std::to_string(stride); }
+
+Shape map_shape(const ModelSpec& spec, const std::string& name) {
+  const std::vector<int>& strides = spec.anchors->strides;
+  const auto is = [&](const char* kind) {
+    return std::find_if(strides.begin(), strides.end(), [&](int stride) { return of_stride(kind, stride) == name; });
+  };
+  const bool scores = is("logits") != strides.end();
+  const auto stride = scores ? is("logits") : is("deltas");
+  if (stride == strides.end()) return {};
+  const Size map = map_size(spec.imgsz, *stride);
+  return {1, std::int64_t{spec.anchors->per_cell()} * (scores ? spec.num_classes : 4), map.height, map.width};
+}
+
+// What the engine takes every byte of: the shape that a tensor has by the model's and the contract's sizes.
 Shape needed_shape(const Manifest& manifest, const TensorInfo& info) {
   const ModelSpec& spec = manifest.spec;
   const ContractSpec& contract = manifest.contract;
@@ -75,6 +92,7 @@ Shape needed_shape(const Manifest& manifest, const TensorInfo& info) {
   if (contract.name == ContractName::image && size != spec.imgsz) return {};
   if (contract.name == ContractName::tensor) {
     if (info.name == "image") return {1, 3, spec.imgsz.height, spec.imgsz.width};
+    if (spec.task == Task::detect) return map_shape(spec, info.name);
     if (info.name != "logits") return {};
     if (spec.task == Task::classify) return {1, spec.num_classes};
     return info.shape.size() == 4 ? Shape{1, spec.num_classes, info.shape[2], info.shape[3]} : Shape{};
@@ -95,6 +113,14 @@ std::vector<std::string> needed_outputs(const Manifest& manifest) {
                                           : std::vector<std::string>{"labels"};
     case Task::classify:
       return tensor ? std::vector<std::string>{"logits"} : std::vector<std::string>{"classes", "probabilities"};
+    case Task::masks: return {"classes", "masks"};
+    case Task::detect: {
+      std::vector<std::string> names;
+      for (const int stride : manifest.spec.anchors->strides) {
+        names.push_back(of_stride("logits", stride)), names.push_back(of_stride("deltas", stride));
+      }
+      return names;
+    }
     case Task::features: break;
   }
   return {};
@@ -123,7 +149,7 @@ void check_contract(const Manifest& manifest, const std::string& role, const Bac
   need(where, needed_outputs(manifest), backend.outputs(), manifest.spec.task == Task::features);
   for (const std::vector<TensorInfo>* side : {&backend.inputs(), &backend.outputs()}) {
     for (const TensorInfo& info : *side) {
-      if (side == &backend.outputs() && manifest.spec.task == Task::features) continue;
+      if (side == &backend.outputs() && is_raw(manifest.spec.task)) continue;
       if (info.shape != needed_shape(manifest, info)) {
         throw Error(kDamaged, where + ": " + in_words(info.name, name_of(info.type), info.shape) +
                                   " is not of the size that the manifest's spec and contract have; export it again");

@@ -162,6 +162,10 @@ Engine::Engine(Manifest manifest, std::string role, std::unique_ptr<Backend> bac
     const std::size_t count = static_cast<std::size_t>(std::max(spec.num_classes, most_classes_));
     scratch_.resize(count), probabilities_.resize(count), classes_.resize(count);
   }
+  if (spec.anchors) {
+    boxes_.emplace(*spec.anchors, spec.num_classes, spec.preprocess, spec.imgsz);
+    box_maps_.reserve(spec.anchors->strides.size());
+  }
   if (manifest_.contract.name == ContractName::tensor && backend_->inputs()[0].type == Type::f16) {
     normalised_.resize(backend_->inputs()[0].bytes / sizeof(std::uint16_t));
   }
@@ -173,9 +177,14 @@ void Engine::check_task() const {
     throw Error(kUsage, manifest_.folder + ": resize=slide takes many windows a frame, which this engine does not;"
                                            " export it with another resize, or use hiresvit.Predictor");
   }
-  if (spec.task == Task::segment && spec.preprocess.resize == Resize::crop) {
-    throw Error(kUsage,
-                manifest_.folder + ": resize=crop leaves pixels without a label; segmentation stretches or keeps");
+  const bool whole = spec.task == Task::segment || spec.task == Task::detect;
+  if (whole && spec.preprocess.resize == Resize::crop) {
+    throw Error(kUsage, manifest_.folder + ": resize=crop leaves pixels without an answer; stretch the picture or keep"
+                                           " its shape");
+  }
+  if ((spec.task == Task::masks || spec.task == Task::detect) && manifest_.contract.name != ContractName::tensor) {
+    throw Error(kDamaged, manifest_.folder + ": the tasks masks and detect have the contract tensor and no other;"
+                                             " export it again");
   }
 }
 
@@ -262,6 +271,7 @@ void Engine::finish(Answer& answer) {
   last_ = slot;
   if (answer.labels.labels != nullptr) answer_labels(answer, slot, frame.size);
   if (manifest_.spec.task == Task::classify) answer_classes(answer, slot);
+  if (manifest_.spec.task == Task::detect) answer_boxes(answer, slot, frame.size);
   times_ = {frame.prepared, answered - frame.submitted, now() - answered};
 }
 
@@ -271,8 +281,11 @@ void Engine::check_answer(const Answer& answer, Size size) const {
   if ((labels.labels != nullptr || labels.confidence != nullptr) && spec.task != Task::segment) {
     throw Error(kUsage, "labels are asked of a model that does not segment");
   }
-  if (answer.k > 0 && spec.task != Task::classify) {
-    throw Error(kUsage, "classes are asked of a model that does not classify");
+  if (answer.k > 0 && spec.task != Task::classify && spec.task != Task::detect) {
+    throw Error(kUsage, "classes or boxes are asked of a model that neither classifies nor detects");
+  }
+  if (answer.boxes != nullptr && spec.task != Task::detect) {
+    throw Error(kUsage, "boxes are asked of a model that does not detect");
   }
   if (answer.k < 0) throw Error(kUsage, "k is " + std::to_string(answer.k) + "; at least 0 is needed");
   if (labels.labels == nullptr) {
@@ -295,7 +308,7 @@ void Engine::check_answer(const Answer& answer, Size size) const {
   }
 }
 
-std::size_t Engine::index_of(const char* output) const {
+std::size_t Engine::index_of(const std::string& output) const {
   const std::vector<TensorInfo>& outputs = backend_->outputs();
   for (std::size_t index = 0; index < outputs.size(); ++index) {
     if (outputs[index].name == output) return index;
@@ -368,6 +381,24 @@ void Engine::copy_classes(Answer& answer, int slot) const {
     answer.probabilities[place] =
         half ? from_half(static_cast<const std::uint16_t*>(shares)[place]) : static_cast<const float*>(shares)[place];
   }
+}
+
+BoxMaps Engine::box_maps(int slot, int stride) const {
+  const std::size_t logits = index_of("logits_" + std::to_string(stride));
+  const std::size_t deltas = index_of("deltas_" + std::to_string(stride));
+  const auto half = [&](std::size_t index) { return backend_->outputs()[index].type == Type::f16; };
+  return {backend_->output(slot, logits), backend_->output(slot, deltas), half(logits), half(deltas)};
+}
+
+void Engine::answer_boxes(Answer& answer, int slot, Size size) {
+  answer.k = std::min(answer.k, most_boxes());
+  if (answer.k == 0 || answer.boxes == nullptr) {
+    answer.k = 0;
+    return;
+  }
+  box_maps_.clear();
+  for (const int stride : manifest_.spec.anchors->strides) box_maps_.push_back(box_maps(slot, stride));
+  answer.k = boxes_->find(box_maps_, size, answer.k, answer.boxes);
 }
 
 const void* Engine::output(std::size_t index) const {

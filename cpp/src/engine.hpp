@@ -1,14 +1,16 @@
-// A bundle that is loaded: pictures in, labels or classes out.
+// A bundle that is loaded: pictures in, labels, classes or boxes out.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "backend.hpp"
+#include "boxes.hpp"
 #include "manifest.hpp"
 #include "postprocess.hpp"
 #include "preprocess.hpp"
@@ -24,13 +26,14 @@ struct EngineOptions {
   bool golden = true;  // replay the golden pair when it is opened
 };
 
-// Where an answer goes; what is null is not made. `labels.stride` counts elements. Of `k` wanted classes `k` is set to
-// those that there are.
+// Where an answer goes; what is null is not made. `labels.stride` counts elements. Of `k` wanted classes or boxes `k` is
+// set to those that there are.
 struct Answer {
   Size size;  // of the label maps: the picture's
   LabelsOut labels;
   std::int32_t* classes = nullptr;
   float* probabilities = nullptr;
+  Detection* boxes = nullptr;
   int k = 0;
 };
 
@@ -74,6 +77,7 @@ class Engine {
   const FrameTimes& times() const { return times_; }
   bool gpu_times(GpuTimes& out) const;
   int most_classes() const { return most_classes_; }  // that one answer can name
+  int most_boxes() const { return manifest_.spec.anchors ? manifest_.spec.anchors->max_boxes : 0; }
 
  private:
   struct Frame {
@@ -91,7 +95,9 @@ class Engine {
   void answer_labels(const Answer& answer, int slot, Size size);
   void answer_classes(Answer& answer, int slot);
   void copy_classes(Answer& answer, int slot) const;
-  std::size_t index_of(const char* output) const;
+  void answer_boxes(Answer& answer, int slot, Size size);
+  BoxMaps box_maps(int slot, int stride) const;
+  std::size_t index_of(const std::string& output) const;
   void check_task() const;
 
   Manifest manifest_;
@@ -107,6 +113,8 @@ class Engine {
   std::vector<float> normalised_;  // for an FP16 input
   std::vector<double> scratch_, probabilities_;
   std::vector<std::int32_t> classes_;
+  std::optional<Boxes> boxes_;
+  std::vector<BoxMaps> box_maps_;
   FrameTimes times_;
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 };

@@ -30,9 +30,10 @@ std::optional<Size> size_of(const Node& node) {
   return Size{side(sides[0]), side(sides[1])};
 }
 
-std::array<double, 3> three(const Node& node, double least, double most) {
-  std::array<double, 3> values{};
-  const std::vector<Node> numbers = node.list(3, 3);
+template <std::size_t kCount>
+std::array<double, kCount> numbers_of(const Node& node, double least, double most) {
+  std::array<double, kCount> values{};
+  const std::vector<Node> numbers = node.list(kCount, kCount);
   std::transform(numbers.begin(), numbers.end(), values.begin(), [&](const Node& n) { return n.number(least, most); });
   return values;
 }
@@ -56,8 +57,8 @@ PreprocessSpec preprocess_of(const Node& node) {
   spec.resize = static_cast<Resize>(node["resize"].one_of({"stretch", "crop", "keep", "letterbox", "slide"}));
   spec.filter = filter_of(node);
   spec.crop_pct = node["crop_pct"].number(0.01, 1);
-  spec.mean = three(node["mean"], -1e100, 1e100);
-  spec.std = three(node["std"], 1e-9, 1e9);
+  spec.mean = numbers_of<3>(node["mean"], -1e100, 1e100);
+  spec.std = numbers_of<3>(node["std"], 1e-9, 1e9);
   if (node.has("rounding")) spec.rounds = node["rounding"].one_of({"floor", "round"}) == 1;
   if (node.has("divisor")) spec.divisor = side(node["divisor"]);
   if (node.has("channels")) spec.bgr = node["channels"].one_of({"rgb", "bgr"}) == 1;
@@ -66,12 +67,35 @@ PreprocessSpec preprocess_of(const Node& node) {
   return spec;
 }
 
+std::vector<double> sizes_of(const Node& node) {
+  std::vector<double> values;
+  for (const Node& value : node.list(1, 64)) values.push_back(value.number(1e-6, 1e6));
+  return values;
+}
+
+AnchorSpec anchors_of(const Node& node) {
+  node.record({"strides", "scales", "ratios", "base", "means", "stds", "size_clamp", "score_threshold", "per_level",
+               "iou_threshold", "max_boxes"});
+  AnchorSpec anchors;
+  for (const Node& stride : node["strides"].list(1, 16)) anchors.strides.push_back(side(stride));
+  anchors.scales = sizes_of(node["scales"]), anchors.ratios = sizes_of(node["ratios"]);
+  anchors.base = node["base"].number(1e-6, 1e6);
+  anchors.means = numbers_of<4>(node["means"], -1e100, 1e100);
+  anchors.stds = numbers_of<4>(node["stds"], 1e-6, 1e6);
+  anchors.size_clamp = node["size_clamp"].number(1e-6, 1);
+  anchors.score_threshold = node["score_threshold"].number(1e-6, 0.999999);
+  anchors.per_level = side(node["per_level"]);
+  anchors.iou_threshold = node["iou_threshold"].number(0, 1);
+  anchors.max_boxes = side(node["max_boxes"]);
+  return anchors;
+}
+
 ModelSpec spec_of(const Node& node) {
-  node.record({"name", "family", "task", "imgsz", "num_classes", "preprocess", "overrides"}, {"strides"});
+  node.record({"name", "family", "task", "imgsz", "num_classes", "preprocess", "overrides"}, {"strides", "anchors"});
   ModelSpec spec;
   spec.name = node["name"].word();
   spec.family = node["family"].word();
-  spec.task = static_cast<Task>(node["task"].one_of({"classify", "segment", "features"}));
+  spec.task = static_cast<Task>(node["task"].one_of({"classify", "segment", "features", "masks", "detect"}));
   const std::optional<Size> imgsz = size_of(node["imgsz"]);
   if (!imgsz) node["imgsz"].refuse("a list of 2");
   spec.imgsz = *imgsz;
@@ -80,6 +104,10 @@ ModelSpec spec_of(const Node& node) {
   node["overrides"].list(0, kAny);
   if (node.has("strides")) {
     for (const Node& stride : node["strides"].list(1, 16)) side(stride);
+  }
+  if (node.has("anchors")) spec.anchors = anchors_of(node["anchors"]);
+  if (spec.anchors.has_value() != (spec.task == Task::detect)) {
+    node.refuse("with anchors if its task is detect, and without them if it is another");
   }
   return spec;
 }

@@ -70,12 +70,12 @@ std::string miss_of_agreement(std::size_t same, std::size_t all, const Gate& gat
 std::string miss_of_output(const TensorInfo& info, const Side& wanted, const Side& found, const Gate& gate, Task task) {
   std::size_t same = 0;
   // Of close ones another may come first in FP16 and INT8; what they are worth is gated, too
-  if (info.name == "classes") {
+  if (task == Task::classify && info.name == "classes") {
     const std::size_t places = gate.min_agreement > 0.99 ? 1 : wanted.count;
     for (std::size_t index = 0; index < places; ++index) same += wanted.at(index) == found.at(0) ? 1 : 0;
     return same > 0 ? "" : missed("agreement", 0, gate.min_agreement);
   }
-  if (info.name == "labels" || info.name == "confidence") {
+  if (task == Task::segment && (info.name == "labels" || info.name == "confidence")) {
     // Rounded to 255 levels, a confidence that was near a half of one may come out beside it.
     const double off = info.name == "confidence" ? 255 * (1 - gate.min_cosine) + 1 : 0;
     for (std::size_t index = 0; index < wanted.count; ++index) {
@@ -84,6 +84,12 @@ std::string miss_of_output(const TensorInfo& info, const Side& wanted, const Sid
     return miss_of_agreement(same, wanted.count, gate);
   }
   const std::string miss = miss_of_tensor(wanted, found, gate);
+  if (miss.empty() && task == Task::masks && info.name == "masks") {  // of a mask the sign says what belongs to it
+    for (std::size_t index = 0; index < wanted.count; ++index) {
+      same += (wanted.at(index) > 0) == (found.at(index) > 0) ? 1 : 0;
+    }
+    return miss_of_agreement(same, wanted.count, gate);
+  }
   if (!miss.empty() || task != Task::segment || info.shape.size() != 4) return miss;
   const std::size_t classes = static_cast<std::size_t>(info.shape[1]);
   const std::size_t pixels = static_cast<std::size_t>(info.shape[2] * info.shape[3]);

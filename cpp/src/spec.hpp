@@ -11,7 +11,7 @@
 
 namespace hiresvit {
 
-enum class Task { classify, segment, features };
+enum class Task { classify, segment, features, masks, detect };
 enum class Resize { stretch, crop, keep, letterbox, slide };
 enum class Filter { bilinear, bicubic, lanczos, opencv };  // Pillow's three, and OpenCV's INTER_LINEAR
 enum class LabelType { u8, i32, i64 };
@@ -56,6 +56,21 @@ struct ContractSpec {
   std::optional<int> top_k;
 };
 
+// How a detector's raw outputs become boxes: AnchorSpec of hiresvit/spec.py, which says what each of them means.
+struct AnchorSpec {
+  std::vector<int> strides;
+  std::vector<double> scales, ratios;
+  double base = 0;
+  std::array<double, 4> means{}, stds{};
+  double size_clamp = 0;
+  double score_threshold = 0;
+  int per_level = 0;
+  double iou_threshold = 0;
+  int max_boxes = 0;
+
+  int per_cell() const { return static_cast<int>(scales.size() * ratios.size()); }
+};
+
 struct ModelSpec {
   std::string name;
   std::string family;
@@ -63,6 +78,7 @@ struct ModelSpec {
   Size imgsz;
   int num_classes = 0;
   PreprocessSpec preprocess;
+  std::optional<AnchorSpec> anchors;  // of detect, and of nothing else
 };
 
 // dtype is numpy's name; a dynamic axis is -1.

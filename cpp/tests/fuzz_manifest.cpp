@@ -25,6 +25,12 @@ const char* const kSeed = R"({"kind": "hiresvit-bundle", "schema_version": 7, "m
  "mean": [0.5, 0.5, 0.5], "std": [0.2, 1, 0.2], "filter": "pillow", "rounding": "round", "divisor": 8, "channels": "bgr",
  "stride": [24, 24], "short_side": 512}}, "weights": {"source": "fresh, seed 0", "sha256": null}})";
 
+// What makes a detector of it.
+const char* const kSegments = "\"task\": \"segment\"";
+const char* const kDetects = R"("task": "detect", "anchors": {"strides": [8, 16], "scales": [1, 1.26], "ratios": [0.5, 1, 2],
+"base": 4, "means": [0, 0, 0, 0], "stds": [1, 1, 1, 1], "size_clamp": 0.016, "score_threshold": 0.05, "per_level": 1000,
+"iou_threshold": 0.5, "max_boxes": 100})";
+
 std::string replaced(std::string text, const std::string& what, const std::string& with) {
   for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + with.size())) {
     text.replace(at, what.size(), with);
@@ -76,12 +82,14 @@ int main(int count, char** given) {
                                        "1.7976931348623157e308",
                                        "\"nv12\"",
                                        "\"crop\""};
-  bool first = true;
+  const std::string detector = replaced(seed, kSegments, kDetects);
+  const std::vector<fuzz::Bytes> seeds{fuzz::Bytes(seed.begin(), seed.end()),
+                                       fuzz::Bytes(detector.begin(), detector.end())};
+  std::size_t taken = 0;
   return fuzz::run(
-      count, given, {fuzz::Bytes(seed.begin(), seed.end())}, words,
+      count, given, seeds, words,
       [&](fuzz::Bytes& bytes) {
-        if (first) bytes.assign(seed.begin(), seed.end());  // the seed itself is taken
-        first = false;
+        if (taken < seeds.size()) bytes = seeds[taken++];  // the seeds themselves are taken
         bytes = unsealed(bytes);
         seal(bytes);
       },

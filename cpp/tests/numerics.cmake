@@ -1,5 +1,5 @@
-# The numerics and the readers: behind plain functions for tests/cpp, without what only some processors have, fuzzed.
-foreach(name numerics readers)
+# The numerics, the readers and the boxes: behind plain functions for tests/cpp, without what only some processors have, fuzzed.
+foreach(name numerics readers boxes)
   add_library(hiresvit_${name} SHARED ${name}.cpp)
   target_link_libraries(hiresvit_${name} PRIVATE hiresvit_objects)
 endforeach()

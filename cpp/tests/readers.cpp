@@ -43,6 +43,19 @@ std::string number(double value) {
   return out;
 }
 
+template <class Values>
+std::string numbers(const Values& values) {
+  std::string out;
+  for (const auto value : values) out += number(value) + " ";
+  return out + ";";
+}
+
+std::string words(const AnchorSpec& a) {
+  return numbers(a.strides) + numbers(a.scales) + numbers(a.ratios) + number(a.base) + ";" + numbers(a.means) +
+         numbers(a.stds) + number(a.size_clamp) + ";" + number(a.score_threshold) + ";" + number(a.per_level) + ";" +
+         number(a.iou_threshold) + ";" + number(a.max_boxes) + ";";
+}
+
 std::string words(const Manifest& manifest) {
   const ModelSpec& spec = manifest.spec;
   const PreprocessSpec& prep = spec.preprocess;
@@ -77,6 +90,7 @@ std::string words(const Manifest& manifest) {
              std::to_string(colour[2]) + ";";
     }
   }
+  if (spec.anchors) out += "\n" + words(*spec.anchors);
   return out;
 }
 

@@ -101,7 +101,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` reads them back."""
-        return asdict(self)
+        return {**asdict(self), "spec": self.spec.to_json()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Manifest:

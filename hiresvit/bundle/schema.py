@@ -22,6 +22,7 @@ from hiresvit.schema import (
     TEXT,
     WORD,
     Check,
+    check_spec,
     compile_schema,
     keyed,
     many,
@@ -241,6 +242,7 @@ MANIFEST_SCHEMA = record(
 def check_manifest(values: Any) -> None:
     """Raise ValueError, with the place, on values that are no manifest."""
     _check()(values)
+    check_spec(values["spec"])
     count, labels = values["spec"]["num_classes"], values["labels"]
     if labels and not len(labels["names"]) == len(labels["colours"]) == count:
         raise ValueError(f"labels must have a name and a colour for each of {count} classes")

@@ -30,7 +30,7 @@ class WrittenOptions:
         typer.Option(
             "--output",
             "-o",
-            help="Overlay; default: ./PICTURE-segment.png. Of several pictures, a folder.",
+            help="Overlay; default: ./PICTURE-TASK.png. Of several pictures, a folder.",
             readable=False,
         ),
     ] = None
@@ -56,7 +56,7 @@ def run(
     running: opt.RunnerOptions,
     as_json: opt.Json = False,
 ) -> None:
-    """Answer for pictures: overlay or top-5."""
+    """Answer for pictures: overlay, top-5 or boxes."""
     began = time.monotonic()
     model.given()  # says what is wrong with an option before anything is loaded
     named = dataset.name()
@@ -75,9 +75,12 @@ def run(
         spec = opened.spec
         if spec is None:
             raise UsageError(f"{source} does not say what its answers mean; give one that hiresvit exported")
-        if (written.output or written.labels) and spec.task != "segment":
-            option = "--output is for the overlay" if written.output else "--labels is for the labels"
-            raise UsageError(f"{option} of a segmentation; the task is {spec.task}")
+        if written.output and spec.task not in ("segment", "detect"):
+            raise UsageError(f"--output is for the overlay of a segmentation or of boxes; the task is {spec.task}")
+        if written.labels and spec.task != "segment":
+            raise UsageError(f"--labels is for the labels of a segmentation; the task is {spec.task}")
+        if spec.task == "detect":
+            targets = _targets(images, written.output, None, "detect")[0]
         pictures = open_dataset(named, folder=dataset.data, split=dataset.split, imgsz=spec.imgsz) if named else None
         known = read_classes(dataset.classes, spec.num_classes) if dataset.classes else opened.labels
         meaning = find_labels(spec, pictures, known)
@@ -102,13 +105,15 @@ def run(
     out.answer(as_json, document, [*report, *following], _failure(rows), said)
 
 
-def _targets(texts: list[str], output: Path | None, labels: Path | None) -> tuple[list[Target], bool, list[str]]:
+def _targets(
+    texts: list[str], output: Path | None, labels: Path | None, task: str = "segment"
+) -> tuple[list[Target], bool, list[str]]:
     """What is read and written, whether it is a single file that was named, and what was left out."""
     from hiresvit.data.source import find_files
     from hiresvit.workflows.run import name_many, name_one
 
     folders = [Path(text) for text in texts if os.path.isdir(text)]
-    default = f"{Path(os.path.abspath(folders[0])).name}-segment" if len(texts) == len(folders) == 1 else "segment"
+    default = f"{Path(os.path.abspath(folders[0])).name}-{task}" if len(texts) == len(folders) == 1 else task
     folder = output or Path(default)
     for option, path in (("--output", folder), ("--labels", labels)):
         if path is not None and any(one.samefile(path) for one in folders if path.exists()):
@@ -116,13 +121,13 @@ def _targets(texts: list[str], output: Path | None, labels: Path | None) -> tupl
     found = find_files(texts, besides=[path for path in (folder, labels) if path is not None])
     single = len(texts) == len(found.paths) == 1 and not folders
     if single:
-        return [name_one(found.paths[0], output, labels)], True, found.notes()
-    return name_many(found.paths, folder, labels), False, found.notes()
+        return [name_one(found.paths[0], output, labels, task)], True, found.notes()
+    return name_many(found.paths, folder, labels, task), False, found.notes()
 
 
 def _report(rows: list[dict[str, Any]], single: bool, began: float | None) -> list[Any]:
     """The answers as tables, and what was written."""
-    from hiresvit.report.results import pictures_table, shares_table, top_table
+    from hiresvit.report.results import boxes_table, pictures_table, shares_table, top_table
     from hiresvit.report.tables import size_text
 
     seconds = "" if began is None else f", in {time.monotonic() - began:.1f} s"
@@ -137,7 +142,7 @@ def _report(rows: list[dict[str, Any]], single: bool, began: float | None) -> li
         return [top_table(row["top"])]
     also = f", {row['label_map']}" if "label_map" in row else ""
     wrote = f"\nwrote {row['output']}: {size_text(row['bytes'])}{also}{seconds}"
-    return [shares_table(row["shares"]), wrote]
+    return [boxes_table(row["boxes"]) if "boxes" in row else shares_table(row["shares"]), wrote]
 
 
 def _failure(rows: list[dict[str, Any]]) -> HiresvitError | None:

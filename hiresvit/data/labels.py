@@ -44,6 +44,7 @@ TABLES: Mapping[str, Table] = {
     "ade20k": Table("ADE20K", "segment", 150),
     "coco_stuff": Table("COCO-Stuff", "segment", 171),
     "cityscapes": Table("Cityscapes", "segment", 19),
+    "coco": Table("COCO", "detect", 80),
 }
 
 
@@ -93,6 +94,8 @@ def read_table(name: str) -> Labels:
 @cache
 def table_rows(name: str) -> Sequence[Mapping[str, Any]]:
     """What lies in ``class_names``, a row for each class; of ImageNet also its WNID and the development kit's id."""
+    if name == "coco":
+        return table_rows("coco_stuff")[: TABLES[name].count]  # whose first classes are COCO's things, in its order
     rows: list[dict[str, Any]] = json.loads(
         (files("hiresvit.data") / "class_names" / f"{name}.json").read_text(encoding="utf-8")
     )

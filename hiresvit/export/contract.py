@@ -17,7 +17,7 @@ from hiresvit.data.labels import labels_from_json, labels_to_json, printable
 from hiresvit.errors import ArtefactError, UsageError
 from hiresvit.graph.precision import LOWEST_KEY, Lowest
 from hiresvit.models.zoo import require_confidence
-from hiresvit.schema import CONTRACT, SPEC, Check, compile_schema, read_json
+from hiresvit.schema import CONTRACT, SPEC, Check, check_spec, compile_schema, read_json
 from hiresvit.spec import MASK_STRIDE, MASKS, QUERIES, ContractSpec, ModelSpec, TensorSpec, is_raw
 
 if TYPE_CHECKING:
@@ -45,9 +45,11 @@ def input_spec(spec: ModelSpec, batch: int | str = 1) -> TensorSpec:
 
 
 def output_names(spec: ModelSpec) -> list[str]:
-    """``logits``; ``classes`` and ``masks`` of raw masks; of maps a name by stride, as ``features_4``."""
+    """``logits``; ``classes`` and ``masks`` of raw masks; of maps and levels a name by stride, as ``features_4``."""
     if spec.task == "masks":
         return [CLASSES, MASKS]
+    if spec.anchors is not None:
+        return [f"{kind}_{stride}" for kind in ("logits", "deltas") for stride in spec.anchors.strides]
     return [f"features_{stride}" for stride in spec.strides] if spec.task == "features" else ["logits"]
 
 
@@ -62,6 +64,13 @@ def output_specs(spec: ModelSpec, batch: int | str = 1) -> tuple[TensorSpec, ...
         return (
             TensorSpec(CLASSES, "float32", (batch, QUERIES, spec.num_classes + 1)),
             TensorSpec(MASKS, "float32", (batch, QUERIES, *sides)),
+        )
+    if spec.anchors is not None:
+        channels = {"logits": spec.anchors.per_cell * spec.num_classes, "deltas": spec.anchors.per_cell * 4}
+        return tuple(
+            TensorSpec(f"{kind}_{stride}", "float32", (batch, count, *(-(-side // stride) for side in spec.imgsz)))
+            for kind, count in channels.items()
+            for stride in spec.anchors.strides
         )
     # Rounded up: a family that takes sizes between its strides pads its input.
     return tuple(
@@ -251,6 +260,7 @@ def read_stamp(metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
     try:
         values = read_json(metadata[_SPEC_KEY])
         _spec_check()(values)
+        check_spec(values)
     except ValueError as error:
         raise ArtefactError(f"the graph's {_SPEC_KEY} metadata is damaged: {error}; export the graph again") from error
     return ModelSpec.from_json(values), metadata.get(_STAGE_KEY, "")

@@ -23,6 +23,7 @@ from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.models.mask2former import Mask2FormerHead, standardise_masks
 from hiresvit.models.preprocessing import changed
 from hiresvit.models.recognise import choose, describe_candidates, find_candidates, nearest
+from hiresvit.models.retinanet import standardise_boxes
 from hiresvit.models.weights.facts import facts_of, read_settings
 from hiresvit.models.weights.file import Checkpoint, read_checkpoint, read_meta, save_safetensors
 from hiresvit.models.weights.match import LoadReport, load_weights
@@ -82,6 +83,7 @@ def model_spec(
         preprocess=changed(entry.preprocess[task], task, preprocess or {}),
         overrides=tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in overrides.items())),
         strides=entry.strides,
+        anchors=entry.anchors if task == "detect" else None,
     )
     entry.check(spec)
     pictures.stride_of(spec.preprocess, spec.imgsz)
@@ -300,6 +302,8 @@ def vary_answers(model: nn.Module, spec: ModelSpec) -> None:
         standardise_masks(model, _example(spec))
     elif spec.task == "segment":
         standardise_logits(model, _example(spec))
+    if spec.task == "detect":
+        standardise_boxes(model, spec, _example(spec))
 
 
 def _example(spec: ModelSpec) -> Tensor:

@@ -41,13 +41,14 @@ from hiresvit.models.fold import (
 from hiresvit.models.heads import Segmentor
 from hiresvit.models.hiri_vit_block import CFFN, HRBlock, Transformer, depthwise
 from hiresvit.models.layers import Size, drop_rates, size_at
+from hiresvit.models.retinanet import Detector
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import ModelSpec
 
 STEM_STRIDE = 4
 PLAN = (2, 2, 2, 2)
 PLAN_224 = (2, 1, 2, 2)
-HEADS = {"classify": ("mlp", "linear"), "segment": ("upernet",), "features": ()}
+HEADS = {"classify": ("mlp", "linear"), "segment": ("upernet",), "features": (), "detect": ("retinanet",)}
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,10 @@ def configure(spec: ModelSpec) -> HiriViTConfig:
 
 def build(spec: ModelSpec) -> nn.Module:
     """The model of a spec, with fresh weights."""
-    return build_task(spec, configure(spec), HiriViT, HiriViTClassifier, HiriViTSegmentor)
+    config = configure(spec)
+    if spec.task == "detect":
+        return Detector(HiriViT(config, spec.imgsz), config.channels, spec)
+    return build_task(spec, config, HiriViT, HiriViTClassifier, HiriViTSegmentor)
 
 
 class HiriViT(nn.Module):

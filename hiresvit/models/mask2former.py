@@ -69,7 +69,7 @@ class Mask2FormerHead(nn.Module):
         self.query_embed = nn.Embedding(QUERIES, CHANNELS)
         self.level_embed = nn.Embedding(len(STRIDES), CHANNELS)
         self.num_classes = num_classes
-        self.cls_embed = nn.Linear(CHANNELS, num_classes + 1)
+        self.cls_embed = ClassEmbed(CHANNELS, num_classes + 1)
         self.mask_embed = MaskEmbed()
         self.memory: nn.Module = SameTokens()
         self.key_features: nn.Module = SameFeatures()
@@ -305,6 +305,12 @@ class KeysAndValues(nn.Module):
         return [(found[level][2 * turn], found[level][2 * turn + 1]) for level, turn in places]
 
 
+class ClassEmbed(nn.Linear):
+    """What makes classes of queries: the last layer, as a classifier's is, of which the rules see a softmax only."""
+
+    lowest_precision = "fp16"
+
+
 class MaskEmbed(nn.Sequential):
     """The MLP of a query's mask: rows (B*Q, D) -> rows (B*Q, D)."""
 
@@ -341,11 +347,10 @@ class KeyMasks(nn.Module):
     """Which tokens of a level a query hides from itself: those where its mask is negative, unless all are.
 
     Queries (B, 1, Q, D), features (B, D, H_l, W_l), or not yet resized until it is folded -> (B, 1, Q, H_l*W_l), True
-    for what is hidden. The sign of a sum decides, and FP16 keeps the sign of what a product summed in FP32: with this
-    in FP32 the same bits of a mask flip (docs/fp16.md). An integer does not keep it.
+    for what is hidden. The sign of a sum decides, so it is summed in FP32 and not left to what a runtime sums in.
     """
 
-    lowest_precision = "fp16"
+    lowest_precision = "fp32"
 
     def __init__(self, sizes: Sequence[Size]) -> None:
         super().__init__()
@@ -433,8 +438,8 @@ def standardise_masks(model: nn.Module, images: Tensor) -> None:
 
 
 def _centre(layer: nn.Module, _: object, out: Tensor) -> Tensor:
-    """Rows (B, M, C) or a map (B, C, H, W) without each channel's mean, by the layer's bias."""
-    mean = out.mean(dim=(0, 2, 3), keepdim=True) if out.ndim == 4 else out.mean(dim=(0, 1), keepdim=True)
+    """Rows (M, C) or a map (B, C, H, W) without each channel's mean, by the layer's bias."""
+    mean = out.mean(dim=(0, 2, 3) if out.ndim == 4 else 0, keepdim=True)
     assert isinstance(layer.bias, Tensor)
     layer.bias.sub_(mean.flatten())
     return out - mean

@@ -25,6 +25,7 @@ from hiresvit.models.fold import FoldableSequential, affine_into_, bn_scale_shif
 from hiresvit.models.heads import Segmentor
 from hiresvit.models.layers import Size, conv_bn_gelu, drop_rates, size_at, to_map, to_tokens
 from hiresvit.models.mixformer_block import Block
+from hiresvit.models.retinanet import Detector
 from hiresvit.models.upernet import CHANNELS, UPerNetHead
 from hiresvit.spec import STRIDES, ModelSpec
 
@@ -72,7 +73,10 @@ def check(spec: ModelSpec) -> None:
 
 def build(spec: ModelSpec) -> nn.Module:
     """The model of a spec, with fresh weights."""
-    return build_task(spec, configured(VARIANTS, spec), MixFormer, MixFormerClassifier, MixFormerSegmentor)
+    config = configured(VARIANTS, spec)
+    if spec.task == "detect":
+        return Detector(MixFormer(config, spec.imgsz), config.widths, spec)
+    return build_task(spec, config, MixFormer, MixFormerClassifier, MixFormerSegmentor)
 
 
 class MixFormer(nn.Module):

@@ -10,6 +10,7 @@
 | LRFormer | segment | the same, then stretched to multiples of 32 | LRFormer `configs_local/lrformer`, `AlignResize` |
 | LRFormer+ | segment | the same as HRViT | LRFormer `configs_local/lrformer`, the base's `test_pipeline` |
 | MixFormer, HIRI-ViT | segment | the same as HRViT | no code of it is public: mmsegmentation's, assumed |
+| MixFormer, HIRI-ViT | detect | the same | mmdet's `coco_detection`: `Resize(keep_ratio=True)`, padded; assumed |
 
 They test segmentors at any size, with the photo's shorter side at 512 or 1024; a network for a device has one size, so
 that a photo is scaled to fit and the rest is filled as mmcv's `Pad` does it. Where photo and input have one aspect
@@ -36,8 +37,18 @@ _CROP = PreprocessSpec("crop", "bicubic")
 HRVIT: Rows = {"classify": replace(_CROP, crop_pct=0.9), "segment": _MMCV, "features": _MMCV}
 LRFORMER: Rows = {"classify": _CROP, "segment": _ALIGNED, "features": _ALIGNED}
 LRFORMER_PLUS: Rows = {"segment": _MMCV, "masks": _MMCV}
-MIXFORMER: Rows = {"classify": replace(_CROP, rounding="round"), "segment": _MMCV, "features": _MMCV}
-HIRI_VIT: Rows = {"classify": replace(_CROP, crop_pct=0.96), "segment": _MMCV, "features": _MMCV}
+MIXFORMER: Rows = {
+    "classify": replace(_CROP, rounding="round"),
+    "segment": _MMCV,
+    "features": _MMCV,
+    "detect": _MMCV,
+}
+HIRI_VIT: Rows = {
+    "classify": replace(_CROP, crop_pct=0.96),
+    "segment": _MMCV,
+    "features": _MMCV,
+    "detect": _MMCV,
+}
 NANO: Rows = {"segment": PreprocessSpec(), "features": PreprocessSpec()}
 """Ours: trained on scenes of its own size, which nothing resizes; other pictures are stretched to it."""
 
@@ -69,9 +80,10 @@ def changed(spec: PreprocessSpec, task: Task, changes: Mapping[str, Any]) -> Pre
         if max(values := getattr(found, name)) > 1:
             given, scaled = (",".join(f"{value / by:.6g}" for value in values) for by in (1, 255))
             raise UsageError(f"{name} {given}: it is of pixels from 0 to 1; if yours is of 0 to 255, give {scaled}")
-    if task == "segment" and found.resize == "crop":
+    if task in ("segment", "detect") and found.resize == "crop":
+        what = "label" if task == "segment" else "box"
         others = ", ".join(name for name in get_args(Resize) if name != "crop")
-        raise UsageError(f"resize=crop leaves pixels without a label: to segment, give one of {others}")
+        raise UsageError(f"resize=crop leaves pixels without a {what}: to {task}, give one of {others}")
     if task != "segment" and found.resize == "slide":
         raise UsageError(f"resize=slide averages the logits of windows, for segment only; the task is {task}")
     return found

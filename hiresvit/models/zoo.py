@@ -18,7 +18,7 @@ from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.kinds import name_file_kind
 from hiresvit.models import preprocessing
 from hiresvit.models.weights.layout import Layout
-from hiresvit.spec import STRIDES, ModelSpec, PreprocessSpec, Task
+from hiresvit.spec import STRIDES, AnchorSpec, ModelSpec, PreprocessSpec, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +49,7 @@ class ModelEntry:
 
     ``strides`` are those of the maps of ``features``; ``numbers`` has a row for every task it serves, and
     ``num_classes`` the number of classes unless another is given. ``others`` are variants by the head that they differ
-    in: asking for this one with that head (``head=NAME``) is asking for them.
+    in: asking for this one with that head (``head=NAME``) is asking for them. ``anchors`` are those of ``detect``.
     """
 
     family: str
@@ -66,6 +66,7 @@ class ModelEntry:
     strides: tuple[int, ...] = STRIDES
     num_classes: Mapping[Task, int] = field(default_factory=lambda: dict(DEFAULT_CLASSES))
     others: Mapping[str, str] = field(default_factory=dict)
+    anchors: AnchorSpec | None = None
 
 
 def _of(family: str, function: str) -> Callable[[ModelSpec], Any]:
@@ -120,7 +121,7 @@ _MIXFORMER = ModelEntry(
     check=_of("mixformer", "check"),
     overrides=("drop_path",),
     task="classify",
-    imgsz={"classify": (224, 224), "segment": (512, 512), "features": (512, 512)},
+    imgsz={"classify": (224, 224), "segment": (512, 512), "features": (512, 512), "detect": (640, 640)},
     numbers={},
     convention="all products and norms, rounded; B0, B5 and B6 from PaddleClas",
     weights="PaddleClas (MixFormer_B?_pretrained.pdparams), Apache-2.0",
@@ -130,6 +131,7 @@ _MIXFORMER = ModelEntry(
         derived=("relative_position_index",),
     ),
     preprocess=preprocessing.MIXFORMER,
+    anchors=AnchorSpec(),
 )
 _HIRI_VIT = ModelEntry(
     family="hiri_vit",
@@ -137,12 +139,13 @@ _HIRI_VIT = ModelEntry(
     check=_of("hiri_vit", "check"),
     overrides=("head", "stride_plan", "drop_path"),
     task="classify",
-    imgsz={"classify": (448, 448), "segment": (512, 512), "features": (512, 512)},
+    imgsz={"classify": (448, 448), "segment": (512, 512), "features": (512, 512), "detect": (640, 640)},
     numbers={},
     convention="all products",
     weights="none released, nor any code of the authors",
     layout=Layout(head=("norm", "head"), classifier="head.fc.", heads={"classify": ("mlp", "linear")}),
     preprocess=preprocessing.HIRI_VIT,
+    anchors=AnchorSpec(strides=(16, 32, 64, 128, 256)),  # the paper's MACs have no room for a level at stride 8
     strides=(8, 16, 32, 64),
 )
 Row = (
@@ -197,16 +200,32 @@ MODELS: dict[str, ModelEntry] = {
     "lrformer_b_plus": _variant(_LRFORMER_PLUS, (79.838, 95.734, 80, None, 0), (79.838, 91.802, 80, 94, 0)),
     "lrformer_l_plus": _variant(_LRFORMER_PLUS_640, (119.217, 195.390, 119, None, 0), (119.217, 189.246, 119, 192, 0)),
     "lrformer_xl_plus": _variant(_LRFORMER_PLUS_640, (204.730, 320.741, 205, None, 0), (204.730, 314.597, 205, 365, 0)),
-    "mixformer_b0": _variant(_NO_PADDLE, (5.099, 0.402, None, 0.4), (30.909, 210.726), (3.570, 2.214)),
-    "mixformer_b1": _variant(_MIXFORMER, (7.888, 0.699, 8, 0.7, 0), (34.070, 212.579), (6.277, 3.872)),
-    "mixformer_b2": _variant(_MIXFORMER, (9.895, 0.898, 10, 0.9, 0), (36.077, 213.721), (8.284, 5.014)),
-    "mixformer_b3": _variant(_MIXFORMER, (16.748, 1.804, 17, 1.9, 0), (43.675, 219.125), (14.973, 10.029)),
-    "mixformer_b4": _variant(_MIXFORMER, (34.798, 3.475, 35, 3.6, 0), (62.470, 229.030), (32.859, 19.544)),
-    "mixformer_b5": _variant(_NO_PADDLE, (61.692, 6.689, None, 6.8), (90.856, 247.740), (59.426, 37.476)),
-    "mixformer_b6": _variant(_MIXFORMER, (119.505, 12.562, None, 12.7), (148.668, 281.205), (117.238, 70.942)),
-    "hiri_vit_s": _variant(_HIRI_VIT, (34.718, 5.036, 34.8, 5.0), (60.484, 58.973), (30.840, 6.583)),
-    "hiri_vit_b": _variant(_HIRI_VIT, (54.354, 9.926, 54.4, 9.9), (79.642, 65.533), (49.097, 13.001)),
-    "hiri_vit_l": _variant(_HIRI_VIT, (94.191, 19.824, 94.4, 19.9), (119.594, 78.807), (88.934, 26.108)),
+    "mixformer_b0": _variant(
+        _NO_PADDLE, (5.099, 0.402, None, 0.4), (30.909, 210.726), (3.570, 2.214), (12.923, 63.472)
+    ),
+    "mixformer_b1": _variant(
+        _MIXFORMER, (7.888, 0.699, 8, 0.7, 0), (34.070, 212.579), (6.277, 3.872), (15.806, 65.969)
+    ),
+    "mixformer_b2": _variant(
+        _MIXFORMER, (9.895, 0.898, 10, 0.9, 0), (36.077, 213.721), (8.284, 5.014), (17.813, 67.632)
+    ),
+    "mixformer_b3": _variant(
+        _MIXFORMER, (16.748, 1.804, 17, 1.9, 0), (43.675, 219.125), (14.973, 10.029), (24.855, 75.229)
+    ),
+    "mixformer_b4": _variant(
+        _MIXFORMER, (34.798, 3.475, 35, 3.6, 0), (62.470, 229.030), (32.859, 19.544), (43.092, 89.209)
+    ),
+    "mixformer_b5": _variant(
+        _NO_PADDLE, (61.692, 6.689, None, 6.8), (90.856, 247.740), (59.426, 37.476), (70.364, 116.111)
+    ),
+    "mixformer_b6": _variant(
+        _MIXFORMER, (119.505, 12.562, None, 12.7), (148.668, 281.205), (117.238, 70.942), (128.176, 165.183)
+    ),
+    "hiri_vit_s": _variant(_HIRI_VIT, (34.718, 5.036, 34.8, 5.0), (60.484, 58.973), (30.840, 6.583), (41.090, 25.791)),
+    "hiri_vit_b": _variant(_HIRI_VIT, (54.354, 9.926, 54.4, 9.9), (79.642, 65.533), (49.097, 13.001), (59.691, 36.155)),
+    "hiri_vit_l": _variant(
+        _HIRI_VIT, (94.191, 19.824, 94.4, 19.9), (119.594, 78.807), (88.934, 26.108), (99.569, 57.329)
+    ),
 }
 # Asking for LRFormer with Mask2Former's head is asking for LRFormer+.
 MODELS |= {

@@ -191,12 +191,19 @@ def top_table(top: Sequence[Values]) -> Table:
     return make_table(None, "class", ">probability", rows=rows)
 
 
+def boxes_table(boxes: Sequence[Values]) -> Table:
+    """Detection: what was found, best first, and where, in pixels."""
+    rows = [(b["name"], f"{100 * b['score']:.1f} %", *(f"{side:.1f}" for side in b["box"])) for b in boxes]
+    return make_table(None, "class", ">score", ">left", ">top", ">right", ">bottom", rows=rows)
+
+
 def pictures_table(rows: Sequence[Values]) -> Table:
-    """A picture a row: its three largest classes or its best one, or why it has no answer."""
+    """A picture a row: its three largest classes or best boxes or its best class, or why it has no answer."""
     table = make_table(None, "picture", "answer")
     for row in rows:
-        found = row.get("shares", row.get("top", [])[:1])[:3]
-        said = [f"{one['name']} {100 * one.get('share', one.get('probability')):.1f} %" for one in found]
+        found = row.get("shares", row.get("boxes", row.get("top", [])[:1]))[:3]
+        shares = [next(one[key] for key in ("share", "score", "probability") if key in one) for one in found]
+        said = [f"{one['name']} {100 * share:.1f} %" for one, share in zip(found, shares, strict=True)]
         table.add_row(row["image"], ", ".join(said) or "none")
     return table
 

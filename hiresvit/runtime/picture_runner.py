@@ -1,4 +1,4 @@
-"""A runner that takes pictures and gives labels or classes."""
+"""A runner that takes pictures and gives labels, classes or boxes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiresvit.data.preprocess import check_preprocess, slide_picture, stride_of, window_spec, windows
+from hiresvit.data.preprocess import check_preprocess, slide_picture, stride_of, valid_region, window_spec, windows
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.models.zoo import require_confidence
+from hiresvit.runtime.boxes import Boxes, find_boxes
 from hiresvit.runtime.frame import label_maps, picture_feed
 from hiresvit.runtime.labels import check_finite
 from hiresvit.runtime.runner import Runner
@@ -80,7 +81,7 @@ class PictureRunner:
         """Whether windows slide over pictures."""
         return self.spec.preprocess.resize == "slide"
 
-    def predict(self, image: Picture) -> LabelMap | TopClasses:
+    def predict(self, image: Picture) -> LabelMap | TopClasses | Boxes:
         """Answer for one uint8 (H, W, 3) RGB image.
 
         The logits of the part of the input that shows the image are resized bilinearly to the image's size, and only
@@ -106,7 +107,7 @@ class PictureRunner:
             assert prepared.feed is not None  # `prepare` makes one of the two
             return self.outputs(prepared.feed)
 
-    def read(self, prepared: Prepared, outputs: Feed | LabelMap) -> LabelMap | TopClasses:
+    def read(self, prepared: Prepared, outputs: Feed | LabelMap) -> LabelMap | TopClasses | Boxes:
         """What outputs say about the picture. Raises HiresvitError if they are NaN or Inf."""
         if isinstance(outputs, LabelMap):
             return outputs
@@ -114,6 +115,8 @@ class PictureRunner:
             return TopClasses(self._top(outputs))
         size, spec = prepared.size, self.spec
         try:
+            if spec.anchors is not None:
+                return find_boxes(outputs, spec.anchors, size, valid_region(size, spec.preprocess, spec.imgsz))
             found = label_maps(outputs, size, spec, self.contract, confidence=self.confidence, threads=self.threads)
         except HiresvitError as error:
             raise HiresvitError(f"{spec.name}: {error}") from error
@@ -150,6 +153,8 @@ class PictureRunner:
         spec = self.spec
         [values] = feed.values()
         outputs = self.runner({self.runner.inputs[0].name: values})  # a tensor's name is the graph's own business
+        if spec.anchors is not None:
+            return outputs
         [logits] = (outputs[tensor.name] for tensor in self.runner.outputs)
         rank = 2 if spec.task == "classify" else 4
         if logits.ndim != rank or logits.shape[:2] != (1, spec.num_classes):
@@ -181,7 +186,7 @@ class PictureRunner:
 
     def _check_options(self) -> None:
         spec, contract = self.spec, self.contract
-        if is_raw(spec.task):
+        if is_raw(spec.task) and spec.anchors is None:
             raise UsageError(
                 f"{spec.name}: raw {spec.task} are no answer to draw; export the model for a task with one, as --task"
                 " segment"
@@ -207,6 +212,11 @@ class PictureRunner:
         """Raise UsageError unless the runner has the inputs and outputs of the contract."""
         sides = tuple([tensor.name for tensor in side] for side in (self.runner.inputs, self.runner.outputs))
         name, spec = self.contract.name, self.spec
+        if spec.anchors is not None:
+            wanted = {f"{kind}_{stride}" for kind in ("logits", "deltas") for stride in spec.anchors.strides}
+            if len(sides[0]) != 1 or set(sides[1]) != wanted:
+                raise UsageError(f"{spec.name}: boxes are made of {', '.join(sorted(wanted))}, and not of {sides[1]}")
+            return
         if name == "tensor":
             if len(sides[0]) != 1 or len(sides[1]) != 1:
                 said = f"{len(sides[0])} inputs and {len(sides[1])} outputs"

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hiresvit.data.dataset import Labels
-from hiresvit.report.overlay import class_shares, paint_overlay, save_labels, save_overlay
+from hiresvit.files import atomic_path
+from hiresvit.report.overlay import class_shares, paint_boxes, paint_overlay, save_labels, save_overlay
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,4 +73,40 @@ class Classification:
     top: tuple[Ranked, ...]
 
 
-Answer: TypeAlias = Segmentation | Classification
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """Boxes in a picture, best first, N of them.
+
+    ``boxes`` (N, 4), float32: left, top, right, bottom in pixels of the uint8 (H, W, 3) RGB ``picture``. ``scores``
+    (N,), float32, from 0 to 1; ``classes`` (N,), int32.
+    """
+
+    picture: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int32]
+    meaning: Labels
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each class."""
+        return self.meaning.names
+
+    @property
+    def found(self) -> list[dict[str, Any]]:
+        """Plain values, best first: ``class``, ``name``, ``score`` and ``box`` (left, top, right, bottom)."""
+        rows = zip(self.classes.tolist(), self.scores.tolist(), self.boxes.tolist(), strict=True)
+        return [{"class": k, "name": self.names[k], "score": score, "box": box} for k, score, box in rows]
+
+    def overlay(self) -> Image.Image:
+        """The picture with its boxes, their names and scores."""
+        return paint_boxes(self.picture, self.found, self.meaning.colours)
+
+    def save(self, path: Path | str) -> list[dict[str, Any]]:
+        """Write the overlay as a PNG, and return what was found. Raises HiresvitError if it cannot be written."""
+        with atomic_path(Path(path)) as temporary:
+            self.overlay().save(temporary, "PNG", compress_level=3)
+        return self.found
+
+
+Answer: TypeAlias = Segmentation | Classification | Detection

@@ -23,9 +23,10 @@ from hiresvit.data.video import read_video
 from hiresvit.device.platform import has_driver
 from hiresvit.errors import HiresvitError, MissingDependency, UsageError
 from hiresvit.models.zoo import names_checkpoint
+from hiresvit.runtime.boxes import Boxes
 from hiresvit.runtime.picture_runner import LabelMap, PictureRunner, Prepared, TopClasses
 from hiresvit.workflows.ahead import Ahead
-from hiresvit.workflows.answer import Answer, Classification, Ranked, Segmentation
+from hiresvit.workflows.answer import Answer, Classification, Detection, Ranked, Segmentation
 from hiresvit.workflows.open import Source, open_source
 
 if TYPE_CHECKING:
@@ -188,9 +189,11 @@ class Predictor:
     def _answer(self, image: NDArray[np.uint8]) -> Answer:
         return self._named(image, self._open_network().predict(image))
 
-    def _named(self, image: NDArray[np.uint8], found: LabelMap | TopClasses) -> Answer:
+    def _named(self, image: NDArray[np.uint8], found: LabelMap | TopClasses | Boxes) -> Answer:
         if isinstance(found, LabelMap):
             return Segmentation(image, found.labels, found.confidence, self.labels)
+        if isinstance(found, Boxes):
+            return Detection(image, found.boxes, found.scores, found.classes, self.labels)
         return Classification(tuple(Ranked(k, self.labels.names[k], p) for k, p in found.top))
 
     def _open_network(self) -> PictureRunner:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hiresvit.data.image import STDIN, load_image
 from hiresvit.errors import HiresvitError, UsageError
-from hiresvit.workflows.answer import Classification
+from hiresvit.workflows.answer import Classification, Detection
 from hiresvit.workflows.predictor import Predictor
 
 
@@ -27,14 +27,15 @@ class Target:
     labels: Path | None
 
 
-def name_one(image: Path, output: Path | None, labels: Path | None) -> Target:
-    """The target of a single picture: files that are named, else ``STEM-segment.png`` in the current folder.
+def name_one(image: Path, output: Path | None, labels: Path | None, task: str = "segment") -> Target:
+    """The target of a single picture: files that are named, else ``STEM-TASK.png`` in the current folder.
 
     A folder that is there, or a name without an ending, takes a file of that name. Raises UsageError for what is no
     PNG or the picture itself.
     """
     stem = _stem(image)
-    overlay = _in_folder(output, f"{stem}-segment.png") if output else Path(f"{stem}-segment.png")
+    name = f"{stem}-{task}.png"
+    overlay = _in_folder(output, name) if output else Path(name)
     target = Target(image, overlay, _in_folder(labels, f"{stem}.png") if labels else None)
     for option, path in (("--output", target.overlay), ("--labels", target.labels)):
         if path is not None and path.suffix.lower() != ".png":
@@ -44,8 +45,8 @@ def name_one(image: Path, output: Path | None, labels: Path | None) -> Target:
     return target
 
 
-def name_many(images: Sequence[Path], output: Path, labels: Path | None) -> list[Target]:
-    """Targets in folders: each picture's place below the folder that all have in common, ``STEM-segment.png``.
+def name_many(images: Sequence[Path], output: Path, labels: Path | None, task: str = "segment") -> list[Target]:
+    """Targets in folders: each picture's place below the folder that all have in common, ``STEM-TASK.png``.
 
     Labels are ``STEM.png``, as a data set's are. Two pictures that differ in their endings only get these into their
     names. Raises UsageError for a folder that cannot be one, for both being one, and if a picture would be replaced.
@@ -67,13 +68,13 @@ def name_many(images: Sequence[Path], output: Path, labels: Path | None) -> list
                 taken.add(key)
                 break
         below = labels / place / f"{name}.png" if labels is not None else None
-        targets.append(Target(image, output / place / f"{name}-segment.png", below))
+        targets.append(Target(image, output / place / f"{name}-{task}.png", below))
     _check(targets)
     return targets
 
 
 def answer_picture(predictor: Predictor, target: Target, image: NDArray[np.uint8] | None = None) -> dict[str, Any]:
-    """The answer for one picture as plain values; a segmentation's overlay and labels are written.
+    """The answer for one picture as plain values; an overlay and a segmentation's labels are written.
 
     Raises HiresvitError for a picture that cannot be read, an answer that is none, and a file that cannot be written.
     """
@@ -81,6 +82,9 @@ def answer_picture(predictor: Predictor, target: Target, image: NDArray[np.uint8
     row: dict[str, Any] = {"image": str(target.image)}
     if isinstance(found, Classification):
         return row | {"top": [{"class": r.index, "name": r.name, "probability": r.probability} for r in found.top]}
+    if isinstance(found, Detection):
+        boxes = found.save(target.overlay)
+        return row | {"output": str(target.overlay), "bytes": target.overlay.stat().st_size, "boxes": boxes}
     shares = found.save(target.overlay)
     row |= {"output": str(target.overlay), "bytes": target.overlay.stat().st_size}
     if target.labels is not None:

@@ -12,16 +12,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from tensor_bundles import IMGSZ, write_graph
 
-from hiresvit.bundle.golden import write_golden
-from hiresvit.bundle.manifest import Manifest, Weights, list_files, write_manifest
 from hiresvit.spec import ContractSpec, ModelSpec, PreprocessSpec, Task, TensorSpec
 
 DTYPES = {"uint8": TensorProto.UINT8, "int32": TensorProto.INT32, "int64": TensorProto.INT64}
-IMGSZ = (32, 48)
 Node = tuple[str, list[str], str, dict[str, Any]]
 
 
@@ -111,20 +108,7 @@ def write_bundle(
     folder: Path, contract: ContractSpec, task: Task = "segment", preprocess: PreprocessSpec | None = None
 ) -> ModelSpec:
     """Write a whole bundle with one graph, and return its spec."""
-    folder.mkdir()
-    size = contract.size or IMGSZ
-    model, tensors = _graph(task, contract, size)
-    onnx.save(model, folder / "fp32.onnx")
-    taken = 2 if contract.pixels == "nv12" else 1
-    session = onnxruntime.InferenceSession(folder / "fp32.onnx", providers=["CPUExecutionProvider"])
-    random = np.random.default_rng(0)
-    feeds = {t.name: random.integers(0, 256, t.shape, np.uint8) for t in tensors[:taken]}  # type: ignore[arg-type]
-    names = [t.name for t in tensors[taken:]]
-    write_golden(folder / "golden.npz", feeds, dict(zip(names, session.run(names, feeds), strict=True)))
-    weights = Weights("fresh, seed 0")
+    model, tensors = _graph(task, contract, contract.size or IMGSZ)
     spec = ModelSpec("strongest", "none", task, IMGSZ, 4, preprocess or PreprocessSpec())
-    files = tuple(entry for entry in list_files(folder, weights))
-    tools = {"hiresvit": "0"}
-    inputs, outputs = tuple(tensors[:taken]), tuple(tensors[taken:])
-    write_manifest(folder, Manifest(spec, inputs, outputs, weights, files, tools, [], contract))
+    write_graph(folder, spec, model, tensors, contract)
     return spec

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from ctypes import byref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from contract_bundles import IMGSZ, write_bundle
+from contract_bundles import write_bundle
 from cpp_engine import CEngine, CError, classes_of, label_answer, picture
 from numpy.typing import NDArray
+from onnx import helper
+from tensor_bundles import IMGSZ, write_tensor
 
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.data.pixels import from_pixels, to_pixels
-from hiresvit.runtime.frame import labels_of, picture_feed
+from hiresvit.export.contract import TENSOR
+from hiresvit.runtime.frame import label_maps, labels_of, picture_feed
 from hiresvit.runtime.open import open_runner
-from hiresvit.spec import ContractSpec, Pixels, PreprocessSpec, Yuv
+from hiresvit.spec import ContractSpec, ModelSpec, Pixels, PreprocessSpec, TensorSpec, Yuv
 
 Picture = NDArray[np.uint8]
 Open = Callable[..., CEngine]
@@ -96,6 +100,33 @@ def test_every_contract_is_served(tmp_path: Path, open_engine: Open, name: Any, 
         assert np.array_equal(confidence[:, :-3], sure)
         assert (confidence[:, -3:] == 9).all()
     assert engine.output(0)[0] == "labels"
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_sums_of_queries_are_labels_as_logits_are(tmp_path: Path, open_engine: Open, stride: int) -> None:
+    """What LRFormer+ gives: 0 to 100, at the input's size, and with postprocess=fast at a quarter of it."""
+    random, shape = np.random.default_rng(1), (1, 5, *(side // stride for side in IMGSZ))
+    values = {"w": random.normal(0, 4, (5, 3, 1, 1)), "hundred": np.array(100)}
+    nodes = [
+        helper.make_node("AveragePool", ["image"], ["small"], kernel_shape=[stride] * 2, strides=[stride] * 2),
+        helper.make_node("Conv", ["small", "w"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["shares"], axis=1),
+        helper.make_node("Mul", ["shares", "hundred"], ["logits"]),
+    ]
+    spec = ModelSpec("lrformer_t_plus", "lrformer", "segment", IMGSZ, 5, PreprocessSpec("keep"))
+    write_tensor(tmp_path / "bundle", spec, nodes, values, [TensorSpec("logits", "float32", shape)])
+    engine, runner = open_engine(tmp_path / "bundle"), open_runner(tmp_path / "bundle" / "fp32.onnx", threads=1)
+    for index, size in enumerate(SIZES):
+        image, labels, sure = drawn(*size, seed=index), np.full(size, 9, np.uint8), np.full(size, 9, np.uint8)
+        sums = runner(picture_feed(image, spec, TENSOR))
+        wanted, confidence = label_maps(sums, size, spec, TENSOR, confidence=True)
+        engine.call("run", engine.handle, byref(picture([image])), byref(label_answer(labels, sure)))
+        assert np.array_equal(labels, wanted)
+        assert confidence is not None
+        assert np.array_equal(sure, confidence)
+        if index == 0:
+            assert sums["logits"].max() > 50
+            assert len(np.unique(labels)) > 2
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -15,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract_bundles import IMGSZ, write_bundle
+from contract_bundles import write_bundle
 from cpp_build import build_folder, built
 from PIL import Image
+from tensor_bundles import IMGSZ, write_detector, write_raw
 
 from hiresvit.data.image import load_image
-from hiresvit.spec import ContractSpec
+from hiresvit.spec import ContractSpec, Task
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
@@ -207,7 +209,46 @@ def test_a_classifier_prints_its_best(tmp_path: Path, run: Run) -> None:
     Image.new("RGB", (50, 40), (9, 8, 7)).save(tmp_path / "a.png")
     done = run(tmp_path / "bundle", tmp_path / "a.png")
     assert [line.split()[1:] for line in done.stdout.splitlines()[1:]] == [["class", "0"], ["class", "1"]]
+    said = json.loads(run(tmp_path / "bundle", tmp_path / "a.png", "--json").stdout)
+    assert [(one["class"], one["name"]) for one in said["top"]] == [(0, "class 0"), (1, "class 1")]
+    assert [f"{one['probability']:8.4f}" for one in said["top"]] == [line[:8] for line in done.stdout.splitlines()[1:]]
     refused(run(tmp_path / "bundle", tmp_path / "a.png", "-o", tmp_path / "b.png"), 2)
+
+
+def test_a_detector_prints_and_draws_its_boxes(tmp_path: Path, run: Run) -> None:
+    write_detector(tmp_path / "bundle")
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (4, 6, 3), np.uint8).repeat(20, 0).repeat(20, 1)).save(tmp_path / "a.png")
+    given = tmp_path / "bundle", tmp_path / "a.png"
+    lines = run(*given, "-o", tmp_path / "boxes.png", "--bench", "1").stdout.splitlines()[1:]
+    boxes = json.loads(run(*given, "--json").stdout)["boxes"]
+    assert 1 < len(boxes) <= 20
+    assert [box["score"] for box in boxes] == sorted((box["score"] for box in boxes), reverse=True)
+    for line, one in zip(lines, boxes, strict=False):
+        score, *box, _, label = line.split()
+        assert (f"{one['score']:.4f}", one["name"]) == (score, f"class {label}")
+        assert box == [f"{side:.1f}" for side in one["box"]]
+    assert lines[len(boxes)].startswith("Throughput")
+    before, drawn = (np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "boxes.png"))
+    left, top, right, _ = (int(side) for side in boxes[0]["box"])
+    edge = drawn[top, left : min(right, 119) + 1]
+    assert (edge == edge[0]).all(), "the best box is drawn over the others"
+    assert (before != drawn).any()
+    for words, code in ((["--labels", tmp_path / "b.png"], 2), (["--json", "--bench", "1"], 2)):
+        refused(run(*given, *words), code)
+
+
+def test_raw_outputs_are_for_an_app(tmp_path: Path, run: Run) -> None:
+    Image.new("RGB", (50, 40), (9, 8, 7)).save(tmp_path / "a.png")
+    words: dict[Task, str] = {
+        "features": "feature maps are no answer",
+        "masks": "masks and their classes are no answer",
+    }
+    for task, word in words.items():
+        write_raw(tmp_path / task, task)
+        done = run(tmp_path / task, tmp_path / "a.png")
+        refused(done, 2)
+        assert word in done.stderr
 
 
 def ctest(build: Path, bundle: Path, library: Path) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from by_path import ROOT, load
 from hiresvit.bundle.golden import write_golden
 from hiresvit.bundle.manifest import list_files, read_manifest, write_manifest
 from hiresvit.errors import ArtefactError
-from hiresvit.spec import ContractSpec, PreprocessSpec, TensorSpec
+from hiresvit.spec import AnchorSpec, ContractSpec, PreprocessSpec, TensorSpec
 
 bundles = load(ROOT / "tests" / "bundles.py")
 Change = Callable[[dict[str, Any]], object]
@@ -184,6 +184,71 @@ def test_what_python_refuses_is_refused(readers: Readers, bundle: Path, name: st
     assert code == 7, said
     assert str(bundle / "manifest.json") in said
     assert "\n" not in said
+
+
+ANCHORS = AnchorSpec((8, 32), (1.0, 1.25), (0.5, 2.0), 3.5, (0.1, 0.2, 0, -1e99), (1, 2, 3, 4), 0.02, 0.1, 50, 0.0, 7)
+
+
+def as_detector(*changes: Change) -> Change:
+    """The bundle of a detector, and what is wrong with it."""
+
+    def change(values: Any) -> None:
+        values["spec"] |= {"task": "detect", "anchors": asdict(ANCHORS)}
+        for each in changes:
+            each(values)
+
+    return change
+
+
+def test_anchors_are_read_as_python_reads_them(readers: Readers, bundle: Path) -> None:
+    bundles.edit(bundle, as_detector())
+    assert read_manifest(bundle / "manifest.json").spec.anchors == ANCHORS
+    code, said = readers.bundle(bundle)
+    assert code == 0, said
+
+    def words(value: Any) -> str:
+        return " ".join(f"{one:.17g}" for one in value) + " ;" if isinstance(value, tuple) else f"{value:.17g};"
+
+    assert said.split("\n")[-1] == "".join(words(value) for value in asdict(ANCHORS).values())
+
+
+DAMAGED = dict(
+    [
+        *(at("strides", value) for value in ([], [0], [8.0], [8] * 17, 8, None, [2**16 + 1], ["8"])),
+        *(at("scales", value) for value in ([], [0], [-1], [1] * 65, [1e7], {}, [None])),
+        *(at("ratios", value) for value in ([], [0], ["1"], [1e-7])),
+        *(at("base", value) for value in (0, "4", None, True, [4])),
+        *(at("means", value) for value in ([0, 0, 0], [0] * 5, [0, 0, 0, 1e101])),
+        *(at("stds", value) for value in ([1, 1, 1], [0, 1, 1, 1], [1, 1, 1, -1])),
+        *(at("size_clamp", value) for value in (0, 1.5, None)),
+        *(at("score_threshold", value) for value in (0, 1, -1, "0.05")),
+        *(at("iou_threshold", value) for value in (-0.1, 1.1, None)),
+        *(at("per_level", value) for value in (0, 1.0, 2**16 + 1)),
+        *(at("max_boxes", value) for value in (0, 0.5, True)),
+        at("more", 1),
+        *((f"without {key}", without(key)) for key in asdict(ANCHORS)),
+    ]
+)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_anchors_are_refused(readers: Readers, bundle: Path, name: str) -> None:
+    bundles.edit(bundle, as_detector(lambda values: DAMAGED[name](values["spec"]["anchors"])))
+    with pytest.raises(ArtefactError):
+        read_manifest(bundle / "manifest.json")
+    code, said = readers.bundle(bundle)
+    assert (code, "spec.anchors" in said, "\n" in said) == (7, True, False), said
+
+
+def test_anchors_are_a_detectors_and_nobody_elses(readers: Readers, bundle: Path) -> None:
+    for change in (without("anchors"), set_at("task", value="segment"), set_at("anchors", value=None)):
+        shutil.rmtree(bundle)
+        bundles.make(bundle)
+        bundles.edit(bundle, as_detector(lambda values, change=change: change(values["spec"])))  # type: ignore[misc]
+        with pytest.raises(ArtefactError):
+            read_manifest(bundle / "manifest.json")
+        code, said = readers.bundle(bundle)
+        assert (code, "anchors" in said) == (7, True), said
 
 
 def test_what_python_takes_is_taken(readers: Readers, bundle: Path) -> None:

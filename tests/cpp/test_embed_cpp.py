@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tensor_bundles import write_detector
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "embed-cpp.md").read_text(encoding="utf-8")
@@ -58,6 +59,9 @@ def test_the_page_is_an_app(installed: Path, tiny_bundle: Path, onnxruntime_libr
     assert re.search(r"on ONNX Runtime [\d.]+, CPU\nthe first pixel is class \d+, sure by \d+ of 255", said)
     said = run(["made/camera", str(tiny_bundle)], installed, HIRESVIT_ONNXRUNTIME=library)
     assert [line.partition(":")[0] for line in said.splitlines()] == [f"frame {index}" for index in range(9)]
+    write_detector(installed / "detector")
+    said = run(["made/detect", "detector"], installed, HIRESVIT_ONNXRUNTIME=library)
+    assert re.fullmatch(r"(class \d, 0\.\d\d: \d+\.\d( \d+\.\d){3}\n)+at most 20 boxes\n", said)
     assert re.fullmatch(r"class \d+\n", run(["made/plain", str(tiny_bundle)], installed, HIRESVIT_ONNXRUNTIME=library))
 
 

@@ -78,6 +78,7 @@ def in_fp32(model: ModelProto) -> dict[str, set[str]]:
 FLOATS = {"float", "float16"}
 ISLANDS = {
     "gn": {"Reshape", "InstanceNormalization", "Mul", "Add"},
+    "key_masks": {"MatMul", "Less", "ReduceMax", "GreaterOrEqual"},
     "total": {"MatMul"},
 }
 

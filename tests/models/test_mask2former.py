@@ -127,13 +127,13 @@ def decoded(model: Any, pieces: Pieces, order: Sequence[int] = (0, 1, 2)) -> Ten
     """Classes (1, Q, K+1) from the pixel decoder's maps, their levels read in an order."""
     head = model.decode_head
     levels, features = pieces
-    queries = head.query_feat.weight[None]
+    queries = head.query_feat.weight
     for i, layer in enumerate(head.transformer_decoder.layers):
         level = order[i % 3]
         hidden = head.key_masks(head.embedded(queries), features, level)
         queries = layer(queries, levels[level], head.constants(level), hidden)
     classes: Tensor = head.cls_embed(head.transformer_decoder.post_norm(queries))
-    return classes
+    return classes[None]
 
 
 def off(classes: Tensor) -> float:
@@ -221,7 +221,7 @@ def test_a_query_that_would_hide_all_hides_nothing() -> None:
     """Shifted alike, scores mean the same; but in float32 a score less 1e4 has three digits left, in FP16 none."""
     masks = KeyMasks([(1, 4), (1, 4), (1, 4)])
     masks.folded = True
-    embedded = torch.eye(mask2former.QUERIES, 2)[None]
+    embedded = torch.eye(mask2former.QUERIES, 2)[None, None]
     features = torch.tensor([[-1.0, -2.0, -1.0, -3.0], [-1.0, 0.0, 2.0, -1.0]]).reshape(1, 2, 1, 4)
     hidden = masks(embedded, features, 0)
     assert hidden[0, 0, :2].tolist() == [[False] * 4, [True, False, False, True]]
@@ -265,7 +265,7 @@ def test_inner_masks_cost_less_folded() -> None:
     for folded in (False, True):
         masks = KeyMasks(sizes)
         masks.folded = folded
-        embedded, features = (torch.empty(shape, device="meta") for shape in ((1, 100, 256), (1, 256, 128, 128)))
+        embedded, features = (torch.empty(shape, device="meta") for shape in ((1, 1, 100, 256), (1, 256, 128, 128)))
         resized = ResizedFeatures()(features) if folded else [features] * 3
         with FlopCounterMode(display=False) as counter:
             for i in range(mask2former.LAYERS):

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 from packages import COMMAND, make_bundle
+from tensor_bundles import write_detector, write_raw
 
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.commands import package as command
@@ -100,10 +101,21 @@ def test_a_graph_that_is_not_there_or_not_for_the_format(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["cpp", "python"])
-def test_maps_are_nothing_to_label(tmp_path: Path, kind: Any) -> None:
-    bundle = make_bundle(tmp_path / "b", task="features", roles=("fp32",))
-    with pytest.raises(UsageError, match="task features has nothing to label; --format triton serves its tensors"):
-        package_bundle(bundle, kind, tmp_path / "p")
+def test_maps_and_masks_are_nothing_to_label(tmp_path: Path, kind: Any) -> None:
+    for task in ("features", "masks"):
+        write_raw(tmp_path / task, task)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=f"task {task} has nothing to label; --format triton serves its tensors"):
+            package_bundle(tmp_path / task, kind, tmp_path / "p")
+
+
+def test_boxes_are_no_label_map(tmp_path: Path) -> None:
+    write_detector(tmp_path / "b")
+    for kind in ("deepstream", "isaac-ros"):
+        with pytest.raises(UsageError, match=r"task detect; this package is of a segmentor.* --format triton"):
+            package_bundle(tmp_path / "b", kind, tmp_path / "p")  # type: ignore[arg-type]
+    package = package_bundle(tmp_path / "b", "triton", tmp_path / "p")
+    config = (package.folder / "models" / "coloured-detect-32x48" / "config.pbtxt").read_text(encoding="utf-8")
+    assert 'name: "deltas_16" data_type: TYPE_FP32 dims: [ 1, 24, 2, 3 ]' in config
 
 
 @pytest.mark.parametrize(
@@ -170,15 +182,19 @@ def test_a_value_that_a_template_does_not_have_is_noticed() -> None:
         fill("app.cmake")
 
 
-@pytest.mark.parametrize("task", ["segment", "classify"])
+@pytest.mark.parametrize("task", ["segment", "classify", "detect"])
 def test_the_program_in_cpp_compiles_against_the_library(tmp_path: Path, task: Any) -> None:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("there is no g++")
-    bundle = make_bundle(tmp_path / "b", ContractSpec("image"), task=task)
-    folder = package_bundle(bundle, "cpp", tmp_path / "p", graph="fp16").folder
+    bundle = tmp_path / "b"
+    if task == "detect":
+        write_detector(bundle)
+    else:
+        make_bundle(bundle, ContractSpec("image"), task=task, roles=("fp32",))
+    folder = package_bundle(bundle, "cpp", tmp_path / "p", graph="fp32").folder
     text = (folder / "main.cpp").read_text(encoding="utf-8")
-    assert 'options.graph = "fp16";' in text
+    assert 'options.graph = "fp32";' in text
     include = Path(__file__).parents[2] / "cpp" / "include"
     flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{include}"]
     subprocess.run([compiler, *flags, str(folder / "main.cpp")], check=True)

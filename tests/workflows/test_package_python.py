@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -16,11 +17,14 @@ import pytest
 from conftest import environment
 from packages import make_bundle
 from PIL import Image
+from tensor_bundles import write_detector
 
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.data.image import load_image
+from hiresvit.data.preprocess import valid_region
 from hiresvit.data.scenes import sample_image
 from hiresvit.errors import UsageError
+from hiresvit.runtime.boxes import find_boxes
 from hiresvit.runtime.frame import labels_of, picture_feed
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
 from hiresvit.spec import ContractSpec, PreprocessSpec
@@ -54,11 +58,11 @@ def hiresvit_answer(bundle: Path, image: Any) -> Any:
     return labels_of(outputs, image.shape[:2], spec, contract) if spec.task == "segment" else outputs
 
 
-def program(folder: Path) -> dict[str, Any]:
+def program(folder: Path, most_lines: int = MOST_LINES) -> dict[str, Any]:
     """predict.py's functions, after what holds for each of them: short, and nothing of ours in it."""
     path = folder / "predict.py"
     text = path.read_text(encoding="utf-8")
-    assert sum(bool(line.strip()) for line in text.splitlines()) < MOST_LINES
+    assert sum(bool(line.strip()) for line in text.splitlines()) < most_lines
     modules = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(text))
@@ -105,6 +109,32 @@ def test_labels_are_those_of_hiresvit(tmp_path: Path, name: str, contract: Contr
         else:
             assert np.array_equal(classes, np.argsort(-expected["logits"][0], kind="stable")[:5])
             assert np.isclose(shares.sum(), 1)
+
+
+@pytest.mark.parametrize("name", ["stretch", "keep, round", "letterbox"])
+def test_boxes_are_those_of_hiresvit(tmp_path: Path, name: str) -> None:
+    spec = write_detector(tmp_path / "b", PREPROCESS[name])
+    folder = package_bundle(tmp_path / "b", "python", tmp_path / "p").folder
+    own = program(folder, MOST_LINES + 30)
+    graph = own["open_graph"](folder / "model.onnx")
+    assert spec.anchors is not None
+    for number, size in enumerate(SIZES):
+        image = sample_image(number, *size)
+        tensor, region = own["feed"](image)
+        outputs = graph(tensor)
+        equal = {each: np.round(values) for each, values in outputs.items()}
+        for given in (outputs, equal):
+            boxes, scores, classes = own["boxes_of"](given, size, region)
+            wanted = find_boxes(given, spec.anchors, size, valid_region(size, spec.preprocess, spec.imgsz))
+            assert np.array_equal(classes, wanted.classes)
+            assert np.allclose(boxes, wanted.boxes, rtol=1e-6, atol=1e-5)
+            assert np.allclose(scores, wanted.scores, rtol=1e-6)
+            assert len(boxes) > 1
+    Image.fromarray(sample_image(5, 90, 120)).save(tmp_path / "street.png")
+    command = [sys.executable, "-c", WITHOUT, str(folder / "predict.py"), "street.png"]
+    alone = {**environment(tmp_path), "PYTHONPATH": ""}
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"( *\d+\.\d\d%( +\d+\.\d){4}  class \d\n){2,}", done.stdout)
 
 
 @pytest.mark.parametrize("pixels", ["rgb", "bgr", "rgba", "bgra"])

@@ -1,4 +1,5 @@
-/* hiresvit in C: a bundle that `hiresvit export` wrote, loaded; pictures in, labels or classes out.
+/* hiresvit in C: a bundle that `hiresvit export` wrote, loaded; pictures in, labels, classes or
+ * boxes out.
  *
  * Every function that can fail returns a status: 0, or a code below, and then hiresvit_last_error() has a line of text.
  * Nothing here throws, prints or ends the process. Structures begin with their own size, which the caller sets to
@@ -60,7 +61,13 @@ enum { /* types of tensors; label maps are U8, I32 or I64 */
   HIRESVIT_F32 = 4
 };
 
-enum { /* hiresvit_info.task */ HIRESVIT_CLASSIFY = 0, HIRESVIT_SEGMENT = 1, HIRESVIT_FEATURES = 2 };
+enum { /* hiresvit_info.task: of features and masks the raw outputs are all that there is */
+  HIRESVIT_CLASSIFY = 0,
+  HIRESVIT_SEGMENT = 1,
+  HIRESVIT_FEATURES = 2,
+  HIRESVIT_MASKS = 3,
+  HIRESVIT_DETECT = 4
+};
 enum { /* hiresvit_info.contract */ HIRESVIT_TENSOR = 0, HIRESVIT_IMAGE = 1, HIRESVIT_CAMERA = 2 };
 
 typedef struct hiresvit_engine hiresvit_engine;
@@ -97,6 +104,13 @@ typedef struct {
   ptrdiff_t strides[2]; /* bytes from a row to the next; 0: rows lie behind each other */
 } hiresvit_picture;
 
+/* A box that was found, in pixels of the picture: left, top, right, bottom, as borders between pixels. */
+typedef struct {
+  float box[4];
+  float score; /* 0 to 1 */
+  int32_t label;
+} hiresvit_detection;
+
 /* Where an answer goes: your buffers. What is NULL is not made. */
 typedef struct {
   size_t struct_size;
@@ -107,9 +121,10 @@ typedef struct {
   ptrdiff_t stride;     /* bytes from a row to the next, 0: rows lie behind each other */
   uint8_t *confidence;  /* floor(255 * probability of the winner + 0.5) */
   ptrdiff_t confidence_stride;
-  int32_t k;            /* classify: places in the next two; set to those that were filled */
+  int32_t k;            /* classify: places in the next two; detect: in boxes; set to those that were filled */
   int32_t *classes;     /* best first, of equals the lowest */
   float *probabilities;
+  hiresvit_detection *boxes; /* detect: best first */
 } hiresvit_answer;
 
 /* What was loaded. The texts are valid as long as the engine. */
@@ -132,6 +147,7 @@ typedef struct {
   int32_t has_confidence;
   int32_t outputs; /* of the graph */
   int32_t emulated; /* 1: Qualcomm's emulator computes a context here. Its answers count, its time says nothing */
+  int32_t most_boxes; /* detect: the most that an answer can have */
 } hiresvit_info;
 
 /* A tensor of the graph, as it lies in memory. */
@@ -150,7 +166,7 @@ typedef struct {
   size_t struct_size;
   double prepare; /* resizing, normalising, copying into the network's input */
   double network; /* from the submit to the answer: of two frames under way with the wait for the first */
-  double answer;  /* from the network's output to labels or classes */
+  double answer;  /* from the network's output to labels, classes or boxes */
   int32_t on_gpu; /* whether the next four were measured */
   double enqueue, h2d, compute, d2h;
 } hiresvit_times;

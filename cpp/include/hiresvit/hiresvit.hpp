@@ -96,6 +96,9 @@ struct Class {
   float probability;
 };
 
+// box: left, top, right, bottom in pixels of the picture; score; label.
+using Detection = hiresvit_detection;
+
 // A bundle that is loaded. It serves one thread at a time; it can be moved and not copied. Every function throws Error.
 class Engine {
  public:
@@ -165,6 +168,17 @@ class Engine {
       best.push_back({classes[place], probabilities[place]});
     }
     return best;
+  }
+
+  // A picture's boxes, best first: as many as the bundle's threshold leaves, or the `most` best of them.
+  std::vector<Detection> detect(const Picture& picture, int most = 0) {
+    std::vector<Detection> boxes(static_cast<std::size_t>(most > 0 ? most : info().most_boxes));
+    Answer answer{};
+    answer.struct_size = sizeof answer;
+    answer.k = static_cast<int>(boxes.size()), answer.boxes = boxes.data();
+    run(picture, answer);
+    boxes.resize(static_cast<std::size_t>(answer.k));
+    return boxes;
   }
 
   // A raw output of the frame that was answered last: valid until the next submit.

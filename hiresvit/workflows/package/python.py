@@ -2,18 +2,18 @@
 
 The parts lie in ``templates/predict_*.txt``: how pictures are resized, what the graph is fed, what runs it, and what is
 made of its answer. So the program holds what this bundle needs and no line for another. Its arithmetic is that of
-`hiresvit.data.preprocess` and `hiresvit.runtime.labels`; tests/workflows/test_package_python.py compares the labels.
+`hiresvit.data.preprocess`, `hiresvit.runtime.labels` and `hiresvit.runtime.boxes`; their answers are compared in
+tests/workflows/test_package_python.py.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from hiresvit.bundle.stages import PLANS
 from hiresvit.errors import UsageError
-from hiresvit.spec import is_raw
 from hiresvit.workflows.package.shipped import Shipped, fill, size_text
 
 _OPENS = {True: "tensorrt", False: "onnxruntime"}
@@ -48,6 +48,8 @@ def write_python(shipped: Shipped, folder: Path) -> list[str]:
         "names": shipped.class_names(),
         "colours": shipped.colours(),
     }
+    if spec.anchors is not None:
+        about["anchors"] = asdict(spec.anchors)
     (folder / "predict.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     (folder / "predict.py").write_text(_program(shipped, plan=plan), encoding="utf-8")
     pictures = [entry.name for entry in shipped.bundle.manifest.files if entry.role == "picture"]
@@ -73,20 +75,15 @@ def _program(shipped: Shipped, *, plan: bool) -> str:
     if contract.name != "camera":
         parts += [f"filter_{spec.preprocess.filter}", f"place_{spec.preprocess.resize}"]
     parts.append(f"feed_{contract.name}")
-    answer = spec.task if spec.task == "classify" else f"segment_{contract.name}"
-    if answer == "classify":
-        answer = "classify_tensor" if contract.name == "tensor" else "classify_pixels"
-    parts += [answer, f"main_{spec.task}"]
+    pixels = "pixels" if spec.task == "classify" else contract.name
+    parts += [f"{spec.task}_{'tensor' if contract.name == 'tensor' else pixels}", f"main_{spec.task}"]
     return "\n\n".join(fill(f"predict_{part}.txt").strip("\n") + "\n" for part in parts)
 
 
 def _fitting(shipped: Shipped) -> str:
     """The role to ship. Raises UsageError for what does not fit."""
     spec, contract = shipped.spec, shipped.contract
-    if is_raw(spec.task):
-        raise UsageError(
-            f"{shipped.bundle.folder}: task {spec.task} has nothing to label; --format triton serves its tensors"
-        )
+    shipped.require_answer()
     if contract.pixels == "nv12":
         shipped.misfit("predict.py reads picture files, which are no NV12", replace(contract, pixels="rgb", yuv=None))
     if contract.name != "camera" and spec.preprocess.resize == "slide":

@@ -21,7 +21,7 @@ from hiresvit.data.labels import assumption, find_labels, labels_of
 from hiresvit.errors import ArtefactError, UsageError
 from hiresvit.export.contract import untrained_note
 from hiresvit.runtime.open import open_runner
-from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec
+from hiresvit.spec import ContractSpec, ModelSpec, TensorSpec, is_raw
 
 MADE_ON_THE_BOARD = "model.plan"
 """What a package calls the engine that is built where it runs."""
@@ -145,6 +145,13 @@ class Shipped:
     def _labels(self) -> Labels:
         known = self.bundle.manifest.labels
         return labels_of(known) if known else find_labels(self.spec)
+
+    def require_answer(self) -> None:
+        """Raise UsageError for a task whose raw outputs an app reads itself."""
+        if is_raw(self.spec.task) and self.spec.task != "detect":
+            raise UsageError(
+                f"{self.bundle.folder}: task {self.spec.task} has nothing to label; --format triton serves its tensors"
+            )
 
     def require_classes(self, most: int, why: str) -> None:
         """Raise UsageError for more classes than fit."""

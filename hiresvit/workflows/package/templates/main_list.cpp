@@ -1,4 +1,4 @@
-// A picture's best classes by hiresvit: app BUNDLE PICTURE.ppm
+// A picture's @{what} by hiresvit: app BUNDLE PICTURE.ppm
 //
 // An app reads no PPM: it passes its camera's memory on as @{camera}
 #include <cstdint>
@@ -49,9 +49,7 @@ int main(int argc, char** argv) {
     hiresvit::Engine engine(argv[1], options);
     const Ppm picture = read_ppm(argv[2]);
     const auto given = hiresvit::rgb(picture.pixels.data(), picture.height, picture.width);
-    for (const hiresvit::Class& one : engine.classify(given)) {
-      std::cout << 100.0 * static_cast<double>(one.probability) << "%  class " << one.index << "\n";
-    }
+@{lines}
     return 0;
   } catch (const std::exception& error) {
     std::cerr << "error: " << error.what() << "\n";
