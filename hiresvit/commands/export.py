@@ -224,7 +224,8 @@ def _answer(as_json: bool, folder: Path, manifest: dict[str, Any], seconds: floa
     size = sum(entry["bytes"] for entry in manifest["files"])
     wrote = f"\nwrote {folder}: {len(manifest['files'])} files, {size_text(size)}, in {seconds:.1f} s"
     place = shlex.quote(str(folder))
-    following = f"bench {place}" if is_raw(manifest["spec"]["task"]) else f"run {place} PHOTO.jpg"
+    task = manifest["spec"]["task"]
+    following = f"bench {place}" if is_raw(task) and task != "detect" else f"run {place} PHOTO.jpg"
     items = [*export_report(manifest), wrote, f"next: hiresvit {following}"]
     found = {"bundle": str(folder), "bytes": size, "seconds": seconds, "manifest": manifest}
     out.answer(as_json, found, items)

@@ -122,6 +122,11 @@ def check_fit(spec: ModelSpec, dataset: Dataset) -> None:
     Of an ``exact`` data set also if it has more: with 1001 answers for ImageNet's 1000 the first may be the background
     and all others one off, and 150 are another data set's.
     """
+    if spec.task == "detect":
+        raise UsageError(
+            f"{spec.name} finds boxes, whose accuracy is not measured here: `hiresvit run SOURCE FOLDER --json` writes"
+            " them, COCO's pycocotools computes the mAP of that"
+        )
     if spec.task != dataset.task:
         raw = f"{spec.name} gives raw {spec.task}" if is_raw(spec.task) else f"{spec.name} is a network to {spec.task}"
         raise UsageError(

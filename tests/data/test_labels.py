@@ -30,6 +30,7 @@ SPOTS: dict[str, dict[int, tuple[str, str | None]]] = {
     "imagenet": {0: ("tench", None), 207: ("golden retriever", None), 817: ("sports car", None), 998: ("ear", None)},
     "ade20k": {0: ("wall", "#787878"), 12: ("person", "#96053d"), 20: ("car", "#0066c8"), 149: ("flag", "#5c00ff")},
     "coco_stuff": {0: ("person", None), 79: ("toothbrush", None), 80: ("banner", None), 170: ("wood", None)},
+    "coco": {0: ("person", None), 2: ("car", None), 39: ("bottle", None), 79: ("toothbrush", None)},
     "cityscapes": {0: ("road", "#804080"), 11: ("person", "#dc143c"), 13: ("car", "#00008e"), 18: ("bicycle", None)},
 }
 

@@ -28,7 +28,7 @@ from hiresvit.spec import Task
 
 # HRViT's maps are 4x6 and 2x3 where the windows are 7.
 SIZE = (64, 96)
-CLASSES = {"classify": 5, "segment": 5, "features": None, "masks": 5, "detect": 5}
+CLASSES = {"detect": 5, "classify": 5, "segment": 5, "features": None, "masks": 5, "detect": 5}
 # Channels of the maps of `features`, from the papers' tables of configurations.
 WIDTHS = {
     "hrvit_b1": (32, 64, 128, 256),
@@ -86,7 +86,9 @@ def test_outputs(name: str, task: Task) -> None:
     maps = [map_shape(name, c, s) for c, s in zip(WIDTHS[name], entry.strides, strict=True)]
     pixels = map_shape(name, 5, 1 if name.endswith("_plus") else HEAD_STRIDE[entry.family])
     masks: list[tuple[int, ...]] = [(2, 100, 6), map_shape(name, 100, 4)]
-    expected = {"classify": [(2, 5)], "segment": [pixels], "features": maps, "masks": masks}[task]
+    sides = [[-(-side // s) for side in small_size(name)] for s in (entry.anchors.strides if entry.anchors else ())]
+    boxes: list[tuple[int, ...]] = [(2, 9 * each, *size) for each in (5, 4) for size in sides]
+    expected = {"classify": [(2, 5)], "segment": [pixels], "features": maps, "masks": masks, "detect": boxes}[task]
     size = small_size(name)
     single = outputs(model, image(2, size))
     assert [tuple(x.shape) for x in single] == expected

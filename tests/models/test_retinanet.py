@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.data.preprocess import valid_region
-from hiresvit.errors import UsageError
+from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.export.contract import output_names, output_specs
-from hiresvit.models.create import build_model, create_model, enliven, model_spec
+from hiresvit.models.create import (
+    build_model,
+    create_model,
+    enliven,
+    find_spec,
+    load_model_weights,
+    model_spec,
+)
 from hiresvit.models.fold import fold
 from hiresvit.models.macs import count_params
 from hiresvit.models.retinanet import FPN, Detector, RetinaHead
@@ -142,3 +150,31 @@ def test_who_has_anchors() -> None:
 
 def test_the_head_is_shared_by_all_levels() -> None:
     assert len([m for m in lively().bbox_head.modules() if isinstance(m, nn.Conv2d)]) == 10
+
+
+def test_files_of_mmdet(tmp_path: Path) -> None:
+    """Recognised by its keys; other numbers of classes, other heads and two stages are told apart."""
+    spec = model_spec("mixformer_b0", "detect", SIZE, 7)
+    state = dict(build_model(spec).state_dict())
+    path = tmp_path / "epoch_12.pth"
+    torch.save({"meta": {"dataset_meta": {"classes": tuple("abcdefg")}}, "state_dict": state}, path)
+    asked = find_spec(str(path))
+    assert (asked.spec.name, asked.spec.task, asked.spec.num_classes) == ("mixformer_b0", "detect", 7)
+    report = load_model_weights(build_model(spec), spec, path)
+    assert (report.loaded, report.left_out) == (len(state), ())
+    assert report.labels is not None
+    assert report.labels.names == tuple("abcdefg")
+    with pytest.raises(HiresvitError, match="trained with 7 classes, the model has 80: pass --num-classes 7"):
+        load_model_weights(build_model(model_spec("mixformer_b0", "detect", SIZE)), model_spec("mixformer_b0", "detect", SIZE), path)
+    features = model_spec("mixformer_b0", "features", SIZE)
+    report = load_model_weights(build_model(features), features, path)
+    assert report.left_out == ("bbox_head.*", "neck.*")
+
+    body = {key: value for key, value in state.items() if not key.startswith("bbox_head.")}
+    torch.save({"state_dict": body | {"rpn_head.rpn_conv.weight": torch.ones(2), "roi_head.x": torch.ones(2)}}, path)
+    with pytest.raises(HiresvitError, match=r"two-stage detector \(roi_head\.\*, rpn_head\.\*\).*--task features"):
+        load_model_weights(build_model(spec), spec, path)
+    assert load_model_weights(build_model(features), features, path).left_out == ("neck.*", "roi_head.*", "rpn_head.*")
+    torch.save({"state_dict": {key: value for key, value in state.items() if key.startswith("backbone.")}}, path)
+    with pytest.raises(HiresvitError, match=r"no detection head \(no neck\.\* bbox_head\.\* keys\)"):
+        load_model_weights(build_model(spec), spec, path)

@@ -181,7 +181,7 @@ def test_large_logits_have_scores() -> None:
 def test_outputs_of_another_graph() -> None:
     outputs = outputs_of(SMALL)
     with pytest.raises(UsageError, match="no output logits_32 among logits_8, deltas_8"):
-        find_boxes(outputs, AnchorSpec(strides=(8, 32)), IMGSZ, WHOLE)
+        find_boxes(outputs, AnchorSpec(**{**vars(SMALL), "strides": (8, 32)}), IMGSZ, WHOLE)
     with pytest.raises(UsageError, match="9 anchors a cell need"):
         find_boxes(outputs, AnchorSpec(strides=(8, 16)), IMGSZ, WHOLE)
     two = {name: np.concatenate([values, values]) for name, values in outputs.items()}

@@ -6,6 +6,7 @@ Our models use the authors' key names; only prefixes differ by task:
     task          keys of the model                  left out, by name
     ============  =================================  ==========================================
     classify      the backbone's, the head's         ``decode_head.* auxiliary_head.*``
+    detect        ``backbone.* neck.* bbox_head.*``  the classifier's, ``auxiliary_head.*``
     segment       ``backbone.* decode_head.*``       the classifier's, ``auxiliary_head.*``
     masks         as segment
     features      the backbone's                     all heads'
@@ -32,13 +33,15 @@ from hiresvit.models.weights.file import Checkpoint, read_checkpoint
 from hiresvit.models.weights.layout import Layout
 from hiresvit.models.weights.paddle import as_pytorch
 from hiresvit.models.weights.tree import some
-from hiresvit.spec import Task
+from hiresvit.spec import AnchorSpec, Task
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 BACKBONE = "backbone."
 SEGMENTER = "decode_head"
 AUXILIARY = "auxiliary_head"  # a second head that only training uses
+DETECTOR, BOX_CLASSES = ("neck", "bbox_head"), "bbox_head.retina_cls."
+TWO_STAGES = ("rpn_head", "roi_head")  # of mmdet's detectors that look at their own proposals again
 HEAD_OF: Mapping[Task, Task] = {"masks": "segment"}
 """Of tasks that have no head of their own: whose it is."""
 
@@ -111,7 +114,12 @@ def load_weights(
     own = HEAD_OF.get(task, task)
     head = {key: tensor for key, tensor in parts.heads.get(own, {}).items() if key not in foreign}
     fresh = {} if head else wanted_parts.heads.get(own, {})
-    prefix = BACKBONE if own == "segment" else ""
+    if own == "detect" and (stages := [group for group in parts.rest if group.partition(".")[0] in TWO_STAGES]):
+        raise HiresvitError(
+            f"{path} is of a two-stage detector ({', '.join(stages)}): how many proposals it looks at again is known"
+            " only while it runs, which no plain plan has; give a RetinaNet, or --task features for its backbone"
+        )
+    prefix = BACKBONE if own in ("segment", "detect") else ""
     tensors = {**{prefix + key: tensor for key, tensor in body.items()}, **head}
     if misfit := misfit_of(tensors, {key: value for key, value in wanted.items() if key not in fresh}):
         raise HiresvitError(f"{path}: {_explain(misfit, head, wanted, layout, lambda: hint(checkpoint))}")
@@ -149,10 +157,12 @@ def sort_tensors(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> P
             raise HiresvitError(f"{path} has {name} twice, with and without 'backbone.': two models in one")
         seen.add(name)
         group = name.partition(".")[0]
-        if group == AUXILIARY:
+        if group in (AUXILIARY, *TWO_STAGES):
             rest.add(f"{group}.*")
         elif group == SEGMENTER:
             heads.setdefault("segment", {})[name] = tensor
+        elif group in DETECTOR:
+            heads.setdefault("detect", {})[name] = tensor
         elif group in layout.head:
             heads.setdefault("classify", {})[name] = tensor
         else:
@@ -182,6 +192,9 @@ def _no_head(task: Task, layout: Layout, foreign: list[str], looks: str) -> str:
     if task == "segment":
         lacks = f"segmentation head (no {SEGMENTER}.* keys)"
         instead = "--task features, or weights trained for segmentation with mmseg"
+    elif task == "detect":
+        lacks = f"detection head (no {' '.join(f'{group}.*' for group in DETECTOR)} keys)"
+        instead = "--task features, or weights of mmdet's RetinaNet"
     else:
         keys = " ".join(f"{group}.*" for group in layout.head)
         lacks, instead = f"classification head (no {keys} keys)", "--task segment or --task features"
@@ -219,7 +232,7 @@ def _explain(
     layout: Layout,
     hint: Callable[[], str],
 ) -> str:
-    classes = (layout.classifier, layout.segment_classes)
+    classes = (layout.classifier, layout.segment_classes, BOX_CLASSES)
     shapes = [key.partition(" ")[0] for key in misfit.get("of another shape", ())]
     have, want = class_count(head, layout), class_count(wanted, layout)
     only_classes = misfit.keys() == {"of another shape"} and all(key.startswith(classes) for key in shapes)
@@ -238,6 +251,10 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
 def class_count(head: Mapping[str, Tensor], layout: Layout) -> int | None:
     """How many classes a head has; None where that does not show."""
     extra = {layout.classifier: 0, layout.segment_classes: layout.extra_classes}
+    boxes = [t for key, t in head.items() if key.startswith(BOX_CLASSES) and t.dim()]
+    if boxes:
+        classes, odd = divmod(boxes[0].shape[0], AnchorSpec().per_cell)
+        return None if odd else classes or None
     rows = [(t, n) for key, t in head.items() for prefix, n in extra.items() if key.startswith(prefix)]
     return next((t.shape[0] - n for t, n in rows if t.dim() and t.numel() and t.shape[0] > n), None)
 
