@@ -39,6 +39,8 @@ def computed_sizes(model: ModelProto, shapes: Sizes) -> dict[str, NDArray[np.gen
     for node in model.graph.node:
         if node.op_type not in _FOLLOWED or node.domain or len(node.output) != 1:
             continue
+        if not node.input and node.op_type != "Constant":  # damaged: it is another's to say so
+            continue
         if node.op_type == "Shape":
             value = _shape(node, shapes.get(node.input[0], (None,)))
         else:

@@ -25,7 +25,7 @@ from hiresvit.data.scenes import sample_image, sample_images
 from hiresvit.device.platform import package_version, this_platform
 from hiresvit.evaluation.headroom import Headroom, enforce_headroom, open_exact
 from hiresvit.evaluation.latency import latency_report
-from hiresvit.evaluation.parity import GATES, compare_each, enforce
+from hiresvit.evaluation.parity import GATES, compare_each, enforce, gates_for
 from hiresvit.evaluation.reference import picture_size
 from hiresvit.export.contract import INPUT, TENSOR, describe_graph, stamp
 from hiresvit.export.cpu import for_cpu
@@ -84,6 +84,7 @@ def export_bundle(
     BuildError when the plan cannot be built.
     """
     contract = check_settings(settings, spec)
+    settings = replace(settings, gates=gates_for(spec, settings.gates))
     with writing_bundle(target, force=settings.force) as folder, _scratch(folder, contract) as graphs:
         on_step("load", None)
         feeds = _feeds(spec, settings.images)

@@ -85,6 +85,8 @@ class TestRules:
     def test_every_contract_of_every_family_is_legal(self, family: str) -> None:
         rows: Rows = ROWS[family]
         for task, preprocess in rows.items():
+            if task in ("masks", "detect"):  # their contract is tensor alone
+                continue
             spec = spec_of(task, preprocess)
             for name, contract in contracts_of(task).items():
                 assert objections(framed(network(spec), spec, contract)) == [], (task, name)
@@ -155,6 +157,8 @@ class TestBuilds:
     def test_of_every_contract_of_every_family(self, family: str, tmp_path: Path) -> None:
         graphs: dict[str, ModelProto] = {}
         for task, preprocess in ROWS[family].items():
+            if task in ("masks", "detect"):  # their contract is tensor alone
+                continue
             spec = spec_of(task, preprocess)
             for name, contract in contracts_of(task).items():
                 graphs[f"{task} {name}"] = framed(network(spec), spec, contract)

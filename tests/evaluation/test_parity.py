@@ -27,7 +27,9 @@ from hiresvit.evaluation.parity import (
     compare_arrays,
     compare_runs,
     enforce,
+    gates_for,
 )
+from hiresvit.models.create import model_spec
 from hiresvit.runtime.runner import About, Runner
 from hiresvit.spec import HTP_FORMS, Task, TensorSpec
 
@@ -100,6 +102,15 @@ def test_masks_agree_by_sign_and_their_classes_by_distance_alone() -> None:
     assert missed == ["onnx: output 'masks' has agreement 0.75, at least 0.8 is needed; --min-agreement sets it"]
     broken = compare_runs({"masks": masks}, {"masks": np.full_like(masks, np.nan)}, "masks")
     assert broken.outputs[0].worst.agreement == 0
+
+
+def test_a_head_of_queries_has_room_for_a_sign_in_fp32_alone() -> None:
+    plus, other = model_spec("lrformer_t_plus", "masks"), model_spec("lrformer_t")
+    asked = {**GATES, "cpu": Gate(70, 0.9, 0.9)}
+    found = gates_for(plus, asked)
+    assert {name for name in GATES if found[name] != asked[name]} == {"onnx", "simplified"}
+    assert (found["onnx"].min_sqnr_db, found["fp16"]) == (60, GATES["fp16"])
+    assert gates_for(other, asked) == asked
 
 
 def test_classification_agrees_by_row() -> None:
