@@ -165,7 +165,11 @@ def test_two_heads_are_listed_with_what_to_type(tmp_path: Path, saved: Saver) ->
         (PLUS, ("lrformer_t_plus", "masks"), "trained with 19 classes, the model has 150: pass --num-classes 19$"),
         (PLUS, ("hrvit_b1", "segment"), "this looks like lrformer_t_plus; ask for that with --num-classes 19$"),
         (("lrformer_t", "segment", 19), ("lrformer_t_plus", "segment"), "its own head: use lrformer_t with --num-cl"),
-        (("lrformer_t", "features"), ("lrformer_t_plus", "segment"), "no segmentation head .*lrformer_t without a head"),
+        (
+            ("lrformer_t", "features"),
+            ("lrformer_t_plus", "segment"),
+            "no segmentation head .*lrformer_t without a head",
+        ),
     ],
 )
 def test_a_name_that_contradicts_the_file_says_what_to_type(
