@@ -136,7 +136,7 @@ def test_fresh_weights_find_a_handful(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("hiri_vit_s", (96, 64)), ("mixformer_b1", (100, 64))])
 def test_sizes_that_do_not_halve(name: str, size: tuple[int, int]) -> None:
-    with pytest.raises(UsageError, match="takes multiples of (64|32) on both sides"):
+    with pytest.raises(UsageError, match=r"takes multiples of (64|32) on both sides"):
         model_spec(name, "detect", size)
 
 
