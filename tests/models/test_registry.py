@@ -28,7 +28,7 @@ from hiresvit.spec import Task
 
 # HRViT's maps are 4x6 and 2x3 where the windows are 7.
 SIZE = (64, 96)
-CLASSES = {"detect": 5, "classify": 5, "segment": 5, "features": None, "masks": 5}
+CLASSES = {"classify": 5, "segment": 5, "features": None, "masks": 5, "detect": 5}
 # Channels of the maps of `features`, from the papers' tables of configurations.
 WIDTHS = {
     "hrvit_b1": (32, 64, 128, 256),

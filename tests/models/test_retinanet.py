@@ -136,7 +136,7 @@ def test_fresh_weights_find_a_handful(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("hiri_vit_s", (96, 64)), ("mixformer_b1", (100, 64))])
 def test_sizes_that_do_not_halve(name: str, size: tuple[int, int]) -> None:
-    with pytest.raises(UsageError, match="takes multiples of (64|32) on both sides"):
+    with pytest.raises(UsageError, match=r"takes multiples of (64|32) on both sides"):
         model_spec(name, "detect", size)
 
 
@@ -165,7 +165,9 @@ def test_files_of_mmdet(tmp_path: Path) -> None:
     assert report.labels is not None
     assert report.labels.names == tuple("abcdefg")
     with pytest.raises(HiresvitError, match="trained with 7 classes, the model has 80: pass --num-classes 7"):
-        load_model_weights(build_model(model_spec("mixformer_b0", "detect", SIZE)), model_spec("mixformer_b0", "detect", SIZE), path)
+        load_model_weights(
+            build_model(model_spec("mixformer_b0", "detect", SIZE)), model_spec("mixformer_b0", "detect", SIZE), path
+        )
     features = model_spec("mixformer_b0", "features", SIZE)
     report = load_model_weights(build_model(features), features, path)
     assert report.left_out == ("bbox_head.*", "neck.*")
