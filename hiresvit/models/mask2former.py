@@ -270,7 +270,8 @@ class FoldedSelfAttention(nn.Module):
         self.out_proj = attn.out_proj
 
     def forward(self, rows: Tensor, constants: Constants) -> Tensor:
-        out: Tensor = self.out_proj(attended(*self.qkv(rows), None))
+        q, k, v = self.qkv(rows)
+        out: Tensor = self.out_proj(attended(q, k, v, None))
         return out
 
 
