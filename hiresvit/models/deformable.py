@@ -268,7 +268,8 @@ class FoldedPoints(nn.Module):
 
 def by_head(places: Tensor, weights: Tensor, dim: int) -> Tensor:
     """Places and weights of each head side by side: of ``dim``, which counts both by head, (h, 3*L*P) is made."""
-    parts = [part.unflatten(dim, (HEADS, -1)) for part in (places, weights)]
+    before, after = places.shape[:dim], places.shape[dim + 1 :]
+    parts = [part.reshape(*before, HEADS, -1, *after) for part in (places, weights)]
     return torch.cat(parts, dim=dim + 1)
 
 

@@ -239,8 +239,8 @@ class FoldedCrossAttention(nn.Module):
         self.out_proj = attn.out_proj
 
     def forward(self, queries: Tensor, tokens: tuple[Tensor, Tensor], constants: Constants, hidden: Tensor) -> Tensor:
-        [q] = self.q(queries)
-        out: Tensor = self.out_proj(attended(q, *tokens, hidden))
+        [q], (k, v) = self.q(queries), tokens
+        out: Tensor = self.out_proj(attended(q, k, v, hidden))
         return out
 
 
@@ -270,7 +270,8 @@ class FoldedSelfAttention(nn.Module):
         self.out_proj = attn.out_proj
 
     def forward(self, rows: Tensor, constants: Constants) -> Tensor:
-        out: Tensor = self.out_proj(attended(*self.qkv(rows), None))
+        q, k, v = self.qkv(rows)
+        out: Tensor = self.out_proj(attended(q, k, v, None))
         return out
 
 

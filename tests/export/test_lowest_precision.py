@@ -10,7 +10,7 @@ from graphs import copied, indexed
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from hiresvit.calibration.htp_plan import Bits, Layout
+from hiresvit.calibration.htp_plan import Bits, Layout, Width
 from hiresvit.calibration.sites import find_sites
 from hiresvit.export.cpu import for_cpu
 from hiresvit.export.fp16 import to_fp16
@@ -67,7 +67,7 @@ def in_fp32(model: ModelProto) -> dict[str, set[str]]:
     """The operators of each module that have a float result, all of them in FP32."""
     index = indexed(model)
     found: dict[str, set[str]] = {}
-    halves = set()
+    halves: set[str] = set()
     for node in index.nodes:
         kinds = {index.types[name] for name in (*node.input, *node.output) if index.types.get(name, "") in FLOATS}
         if node.op_type != "Cast" and kinds:
@@ -114,7 +114,7 @@ def test_what_hides_keys_gets_no_integers() -> None:
 
 
 @pytest.mark.parametrize("default", [8, 16])
-def test_on_a_chip_of_integers_it_has_sixteen_bits(default: int) -> None:
+def test_on_a_chip_of_integers_it_has_sixteen_bits(default: Width) -> None:
     layout = Layout(indexed(simplified()))
     widths = {module_of(node.name): layout.width(node, Bits(default)) for node in layout.index.nodes}
     assert {widths["gn"], widths["mask_feature"], widths["mask_embed.0"], widths["total"]} == {16}
