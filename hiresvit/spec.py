@@ -168,7 +168,8 @@ class AnchorSpec:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> AnchorSpec:
         """Rebuild it from values that `hiresvit.schema.ANCHORS` has nothing against."""
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**given)
 
 
 @dataclass(frozen=True)
