@@ -223,11 +223,11 @@ class DeformableAttention(nn.Module):
         assert positions is not None
         tokens, levels = len(positions), len(self.sizes)
         queries = rows.reshape(-1, tokens, CHANNELS) + positions
-        offsets = self.sampling_offsets(queries).reshape(-1, tokens, HEADS, levels, POINTS, 2)
-        centres = centres_of(self.sizes).to(rows)[:, None, None, None]
-        places = 2 * (centres + offsets / extents_of(self.sizes).to(rows)[:, None]) - 1
+        offsets = self.sampling_offsets(queries).reshape(-1, tokens, HEADS, levels * POINTS, 2)
+        centres = centres_of(self.sizes).to(rows)[:, None, None]
+        places = 2 * (centres + offsets / extents_of(self.sizes).to(rows).repeat_interleave(POINTS, dim=0)) - 1
         weights = self.attention_weights(queries).reshape(-1, tokens, HEADS, levels * POINTS)
-        return places.reshape(-1, tokens, HEADS, levels * POINTS, 2), weights
+        return places, weights
 
     def fold_points_(self, positions: Tensor) -> None:
         """Positions (N, D), the tokens' own places and the maps' sizes, into one projection for places and weights."""

@@ -105,9 +105,9 @@ def test_harmless_extras_are_left_out_by_name(tmp_path: Path, prefix: str) -> No
 
 
 def test_what_is_no_extra_stays_an_error(tmp_path: Path) -> None:
-    with pytest.raises(HiresvitError, match=r"1 unexpected \(neck.weight\)"):
+    with pytest.raises(HiresvitError, match=r"1 unexpected \(adapter.weight\)"):
         load_weights(
-            module(CLASSIFY), saved(tmp_path, {**tensors(CLASSIFY), "neck.weight": torch.ones(1)}), task="classify"
+            module(CLASSIFY), saved(tmp_path, {**tensors(CLASSIFY), "adapter.weight": torch.ones(1)}), task="classify"
         )
 
 
