@@ -35,6 +35,7 @@ from hiresvit.commands.list import list_models
 from hiresvit.commands.package import package
 from hiresvit.commands.report import report
 from hiresvit.commands.run import run
+from hiresvit.commands.sweep import sweep
 from hiresvit.commands.verify import verify
 from hiresvit.errors import HiresvitError, UsageError, missing_extra, refused
 from hiresvit.version import __version__
@@ -57,6 +58,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "eval": evaluate,
     "report": report,
     "package": package,
+    "sweep": sweep,
     "doctor": doctor,
 }
 
