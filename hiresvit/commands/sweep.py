@@ -66,7 +66,14 @@ def sweep(
         ended = f"{row.seconds:.1f} s" if row.exit_code == 0 else f"exit {row.exit_code}: {row.last_line}"
         out.print_note(f"{done}/{total} {what} on {row.device} ({row.worker}): {ended}")
 
-    run_here(swept, agenda, on_row)
+    if workers is None and scheduler is None:
+        run_here(swept, agenda, on_row)
+    else:
+        from hiresvit.workflows.sweep.cluster import CACHE, open_cluster, run_on_cluster
+
+        cache = CACHE if scheduler else str(agenda.cache.root.absolute())
+        with open_cluster(workers, scheduler, {job.device for job in jobs}) as client:
+            run_on_cluster(swept, agenda, client, on_row, out.print_note, cache=cache)
     failed = [row for row in agenda.done.values() if row.exit_code]
     found: dict[str, Any] = {
         "cells": len(swept.cells),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -65,6 +66,15 @@ class Cache:
                 if self.find(key) is None:  # and not made by another process meanwhile
                     self.unpack(key, pack(folder))
         return key
+
+    def keep_file(self, path: Path) -> str:
+        """Take a copy of a file, in a folder of its own; returns the folder's sum."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="file-", dir=self.root) as folder:
+            whole = Path(folder, "whole")
+            whole.mkdir()
+            shutil.copyfile(path, whole / path.name)
+            return self.keep(whole)
 
     def unpack(self, key: str, archive: bytes) -> Path:
         """Put an archive's files here. Raises ArtefactError if they are not those of the sum."""

@@ -10,7 +10,7 @@ from hiresvit.workflows.sweep.artefacts import Cache
 from hiresvit.workflows.sweep.jobs import Job
 from hiresvit.workflows.sweep.plan import SweepPlan
 from hiresvit.workflows.sweep.store import Row, Store
-from hiresvit.workflows.sweep.worker import Ran, alone, run_job
+from hiresvit.workflows.sweep.worker import Ran, hold, run_job
 
 OnRow = Callable[[Row, int, int], None]
 """Told each result as it comes, how many jobs are done, and how many there are."""
@@ -98,7 +98,7 @@ def run_here(plan: SweepPlan, agenda: Agenda, on_row: OnRow) -> None:
     while batch := list(agenda.ready()):
         for ready in batch:
             job = ready.job
-            with alone(agenda.cache, job.device):
+            with hold(agenda.cache, job.device, alone=job.command != "export"):
                 ran = run_job(
                     job.argv,
                     agenda.cache,

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from fcntl import LOCK_EX, LOCK_NB, flock
+from fcntl import LOCK_EX, LOCK_SH, flock
 from pathlib import Path
 from typing import Any
 
 from hiresvit.errors import ArtefactError
+from hiresvit.process import run_child
 from hiresvit.workflows.sweep.artefacts import Cache
 from hiresvit.workflows.sweep.jobs import GIVEN, MADE, WEIGHTS
 
-_TAIL = 4096
 TIMED_OUT = 124
 """The exit code of what ran past its time, as that of `timeout`."""
 
@@ -68,37 +65,20 @@ def run_job(
         filled = [
             text.replace(GIVEN, str(source)).replace(MADE, str(made)).replace(WEIGHTS, str(weights)) for text in argv
         ]
+        printed: list[str] = []
         started = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         began = time.monotonic()
-        code, printed, said = _run([sys.executable, "-m", "hiresvit", *filled], Path(folder), timeout_s)
+        ended = run_child(["-m", "hiresvit", *filled], on_line=printed.append, timeout_s=timeout_s)
         seconds = time.monotonic() - began
-        document = _document(printed)
+        code = TIMED_OUT if ended.returncode and seconds >= timeout_s else ended.returncode
         artefact = cache.keep(made) if makes and code == 0 else None
+    said = next((line.strip() for line in reversed(ended.stderr) if line.strip()), ended.outcome)
     if code == TIMED_OUT:
         said = f"it was ended after {timeout_s:g} s"
-    return Ran(who_am_i(), started, seconds, code, said if code else "", artefact, document)
+    return Ran(who_am_i(), started, seconds, code, said if code else "", artefact, _document("\n".join(printed)))
 
 
-def _run(argv: list[str], folder: Path, timeout_s: float) -> tuple[int, bytes, str]:
-    """Exit code, stdout and the last line of stderr; the child and all it started end with this call."""
-    output, errors = folder / "stdout", folder / "stderr"
-    with output.open("wb") as stdout, errors.open("wb") as stderr:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder, start_new_session=True
-        )
-        try:
-            code = child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            code = TIMED_OUT
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-    lines = errors.read_bytes()[-_TAIL:].decode(errors="replace").split("\n")
-    return code, output.read_bytes(), next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _document(printed: bytes) -> dict[str, Any] | None:
+def _document(printed: str) -> dict[str, Any] | None:
     try:
         values = json.loads(printed)
     except ValueError:
@@ -107,14 +87,12 @@ def _document(printed: bytes) -> dict[str, Any] | None:
 
 
 @contextmanager
-def alone(cache: Cache, device: str) -> Iterator[None]:
-    """Hold a device for the time of a measurement: no other process of this machine has it meanwhile."""
+def hold(cache: Cache, device: str, *, alone: bool) -> Iterator[None]:
+    """Hold a device while a job runs, ``alone`` for a measurement: no other process of this machine has it then.
+
+    What only makes an artefact is held together with others of its kind.
+    """
     cache.root.mkdir(parents=True, exist_ok=True)
     with (cache.root / f"{device}.lock").open("wb") as stream:
-        while True:
-            try:
-                flock(stream, LOCK_EX | LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.05)
+        flock(stream, LOCK_EX if alone else LOCK_SH)
         yield
