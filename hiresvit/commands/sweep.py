@@ -56,7 +56,7 @@ def sweep(
     store = Store(target)
     if store.cut:
         out.print_note(f"{target}: the last line was cut; it is dropped and its job run again")
-    agenda = Agenda(jobs, store, Cache(target.with_suffix(".artefacts")))
+    agenda = Agenda(jobs, store, Cache(target.with_suffix(".artefacts").absolute()))
     if agenda.done:
         out.print_note(f"{target}: {len(agenda.done)} of {len(jobs)} jobs are done")
 
@@ -71,7 +71,7 @@ def sweep(
     else:
         from hiresvit.workflows.sweep.cluster import CACHE, open_cluster, run_on_cluster
 
-        cache = CACHE if scheduler else str(agenda.cache.root.absolute())
+        cache = CACHE if scheduler else str(agenda.cache.root)
         with open_cluster(workers, scheduler, {job.device for job in jobs}) as client:
             run_on_cluster(swept, agenda, client, on_row, out.print_note, cache=cache)
     failed = [row for row in agenda.done.values() if row.exit_code]
