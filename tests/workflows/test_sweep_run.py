@@ -64,9 +64,8 @@ def test_a_restart_runs_what_changed_and_what_that_makes_new(tmp_path: Path) -> 
 
 def build_chain(last: str) -> list[Job]:
     source = export("cpu")
-    plan = Job(
-        ("build", "--given", "{given}", "--made", "{made}", "--content", "plan"), "cpu", source.cells, source, True
-    )
+    words = ("build", "--given", "{given}", "--made", "{made}", "--content", "plan")
+    plan = Job(words, "cpu", source.cells, source, makes=True)
     return [source, plan, bench("cpu", plan, "--content", last)]
 
 
@@ -89,8 +88,11 @@ def test_a_failure_is_a_row_and_blocks_what_needs_it(tmp_path: Path) -> None:
     jobs = [source, other, bench("cpu", source), bench("cpu", other, "--exit", "3"), bench("cpu", other)]
     rows, agenda = swept(jobs, tmp_path)
     assert [(row.command, row.exit_code, row.last_line) for row in rows] == [
-        ("export", 5, "error: it went wrong"), ("export", 0, ""), ("bench", 3, "error: it went wrong"), ("bench", 0, ""),
-    ]  # fmt: skip
+        ("export", 5, "error: it went wrong"),
+        ("export", 0, ""),
+        ("bench", 3, "error: it went wrong"),
+        ("bench", 0, ""),
+    ]
     assert rows[0].artefact is None
     assert (agenda.failed, agenda.blocked, agenda.left) == (2, {jobs[2]}, 0)
     assert swept(jobs, tmp_path)[0] == [], "a failure is a result"
