@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def overlaps(rows: list[Row]) -> int:
     found = 0
     for device in {row.device for row in rows}:
         spans = sorted(row.document["span"] for row in rows if row.document and row.device == device)
-        found += sum(first[1] > second[0] for first, second in zip(spans, spans[1:], strict=False))
+        found += sum(first[1] > second[0] for first, second in pairwise(spans))
     return found
 
 

@@ -32,10 +32,11 @@ pytestmark = pytest.mark.filterwarnings("default")  # Dask's own are not ours to
 
 HERE = Path(__file__).parent
 OTHER_VERSION = "from hiresvit.workflows.sweep import cluster\ncluster.__version__ = '9.9'\n"
+WITHOUT = "import sys\nsys.modules['hiresvit.workflows.sweep.cluster'] = None\n"
 OTHER_CLOCK = (
     "from hiresvit.workflows.sweep import cluster\n"
     "real = cluster.about\n"
-    "cluster.about = lambda: {**real(), 'time': real()['time'] + 100}\n"
+    "cluster.about = lambda ask=real: {**ask(), 'time': ask()['time'] + 100}\n"
 )
 
 
@@ -211,9 +212,14 @@ def test_a_worker_of_another_version_is_refused_and_a_clock_that_is_off_is_said(
     empty: Cluster, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "_FIRST_S", 0.1)
-    with empty.worker("old", before=OTHER_VERSION), empty.worker("late", before=OTHER_CLOCK):
+    with (
+        empty.worker("old", before=OTHER_VERSION),
+        empty.worker("late", before=OTHER_CLOCK),
+        empty.worker("bare", before=WITHOUT),
+    ):
         found = sweep([bench("late", None), bench("old", None)], empty, wait_s=8)
     assert sum("is refused: " in note and "has hiresvit 9.9, this is" in note for note in found.notes) == 1
+    assert sum("it does not answer as hiresvit" in note for note in found.notes) == 1
     assert sum("+100 s off" in note for note in found.notes) == 1
     assert [(row.device, round(row.clock_off_s or 0, -1)) for row in found.rows] == [("late", 100)]
     assert sum("1 jobs wait for a worker of class old, which nobody is" in note for note in found.notes) == 1

@@ -34,10 +34,6 @@ _POLL_S = 0.5
 _CLOCK_S = 2.0  # that a clock may be off
 
 
-class ChangedWorkerError(Exception):
-    """At this address is another process than the one that was asked."""
-
-
 @dataclass(frozen=True)
 class Order:
     """What a worker is told: plain values, see `hiresvit.workflows.sweep.worker.run_job`."""
@@ -52,20 +48,26 @@ class Order:
     timeout_s: float
 
 
-def work(order: Order) -> Ran | list[str]:
-    """On a worker: run a job, or say which archives are not here."""
+def work(order: Order) -> Ran | list[str] | str:
+    """On a worker: run a job, or say which archives are not here, or why it cannot be run here.
+
+    Nothing is raised: Dask's way of sending an exception fails for some.
+    """
     if order.worker != who_am_i():
-        raise ChangedWorkerError(f"{order.worker} is {who_am_i()} now")
+        return f"it is {who_am_i()} now"
     cache = Cache(Path(order.cache).expanduser())
     needed = [key for key in (order.given, order.weights) if key]
     if missing := [key for key in needed if cache.find(key) is None]:
         return missing
     folder = cache.find(order.weights) if order.weights else None
     weights = next(iter(sorted(folder.iterdir()))) if folder else None
-    with hold(cache, order.device, alone=order.argv[0] != "export"):
-        return run_job(
-            order.argv, cache, given=order.given, weights=weights, makes=order.makes, timeout_s=order.timeout_s
-        )
+    try:
+        with hold(cache, order.device, alone=order.argv[0] != "export"):
+            return run_job(
+                order.argv, cache, given=order.given, weights=weights, makes=order.makes, timeout_s=order.timeout_s
+            )
+    except (HiresvitError, OSError) as error:
+        return _said(error)
 
 
 def about() -> dict[str, Any]:
@@ -200,11 +202,14 @@ class _Run:
         new = [address for address in there if address not in self.workers and address not in self.refused]
         if not new:
             return
-        here = time.time()
-        for address, found in self.client.run(about, workers=new, on_error="return").items():
-            if isinstance(found, BaseException):
-                self.refuse(address, f"it does not answer as hiresvit {__version__} does ({_said(found)})")
-            elif found["version"] != __version__:
+        for address in new:
+            here = time.time()
+            try:
+                [found] = self.client.run(about, workers=[address]).values()
+            except Exception as error:  # without hiresvit there it is about anything
+                self.refuse(address, f"it does not answer as hiresvit {__version__} does ({_said(error)})")
+                continue
+            if found["version"] != __version__:
                 self.refuse(address, f"{found['worker']} has hiresvit {found['version']}, this is {__version__}")
             else:
                 off = round(found["time"] - here, 3)
@@ -288,9 +293,11 @@ class _Run:
 
     def take(self, future: Any, ready: Ready, where: str) -> None:
         """The result of a job, or what its worker lacks."""
-        distributed: Any = importlib.import_module("distributed")
         try:
             ran = future.result()
+            if isinstance(ran, str):
+                self.lose(ready, where, ran)
+                return
             if isinstance(ran, list):
                 self.send(ran, where)
                 self.begun[ready.key] -= 1
@@ -300,17 +307,10 @@ class _Run:
                 [archive] = self.client.run(fetch, self.cache, ran.artefact, workers=[where]).values()
                 self.agenda.cache.unpack(ran.artefact, archive)
         except BoardLost as lost:
-            self.lose(ready, where, str(lost))
+            self.lose(ready, where, str(lost), board=True)
             return
-        except (
-            distributed.KilledWorker,
-            ChangedWorkerError,
-            CancelledError,
-            OSError,
-            KeyError,
-        ):  # over the job or just then
-            self.there()
-            self.lose(ready, where)
+        except (Exception, CancelledError) as error:  # Dask's, of about any kind
+            self.lose(ready, where, _said(error) if where in self.there() else "")
             return
         off = self.workers.get(where, {}).get("off")
         row = row_of(ready, ran, attempts=self.begun[ready.key], clock_off_s=off)
@@ -327,11 +327,12 @@ class _Run:
             self.on_note(f"artefact {key[:12]} ({len(archive) / 1e6:.1f} MB) goes to {who}")
             self.client.run(put, self.cache, key, archive, workers=[address])
 
-    def lose(self, ready: Ready, where: str, why: str = "") -> None:
-        """A worker that died over a job, or is gone; or a board."""
+    def lose(self, ready: Ready, where: str, why: str = "", *, board: bool = False) -> None:
+        """A worker that died over a job, is gone, or cannot run it for a reason of its own; or a board."""
         who = self.workers.pop(where, {}).get("worker", where)
         attempt = self.begun[ready.key]
-        self.on_note(lost_text(ready, why or f"worker {who} is lost", attempt))
+        said = why if board else f"worker {who} is lost{f' ({why})' if why else ''}"
+        self.on_note(lost_text(ready, said, attempt))
         if attempt < ATTEMPTS:
             self.waiting.append(ready)
 
