@@ -17,6 +17,7 @@ from sweeps import agenda_of, cell_of, export, plan_for
 from hiresvit.errors import MissingDependency
 from hiresvit.version import __version__
 from hiresvit.workflows.sweep import worker
+from hiresvit.workflows.sweep.cluster import open_cluster, run_on_cluster
 from hiresvit.workflows.sweep.jobs import Job
 from hiresvit.workflows.sweep.run import run_here
 from hiresvit.workflows.sweep.ssh import BoardLost, boards_of, look_at, run_on_board
@@ -161,3 +162,27 @@ def test_a_board_that_is_not_there_ends_it_before_anything_runs(board: Sshd, tmp
     )
     assert [path.name for path in tmp_path.iterdir()] == ["p.toml"]
     assert issubclass(BoardLost, MissingDependency)
+
+
+@pytest.mark.filterwarnings("default")  # Dask's own
+def test_boards_are_measured_beside_a_cluster(board: Sshd, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="the extra sweep is not installed")
+    source = export("cpu", content="beside")
+    swept([source], board, tmp_path)
+    (board.folder / "home" / "kills").write_text("once\n")
+    jobs = [source, on_board(source, "x"), on_board(source, "y")]
+    agenda = agenda_of(jobs, tmp_path)
+    rows: list[Row] = []
+    notes: list[str] = []
+    with open_cluster(0, None, set()) as client:
+        run_on_cluster(
+            plan_for(jobs),
+            agenda,
+            client,
+            lambda row, *_: rows.append(row),
+            notes.append,
+            boards=boards_of([f"orin={board.host}"]),
+        )
+    assert sorted((row.line, row.attempts) for row in rows) == [("hiresvit-run x", 2), ("hiresvit-run y", 1)]
+    assert (len(notes), agenda.left) == (1, 0)
+    assert "it is begun again" in notes[0]

@@ -23,7 +23,7 @@ from hiresvit.version import __version__
 from hiresvit.workflows.sweep.artefacts import Cache, pack
 from hiresvit.workflows.sweep.plan import SweepPlan
 from hiresvit.workflows.sweep.run import ATTEMPTS, Agenda, OnNote, OnRow, Ready, lost_text, row_of
-from hiresvit.workflows.sweep.ssh import Board, BoardLost, run_on_board
+from hiresvit.workflows.sweep.ssh import Board, BoardLost, close_connections, run_on_board
 from hiresvit.workflows.sweep.worker import Ran, hold, run_job, who_am_i
 
 CACHE = "~/.cache/hiresvit/sweep"
@@ -146,6 +146,7 @@ def run_on_cluster(
     """
     with ExitStack() as stack:
         threads = {name: stack.enter_context(ThreadPoolExecutor(1)) for name in boards or {}}
+        stack.callback(close_connections)  # before threads are waited for
         run = _Run(plan, agenda, client, on_row, on_note, cache, boards or {}, threads, wait_s)
         run.to_its_end()
 
@@ -231,11 +232,16 @@ class _Run:
             if ready := next((ready for ready in mine if ready.job.device not in self.boards), None):
                 self.waiting.remove(ready)
                 self.submit(ready, address)
-        for ready in [ready for ready in self.waiting if ready.job.device in self.boards]:
-            self.waiting.remove(ready)
-            self.submit_to_board(ready, self.boards[ready.job.device])
+        for device, board in self.boards.items():
+            mine = (ready for ready in self.waiting if ready.job.device == device)
+            if board.host not in busy and (ready := next(mine, None)):
+                busy.add(board.host)
+                self.waiting.remove(ready)
+                self.submit_to_board(ready, board)
         classes = {name for worker in self.workers.values() for name in worker["devices"]}
-        lacking = Counter(ready.job.device for ready in self.waiting if ready.job.device not in classes)
+        lacking = Counter(
+            ready.job.device for ready in self.waiting if ready.job.device not in classes | self.boards.keys()
+        )
         now = time.monotonic()
         for device, count in lacking.items():
             if now >= self.said.setdefault(device, now + _FIRST_S):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
 import tempfile
 import time
@@ -25,6 +26,8 @@ PLACE = "$HOME/.cache/hiresvit/sweep"
 """On a board: where bundles are, by their sums."""
 _CONNECT_S = 10
 _LOST = 255  # ssh's own exit code for a connection that it has not, or has no more
+
+_open: set[subprocess.Popen[bytes]] = set()
 
 
 class BoardLost(MissingDependency):
@@ -48,16 +51,29 @@ class Board:
         settings = [word for option in options for word in ("-o", option)]
         line = ["ssh", "-T", *settings, *port, "--", self.host, f"sh -c {shlex.quote(script)}"]
         try:
-            done = subprocess.run(line, stdin=stdin, capture_output=True, timeout=timeout_s, check=False)
+            process = subprocess.Popen(line, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except FileNotFoundError as error:
             raise MissingDependency("--ssh needs the program ssh: sudo apt-get install openssh-client") from error
-        except subprocess.TimeoutExpired as error:
-            raise BoardLost(f"board {self.host} ({self.device}) did not end within {timeout_s:g} s") from error
-        said = done.stderr.decode("utf-8", "replace").strip()
-        if done.returncode == _LOST:
-            last = _last(said, done.returncode)
+        with process:
+            _open.add(process)
+            try:
+                printed, errors = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired as error:
+                raise BoardLost(f"board {self.host} ({self.device}) did not end within {timeout_s:g} s") from error
+            finally:
+                process.kill()  # if it was not at its end
+                _open.discard(process)
+        said = errors.decode("utf-8", "replace").strip()
+        if process.returncode in (_LOST, -signal.SIGKILL):
+            last = _last(said, process.returncode)
             raise BoardLost(f"board {self.host} ({self.device}) cannot be reached: {last}; {_advice(said, self)}")
-        return done.returncode, done.stdout.decode("utf-8", "replace"), said
+        return process.returncode, printed.decode("utf-8", "replace"), said
+
+
+def close_connections() -> None:
+    """End every connection that another thread has open, whose commands then count as lost."""
+    for process in list(_open):
+        process.kill()
 
 
 def _last(said: str, code: int) -> str:
