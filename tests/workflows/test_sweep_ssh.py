@@ -64,14 +64,14 @@ def swept(jobs: list[Job], board: Sshd, folder: Path) -> tuple[list[Row], list[s
     notes: list[str] = []
     agenda = agenda_of(jobs, folder)
     boards = boards_of([f"orin={board.host}"])
-    run_here(plan_for(jobs, timeout_s=5), agenda, lambda row, *_: rows.append(row), notes.append, boards)
+    run_here(plan_for(jobs, timeout_s=2), agenda, lambda row, *_: rows.append(row), notes.append, boards)
     return rows, notes, agenda.left
 
 
 def test_a_board_measures_a_copy_that_it_keeps(board: Sshd, tmp_path: Path) -> None:
     source = export("cpu", content="kept")
     jobs = [source, on_board(source, "a b", "{given}/bundle", "$HOME"), on_board(source, "fail")]
-    jobs.append(on_board(source, "sleep", "20"))
+    jobs.append(on_board(source, "sleep", "9"))
     rows, notes, left = swept(jobs, board, tmp_path)
     made, good, failed, late = rows
     assert (notes, left) == ([], 0)
@@ -80,7 +80,7 @@ def test_a_board_measures_a_copy_that_it_keeps(board: Sshd, tmp_path: Path) -> N
     assert (good.document["given"], good.document["words"]) == ("kept", "a b ./bundle $HOME")
     assert (good.worker, good.device, good.exit_code) == ("127.0.0.1", "orin", 0)
     assert (failed.exit_code, failed.last_line, failed.document) == (3, "the graph is illegal", None)
-    assert (late.exit_code, late.last_line) == (TIMED_OUT, "it was ended after 5 s")
+    assert (late.exit_code, late.last_line) == (TIMED_OUT, "it was ended after 2 s")
     places = board.folder / "home" / ".cache" / "hiresvit" / "sweep"
     assert made.artefact is not None
     copied = places / made.artefact / "network"
