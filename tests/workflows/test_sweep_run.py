@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -156,24 +157,34 @@ def test_the_sum_of_a_folder_is_of_what_is_in_it(tmp_path: Path) -> None:
     assert [path.name for path in far.root.iterdir()] == [key]
 
 
-def _held(root: Path, alone: bool, began: multiprocessing.Queue[tuple[float, float]]) -> None:
-    with hold(Cache(root), "cpu", alone=alone):
-        start = time.monotonic()
-        time.sleep(0.3)
-        began.put((start, time.monotonic()))
+HOLD = """
+import sys, time
+from pathlib import Path
+from hiresvit.workflows.sweep.artefacts import Cache
+from hiresvit.workflows.sweep.worker import hold
+print("here", flush=True)
+with hold(Cache(Path(sys.argv[1])), "cpu", alone=sys.argv[2] == "alone"):
+    print(time.monotonic(), flush=True)
+"""
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_measurement_has_its_device_alone_between_processes(tmp_path: Path, alone: bool) -> None:
-    context = multiprocessing.get_context("fork")
-    spans: multiprocessing.Queue[tuple[float, float]] = context.Queue()
-    processes = [context.Process(target=_held, args=(tmp_path, alone, spans)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    (_, first_ends), (second_begins, _) = sorted(spans.get(timeout=20) for _ in processes)
-    for process in processes:
-        process.join()
-    assert (second_begins >= first_ends) == alone
+@pytest.mark.parametrize(("ours", "theirs"), [("alone", "alone"), ("alone", "shared"), ("shared", "alone")])
+def test_a_measurement_has_its_device_alone_between_processes(tmp_path: Path, ours: str, theirs: str) -> None:
+    line = [sys.executable, "-c", HOLD, tmp_path, theirs]
+    with ExitStack() as stack:
+        with hold(Cache(tmp_path), "cpu", alone=ours == "alone"):
+            started = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, text=True)
+            other = stack.enter_context(started)
+            assert other.stdout is not None
+            assert other.stdout.readline() == "here\n"
+            time.sleep(0.2)
+            released = time.monotonic()
+        assert float(other.stdout.readline()) >= released
+
+
+def test_exports_share_a_device(tmp_path: Path) -> None:
+    with hold(Cache(tmp_path), "cpu", alone=False):
+        subprocess.run([sys.executable, "-c", HOLD, tmp_path, "shared"], env=environment(), timeout=60, check=True)
 
 
 PATCHED = """
