@@ -127,6 +127,7 @@ BAD = [
     (HEAD + 'precision = ["fp32"]\n', 3, "there is no precision: a plan has"),
     (HEAD + 'precisions = ["fp32", "fp8"]\n', 3, "choose of fp32, fp16"),
     (HEAD + 'runners = ["triton"]\n', 3, "choose of onnxruntime"),
+    (HEAD + 'steps = ["bench"]\nrunners = ["bench"]\n', 4, "choose of onnxruntime"),
     (HEAD + 'steps = ["run"]\n', 3, "choose of verify, eval, bench"),
     (HEAD + 'contracts = ["camera"]\n', 3, "camera 1080x1920"),
     (HEAD + 'devices = ["cpu", "orin nx"]\n', 3, "names no class"),
