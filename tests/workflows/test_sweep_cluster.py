@@ -32,12 +32,19 @@ pytestmark = pytest.mark.filterwarnings("default")  # Dask's own are not ours to
 
 HERE = Path(__file__).parent
 OTHER_VERSION = "from hiresvit.workflows.sweep import cluster\ncluster.__version__ = '9.9'\n"
-WITHOUT = "import sys\nsys.modules['hiresvit.workflows.sweep.cluster'] = None\n"
-OTHER_CLOCK = (
-    "from hiresvit.workflows.sweep import cluster\n"
-    "real = cluster.about\n"
-    "cluster.about = lambda ask=real: {**ask(), 'time': ask()['time'] + 100}\n"
-)
+WITHOUT = """
+from hiresvit.workflows.sweep import cluster
+def about():
+    raise ImportError("no hiresvit here")
+cluster.about = about
+"""
+# A preload is run twice.
+OTHER_CLOCK = """
+from hiresvit.workflows.sweep import cluster
+if cluster.about.__name__ == "about":
+    real = cluster.about
+    cluster.about = lambda: {**real(), "time": real()["time"] + 100}
+"""
 
 
 def started(*words: str, folder: Path) -> subprocess.Popen[bytes]:
