@@ -315,7 +315,7 @@ class _Run:
         except BoardLost as lost:
             self.lose(ready, where, str(lost), board=True)
             return
-        except (Exception, CancelledError) as error:  # Dask's, of about any kind
+        except Exception as error:  # Dask's, of about any kind
             self.lose(ready, where, _said(error) if where in self.there() else "")
             return
         off = self.workers.get(where, {}).get("off")
