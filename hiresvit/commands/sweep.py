@@ -84,7 +84,11 @@ def sweep(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE.jsonl", help="Default: beside the plan. One that is there goes on."
+            "--output",
+            "-o",
+            metavar="FILE.jsonl",
+            help="Default: beside the plan. One that is there goes on.",
+            readable=False,
         ),
     ] = None,
     as_json: opt.Json = False,
