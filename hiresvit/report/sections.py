@@ -18,8 +18,9 @@ from hiresvit.report.blocks import (
 )
 from hiresvit.report.bundle_parts import bundle_part
 from hiresvit.report.documents import MODES
+from hiresvit.report.front import Point
 from hiresvit.report.page import left_out, runs_on
-from hiresvit.report.plots import Point, scatter_chart
+from hiresvit.report.plots import scatter_chart
 from hiresvit.report.result_parts import Pictures, result_parts
 from hiresvit.report.tables import Values
 
