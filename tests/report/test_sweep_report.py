@@ -34,10 +34,11 @@ def side_of(row: dict[str, Any]) -> Any:
     )
 
 
-def measured(rows: Rows, precision: str, ms: float, miou: float, low: float, high: float) -> None:
-    """Give a cell these numbers."""
+def measured(rows: Rows, precision: str, ms: float, *miou: float) -> None:
+    """Give a cell a time, and an accuracy with its interval."""
     side_of(row_for(rows, "bench", precision)).update(median_ms=ms, p99_ms=2 * ms)
-    side_of(row_for(rows, "eval", precision))["metrics"]["miou"].update(value=miou, low=low, high=high)
+    found = dict(zip(("value", "low", "high"), miou, strict=True))
+    side_of(row_for(rows, "eval", precision))["metrics"]["miou"].update(found)
 
 
 def said(sweep: dict[str, Any]) -> str:

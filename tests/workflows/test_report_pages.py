@@ -477,9 +477,11 @@ def test_a_page_fits_its_window_and_asks_for_nothing(kind: str, width: int, tab:
 
 def test_the_document_describes_the_json() -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8").partition("\n## JSON\n")[2]
-    cells = [" ".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)) for table in text.split("Of a row:")]
+    tables = re.split(r"^Of .*:$", text, flags=re.MULTILINE)
+    cells = [" ".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)) for table in tables]
     keys = [set(re.findall(r"`(\w+)`", names)) for names in cells]
-    assert keys == [set(PAGE_SCHEMA["properties"]), set(PAGE_SCHEMA["properties"]["rows"]["items"]["properties"])]
+    page = PAGE_SCHEMA["properties"]
+    assert keys == [set(part["properties"]) for part in (PAGE_SCHEMA, page["rows"]["items"], page["sweep"])]
 
 
 def test_errors_are_of_ours(tmp_path: Path) -> None:
