@@ -23,6 +23,7 @@ const char* const kHelp =
     "  --soc-model N          refuse a context that was compiled for another chip\n"
     "  --threads N            of the CPU; 0 is as many as this process may use\n"
     "  --bench N              time N frames, in trtexec's words\n"
+    "  --json                 with --bench: as the one JSON document of `hiresvit bench --json`\n"
     "  --no-golden            do not replay the golden pair first\n"
     "  --device N, --cuda-graph, --host-code   for plans\n"
     "  --help, --version\n"
@@ -33,6 +34,7 @@ struct Arguments {
   std::string bundle, image, overlay, labels;
   hiresvit::Options options;
   int bench = 0;
+  bool json = false;
 };
 
 int number(const std::string& option, const char* text, int least, int most) {
@@ -57,6 +59,7 @@ Arguments parse(int count, char** words) {
       {"--device", &options.device},
       {"--soc-model", &options.soc_model}};
   const std::map<std::string, std::function<void()>> flags{
+      {"--json", [&] { own.json = true; }},
       {"--no-golden", [&] { options.golden = false; }},
       {"--cuda-graph", [&] { options.cuda_graph = true; }},
       {"--host-code", [&] { options.host_code = true; }}};
@@ -79,6 +82,7 @@ Arguments parse(int count, char** words) {
     }
   }
   if (places.size() != 2) throw Failure(2, "a bundle's folder and a picture are needed; see --help");
+  if (own.json && own.bench == 0) throw Failure(2, "--json is of times: give --bench N with it");
   own.bundle = places[0], own.image = places[1];
   return own;
 }
@@ -129,14 +133,14 @@ void segment(hiresvit::Engine& engine, Image image, const Arguments& asked, int 
   std::vector<std::int32_t> labels(image.rgb.size() / 3);
   const hiresvit::Picture picture = hiresvit::rgb(image.rgb.data(), image.height, image.width);
   engine.segment(picture, labels.data());
-  print_shares(engine, labels, classes);
+  if (!asked.json) print_shares(engine, labels, classes);
   const Colours colours = colours_of(engine, classes);
   if (!asked.labels.empty()) write_labels(asked.labels, labels, image.height, image.width, colours);
   if (asked.bench > 0) {  // of labels as an app would take them
     std::vector<std::uint8_t> narrow(labels.size());
     const hiresvit::Answer answer = classes <= 256 ? hiresvit::label_map(narrow.data(), image.height, image.width)
                                                    : hiresvit::label_map(labels.data(), image.height, image.width);
-    bench(engine, picture, answer, asked.bench);
+    bench(engine, picture, answer, asked.bench, asked.json);
   }
   if (asked.overlay.empty()) return;
   paint(image, labels, colours);
@@ -148,12 +152,14 @@ void classify(hiresvit::Engine& engine, const Image& image, const Arguments& ask
     throw Failure(2, "a classifier has no labels to write: leave -o and --labels out");
   }
   const hiresvit::Picture picture = hiresvit::rgb(image.rgb.data(), image.height, image.width);
-  for (const hiresvit::Class& best : engine.classify(picture)) {
+  const std::vector<hiresvit::Class> classes = engine.classify(picture);
+  for (const hiresvit::Class& best : classes) {
+    if (asked.json) break;
     std::printf("%8.4f  %s\n", static_cast<double>(best.probability), name_of(engine, best.index).c_str());
   }
   hiresvit::Answer answer{};
   answer.struct_size = sizeof answer;
-  if (asked.bench > 0) bench(engine, picture, answer, asked.bench);
+  if (asked.bench > 0) bench(engine, picture, answer, asked.bench, asked.json);
 }
 
 void run(const Arguments& asked) {
@@ -164,7 +170,7 @@ void run(const Arguments& asked) {
   if (asked.bench > 0 && info.emulated != 0) {
     throw Failure(2, "an emulator's time says nothing of the chip: leave --bench out, or run this on the device");
   }
-  std::printf("%s (%s, %s)\n", info.model, info.graph, info.backend);
+  if (!asked.json) std::printf("%s (%s, %s)\n", info.model, info.graph, info.backend);
   if (info.task == HIRESVIT_CLASSIFY) {
     classify(engine, image, asked);
   } else {

@@ -50,7 +50,7 @@ RUN_HINTS: dict[Platform, dict[Backend, str]] = {
 }
 
 # `tensorrt` is the system's own on a Jetson, `dev` is for working on hiresvit itself.
-_SHOWN_EXTRAS = (None, "export", "openvino", "qnn", "rtx", "cuda")
+_SHOWN_EXTRAS = (None, "export", "openvino", "qnn", "rtx", "cuda", "sweep")
 _EXPORT_HINT = f"not needed to run what was exported; to export, check and calibrate: {install_line('export')}"
 
 # y = Relu(x) of float32 (1, 4), opset 20: written out, since onnx need not be here (tests/workflows/test_doctor.py).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from PIL import Image
 
 from hiresvit.data.image import load_image
 from hiresvit.spec import ContractSpec
+from hiresvit.workflows.report import read_result
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
@@ -200,6 +202,30 @@ def test_times_in_trtexecs_words(strongest: Path, tmp_path: Path, run: Run) -> N
     assert re.search(f"^Frame Time{spread}", said, re.MULTILINE)
     assert re.search(f"^Frame: prepare .* = {number}, network = {number}, labels = {number}, whole", said, re.MULTILINE)
     assert "GPU" not in said
+
+
+def test_times_as_the_document_of_bench(strongest: Path, tmp_path: Path, run: Run) -> None:
+    Image.new("RGB", IMGSZ[::-1]).save(tmp_path / "a.png")
+    good = strongest, tmp_path / "a.png", "--no-golden", "--threads", "1"
+    document = json.loads(run(*good, "--bench", "7", "--json").stdout)
+    (tmp_path / "bench.json").write_text(json.dumps(document))
+    read_result(tmp_path / "bench.json")  # what `hiresvit report` takes
+    [side] = document["latency"]["sides"].values()
+    samples = np.array(side["samples_ns"]) / 1e6
+    assert (side["calls"], len(samples), document["latency"]["mode"]) == (7, 7, "call")
+    for name, value in (
+        ("min", samples.min()),
+        ("max", samples.max()),
+        ("mean", samples.mean()),
+        ("median", np.median(samples)),
+        ("std", samples.std(ddof=1)),
+        ("p99", samples.max()),
+    ):
+        assert side[f"{name}_ms"] == pytest.approx(value, abs=1e-5), name
+    assert side["throughput"] == pytest.approx(1000 / samples.mean(), rel=1e-4)
+    assert side["origin"]["backend"].startswith("ONNX Runtime")
+    assert (side["h2d_ms"], side["gpu_compute_ms"]) == (None, None), "what was not measured is null"
+    refused(run(*good, "--json"), 2)
 
 
 def test_a_classifier_prints_its_best(tmp_path: Path, run: Run) -> None:

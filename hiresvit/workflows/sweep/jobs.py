@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from hiresvit.bundle.stages import STAGES
 from hiresvit.files import sha256_file
 from hiresvit.workflows.sweep.plan import Cell, SweepPlan
 
@@ -14,13 +15,17 @@ GIVEN, MADE, WEIGHTS = "{given}", "{made}", "{weights}"
 """In a command's arguments: the folder of the artefact that it takes, the folder that it makes, a file of weights."""
 
 BUNDLE, PLAN = f"{GIVEN}/bundle", "network.plan"
+PICTURE = STAGES["picture"].file
+PROGRAM = "hiresvit-run"
+"""Of cpp/: what measures on a board that is reached by ssh and has no Python."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One command line of ours on a class of devices.
 
-    ``argv`` are `hiresvit`'s arguments, with placeholders for what differs between machines. ``needs`` is the job whose
+    ``argv`` are `hiresvit`'s arguments, or begin with `PROGRAM`; there are placeholders for what differs between
+    machines. ``needs`` is the job whose
     artefact it takes; ``makes`` says whether it makes one itself. ``cells`` are those that it is for.
     """
 
@@ -33,7 +38,12 @@ class Job:
     @property
     def command(self) -> str:
         """``export``, ``build``, ``verify``, ``eval`` or ``bench``."""
-        return self.argv[0]
+        return "bench" if self.argv[0] == PROGRAM else self.argv[0]
+
+    @property
+    def line(self) -> str:
+        """What a person would type, but for the placeholders."""
+        return " ".join(self.argv if self.argv[0] == PROGRAM else ("hiresvit", *self.argv))
 
     def key(self, artefact: str | None) -> str:
         """What a result is known by: the command, what it is given (by its sum), and the class of device."""
@@ -42,16 +52,41 @@ class Job:
         return hashlib.sha256(json.dumps([self.argv, self.device, given]).encode()).hexdigest()
 
 
-def jobs_of(plan: SweepPlan) -> list[Job]:
-    """Every job of a plan: exports first, in the order of the cells, then what needs them."""
+def jobs_of(plan: SweepPlan, boards: Collection[str] = ()) -> list[Job]:
+    """Every job of a plan: exports first, in the order of the cells, then what needs them.
+
+    ``boards`` are the classes that are reached by ssh, where there is `PROGRAM` and nothing else: what that cannot do
+    is left out (`left_out`).
+    """
     exports: dict[tuple[str, ...], list[Cell]] = {}
     for cell in plan.cells:
         exports.setdefault(_export_line(plan, cell), []).append(cell)
     found = {argv: Job(argv, plan.make, tuple(cells), makes=True) for argv, cells in exports.items()}
     jobs = list(found.values())
     for cell in plan.cells:
+        if cell.device in boards:
+            jobs += _on_board(plan, cell, found[_export_line(plan, cell)])
+            continue
         jobs += _steps(plan, cell, found[_export_line(plan, cell)])
     return jobs
+
+
+def left_out(plan: SweepPlan, boards: Collection[str]) -> list[str]:
+    """What `jobs_of` has no job for: in words, each once."""
+    cells = [cell for cell in plan.cells if cell.device in boards]
+    steps = [f"{step} on {cell.device}" for cell in cells for step in plan.steps if step != "bench"]
+    runners = [f"{cell.runner} on {cell.device}" for cell in cells if cell.runner != "onnxruntime"]
+    return list(dict.fromkeys(steps + runners))
+
+
+def _on_board(plan: SweepPlan, cell: Cell, source: Job) -> Iterator[Job]:
+    """What is asked of one cell on a board that has only `PROGRAM`."""
+    if "bench" not in plan.steps or cell.runner != "onnxruntime":
+        return
+    graph = ("--graph", cell.precision) if cell.precision != "fp32" else ()
+    options = plan.arguments.get(PROGRAM, ("--bench", "200"))
+    argv = (PROGRAM, BUNDLE, f"{BUNDLE}/{PICTURE}", *graph, "--backend", cell.runner, *options, "--json")
+    yield Job(argv, cell.device, (cell,), source)
 
 
 def _steps(plan: SweepPlan, cell: Cell, source: Job) -> Iterator[Job]:

@@ -21,9 +21,18 @@ from hiresvit.spec import HTP_FORMS
 PRECISIONS = ("fp32", "fp16", "int8", *(f"htp_{form}" for form in HTP_FORMS))
 RUNNERS = ("onnxruntime", "openvino", "tensorrt", "qnn")
 STEPS = ("verify", "eval", "bench")
+COMMANDS = ("export", "build", *STEPS, "hiresvit-run")
 AXES = ("model", "size", "precision", "contract", "runner", "device")
+_MODEL: dict[str, tuple[type, str]] = {
+    "model": (str, "a variant's name"),
+    "label": (str, "a text"),
+    "weights": (str, "a file"),
+    "task": (str, "segment, classify or features"),
+    "num_classes": (int, "a number"),
+    "set": (list, "a list of PARAMETER=VALUE"),
+}
 _LISTS = {axis: f"{axis}s" for axis in AXES}
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -101,42 +110,53 @@ class _Reader:
         for key in self.values:
             if key not in known:
                 raise self.wrong(key, f"there is no {key}: a plan has {', '.join(sorted(known))}")
-        models = [self.model(row) for row in self.listed("models", None)]
-        labels = [model.label for model in models]
-        if twice := next((label for label in labels if labels.count(label) > 1), None):
-            raise self.wrong(twice, f"two models are called {twice}: give one of them a label of its own")
         axes: dict[str, Sequence[Any]] = {
-            "model": models,
+            "model": [self.model(row) for row in self.listed("models", None)],
             "size": [self.size(value) for value in self.listed("sizes", [""])],
             "precision": [self.word("precisions", value, PRECISIONS) for value in self.listed("precisions", ["fp16"])],
             "contract": [self.contract(value) for value in self.listed("contracts", ["tensor"])],
             "runner": [self.word("runners", value, RUNNERS) for value in self.listed("runners", ["onnxruntime"])],
-            "device": [self.device(value) for value in self.listed("devices", ["cpu"])],
+            "device": [self.device("devices", value) for value in self.listed("devices", ["cpu"])],
         }
-        excluded = [self.excluded(rule, axes) for rule in self.values.get("exclude", [])]
+        for axis, values in axes.items():
+            names = [getattr(value, "label", value) for value in values]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                hint = ": give one of them a label of its own" if axis == "model" else ""
+                raise self.wrong(_LISTS[axis], f"{_LISTS[axis]} has {twice} twice{hint}", twice)
+        cells = self.cells(axes)
+        for cell in dict.fromkeys((cell.model, cell.size) for cell in cells):
+            self.check_size(*cell)
+        steps = tuple(self.word("steps", value, STEPS) for value in self.listed("steps", ["bench"]))
+        return SweepPlan(
+            cells=cells,
+            steps=tuple(step for step in STEPS if step in steps),
+            make=self.device("make", self.values.get("make", axes["device"][0])),
+            calib=self.text("calib", "scenes"),
+            data=self.options("data"),
+            arguments=self.arguments(),
+            timeout_s=self.seconds("timeout_s", 3600.0),
+        )
+
+    def cells(self, axes: Mapping[str, Sequence[Any]]) -> tuple[Cell, ...]:
+        """The product of the axes without what is excluded."""
+        rules = self.values.get("exclude", [])
+        if not isinstance(rules, list):
+            raise self.wrong("exclude", "exclude is no list of rules: write each under [[exclude]]")
+        excluded = [self.excluded(rule, axes) for rule in rules]
         cells = [Cell(*point) for point in itertools.product(*(axes[axis] for axis in AXES))]
         kept = tuple(cell for cell in cells if not any(_matches(cell, rule) for rule in excluded))
         if not kept:
             raise self.wrong("exclude", f"nothing is left of {len(cells)} cells: exclude less")
-        for cell in dict.fromkeys((cell.model, cell.size) for cell in kept):
-            self.check_size(*cell)
-        steps = tuple(self.word("steps", value, STEPS) for value in self.listed("steps", ["bench"]))
-        return SweepPlan(
-            cells=kept,
-            steps=tuple(step for step in STEPS if step in steps),
-            make=self.device(self.values.get("make", axes["device"][0])),
-            calib=str(self.values.get("calib", "scenes")),
-            data=self.table("data"),
-            arguments={name: tuple(map(str, given)) for name, given in self.table("arguments").items()},
-            timeout_s=float(self.values.get("timeout_s", 3600.0)),
-        )
+        return kept
 
-    def wrong(self, text: object, message: str) -> PlanError:
-        """An error with the line on which ``text`` stands first, if it stands anywhere."""
-        wanted = re.compile(rf"(?<![\w.-]){re.escape(str(text))}(?![\w.-])")
-        number = next((i for i, line in enumerate(self.lines, start=1) if wanted.search(line.partition("#")[0])), None)
-        where = f"{self.path}:{number}" if number else str(self.path)
-        return PlanError(f"{where}: {message}")
+    def wrong(self, key: str, message: str, text: object = "") -> PlanError:
+        """An error with the line on which ``text`` stands after the key, or the key itself, if either does."""
+        own = rf"""^\s*\[*\s*["']?{re.escape(key)}["']?\s*[\].=]"""
+        start = next((i for i, line in enumerate(self.lines) if re.match(own, line)), None)
+        word = re.compile(rf"(?<![\w.-]){re.escape(str(text))}(?![\w.-])")
+        there = (i for i, line in enumerate(self.lines) if i >= (start or 0) and word.search(line.partition("#")[0]))
+        number = next(there, start) if str(text) else start
+        return PlanError(f"{self.path}{'' if number is None else f':{number + 1}'}: {message}")
 
     def listed(self, key: str, default: list[Any] | None) -> list[Any]:
         """A list that is not empty."""
@@ -154,44 +174,77 @@ class _Reader:
             raise self.wrong(key, f"{key} is {values!r}: give a table, [{key}]")
         return values
 
+    def options(self, key: str) -> dict[str, Any]:
+        """A table of one value a name."""
+        for name, value in self.table(key).items():
+            if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+                raise self.wrong(key, f"{key} has {name} = {value!r}: give a text or a number", name)
+        return self.table(key)
+
+    def arguments(self) -> dict[str, tuple[str, ...]]:
+        """Further arguments, by command: each a list of words."""
+        for name, given in self.table("arguments").items():
+            if name not in COMMANDS:
+                raise self.wrong("arguments", f"arguments has {name!r}: choose of {', '.join(COMMANDS)}", name)
+            words = given if isinstance(given, list) else [None]
+            if any(not isinstance(word, (str, int, float)) or isinstance(word, bool) for word in words):
+                raise self.wrong("arguments", f"{name} is {given!r}: give a list of words, as ['--images', 4]", name)
+        return {name: tuple(map(str, given)) for name, given in self.table("arguments").items()}
+
+    def text(self, key: str, default: str) -> str:
+        """A text that is not empty."""
+        value = self.values.get(key, default)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(key, f"{key} is {value!r}: give a text")
+        return value
+
+    def seconds(self, key: str, default: float) -> float:
+        """A time."""
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e7:
+            raise self.wrong(key, f"{key} is {value!r}: give seconds, more than 0")
+        return float(value)
+
     def word(self, key: str, value: object, words: Sequence[str]) -> str:
         """One of some words."""
         if value not in words:
-            raise self.wrong(value, f"{key} has {value!r}: choose of {', '.join(words)}")
+            raise self.wrong(key, f"{key} has {value!r}: choose of {', '.join(words)}", value)
         return str(value)
 
-    def device(self, value: object) -> str:
+    def device(self, key: str, value: object) -> str:
         """The name of a class of devices."""
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
-            raise self.wrong(value, f"{value!r} names no class of devices: give a word such as cpu or orin-nx")
+        if not isinstance(value, str) or not NAME.fullmatch(value):
+            raise self.wrong(key, f"{value!r} names no class of devices: give a word such as cpu or orin-nx", value)
         return value
 
     def size(self, value: object) -> str:
         """``HxW``, or "" for the model's own."""
-        found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(value))
-        if value == "" or found is None:
-            if value == "":
-                return ""
-            raise self.wrong(value, f"size {value!r}: give height and width, as 512x1024")
-        return f"{found[1]}x{found[2] or found[1]}"
+        found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(value), re.ASCII)
+        if value != "" and found is None:
+            raise self.wrong("sizes", f"size {value!r}: give height and width, as '512x1024'", value)
+        return f"{found[1]}x{found[2] or found[1]}" if found else ""
 
     def contract(self, value: object) -> str:
         """``tensor``, ``image``, or ``camera HxW``."""
-        if not isinstance(value, str) or not re.fullmatch(r"tensor|image|camera[ :]\d+x\d+", value):
-            raise self.wrong(value, f"contract {value!r}: give tensor, image, or camera and a size: camera 1080x1920")
+        if not isinstance(value, str) or not re.fullmatch(r"tensor|image|camera[ :]\d+x\d+", value, re.ASCII):
+            said = f"contract {value!r}: give tensor, image, or camera and a size: camera 1080x1920"
+            raise self.wrong("contracts", said, value)
         return value.replace(":", " ")
 
     def model(self, row: object) -> SweptModel:
         """A row of ``models``: a name, or a table with one."""
         values = {"model": row} if isinstance(row, str) else row
-        if not isinstance(values, dict) or not isinstance(values.get("model"), str):
+        if not isinstance(values, dict) or "model" not in values:
             raise self.wrong("models", f"models has {row!r}: give a name, or {{ model = NAME, weights = FILE }}")
-        known = SweptModel.__dataclass_fields__
-        if unknown := [key for key in values if key not in known]:
-            raise self.wrong(unknown[0], f"a model has no {unknown[0]}: it has {', '.join(known)}")
+        for key, value in values.items():
+            if key not in _MODEL:
+                raise self.wrong("models", f"a model has no {key}: it has {', '.join(_MODEL)}", key)
+            kind, words = _MODEL[key]
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise self.wrong("models", f"{key} of a model is {value!r}: give {words}", key)
         weights = self.path.parent / values["weights"] if "weights" in values else None
         if weights is not None and not weights.is_file():
-            raise self.wrong(values["weights"], f"weights {weights} are not there")
+            raise self.wrong("models", f"weights {weights} are not there", values["weights"])
         found = {**values, "weights": weights, "set": tuple(map(str, values.get("set", ())))}
         return SweptModel(**{"label": values["model"], **found})
 
@@ -202,24 +255,29 @@ class _Reader:
         found = {}
         for axis, given in rule.items():
             if axis not in AXES:
-                raise self.wrong(axis, f"exclude has no axis {axis}: there are {', '.join(AXES)}")
+                raise self.wrong("exclude", f"exclude has no axis {axis}: there are {', '.join(AXES)}", axis)
             values = [str(value) for value in (given if isinstance(given, list) else [given])]
             there = [getattr(value, "label", value) for value in axes[axis]]
             if strange := [value for value in values if value not in there]:
-                raise self.wrong(strange[0], f"exclude {axis} {strange[0]!r}: the plan has {', '.join(there)}")
+                said = f"exclude {axis} {strange[0]!r}: the plan has {', '.join(map(str, there))}"
+                raise self.wrong("exclude", said, strange[0])
             found[axis] = values
         return found
 
     def check_size(self, model: SweptModel, size: str) -> None:
         """Whether there is such a model at such a size."""
-        from hiresvit.models.create import find_spec  # PyTorch
+        from hiresvit.models.create import model_spec  # PyTorch
 
-        sides = [int(side) for side in size.split("x")] if size else None
-        given: dict[str, Any] = {"task": model.task, "num_classes": model.num_classes}
-        try:
-            find_spec(model.model, imgsz=sides and (sides[0], sides[1]), **given)
-        except HiresvitError as error:
-            raise self.wrong(size or model.model, str(error)) from error
+        def check(key: str, text: str, imgsz: tuple[int, int] | None) -> None:
+            try:
+                model_spec(model.model, model.task, imgsz, model.num_classes)  # type: ignore[arg-type]
+            except UsageError as error:
+                raise self.wrong(key, str(error), text) from error
+
+        check("models", model.model, None)
+        if size:
+            height, width = (int(side) for side in size.split("x"))
+            check("sizes", size, (height, width))
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
@@ -233,7 +291,8 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         return dict(reader.loads(text))
     except reader.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
-        raise PlanError(f"{path}{f':{line[1]}' if line else ''}: {error}") from error
+        number = line[1] if line else len(text.splitlines())  # else it is "at end of document"
+        raise PlanError(f"{path}:{number}: {error}") from error
 
 
 def _matches(cell: Cell, rule: Mapping[str, list[str]]) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 
-from hiresvit.errors import ArtefactError
+from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.files import naming_target
 from hiresvit.schema import ANY, NUMBER, TEXT, compile_schema, many, read_json, record, some
 from hiresvit.workflows.sweep.plan import AXES
@@ -88,3 +91,23 @@ class Store:
             os.fsync(stream.fileno())
             self._size = stream.tell()
         self.rows[row.key] = row
+
+
+@contextmanager
+def open_store(path: Path) -> Iterator[Store]:
+    """A file of results that nobody else writes meanwhile; without any it is not left behind.
+
+    Raises what `Store` does, and HiresvitError if another sweep writes it.
+    """
+    with ExitStack() as stack:
+        with naming_target(path):
+            stream = stack.enter_context(path.open("ab"))
+        try:
+            flock(stream, LOCK_EX | LOCK_NB)
+        except BlockingIOError as error:
+            raise HiresvitError(f"{path} is being written by another sweep: wait, or give another -o") from error
+        try:
+            yield Store(path)
+        finally:
+            if path.exists() and path.stat().st_size == 0:
+                path.unlink()

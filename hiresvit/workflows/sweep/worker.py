@@ -20,6 +20,7 @@ from hiresvit.process import run_child
 from hiresvit.workflows.sweep.artefacts import Cache
 from hiresvit.workflows.sweep.jobs import GIVEN, MADE, WEIGHTS
 
+COMMAND = ("-m", "hiresvit")
 TIMED_OUT = 124
 """The exit code of what ran past its time, as that of `timeout`."""
 
@@ -68,17 +69,18 @@ def run_job(
         printed: list[str] = []
         started = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         began = time.monotonic()
-        ended = run_child(["-m", "hiresvit", *filled], on_line=printed.append, timeout_s=timeout_s)
+        ended = run_child([*COMMAND, *filled], on_line=printed.append, timeout_s=timeout_s)
         seconds = time.monotonic() - began
         code = TIMED_OUT if ended.returncode and seconds >= timeout_s else ended.returncode
         artefact = cache.keep(made) if makes and code == 0 else None
     said = next((line.strip() for line in reversed(ended.stderr) if line.strip()), ended.outcome)
     if code == TIMED_OUT:
         said = f"it was ended after {timeout_s:g} s"
-    return Ran(who_am_i(), started, seconds, code, said if code else "", artefact, _document("\n".join(printed)))
+    return Ran(who_am_i(), started, seconds, code, said if code else "", artefact, document_of("\n".join(printed)))
 
 
-def _document(printed: str) -> dict[str, Any] | None:
+def document_of(printed: str) -> dict[str, Any] | None:
+    """What a command printed with ``--json``; None if that is no JSON object."""
     try:
         values = json.loads(printed)
     except ValueError:
