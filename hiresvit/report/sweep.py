@@ -1,7 +1,8 @@
 """What a sweep found, as plain values: its cells, what failed, the fronts, and the best within a budget.
 
-A cell's accuracy and its time go together only where both were measured of the same bytes, by the sha256 that both
-documents name. A front is of one device class, task, yardstick and kind of time.
+A cell's accuracy and its time go together only where both were measured of the same bytes, by their sha256. Where
+nothing but times can be measured, as on a board by ssh, the accuracy of the same bytes elsewhere stands in, and says so.
+A front is of one device class, task, yardstick and kind of time.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from hiresvit.report.tables import Values
 MODES = ("frame", "call", "stream", "offline")
 """Kinds of time, the one that is asked for first first."""
 MAKERS = ("export", "build")
+PROGRAM = "hiresvit-run"  # of cpp/: what times a network on a board that has nothing else
 _STEPS = ("export", "build", "verify", "eval", "bench")
 _NAMELESS = re.compile(r"[^A-Za-z0-9_.-]+")
 
 Found = dict[str, Any]
+_Key = tuple[tuple[str, str], ...]  # a cell's axes and their values, sorted
 
 
 def make_sweep(
@@ -66,24 +69,51 @@ def cell_name(cell: Values) -> str:
 
 
 def _cells(sources: Sequence[Values]) -> list[Found]:
-    found: dict[tuple[tuple[str, str], ...], Found] = {}
+    found: dict[_Key, Found] = {}
     for source in sources:
         asked = {row["command"] for row in source["rows"]} - {"export"}
-        had: dict[tuple[tuple[str, str], ...], set[str]] = {}
+        had: dict[_Key, set[str]] = {}
         for row in source["rows"]:
             for axes in row["cells"]:
                 key = tuple(sorted(axes.items()))
-                had.setdefault(key, set()).add(row["command"])
+                had.setdefault(key, set()).update(asked if row["line"].startswith(PROGRAM) else {row["command"]})
                 _take(found.setdefault(key, _empty(axes)), row)
         for key, commands in had.items():
             wanted = asked if found[key]["axes"]["runner"] == "tensorrt" else asked - {"build"}
             lacking = [step for step in _STEPS if step in wanted - commands] if wanted else ["eval or bench"]
             found[key]["missing"] += [step for step in lacking if step not in found[key]["missing"]]
-    return list(found.values())
+    cells = list(found.values())
+    _name_files(cells)
+    _stand_in(cells)
+    return cells
+
+
+def _name_files(cells: Iterable[Found]) -> None:
+    """Times of a file that nobody summed are of the export's file with that role, if there is one such file."""
+    for cell in cells:
+        roles = cell.pop("files")
+        for time in cell["times"]:
+            role = time.pop("role")
+            sums = {files[role] for files in roles if role in files}
+            if time["sha256"] is None and len(sums) == 1:
+                time["sha256"] = sums.pop()
+
+
+def _stand_in(cells: Sequence[Found]) -> None:
+    """Give what has only a time the accuracy that another cell has of the same bytes, with where that was measured."""
+    known: dict[str, list[Found]] = {}
+    for cell in cells:
+        where = f"{cell['axes']['device']}, {cell['axes']['runner']}"
+        for one in cell["accuracies"]:
+            known.setdefault(one["sha256"], []).append({**one, "elsewhere": where})
+    for cell in cells:
+        own = {one["sha256"] for one in cell["accuracies"]}
+        for digest in dict.fromkeys(time["sha256"] for time in cell["times"] if time["sha256"]):
+            cell["accuracies"] += known.get(digest, []) if digest not in own else []
 
 
 def _empty(axes: Values) -> Found:
-    lists: Found = {key: [] for key in ("accuracies", "times", "failed", "missing", "verified")}
+    lists: Found = {key: [] for key in ("accuracies", "times", "failed", "missing", "verified", "files")}
     return {"name": cell_name(axes), "axes": dict(axes), "trained": None, **lists}
 
 
@@ -96,6 +126,8 @@ def _take(cell: Found, row: Values) -> None:
         cell["failed"].append({"command": row["command"], "exit_code": row["exit_code"], "why": why, **ran})
     elif row["command"] == "export":
         cell["trained"] = _weights(document).get("sha256") is not None
+        files = (document.get("manifest") or {}).get("files", [])
+        cell["files"].append({file["role"]: file["sha256"] for file in files})
     elif row["command"] == "verify":
         cell["verified"].append(ran)
     elif row["command"] == "eval":
@@ -137,6 +169,7 @@ def _accuracy(accuracy: Values) -> Iterator[Found]:
             "task": accuracy["task"],
             "yardstick": yardstick(accuracy),
             "complete": accuracy["complete"],
+            "elsewhere": None,
             "sha256": (side["origin"] or {}).get("sha256"),
         }
 
@@ -163,6 +196,7 @@ def _time(latency: Values) -> Found:
         "machine": machine_of(environment),
         "kind": environment.get("board") or environment.get("cpu"),
         "power_mode": environment.get("power_mode"),
+        "role": origin.get("role"),
         "sha256": origin.get("sha256"),
     }
 
@@ -220,7 +254,7 @@ def _fronts(cells: Sequence[Values]) -> list[Found]:
                 "cell": number,
                 "name": cell["name"] + (f" ({time['worker']}, {time['started'][:16]})" if len(same) > 1 else ""),
                 **{key: time[key] for key in ("median_ms", "p99_ms", "joules_per_frame", "warnings", "worker")},
-                **{key: accuracy[key] for key in ("value", "low", "high", "sha256")},
+                **{key: accuracy[key] for key in ("value", "low", "high", "sha256", "elsewhere")},
             }
             words = (accuracy["task"], accuracy["yardstick"], accuracy["metric"], time["mode"])
             groups.setdefault((cell["axes"]["device"], *words), []).append(point)
@@ -275,7 +309,7 @@ def command_lines(cell: Values, digest: str, sources: Iterable[Values]) -> list[
     for command in reversed(_STEPS):  # what was made last names what it was made from
         for row in rows:
             sums = set(re.findall(r'"([0-9a-f]{64})"', json.dumps(row["document"])))
-            if row["command"] == command and wanted & sums:
+            if row["command"] == command and (wanted & sums or not sums):  # without sums: by a board's program
                 chain[command] = row
         if command in MAKERS and command in chain:
             wanted |= set(re.findall(r'"([0-9a-f]{64})"', json.dumps(chain[command]["document"])))
@@ -295,8 +329,7 @@ def command_lines(cell: Values, digest: str, sources: Iterable[Values]) -> list[
 
 def _typed(line: str, places: Mapping[str, str]) -> str:
     """A row's command line with its placeholders filled in, quoted for a shell: whatever it holds is an argument."""
-    try:
-        words = shlex.split(line)
-    except ValueError:
-        words = line.split()
-    return shlex.join(places.get(word, word) for word in words if word != "--json")
+    words = [word for word in line.split() if word != "--json"]
+    for place, name in places.items():
+        words = [word.replace(place, name) for word in words]
+    return shlex.join(words)

@@ -74,7 +74,7 @@ def _front_table(group: Values) -> RenderableType:
             point["name"] + (" (uncertain)" if point["warnings"] else ""),
             f"{point['median_ms']:.2f}",
             number_text(point["p99_ms"], ".2f"),
-            f"{point['value']:.2f}",
+            f"{point['value']:.2f}" + (f" ({point['elsewhere']})" if point["elsewhere"] else ""),
             span_words(point),
             number_text(point["joules_per_frame"], ".3g"),
             _some(point["alike"]),
@@ -111,7 +111,8 @@ def _ran(one: Found) -> str:
 def _accuracy_cell(found: Found | None) -> Cell:
     if found is None:
         return Cell(NOT_MEASURED)
-    under = [span_words(found), found["yardstick"], "" if found["complete"] else "in part"]
+    where = f"measured on {found['elsewhere']}" if found["elsewhere"] else ""
+    under = [span_words(found), found["yardstick"], where, "" if found["complete"] else "in part"]
     return Cell(f"{found['value']:.2f} % {found['metric']}", ", ".join(filter(None, under)))
 
 

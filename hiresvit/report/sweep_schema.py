@@ -9,7 +9,14 @@ _SPAN = {"value": NUMBER, "low": some(NUMBER), "high": some(NUMBER)}
 _CODE = {"type": "integer"}
 _GROUP = dict.fromkeys(("task", "yardstick", "metric", "mode"), TEXT)
 _ACCURACY = record(
-    {**_SPAN, **dict.fromkeys(("metric", "task", "yardstick"), TEXT), "complete": FLAG, "sha256": some(SHA256), **_RAN}
+    {
+        **_SPAN,
+        **dict.fromkeys(("metric", "task", "yardstick"), TEXT),
+        "complete": FLAG,
+        "elsewhere": some(TEXT),
+        "sha256": some(SHA256),
+        **_RAN,
+    }
 )
 _NUMBERS = ("median_ms", "p90_ms", "p99_ms", "cv_percent", "watts", "joules_per_frame")
 _TIME = record(
@@ -44,6 +51,7 @@ _POINT = record(
         **dict.fromkeys(("p99_ms", "joules_per_frame"), some(NUMBER)),
         **_SPAN,
         "sha256": SHA256,
+        "elsewhere": some(TEXT),
         "front": FLAG,
         **dict.fromkeys(("warnings", "alike"), many(TEXT)),
     }
@@ -64,7 +72,11 @@ _WORKER = record(
         "clock_off_s": some(NUMBER),
     }
 )
-EXPORTED = record({"weights": record({"source": TEXT, "sha256": some(SHA256)}, more=True)}, more=True)
+EXPORTED = record(
+    {"weights": record({"source": TEXT, "sha256": some(SHA256)}, more=True)},
+    {"files": many(record({"role": TEXT, "sha256": SHA256}, more=True))},
+    more=True,
+)
 """What is read of the manifest in an export's document."""
 SWEEP_SCHEMA = record(
     {

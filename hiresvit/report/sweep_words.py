@@ -122,7 +122,8 @@ def best_line(answer: Values) -> str:
     found = f"{point['name']}, {accuracy}, {point_words(point, answer['mode'])}"
     if not answer["fits"]:
         return f"{device}: nothing takes at most {budget} {UNITS[answer['mode']]}; the nearest is {found}"
-    doubts = [f"the same within the intervals: {', '.join(point['alike'])}"] if point["alike"] else []
+    doubts = [f"accuracy of the same file on {point['elsewhere']}"] if point["elsewhere"] else []
+    doubts += [f"the same within the intervals: {', '.join(point['alike'])}"] if point["alike"] else []
     if point["p99_ms"] is not None and point["p99_ms"] > answer["budget_ms"]:
         doubts.append("its p99 is over the budget")
     doubts += point["warnings"]

@@ -164,3 +164,23 @@ def test_a_clock_that_is_off_a_lost_worker_and_unlike_machines_are_said(rows: Ro
     assert "begun again" in text
     assert "unlike machines" in text
     assert "nobody trained the weights of tiny" in text
+
+
+def test_a_board_that_only_times_has_the_accuracy_of_the_same_bytes_elsewhere(rows: Rows) -> None:
+    board = copy.deepcopy(row_for(rows, "bench", "fp32"))
+    board.update(key="0" * 64, device="orin-nx", worker="me@orin", line="hiresvit-run {given}/bundle x.png --json")
+    export = row_for(rows, "export", "fp32")
+    cell = {**board["cells"][0], "device": "orin-nx"}
+    board["cells"], export["cells"] = [cell], [*export["cells"], cell]
+    origin = side_of(board)["origin"]
+    side_of(board)["origin"] = {"role": origin["role"], "backend": "onnxruntime", "emulated": False}
+    sweep = swept([*rows, board], budget_ms=1e9)
+    [there] = [group for group in sweep["fronts"] if group["device"] == "orin-nx"]
+    [point] = there["points"]
+    assert point["sha256"] == origin["sha256"]
+    assert point["value"] == side_of(row_for(rows, "eval", "fp32"))["metrics"]["miou"]["value"]
+    assert point["elsewhere"] == "cpu, onnxruntime"
+    assert sweep["cells"][point["cell"]]["missing"] == []
+    [best] = [best for best in sweep["best"] if best["device"] == "orin-nx"]
+    assert "accuracy of the same file on cpu, onnxruntime" in best_line(best)
+    assert best["commands"][-1] == "hiresvit-run tiny-64x96-fp32-onnxruntime x.png"
