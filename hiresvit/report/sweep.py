@@ -1,7 +1,7 @@
 """What a sweep found, as plain values: its cells, what failed, the fronts, and the best within a budget.
 
-A cell's accuracy and its time go together only where both were measured of the same bytes, by their sha256. Where
-nothing but times can be measured, as on a board by ssh, the accuracy of the same bytes elsewhere stands in, and says so.
+A cell's accuracy and its time go together only where both were measured of the same bytes, by their sha256. For a board
+that has only a program of ours for times, the accuracy of the same bytes elsewhere stands in, and is marked.
 A front is of one device class, task, yardstick and kind of time.
 """
 
@@ -83,33 +83,28 @@ def _cells(sources: Sequence[Values]) -> list[Found]:
             lacking = [step for step in _STEPS if step in wanted - commands] if wanted else ["eval or bench"]
             found[key]["missing"] += [step for step in lacking if step not in found[key]["missing"]]
     cells = list(found.values())
-    _name_files(cells)
     _stand_in(cells)
     return cells
 
 
-def _name_files(cells: Iterable[Found]) -> None:
-    """Times of a file that nobody summed are of the export's file with that role, if there is one such file."""
-    for cell in cells:
-        roles = cell.pop("files")
-        for time in cell["times"]:
-            role = time.pop("role")
-            sums = {files[role] for files in roles if role in files}
-            if time["sha256"] is None and len(sums) == 1:
-                time["sha256"] = sums.pop()
-
-
 def _stand_in(cells: Sequence[Found]) -> None:
-    """Give what has only a time the accuracy that another cell has of the same bytes, with where that was measured."""
+    """Name the file of a time that a board's program took, and give it the accuracy that another cell has of it.
+
+    It is the export's file with that role, if all exports of the cell have the same one.
+    """
     known: dict[str, list[Found]] = {}
     for cell in cells:
         where = f"{cell['axes']['device']}, {cell['axes']['runner']}"
         for one in cell["accuracies"]:
             known.setdefault(one["sha256"], []).append({**one, "elsewhere": where})
     for cell in cells:
-        own = {one["sha256"] for one in cell["accuracies"]}
-        for digest in dict.fromkeys(time["sha256"] for time in cell["times"] if time["sha256"]):
-            cell["accuracies"] += known.get(digest, []) if digest not in own else []
+        exported = cell.pop("files")
+        for time in cell["times"]:
+            role = time.pop("role")
+            sums = {files[role] for files in exported if role in files}
+            if len(sums) == 1:
+                [time["sha256"]] = sums
+                cell["accuracies"] += [one for one in known.get(time["sha256"], ()) if one not in cell["accuracies"]]
 
 
 def _empty(axes: Values) -> Found:
@@ -133,7 +128,9 @@ def _take(cell: Found, row: Values) -> None:
     elif row["command"] == "eval":
         cell["accuracies"] += [{**one, **ran} for one in _accuracy(document["accuracy"])]
     elif row["command"] == "bench":
-        cell["times"].append({**_time(document["latency"]), **ran})
+        side = next(iter(document["latency"]["sides"].values()))
+        role = (side.get("origin") or {}).get("role") if row["line"].startswith(PROGRAM) else None
+        cell["times"].append({**_time(document["latency"]), "role": role, **ran})
 
 
 def _weights(document: Values) -> Values:
@@ -196,7 +193,6 @@ def _time(latency: Values) -> Found:
         "machine": machine_of(environment),
         "kind": environment.get("board") or environment.get("cpu"),
         "power_mode": environment.get("power_mode"),
-        "role": origin.get("role"),
         "sha256": origin.get("sha256"),
     }
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from rich.console import RenderableType
 
-from hiresvit.report.blocks import NOT_MEASURED, Block, Cell, Chart, Code, Lines, Table, as_printed, cells, part
+from hiresvit.report.blocks import NOT_MEASURED, Block, Cell, Chart, Code, Lines, Table, Tone, as_printed, cells, part
 from hiresvit.report.front import Point
 from hiresvit.report.plots import scatter_chart
 from hiresvit.report.sweep import Found, pairs
@@ -124,7 +124,7 @@ def _time_cell(found: Found | None) -> Cell:
     if found["median_ms"] is None:
         return Cell(NOT_MEASURED, "; ".join(found["warnings"]))
     said = [UNITS[found["mode"]], *(f"throttled: {why}" for why in found["throttled"]), *found["warnings"]]
-    tone = "bad" if found["throttled"] else "doubtful" if found["warnings"] else ""
+    tone: Tone = "bad" if found["throttled"] else "doubtful" if found["warnings"] else ""
     p99 = NOT_MEASURED if found["p99_ms"] is None else f"{found['p99_ms']:.2f}"
     return Cell(f"{found['median_ms']:.2f} / {p99}", "; ".join(said), tone)
 
