@@ -43,6 +43,9 @@ def make_sweep(
     if budget_ms is not None and not 0 < budget_ms < math.inf:
         raise UsageError(f"--budget-ms {budget_ms}: give milliseconds, more than 0")
     cells = _cells(sources)
+    named = _named_axes(cells)
+    for cell in cells:
+        cell["name"] = cell_name(cell["axes"], named)
     devices = list(dict.fromkeys(cell["axes"]["device"] for cell in cells))
     if device is not None and device not in devices:
         raise UsageError(f"--device {device}: the sweep has {', '.join(devices)}")
@@ -55,17 +58,22 @@ def make_sweep(
         "files": [{"file": one["file"], "rows": len(one["rows"]), "cut": one["cut"]} for one in sources],
         "devices": devices,
         "cells": cells,
-        "failures": [failure for source in sources for failure in _failures(source)],
+        "failures": [failure for source in sources for failure in _failures(source, named)],
         "workers": _workers(sources),
         "fronts": fronts,
         "best": best,
     }
 
 
-def cell_name(cell: Values) -> str:
-    """A cell for people, without its device."""
-    contract = "" if cell["contract"] == "tensor" else cell["contract"]
-    return " ".join(filter(None, (cell["model"], cell["size"], cell["precision"], contract, cell["runner"])))
+def cell_name(axes: Values, named: Iterable[str]) -> str:
+    """A cell for people, by the axes that are named."""
+    return " ".join(filter(None, (axes[axis] for axis in named)))
+
+
+def _named_axes(cells: Iterable[Values]) -> list[str]:
+    """What cells are called by: not by a contract or a runner that all of them have."""
+    differ = [axis for axis in ("contract", "runner") if len({cell["axes"][axis] for cell in cells}) > 1]
+    return ["model", "size", "precision", *differ]
 
 
 def _cells(sources: Sequence[Values]) -> list[Found]:
@@ -109,7 +117,7 @@ def _stand_in(cells: Sequence[Found]) -> None:
 
 def _empty(axes: Values) -> Found:
     lists: Found = {key: [] for key in ("accuracies", "times", "failed", "missing", "verified", "files")}
-    return {"name": cell_name(axes), "axes": dict(axes), "trained": None, **lists}
+    return {"name": "", "axes": dict(axes), "trained": None, **lists}
 
 
 def _take(cell: Found, row: Values) -> None:
@@ -197,13 +205,13 @@ def _time(latency: Values) -> Found:
     }
 
 
-def _failures(source: Values) -> Iterator[Found]:
+def _failures(source: Values, named: Sequence[str]) -> Iterator[Found]:
     """What has no result, and what cannot be done without it."""
     for row in source["rows"]:
         why = reason(row)
         if why is not None:
             kept = ("command", "line", "device", "worker", "version", "exit_code", "attempts")
-            names = [f"{cell_name(cell)} on {cell['device']}" for cell in row["cells"]]
+            names = [f"{cell_name(cell, named)} on {cell['device']}" for cell in row["cells"]]
             yield {"file": source["file"], **{key: row[key] for key in kept}, "why": why, "cells": names}
 
 
@@ -261,13 +269,16 @@ def _fronts(cells: Sequence[Values]) -> list[Found]:
 
 def _placed(points: Sequence[Found]) -> list[Found]:
     """Points, the fastest first, each with whether it is on the front, and whose accuracy cannot be told from its."""
+    points = sorted(points, key=lambda point: (point["median_ms"], -point["value"]))
     known = [_point(str(number), point) for number, point in enumerate(points)]
     kept = {one.name for one in front(known)}
-    placed = [
-        {**points[int(one.name)], "front": one.name in kept, "alike": [points[int(o.name)]["name"] for o in others]}
-        for one, others in ((one, alike(one, known)) for one in known)
-    ]
-    return sorted(placed, key=lambda point: (point["median_ms"], -point["value"]))
+    placed = []
+    for one, point in zip(known, points, strict=True):
+        others = [points[int(other.name)] for other in alike(one, known)]
+        found = {"front": one.name in kept, "alike": [other["name"] for other in others]}
+        found["faster"] = [other["name"] for other in others if other["median_ms"] < point["median_ms"]]
+        placed.append({**point, **found})
+    return placed
 
 
 def _point(name: str, point: Values) -> Point:
@@ -288,9 +299,8 @@ def _best(
         known = [_point(str(number), point) for number, point in enumerate(points)]
         found = best_within(known, budget)
         point = points[int((found or min(known, key=lambda one: (one.x, -one.y))).name)]
-        within = [one["name"] for one in points if one["median_ms"] <= budget and one["name"] in point["alike"]]
         answer = {key: group[key] for key in ("device", "task", "yardstick", "metric", "mode")}
-        answer |= {"budget_ms": budget, "fits": found is not None, "point": {**point, "alike": within}}
+        answer |= {"budget_ms": budget, "fits": found is not None, "point": point}
         lines = command_lines(cells[point["cell"]], point["sha256"], sources) if found else []
         yield {**answer, "commands": lines}
     if not seen:

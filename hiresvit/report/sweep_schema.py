@@ -53,7 +53,7 @@ _POINT = record(
         "sha256": SHA256,
         "elsewhere": some(TEXT),
         "front": FLAG,
-        **dict.fromkeys(("warnings", "alike"), many(TEXT)),
+        **dict.fromkeys(("warnings", "alike", "faster"), many(TEXT)),
     }
 )
 _FAILURE = record(

@@ -18,7 +18,7 @@ def sweep_cautions(sweep: Values) -> Iterator[dict[str, str]]:
     cells = sweep["cells"]
     if failures := sweep["failures"]:
         hit = {name for failure in failures for name in failure["cells"]}
-        text = f"{counted(len(failures), 'command')} failed, of {len(hit)} of {counted(len(cells), 'cell')}: see below"
+        text = f"{counted(len(failures), 'command')} failed, in {len(hit)} of {counted(len(cells), 'cell')}: see below"
         yield {"level": "alarm", "about": about, "text": text}
     for file in (one["file"] for one in sweep["files"] if one["cut"]):
         yield {"level": "warning", "about": file, "text": "its last line was cut off and is left out"}
@@ -67,6 +67,12 @@ def _machines(sweep: Values, about: str) -> Iterator[dict[str, str]]:
     if lacking := [cell["name"] for cell in sweep["cells"] if cell["missing"]]:
         text = f"{_of(lacking, len(sweep['cells']))} lack something; `hiresvit sweep` with the same plan goes on"
         yield {"level": "note", "about": about, "text": text}
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """So many names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _of(names: Sequence[str], whole: int) -> str:
@@ -123,7 +129,7 @@ def best_line(answer: Values) -> str:
     if not answer["fits"]:
         return f"{device}: nothing takes at most {budget} {UNITS[answer['mode']]}; the nearest is {found}"
     doubts = [f"accuracy of the same file on {point['elsewhere']}"] if point["elsewhere"] else []
-    doubts += [f"the same within the intervals: {', '.join(point['alike'])}"] if point["alike"] else []
+    doubts += [f"as accurate within the intervals, and faster: {some(point['faster'], 3)}"] if point["faster"] else []
     if point["p99_ms"] is not None and point["p99_ms"] > answer["budget_ms"]:
         doubts.append("its p99 is over the budget")
     doubts += point["warnings"]

@@ -50,7 +50,7 @@ def test_the_budget_decides_which_cell_is_best(rows: Rows) -> None:
     measured(rows, "fp16", 4.0, 60.0, 59.0, 61.0)
     for budget, name, fits in ((10, "fp32", True), (9, "fp32", True), (5, "fp16", True), (3, "fp16", False)):
         [best] = swept(rows, budget_ms=budget)["best"]
-        assert (best["point"]["name"], best["fits"]) == (f"tiny 64x96 {name} onnxruntime", fits)
+        assert (best["point"]["name"], best["fits"]) == (f"tiny 64x96 {name}", fits)
         assert bool(best["commands"]) == fits
     assert "its p99 is over the budget" in best_line(swept(rows, budget_ms=10)["best"][0])
 
@@ -59,7 +59,7 @@ def test_overlapping_intervals_are_said(rows: Rows) -> None:
     measured(rows, "fp32", 9.0, 70.0, 68.0, 72.0)
     measured(rows, "fp16", 4.0, 69.0, 67.0, 71.0)
     sweep = swept(rows, budget_ms=10)
-    assert "the same within the intervals: tiny 64x96 fp16 onnxruntime" in best_line(sweep["best"][0])
+    assert "as accurate within the intervals, and faster: tiny 64x96 fp16" in best_line(sweep["best"][0])
     assert all(point["alike"] for point in sweep["fronts"][0]["points"])
     measured(rows, "fp16", 4.0, 60.0, 59.0, 61.0)
     assert not any(point["alike"] for point in swept(rows)["fronts"][0]["points"])
@@ -183,4 +183,4 @@ def test_a_board_that_only_times_has_the_accuracy_of_the_same_bytes_elsewhere(ro
     assert sweep["cells"][point["cell"]]["missing"] == []
     [best] = [best for best in sweep["best"] if best["device"] == "orin-nx"]
     assert "accuracy of the same file on cpu, onnxruntime" in best_line(best)
-    assert best["commands"][-1] == "hiresvit-run tiny-64x96-fp32-onnxruntime x.png"
+    assert best["commands"][-1] == "hiresvit-run tiny-64x96-fp32 x.png"

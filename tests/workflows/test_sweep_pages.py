@@ -53,12 +53,12 @@ def test_what_failed_says_why_and_what_it_takes_with_it(sweep_file: Path, tmp_pa
     [failure] = sweep["failures"]
     assert (failure["command"], failure["exit_code"]) == ("export", -9)
     assert failure["why"] == "killed while it wrote int8.onnx"
-    assert failure["cells"] == ["tiny 64x96 int8 onnxruntime on cpu"]
+    assert failure["cells"] == ["tiny 64x96 int8 on cpu"]
     lost = sweep["cells"][2]
     assert lost["missing"] == ["verify", "eval", "bench"]
     assert lost["times"] == lost["accuracies"] == []
     result = cli("report", path, "-o", tmp_path / "page.md")
-    assert "alarm: again.jsonl: 1 command failed, of 1 of 3 cells" in result.out
+    assert "alarm: again.jsonl: 1 command failed, in 1 of 3 cells" in result.out
     assert "-9, SIGKILL" in result.out
     assert "-9, SIGKILL" in (tmp_path / "page.md").read_text()
 
