@@ -70,8 +70,10 @@ def _device(sweep: Values, device: str) -> list[Block]:
         said = "No cell has both an accuracy and a time of the same file, so nothing can be set against anything."
         blocks.append(Lines((said,)))
     heads = ("cell", ">accuracy", ">time: p50 / p99 ms", ">J a frame", "measured on", "state")
-    blocks.append(Table("every cell", heads, tuple(row for cell in own for row in _cell_rows(cell))))
-    return blocks
+    yardsticks = {one["yardstick"] for cell in own for one in cell["accuracies"]}
+    rows = tuple(row for cell in own for row in _cell_rows(cell, named=len(yardsticks) > 1))
+    title = f"every cell, accuracy on {next(iter(yardsticks))}" if len(yardsticks) == 1 else "every cell"
+    return [*blocks, Table(title, heads, rows)]
 
 
 def _front_table(group: Values) -> RenderableType:
@@ -89,12 +91,12 @@ def _front_table(group: Values) -> RenderableType:
         )
         for point in kept
     ]
-    title = f"{group['device']}: {group['metric']} against the time of {UNITS[group['mode']]}, {group['task']}, {group['yardstick']}"
-    return make_table(title, *_FRONT, rows=rows)
+    title = f"{group['device']}: {group['metric']} against the time of {UNITS[group['mode']]}"
+    return make_table(f"{title}, {group['task']}, {group['yardstick']}", *_FRONT, rows=rows)
 
 
-def _cell_rows(cell: Values) -> Iterator[tuple[Cell, ...]]:
-    """A row for each accuracy and time of a cell, or one that says why there is none."""
+def _cell_rows(cell: Values, *, named: bool) -> Iterator[tuple[Cell, ...]]:
+    """A row for each accuracy and time of a cell, or one that says why there is none; yardsticks are ``named`` or not."""
     measured = list(pairs(cell)) or [(None, None)]
     for number, (accuracy, time) in enumerate(measured):
         ran = ", ".join(dict.fromkeys(_ran(one) for one in (time, accuracy) if one)) or NOT_MEASURED
@@ -102,11 +104,11 @@ def _cell_rows(cell: Values) -> Iterator[tuple[Cell, ...]]:
         when = max((one["started"][:16] for one in (time, accuracy) if one), default="")
         yield cells(
             Cell(cell["name"] if not number else f"{cell['name']}, again"),
-            _accuracy_cell(accuracy),
+            _accuracy_cell(accuracy, named=named),
             _time_cell(time),
             None if not time or time["joules_per_frame"] is None else _energy_cell(time),
             Cell(ran, ", ".join(filter(None, (version, when)))),
-            _state_cell(cell) if not number else Cell(""),
+            _state_cell(cell if not number else {"failed": (), "missing": (), "verified": ()}, time),
         )
 
 
@@ -114,42 +116,38 @@ def _ran(one: Found) -> str:
     return ", ".join(filter(None, (one["worker"], one.get("machine"))))
 
 
-def _accuracy_cell(found: Found | None) -> Cell:
+def _accuracy_cell(found: Found | None, *, named: bool) -> Cell:
     if found is None:
         return Cell(NOT_MEASURED)
     where = f"measured on {found['elsewhere']}" if found["elsewhere"] else ""
-    under = [span_words(found), found["yardstick"], where, "" if found["complete"] else "in part"]
+    under = [span_words(found), found["yardstick"] if named else "", where, "" if found["complete"] else "in part"]
     return Cell(f"{found['value']:.2f} % {found['metric']}", ", ".join(filter(None, under)))
 
 
 def _time_cell(found: Found | None) -> Cell:
     if found is None:
         return Cell(NOT_MEASURED)
-    if found["emulated"]:
-        return Cell(NOT_MEASURED, "an emulator ran it, which has no latency")
     if found["median_ms"] is None:
-        return Cell(NOT_MEASURED, "; ".join(found["warnings"]))
-    said = [UNITS[found["mode"]], *(f"throttled: {why}" for why in found["throttled"]), *found["warnings"]]
+        return Cell(NOT_MEASURED, "an emulator ran it, which has no latency" if found["emulated"] else "")
     tone: Tone = "bad" if found["throttled"] else "doubtful" if found["warnings"] else ""
     p99 = NOT_MEASURED if found["p99_ms"] is None else f"{found['p99_ms']:.2f}"
-    return Cell(f"{found['median_ms']:.2f} / {p99}", "; ".join(said), tone)
+    return Cell(f"{found['median_ms']:.2f} / {p99}", UNITS[found["mode"]], tone)
 
 
 def _energy_cell(found: Found) -> Cell:
     return Cell(f"{found['joules_per_frame']:.3g}", "" if found["watts"] is None else f"{found['watts']:.1f} W")
 
 
-def _state_cell(cell: Values) -> Cell:
-    """What failed, what is missing, or that all is there."""
+def _state_cell(cell: Values, time: Found | None) -> Cell:
+    """What failed, what is missing, or that all is there, and what bench says of the time."""
     failed = [f"{one['command']} failed ({_code(one)})" for one in cell["failed"]]
     missing = [f"no {step}" for step in cell["missing"]]
-    under = "; ".join(one["why"] for one in cell["failed"])
-    if failed or missing:
-        return Cell(", ".join([*failed, *missing]), under, "bad" if failed else "doubtful")
-    return Cell(
-        "done",
-        f"verified on {some([one['worker'] for one in cell['verified']], _MOST_NAMES)}" if cell["verified"] else "",
-    )
+    under = [one["why"] for one in cell["failed"]]
+    under += [f"throttled: {why}" for why in time["throttled"]] + time["warnings"] if time else []
+    if cell["verified"]:
+        under.append(f"verified on {some([one['worker'] for one in cell['verified']], _MOST_NAMES)}")
+    tone: Tone = "bad" if failed else "doubtful" if missing else ""
+    return Cell(", ".join([*failed, *missing]) or "measured", "; ".join(under), tone)
 
 
 def _failures(failures: Sequence[Values]) -> list[Block]:
