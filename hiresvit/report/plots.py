@@ -14,7 +14,7 @@ from hiresvit.report.chart import short_label, tick_places, tick_step, tick_text
 from hiresvit.report.front import Point, front
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _PLOT = 480, 52, 14, 12, 210
-_ADVANCE, _LINE = 6.4, 18  # of letters; the advance is a generous mean of the fonts in use
+_ADVANCE, _LINE = 7.2, 18  # of letters; the advance is a generous mean of the fonts in use
 _COLOURS = 6
 _MOST_STEPS = 150  # of a curve, which has no more pixels
 _LOGARITHMIC = 8.0  # times: values further apart than this are drawn on a logarithmic axis

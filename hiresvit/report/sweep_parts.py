@@ -62,7 +62,8 @@ def _device(sweep: Values, device: str) -> list[Block]:
     blocks: list[Block] = []
     for group in groups:
         title = f"{group['metric']} against the median of {UNITS[group['mode']]}: {group['yardstick']}"
-        points = [Point(p["name"], "", p["median_ms"], p["value"], p["low"], p["high"]) for p in group["points"]]
+        shown = sorted(group["points"], key=lambda point: not point["front"])  # whose names come first
+        points = [Point(p["name"], "", p["median_ms"], p["value"], p["low"], p["high"]) for p in shown]
         svg = scatter_chart(points, title=title, across=f"ms, {group['mode']}, median", up=f"{group['metric']}, %")
         words = "To the left and up is better; bars are 95 % intervals, the line joins what nothing is better than."
         blocks += [Chart(svg, f"{title}. {words}"), *as_printed([_front_table(group)])]
@@ -96,7 +97,7 @@ def _front_table(group: Values) -> RenderableType:
 
 
 def _cell_rows(cell: Values, *, named: bool) -> Iterator[tuple[Cell, ...]]:
-    """A row for each accuracy and time of a cell, or one that says why there is none; yardsticks are ``named`` or not."""
+    """A row for each accuracy and time of a cell, or one that says why there is none; ``named`` shows yardsticks."""
     measured = list(pairs(cell)) or [(None, None)]
     for number, (accuracy, time) in enumerate(measured):
         ran = ", ".join(dict.fromkeys(_ran(one) for one in (time, accuracy) if one)) or NOT_MEASURED

@@ -90,7 +90,8 @@ def sweep_cards(sweep: Values) -> Iterator[dict[str, Any]]:
             point = answer["point"]
             value = f"{point['value']:.2f} % {answer['metric']}" if answer["fits"] else None
             what = f"best within {answer['budget_ms']:g} ms on {answer['device']}"
-            yield {"what": what, "value": value, "detail": best_line(answer)}
+            detail = f"{point['name']}, {point_words(point, answer['mode'])}" if answer["fits"] else best_line(answer)
+            yield {"what": what, "value": value, "detail": detail}
         return
     for device in sweep["devices"]:
         group = next((group for group in sweep["fronts"] if group["device"] == device), None)
