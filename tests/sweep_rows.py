@@ -45,9 +45,9 @@ def _ran(job: Job, bundle: Path, folder: Path) -> Ran:
     if job.command == "export":
         document = {"schema_version": 1, "manifest": read_manifest(bundle / "manifest.json").to_json()}
         return replace(ended, artefact=sum_of(bundle), document=json.loads(json.dumps(document)))
-    said = folder / "said.json"
+    said = folder / f"{job.command}-{job.cells[0].precision}.json"
     argv = [word.replace("{given}/bundle", str(bundle)) for word in job.argv if word != "--json"]
-    assert main([*argv, "-o", str(said), *(["--force"] if said.exists() else [])]) == 0
+    assert main([*argv, "-o", str(said)]) == 0
     return replace(ended, document=json.loads(said.read_text()))
 
 
