@@ -64,8 +64,8 @@ def _machines(sweep: Values, about: str) -> Iterator[dict[str, str]]:
         if one["again"]:
             text = f"{counted(one['again'], 'command')} had to be begun again, since a worker was lost"
             yield {"level": "note", "about": one["host"], "text": text}
-    if lacking := [cell["name"] for cell in sweep["cells"] if cell["missing"]]:
-        text = f"{_of(lacking, len(sweep['cells']))} lack something; `hiresvit sweep` with the same plan goes on"
+    if lacking := [cell["name"] for cell in sweep["cells"] if cell["missing"] and not cell["failed"]]:
+        text = f"{_of(lacking, len(sweep['cells']))} are not finished: `hiresvit sweep` with the same plan goes on"
         yield {"level": "note", "about": about, "text": text}
 
 
