@@ -199,10 +199,14 @@ def _time(latency: Values) -> Found:
         "warnings": list(dict.fromkeys([*side["warnings"], *marks, *stopped])),
         "throttled": list(throttled),
         "machine": machine_of(environment),
-        "kind": environment.get("board") or environment.get("cpu"),
-        "power_mode": environment.get("power_mode"),
+        "kind": _said(environment.get("board") or environment.get("cpu")),
+        "power_mode": _said(environment.get("power_mode")),
         "sha256": origin.get("sha256"),
     }
+
+
+def _said(value: Any) -> str | None:
+    return str(value) if value else None
 
 
 def _failures(source: Values, named: Sequence[str]) -> Iterator[Found]:
@@ -315,7 +319,8 @@ def command_lines(cell: Values, digest: str, sources: Iterable[Values]) -> list[
     for command in reversed(_STEPS):  # what was made last names what it was made from
         for row in rows:
             sums = set(re.findall(r'"([0-9a-f]{64})"', json.dumps(row["document"])))
-            if row["command"] == command and (wanted & sums or not sums):  # without sums: by a board's program
+            by_program = command == "bench" and not sums
+            if row["command"] == command and (wanted & sums or by_program):
                 chain[command] = row
         if command in MAKERS and command in chain:
             wanted |= set(re.findall(r'"([0-9a-f]{64})"', json.dumps(chain[command]["document"])))
