@@ -13,7 +13,8 @@ from typing import Any
 
 from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.files import naming_target
-from hiresvit.schema import ANY, NUMBER, TEXT, compile_schema, many, record, some
+from hiresvit.schema import ANY, NUMBER, TEXT, compile_schema, many, read_json, record, some
+from hiresvit.workflows.sweep.plan import AXES
 
 SCHEMA_VERSION = 1
 
@@ -50,7 +51,9 @@ def _schema() -> dict[str, Any]:
     fields |= dict.fromkeys(("key", "command", "line", "device", "worker", "started", "last_line", "version"), TEXT)
     fields |= {"seconds": NUMBER, "exit_code": {"type": "integer"}, "attempts": {"type": "integer"}}
     fields |= {"artefact": some(TEXT), "document": some({"type": "object"}), "clock_off_s": some(NUMBER)}
-    return record({"schema_version": {"type": "integer"}, **fields, "cells": many({"type": "object"}, 1)})
+    return record(
+        {"schema_version": {"type": "integer"}, **fields, "cells": many(record(dict.fromkeys(AXES, TEXT)), 1)}
+    )
 
 
 class Store:
@@ -68,7 +71,7 @@ class Store:
         self._size = len(whole) + len(newline)
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                values = json.loads(line)
+                values = read_json(line)
                 check(values)
                 if values.pop("schema_version") != SCHEMA_VERSION:
                     raise ValueError(f"it is not of version {SCHEMA_VERSION}, which this hiresvit reads")
