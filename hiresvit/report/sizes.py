@@ -24,8 +24,12 @@ def sizes_report(plan: Values) -> list[RenderableType]:
         )
         for row in plan["sizes"]
     ]
-    title = f"{plan['model']}, {plan['task']}: {_which(plan)}"
-    return [make_table(title, "height x width", ">GMACs", ">padding", ">activations", ">training", rows=rows), _WHAT]
+    title = f"{plan['model']}, {plan['task']}: {_which(plan)}\n"
+    return [
+        title,
+        make_table(None, "height x width", ">GMACs", ">padding", ">activations", ">training", rows=rows),
+        _WHAT,
+    ]
 
 
 def _which(plan: Values) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from hiresvit.errors import UsageError
@@ -24,8 +24,8 @@ SAME = 3  # digits of a share that differ
 def sizes_near(spec: ModelSpec, asked: Size, count: int, on_step: OnStep = silent) -> dict[str, Any]:
     """The ``count`` sizes around ``asked`` (height, width) with the least padding, nearest first among equals.
 
-    ``asked`` is one of them, unless the family refuses it; ``refused`` then says why. JSON values; the rows are those
-    of `_row`. Raises UsageError for a side above `LARGEST` and where the family takes no size around.
+    ``asked`` is one of them; where the family refuses it ``refused`` says why, and the nearest is one of them. JSON
+    values; the rows are those of `_row`. Raises UsageError for a side above `LARGEST` and where the family takes no size around.
     """
     _require_sides(asked)
     refused = _refusal(spec, asked)
@@ -42,8 +42,8 @@ def sizes_near(spec: ModelSpec, asked: Size, count: int, on_step: OnStep = silen
         padded[size] = padded_macs(_model(spec, size), counts)
     total = counts[""].total
     best = sorted(around, key=lambda size: (round(padded[size] / total, SAME), _distance(size, asked)))[:count]
-    if refused is None and asked not in best:
-        best[-1] = asked
+    if around[0] not in best:  # what was asked for, or the nearest to it that is taken
+        best[-1] = around[0]
     rows = [_row(spec, size, asked) for size in _told(best, on_step)]
     rows.sort(key=lambda row: (round(row["padding"], SAME), _distance(row["imgsz"], asked)))
     return {**_head(spec), "near": list(asked), "budget_macs": None, "refused": refused, "sizes": rows}
@@ -52,8 +52,8 @@ def sizes_near(spec: ModelSpec, asked: Size, count: int, on_step: OnStep = silen
 def sizes_within(spec: ModelSpec, budget: float, shape: Size, count: int, on_step: OnStep = silent) -> dict[str, Any]:
     """The largest sizes of at most ``budget`` multiply-accumulates; ``shape`` is height to width of the pictures.
 
-    The larger size is the one that holds the larger picture of this shape; of equals the one that costs less. JSON
-    values as of `sizes_near`. Raises UsageError for a budget below the smallest size's or above the largest's.
+    The larger size is the one that holds the larger picture of this shape; of equals the one with fewer pixels.
+    JSON values as of `sizes_near`. Raises UsageError for a budget below the smallest size's or above the largest's.
     """
     sides = [side for side in range(STRIDES[-1], LARGEST + 1, STRIDES[-1]) if not _refusal(spec, (side, side))]
     costs: dict[Size, int] = {}
@@ -69,8 +69,8 @@ def sizes_within(spec: ModelSpec, budget: float, shape: Size, count: int, on_ste
         least = f"{_by(smallest)}, the smallest size, takes {cost(smallest) / 1e9:.3g}"
         raise UsageError(f"--budget-macs {budget / 1e9:g}: too little for {spec.name}; {least} GMACs")
     start = _fill_budget(sides, budget, shape, cost)
-    around = sorted(_around(spec, start), key=lambda size: (-_holds(size, shape), cost(size)))
-    best = [size for size in around if cost(size) <= budget][:count] or [smallest]
+    around = sorted(_around(spec, start), key=lambda size: (-_holds(size, shape), size[0] * size[1]))
+    best = list(islice((size for size in around if cost(size) <= budget), count)) or [smallest]
     rows = [_row(spec, size, None) for size in _told(best, on_step)]
     return {**_head(spec), "near": None, "budget_macs": budget, "refused": None, "shape": list(shape), "sizes": rows}
 
