@@ -120,13 +120,13 @@ def saved_elements(model: nn.Module, imgsz: tuple[int, int]) -> int:
 
     Counted in training mode on two images, for BatchNorm wants more than one value, and halved.
     """
-    own = {id(value.untyped_storage()) for value in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Any] = {}
+    own = [value.untyped_storage() for value in (*model.parameters(), *model.buffers())]
+    weights, kept = set(map(id, own)), {}
     images = torch.empty(2, 3, *imgsz, device="meta")
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if id(storage) not in own:
+        if id(storage) not in weights:
             kept[id(storage)] = storage  # held, so that no other gets its id
         return tensor
 

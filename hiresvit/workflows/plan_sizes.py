@@ -25,7 +25,8 @@ def sizes_near(spec: ModelSpec, asked: Size, count: int, on_step: OnStep = silen
     """The ``count`` sizes around ``asked`` (height, width) with the least padding, nearest first among equals.
 
     ``asked`` is one of them; where the family refuses it ``refused`` says why, and the nearest is one of them. JSON
-    values; the rows are those of `_row`. Raises UsageError for a side above `LARGEST` and where the family takes no size around.
+    values; the rows are those of `_row`. Raises UsageError for a side above `LARGEST` and where the family takes no
+    size around.
     """
     _require_sides(asked)
     refused = _refusal(spec, asked)
