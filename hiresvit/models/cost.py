@@ -86,7 +86,7 @@ class _Live(TorchDispatchMode):
     """Counts the bytes of the storages that operators make, from their making to their end."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self.known: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
 
@@ -121,7 +121,8 @@ def saved_elements(model: nn.Module, imgsz: tuple[int, int]) -> int:
     Counted in training mode on two images, for BatchNorm wants more than one value, and halved.
     """
     own = [value.untyped_storage() for value in (*model.parameters(), *model.buffers())]
-    weights, kept = set(map(id, own)), {}
+    weights = set(map(id, own))
+    kept: dict[int, Any] = {}
     images = torch.empty(2, 3, *imgsz, device="meta")
 
     def keep(tensor: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def sizes_report(plan: Values) -> list[RenderableType]:
         )
         for row in plan["sizes"]
     ]
-    title = f"{plan['model']}, {plan['task']}: {_which(plan)}\n"
+    title = f"{plan['model']}, {plan['task']}: {_which(plan)}"
     return [
         title,
         make_table(None, "height x width", ">GMACs", ">padding", ">activations", ">training", rows=rows),

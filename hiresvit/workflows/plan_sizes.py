@@ -35,7 +35,7 @@ def sizes_near(spec: ModelSpec, asked: Size, count: int, on_step: OnStep = silen
         raise UsageError(refused or f"{spec.name} takes no size around {_by(asked)}")
     if refused is None and asked not in around:
         around.insert(0, asked)
-    # every size is laid out, and only what is shown is run
+    # Every size is laid out and only what is shown is run: which that is follows from the shares of the nearest's work.
     counts = count_by_module(_model(spec, around[0]), around[0])
     padded: dict[Size, int] = {}
     for number, size in enumerate(around):

@@ -32,7 +32,7 @@ class Watch(TorchDispatchMode):
     """Multiply-accumulates of a pass, and those on padding, from the shapes that pass by."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
         self.padded = Fraction(0)
         self.image = Fraction(1)
