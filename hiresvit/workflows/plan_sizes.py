@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice, product
@@ -69,31 +70,35 @@ def sizes_within(spec: ModelSpec, budget: float, shape: Size, count: int, on_ste
     if not budget >= cost(smallest):
         least = f"{_by(smallest)}, the smallest size, takes {cost(smallest) / 1e9:.3g}"
         raise UsageError(f"--budget-macs {budget / 1e9:g}: too little for {spec.name}; {least} GMACs")
-    start = _fill_budget(sides, budget, shape, cost)
-    around = sorted(_around(spec, start), key=lambda size: (-_holds(size, shape), size[0] * size[1]))
+    start = _fill_budget(spec, sides, budget, shape, cost)
+    around = sorted(_around(spec, start, 2), key=lambda size: (-_holds(size, shape), size[0] * size[1]))
     best = list(islice((size for size in around if cost(size) <= budget), count)) or [smallest]
     rows = [_row(spec, size, None) for size in _told(best, on_step)]
     return {**_head(spec), "near": None, "budget_macs": budget, "refused": None, "shape": list(shape), "sizes": rows}
 
 
-def _fill_budget(sides: list[int], budget: float, shape: Size, cost: Callable[[Size], int]) -> Size:
-    """The largest size of about this shape within a budget, by halving."""
+def _fill_budget(spec: ModelSpec, sides: list[int], budget: float, shape: Size, cost: Callable[[Size], int]) -> Size:
+    """The largest size of about this shape within a budget, by guesses that its multiply-accumulates go with its area.
+
+    The smallest is taken to be within it.
+    """
+    ratio = min(shape) / max(shape)
 
     def of_shape(long: int) -> Size:
-        ratio = min(shape) / max(shape)
         short = min(sides, key=lambda side: abs(side - long * ratio))
         return (short, long) if shape[0] < shape[1] else (long, short)
 
-    low, high = 0, len(sides) - 1
-    if cost(of_shape(sides[high])) <= budget:
-        raise UsageError(
-            f"--budget-macs {budget / 1e9:g}: enough for {_by(of_shape(sides[high]))}, the largest size that is looked"
-            f" at; give less than {cost(of_shape(sides[high])) / 1e9:.0f}"
-        )
+    low, high, guess = 0, len(sides), float(max(spec.imgsz))
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost(of_shape(sides[middle])) <= budget else (low, middle)
-    return of_shape(sides[low])
+        middle = min(max(bisect_right(sides, guess) - 1, low + 1), high - 1)
+        found = cost(of_shape(sides[middle]))
+        low, high = (middle, high) if found <= budget else (low, middle)
+        guess = sides[middle] * (budget / found) ** 0.5
+    size = of_shape(sides[low])
+    if high == len(sides):
+        least = f"{_by(size)}, the largest size that is looked at; give less than {cost(size) / 1e9:.0f}"
+        raise UsageError(f"--budget-macs {budget / 1e9:g}: enough for {least}")
+    return size
 
 
 def _row(spec: ModelSpec, size: Size, asked: Size | None) -> dict[str, Any]:
@@ -133,8 +138,8 @@ def _refusal(spec: ModelSpec, size: Size) -> str | None:
     return None
 
 
-def _around(spec: ModelSpec, size: Size) -> list[Size]:
-    """Sizes that the family takes, each side `REACH` of its steps up and down.
+def _around(spec: ModelSpec, size: Size, reach: int = REACH) -> list[Size]:
+    """Sizes that the family takes, each side up to ``reach`` of its steps up and down.
 
     Sides are multiples of the coarsest stride of most families; a family refuses those that are not its own.
     """
@@ -143,7 +148,7 @@ def _around(spec: ModelSpec, size: Size) -> list[Size]:
         steps = range(STRIDES[-1], LARGEST + 1, STRIDES[-1])
         taken = [step for step in steps if abs(step - side) < 512 and not _refusal(spec, (step, step))]
         below, above = [s for s in taken if s < side], [s for s in taken if s > side]
-        choices.append([*below[-REACH:], *(s for s in taken if s == side), *above[:REACH]])
+        choices.append([*below[-reach:], *(s for s in taken if s == side), *above[:reach]])
     return [one for one in product(*choices) if not _refusal(spec, one)]
 
 

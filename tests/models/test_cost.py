@@ -25,7 +25,7 @@ from hiresvit.spec import ModelSpec
 
 Size = tuple[int, int]
 aten = torch.ops.aten
-SMALL = MixFormerConfig(16, (1, 1, 2, 1), (1, 2, 4, 8))
+SMALL = MixFormerConfig(16, (1, 1, 1, 1), (1, 2, 4, 8))
 
 
 class Watch(TorchDispatchMode):
@@ -135,13 +135,13 @@ def small_mixformer(spec: ModelSpec) -> nn.Module:
 
 
 def test_hrvit_pads_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = [hold(build_tiny, tiny_spec("features", size), monkeypatch) for size in twenty(32)]
+    shares = [hold(build_tiny, tiny_spec("features", size), monkeypatch) for size in twenty(32)[:8]]
     assert hold(build_tiny, tiny_spec("segment", (224, 224)), monkeypatch) == 0.0
-    assert len({round(share, 3) for share in shares}) > 10
+    assert len({round(share, 3) for share in shares}) > 4
 
 
 def test_mixformer_pads_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = [*twenty(32)[:18], (61, 95), (221, 224)]
+    sizes = [*twenty(32)[:6], (61, 95), (221, 224)]
     shares = [hold(small_mixformer, model_spec("mixformer_b0", "features", size), monkeypatch) for size in sizes]
     assert hold(small_mixformer, model_spec("mixformer_b0", "classify", (224, 448)), monkeypatch) == 0.0
     assert hold(small_mixformer, model_spec("mixformer_b0", "segment", (64, 96)), monkeypatch) > 0.0

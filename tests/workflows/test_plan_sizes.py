@@ -21,7 +21,7 @@ def rows(plan: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def test_near_a_size_the_least_padding_comes_first() -> None:
-    plan = sizes_near(NANO, (192, 256), 3)
+    plan = sizes_near(NANO, (192, 256), 2)
     assert rows(plan)[0] == (224, 224)
     shares = [row["padding"] for row in plan["sizes"]]
     assert shares == sorted(shares)
@@ -64,9 +64,9 @@ def test_within_a_budget_no_other_size_holds_a_larger_picture(
 
 
 def test_the_rows_keep_the_budget() -> None:
-    plan = sizes_within(NANO, 0.08e9, (1, 2), 2)
-    assert len(plan["sizes"]) == 2
-    assert all(row["macs"] <= 0.08e9 for row in plan["sizes"])
+    plan = sizes_within(NANO, 0.03e9, (1, 2), 1)
+    assert len(plan["sizes"]) == 1
+    assert all(row["macs"] <= 0.03e9 for row in plan["sizes"])
     assert all(row["imgsz"][0] < row["imgsz"][1] for row in plan["sizes"])
 
 
