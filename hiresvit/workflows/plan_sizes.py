@@ -149,7 +149,8 @@ def _around(spec: ModelSpec, size: Size, reach: int = REACH) -> list[Size]:
         taken = [step for step in steps if abs(step - side) < 512 and not _refusal(spec, (step, step))]
         below, above = [s for s in taken if s < side], [s for s in taken if s > side]
         choices.append([*below[-reach:], *(s for s in taken if s == side), *above[:reach]])
-    return [one for one in product(*choices) if not _refusal(spec, one)]
+    heights, widths = choices
+    return [one for one in product(heights, widths) if not _refusal(spec, one)]
 
 
 def _told(sizes: list[Size], on_step: OnStep) -> Iterable[Size]:

@@ -53,7 +53,7 @@ def test_within_a_budget_no_other_size_holds_a_larger_picture(
     monkeypatch.setattr(plan_sizes, "count_by_module", lambda _, size: {"": Macs(price(size), 0)})
     monkeypatch.setattr(plan_sizes, "_row", lambda _, size, asked: {"imgsz": list(size)})
     found = rows(sizes_within(NANO, budget, shape, 4))
-    every = product(range(32, 2048, 32), repeat=2)
+    every = product(range(32, 2048, 32), range(32, 2048, 32))
 
     def held(size: tuple[int, int]) -> float:
         return min(size[0] / shape[0], size[1] / shape[1])
