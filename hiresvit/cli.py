@@ -33,6 +33,7 @@ from hiresvit.commands.export import export
 from hiresvit.commands.inspect import inspect
 from hiresvit.commands.list import list_models
 from hiresvit.commands.package import package
+from hiresvit.commands.plan_sizes import plan_sizes
 from hiresvit.commands.report import report
 from hiresvit.commands.run import run
 from hiresvit.commands.sweep import sweep
@@ -45,6 +46,7 @@ BROKEN_PIPE = 141  # what a shell reports for SIGPIPE
 # In the order of --help.
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "list": list_models,
+    "plan-sizes": plan_sizes,
     "export": export,
     "calibrate": calibrate,
     "build": build,
