@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # What building and testing cpp/ needs: Debian's packages, installed where this is root and else named in one line, and
 # ONNX Runtime's C headers of 1.22 or newer, which know plug-ins and stand in Debian from forky on: its package is
-# unpacked into cpp/third_party. With --cross also the compiler for aarch64 and the emulator that runs what it makes.
+# unpacked into cpp/third_party. With --cross also the compiler for aarch64, the emulator that runs what it makes, and
+# the sshd that tests start as a board.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 packages=(cmake ninja-build g++ libpng-dev libjpeg-dev nlohmann-json3-dev)
-[ "${1:-}" != --cross ] || packages+=(g++-aarch64-linux-gnu qemu-user)
+[ "${1:-}" != --cross ] || packages+=(g++-aarch64-linux-gnu qemu-user openssh-server)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -33,8 +33,10 @@ from hiresvit.commands.export import export
 from hiresvit.commands.inspect import inspect
 from hiresvit.commands.list import list_models
 from hiresvit.commands.package import package
+from hiresvit.commands.plan_sizes import plan_sizes
 from hiresvit.commands.report import report
 from hiresvit.commands.run import run
+from hiresvit.commands.sweep import sweep
 from hiresvit.commands.verify import verify
 from hiresvit.errors import HiresvitError, UsageError, missing_extra, refused
 from hiresvit.version import __version__
@@ -44,6 +46,7 @@ BROKEN_PIPE = 141  # what a shell reports for SIGPIPE
 # In the order of --help.
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "list": list_models,
+    "plan-sizes": plan_sizes,
     "export": export,
     "calibrate": calibrate,
     "build": build,
@@ -57,6 +60,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "eval": evaluate,
     "report": report,
     "package": package,
+    "sweep": sweep,
     "doctor": doctor,
 }
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,25 +49,35 @@ _START = "import sys; sys.path[:] = filter(None, sys.path); from hiresvit.proces
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
-def run_child(argv: Sequence[str], *, on_line: Callable[[str], None] | None = None) -> ChildResult:
+def run_child(
+    argv: Sequence[str], *, on_line: Callable[[str], None] | None = None, timeout_s: float | None = None
+) -> ChildResult:
     """Run ``python *argv`` to its end, for example ``run_child(["-m", "package.module", "argument"])``.
 
     Each line of the child's stdout goes to ``on_line`` as it comes, without its newline. The child imports
     what this process imports (its ``sys.path``, not the current folder). Whatever is raised meanwhile,
     KeyboardInterrupt included, first kills the child and all it has started; if this process dies, so does the child.
+    After ``timeout_s`` it is killed, too: the result is that of SIGKILL.
 
     Raises HiresvitError when no process can be started. A child that fails is a result, not an exception.
     """
     with _temporary_file() as stderr:  # a file, not a pipe: nobody has to drain it
         process = _start(argv, stderr, stdout=subprocess.PIPE, encoding="utf-8", errors="replace")
         assert process.stdout is not None
+        alarm = threading.Timer(timeout_s or 0, os.killpg, (process.pid, signal.SIGKILL))
         with process.stdout as stdout:
             try:
+                if timeout_s is not None:
+                    alarm.start()
                 for line in stdout:
                     if on_line is not None:
                         on_line(line.rstrip("\n"))
+                # Not waited for before the alarm is off, so that the id it kills is still the child's own.
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                alarm.cancel()
                 process.wait()
             except BaseException:
+                alarm.cancel()
                 os.killpg(process.pid, signal.SIGKILL)  # not yet waited for, so the id is still its own
                 process.wait()
                 raise

@@ -162,6 +162,14 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sweep_file(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `hiresvit sweep` writes of the tiny bundle: see `sweep_rows`."""
+    from sweep_rows import write_sweep
+
+    return write_sweep(tiny_bundle, tmp_path_factory.mktemp("swept"))
+
+
+@pytest.fixture(scope="session")
 def cpp_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The C++ build folder: libhiresvit.so, hiresvit-run, and tests/ with what only tests have."""
     from cpp_build import build_folder, built

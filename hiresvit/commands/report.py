@@ -19,8 +19,8 @@ def report(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="BUNDLE|RESULT.json...",
-            help="Bundle folders, and what eval, bench, compare and verify wrote with -o.",
+            metavar="BUNDLE|RESULT.json|SWEEP.jsonl...",
+            help="Bundle folders, what eval, bench, compare and verify wrote with -o, and files of sweeps.",
             readable=False,
         ),
     ],
@@ -33,6 +33,13 @@ def report(
         Literal["html", "md", "json"] | None,
         typer.Option("--format", help="One HTML file (default), Markdown or JSON; else by the file's suffix."),
     ] = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option("--budget-ms", metavar="MS", help="Name a sweep's most accurate cell within this time."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="CLASS", help="Of this class only, with --budget-ms.")
+    ] = None,
     force: opt.ForceFile = False,
     as_json: opt.Json = False,
 ) -> None:
@@ -44,12 +51,19 @@ def report(
     form = kind or by_suffix
     if form is None:
         raise UsageError(f"{output}: its suffix says no format; end it in .html, .md or .json, or give --format")
+    if device is not None and budget_ms is None:
+        raise UsageError("--device names the class that --budget-ms is for: give both")
     target = output or Path(f"report.{form}")
+    from hiresvit.report.sweep_parts import sweep_report
     from hiresvit.workflows.report import write_report
 
-    page = write_report(sources, target, form, force=force)  # type: ignore[arg-type]
+    page = write_report(sources, target, form, force=force, budget_ms=budget_ms, device=device)  # type: ignore[arg-type]
     loud = [line for line in page["warnings"] if line["level"] != "note"]
     found = {"output": str(target), "format": form, "bytes": target.stat().st_size}
     found |= {"bundles": len(page["bundles"]), "results": len(page["results"]), "warnings": loud}
+    sweep = page["sweep"]
+    found |= {"sweep": {key: sweep[key] for key in ("files", "failures", "fronts", "best")}} if sweep else {}
     lines = [f"{line['level']}: {line['about']}: {line['text']}" for line in loud]
-    out.answer(as_json, {"report": found}, [*lines, out.wrote_line([target], began)])
+    out.answer(
+        as_json, {"report": found}, [*lines, *(sweep_report(sweep) if sweep else ()), out.wrote_line([target], began)]
+    )

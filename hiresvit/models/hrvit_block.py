@@ -5,12 +5,14 @@ Part of `hiresvit.models.hrvit`; its docstring has the paper, the map of the net
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.models.fold import affine_into_, conv_like, double_bias, fold_bn, linear_from
-from hiresvit.models.layers import DropPath, Size, pointwise, to_map, to_tokens
+from hiresvit.models.layers import DropPath, Size, pointwise, real_pairs, to_map, to_tokens
 
 # The authors add -100; exp(-100) is a subnormal number, slow on every CPU, while exp(-1e4) is 0. Both vanish beside 1
 # in float32 and float64, and -1e4 fits float16.
@@ -129,6 +131,11 @@ class Attention(nn.Module):
         out = out.reshape(-1, stripes.rows, stripes.width, self.width)
         return torch.split(out, stripes.parts, dim=1)[:: 2 if stripes.padding else 1]
 
+    def real_shares(self) -> dict[str, Fraction]:
+        """Of the products of q, k and v those without padding (`hiresvit.models.cost`); nothing else is padded."""
+        cuts = [self.rows] if self.columns is None else [self.rows, self.columns]
+        return {"": Fraction(sum(cut.real for cut in cuts), sum(cut.pairs for cut in cuts))}
+
     def fold_(self) -> None:
         """The BatchNorm into the output projection."""
         out = self.to_out[0]
@@ -150,6 +157,8 @@ class Stripes(nn.Module):
         self.length = window * width
         self.rows = maps * (height + self.padding)
         self.count = self.rows // window
+        self.pairs = self.count * self.length**2  # of positions in the same stripe
+        self.real = maps * real_pairs(height, window) * width**2  # those of them without padding
         self.parts = [height, self.padding] * maps if self.padding else [height] * maps
         mask: Tensor | None = None
         if self.padding:

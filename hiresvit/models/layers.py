@@ -17,6 +17,12 @@ def size_at(imgsz: Size, stride: int) -> Size:
     return imgsz[0] // stride, imgsz[1] // stride
 
 
+def real_pairs(length: int, window: int) -> int:
+    """Pairs of positions in the same window, along a side of ``length`` that is cut into windows from its start."""
+    whole, rest = divmod(length, window)
+    return whole * window**2 + rest**2
+
+
 def to_tokens(x: Tensor) -> Tensor:
     """Rows of one token each, so that a Linear is one Gemm with its bias inside: (B, C, H, W) -> (B*H*W, C)."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,6 +43,11 @@ def count_macs(model: nn.Module, imgsz: tuple[int, int]) -> Macs:
     The model runs on the meta device, where tensors have shapes and no data; its own weights stay where they
     are. Count a model before `fold`, which trades multiplications for fewer kernels.
     """
+    return count_by_module(model, imgsz)[""]
+
+
+def count_by_module(model: nn.Module, imgsz: tuple[int, int]) -> dict[str, Macs]:
+    """`count_macs` of every module that multiplies, by its name in the model, with what is in it; "" is the model."""
     values = chain(model.named_parameters(), model.named_buffers())
     tables = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
     # By weights that need a gradient PyTorch multiplies rows, which tells it from an attention's product; of a part of
@@ -50,9 +57,14 @@ def count_macs(model: nn.Module, imgsz: tuple[int, int]) -> Macs:
     image = torch.empty(1, 3, *imgsz, device="meta", dtype=next(model.parameters()).dtype)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         functional_call(model, state, (image,))
-    flops = {str(op).rpartition(".")[2]: count for op, count in counter.get_flop_counts()["Global"].items()}
-    attention = sum(flops.get(op, 0) for op in ATTENTION)
-    return Macs(products=(sum(flops.values()) - attention) // 2, attention=attention // 2)
+    found = counter.get_flop_counts()
+    return {"" if name == "Global" else name.partition(".")[2]: _macs(flops) for name, flops in found.items()}
+
+
+def _macs(flops: Mapping[Any, int]) -> Macs:
+    counts = {str(op).rpartition(".")[2]: count for op, count in flops.items()}
+    attention = sum(counts.get(op, 0) for op in ATTENTION)
+    return Macs(products=(sum(counts.values()) - attention) // 2, attention=attention // 2)
 
 
 def count_params(model: nn.Module) -> int:

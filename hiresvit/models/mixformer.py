@@ -16,6 +16,7 @@ h heads of d channels, a = h*d = C/2. Tokens are rows (B*N, C): a Linear is one 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,6 +101,11 @@ class MixFormer(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(to_map(x, size) for x, size in zip(self.stages(image), self.sizes, strict=True))
+
+    def real_shares(self) -> dict[str, Fraction]:
+        """Of the image that is computed the share that was given: all products are of it (`hiresvit.models.cost`)."""
+        (height, width), (below, right) = self.imgsz, self.padding
+        return {"*": Fraction(height * width, (height + below) * (width + right))}
 
     def stages(self, image: Tensor) -> list[Tensor]:
         """The four stages' tokens (B*N_i, C_i)."""

@@ -5,6 +5,8 @@ Part of `hiresvit.models.mixformer`; its docstring has the paper, the map of the
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,11 +19,13 @@ from hiresvit.models.fold import (
     fold_norm_linear,
     linear_from,
 )
-from hiresvit.models.layers import DropPath, Size, to_map, to_tokens
+from hiresvit.models.layers import DropPath, Size, real_pairs, to_map, to_tokens
 
 WINDOW = 7
 CELLS = WINDOW * WINDOW
 MLP_RATIO = 4
+# The parts of a `Mixing` that run on every position of the padded map.
+ON_PADDING = ("proj_attn", "proj_cnn", "dwconv3x3", "projection", "qkv", "spatial_interaction")
 # The narrowest head that TensorRT fuses into one attention kernel. Narrower ones get channels of zeros.
 FUSED_HEAD_DIM = 16
 # Rows of FP16 numbers start at 16 bytes if their length is a multiple of this; tensor cores want that.
@@ -152,6 +156,14 @@ class Mixing(WindowAttention):
         joint = torch.cat([self.attn_norm(attended), local.permute(0, 2, 3, 1)], dim=3)  # (B, Hp, Wp, C)
         out: Tensor = self.proj(self.crop(joint, 1).flatten(0, 2))
         return out
+
+    def real_shares(self) -> dict[str, Fraction]:
+        """Of the products of each part those without padding (`hiresvit.models.cost`); `proj` is behind the crop."""
+        cells = Fraction(self.size[0] * self.size[1], self.padded[0] * self.padded[1])
+        pairs = [
+            Fraction(real_pairs(side, WINDOW), full * WINDOW) for side, full in zip(self.size, self.padded, strict=True)
+        ]
+        return {"": pairs[0] * pairs[1], **dict.fromkeys(ON_PADDING, cells)}
 
     def position_bias(self) -> Tensor:
         """The bias of every pair of cells in a window (1, h, 49, 49)."""

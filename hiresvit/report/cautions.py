@@ -11,6 +11,7 @@ from typing import Any
 
 from hiresvit.bundle.stages import PLANS
 from hiresvit.report.latency import other_marks
+from hiresvit.report.sweep_words import sweep_cautions
 from hiresvit.report.tables import Values
 
 Caution = dict[str, str]
@@ -24,6 +25,7 @@ def cautions(page: Values) -> list[Caution]:
         *(line for result in page["results"] for line in _of_result(result)),
         *(line for bundle in page["bundles"] for line in _of_bundle(bundle, page["rows"])),
         *_imitated(page["rows"]),
+        *(sweep_cautions(page["sweep"]) if page["sweep"] else ()),
     ]
     unique = [dict(pairs) for pairs in dict.fromkeys(tuple(line.items()) for line in found)]
     return sorted(unique, key=lambda line: LEVELS.index(line["level"]))

@@ -11,6 +11,7 @@ from typing import Any
 from hiresvit.bundle.schema import MEASURES
 from hiresvit.report.accuracy import WORDS
 from hiresvit.report.cautions import LEVELS
+from hiresvit.report.sweep_schema import EXPORTED, SWEEP_SCHEMA
 from hiresvit.schema import (
     ANY,
     COUNT,
@@ -302,6 +303,7 @@ RESULT_SCHEMA = record(
         "parity": _PARITY,
         "layers": _LAYERS,
         "verify": _VERIFY,
+        "manifest": EXPORTED,
         "notes": many(TEXT),
         "error": some(record({"message": TEXT}, {"exit_code": COUNT}, more=True)),
     },
@@ -372,6 +374,7 @@ PAGE_SCHEMA = record(
                 }
             )
         ),
+        "sweep": some(SWEEP_SCHEMA),
     }
 )
 

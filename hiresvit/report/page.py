@@ -13,6 +13,7 @@ from hiresvit.bundle.stages import RUNNABLE
 from hiresvit.report.accuracy import WORDS
 from hiresvit.report.cautions import cautions
 from hiresvit.report.documents import KIND, SCHEMA_VERSION
+from hiresvit.report.sweep_words import sweep_cards
 from hiresvit.report.tables import Values
 from hiresvit.version import __version__
 
@@ -22,8 +23,10 @@ _NOTHING = dict.fromkeys(("file", "sha256", "bytes", "role", "bundle", "backend"
 Row = dict[str, Any]
 
 
-def make_page(bundles: Sequence[Values], results: Sequence[Values], *, created: str) -> dict[str, Any]:
-    """The page of some bundles and results, of `PAGE_SCHEMA`.
+def make_page(
+    bundles: Sequence[Values], results: Sequence[Values], *, created: str, sweep: Values | None = None
+) -> dict[str, Any]:
+    """The page of some bundles and results, of `PAGE_SCHEMA`, and of a ``sweep`` as `hiresvit.report.sweep` makes it.
 
     ``bundles`` are manifests with a ``name`` that no other has, that of their ``folder`` and the names of ``unlisted``
     files; ``results`` have the ``file`` that a ``document`` of a command was in. ``created`` is a time in UTC.
@@ -39,8 +42,11 @@ def make_page(bundles: Sequence[Values], results: Sequence[Values], *, created: 
         "pareto": _pareto(rows),
         "bundles": list(bundles),
         "results": found,
+        "sweep": sweep,
     }
-    return {**page, "warnings": cautions(page), "glance": _glance(page)}
+    cards = list(sweep_cards(sweep)) if sweep else []
+    cards += _glance(page) if bundles or results or not sweep else []
+    return {**page, "warnings": cautions(page), "glance": cards}
 
 
 def yardstick(accuracy: Values) -> str:

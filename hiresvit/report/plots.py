@@ -7,29 +7,18 @@ for a telephone's width, and are 1.25 times as large on a desk.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from hiresvit.report.chart import short_label, tick_places, tick_step, tick_text, xml_text
+from hiresvit.report.front import Point, front
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _PLOT = 480, 52, 14, 12, 210
-_ADVANCE, _LINE = 6.4, 18  # of letters; the advance is a generous mean of the fonts in use
+_ADVANCE, _LINE = 7.2, 18  # of letters; the advance is a generous mean of the fonts in use
 _COLOURS = 6
 _MOST_STEPS = 150  # of a curve, which has no more pixels
 _LOGARITHMIC = 8.0  # times: values further apart than this are drawn on a logarithmic axis
 PERCENTILES = (50, 90, 99)
-
-
-class Point(NamedTuple):
-    """A point of a scatter: its name, the group that gives it its colour, and where it is, from ``low`` to ``high``."""
-
-    name: str
-    group: str
-    x: float
-    y: float
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,9 +65,8 @@ def scatter_chart(points: Sequence[Point], *, title: str, across: str, up: str) 
     placed = [_box(x.place(p.x) - 5, y.place(p.y) - 5, 10, 10) for p in points]
     for number, group in enumerate(groups):
         own = [point for point in points if point.group == group]
-        front = sorted(pareto_front(own))
-        if len(front) > 1:
-            path = "L".join(f"{x.place(at):.1f} {y.place(value):.1f}" for at, value in front)
+        if len(kept := front(own)) > 1:
+            path = "L".join(f"{x.place(p.x):.1f} {y.place(p.y):.1f}" for p in kept)
             parts.append(f'<path d="M{path}" class="s{number % _COLOURS} front"/>')
         for p in own:
             if p.low is not None and p.high is not None:
@@ -87,15 +75,6 @@ def scatter_chart(points: Sequence[Point], *, title: str, across: str, up: str) 
             parts.append(_dot(x.place(p.x), y.place(p.y), number, f"{p.name}: {_digits(p.x)}, {p.y:.2f}", 5))
     parts += filter(None, (_beside(p.name, x.place(p.x), y.place(p.y), placed) for p in points))
     return _element(parts, title, groups if len(groups) > 1 else [])
-
-
-def pareto_front(points: Iterable[Point]) -> list[tuple[float, float]]:
-    """(x, y) of the points that no other is better than: at most as far to the right and higher up."""
-    kept: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda point: (point.x, -point.y)):
-        if not kept or point.y > kept[-1][1]:
-            kept.append((point.x, point.y))
-    return kept
 
 
 def parts_chart(rows: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> str:

@@ -18,24 +18,28 @@ from hiresvit.report.blocks import (
 )
 from hiresvit.report.bundle_parts import bundle_part
 from hiresvit.report.documents import MODES
+from hiresvit.report.front import Point
 from hiresvit.report.page import left_out, runs_on
-from hiresvit.report.plots import Point, scatter_chart
+from hiresvit.report.plots import scatter_chart
 from hiresvit.report.result_parts import Pictures, result_parts
+from hiresvit.report.sweep_parts import sweep_parts
+from hiresvit.report.sweep_words import UNITS
 from hiresvit.report.tables import Values
 
-_UNITS = {"call": "a call", "frame": "a frame", "stream": "a frame of a stream", "offline": "a batch"}
 _STATES = {"other": "ANOTHER VERSION", "apart": "in no bundle here"}
 
 
 def page_title(page: Values) -> str:
     """What a page is about."""
-    names = [bundle["name"] for bundle in page["bundles"]] or [result["file"] for result in page["results"]]
+    swept = [one["file"] for one in page["sweep"]["files"]] if page["sweep"] else []
+    names = swept + [bundle["name"] for bundle in page["bundles"]] or [result["file"] for result in page["results"]]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def page_parts(page: Values, pictures: Pictures) -> list[Part]:
     """The sections of a page."""
     found: list[Block] = [
+        *(sweep_parts(page["sweep"]) if page["sweep"] else ()),
         *part("One table: accuracy, time and energy of the same file", _table(page)),
         *part("Accuracy against time", _pareto(page["pareto"], left_out(page))),
         *result_parts(page, pictures),
@@ -105,7 +109,7 @@ def _energy_cell(row: Values) -> Cell:
         measured = row["modes"].get(mode) or {}
         if measured.get("joules_per_frame") is not None:
             watts = measured["watts"]
-            under = f"of {_UNITS[mode]}" + ("" if watts is None else f", {watts:.1f} W")
+            under = f"of {UNITS[mode]}" + ("" if watts is None else f", {watts:.1f} W")
             return Cell(f"{measured['joules_per_frame']:.3g}", under)
     return Cell(NOT_MEASURED)
 
@@ -119,7 +123,7 @@ def _pareto(groups: Sequence[Values], alone: str) -> list[Block]:
             for p in group["points"]
         ]
         title = (
-            f"{group['metric']} against the median of {_UNITS.get(group['mode'], group['mode'])}: {group['yardstick']}"
+            f"{group['metric']} against the median of {UNITS.get(group['mode'], group['mode'])}: {group['yardstick']}"
         )
         if len(points) < 2:
             continue

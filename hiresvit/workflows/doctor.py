@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -50,7 +51,7 @@ RUN_HINTS: dict[Platform, dict[Backend, str]] = {
 }
 
 # `tensorrt` is the system's own on a Jetson, `dev` is for working on hiresvit itself.
-_SHOWN_EXTRAS = (None, "export", "openvino", "qnn", "rtx", "cuda")
+_SHOWN_EXTRAS = (None, "export", "openvino", "qnn", "rtx", "cuda", "sweep")
 _EXPORT_HINT = f"not needed to run what was exported; to export, check and calibrate: {install_line('export')}"
 
 # y = Relu(x) of float32 (1, 4), opset 20: written out, since onnx need not be here (tests/workflows/test_doctor.py).
@@ -105,6 +106,9 @@ def _libraries() -> list[dict[str, Any]]:
     for line in declared:
         requirement, _, marker = line.partition(";")
         name, wanted = re.fullmatch(r"([\w.-]+)\s*(.*)", requirement.strip()).groups()  # type: ignore[union-attr]
+        older = re.search(r"python_version < ['\"](\d+)\.(\d+)", marker)
+        if older and sys.version_info >= (int(older[1]), int(older[2])):
+            continue  # this Python has that itself
         extra = re.search(r"extra == ['\"](\w+)", marker)
         row = {"name": name, "version": package_version(name), "wanted": wanted, "extra": extra[1] if extra else None}
         libraries.append(row)

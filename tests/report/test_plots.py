@@ -6,7 +6,8 @@ import pytest
 
 from hiresvit.evaluation.statistics import latency_stats
 from hiresvit.report.chart import bar_chart
-from hiresvit.report.plots import Point, latency_chart, module_chart, pareto_front, parts_chart, scatter_chart
+from hiresvit.report.front import Point, front
+from hiresvit.report.plots import latency_chart, module_chart, parts_chart, scatter_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</title><script>alert(1)</script>\x00\u202e"
@@ -35,7 +36,7 @@ def test_calls_beyond_the_chart_are_counted() -> None:
 
 def test_the_front_is_what_nothing_is_better_than() -> None:
     points = [Point("a", "", 1, 70), Point("b", "", 2, 80), Point("c", "", 3, 75), Point("d", "", 2, 60)]
-    assert pareto_front(points) == [(1, 70), (2, 80)]
+    assert front(points) == points[:2]
     page = ET.fromstring(scatter_chart(points, title="t", across="ms", up="%"))
     assert len(titles(page, "circle")) == len(points)
     assert sum("front" in path.attrib["class"] for path in page.iter(f"{SVG}path")) == 1

@@ -25,7 +25,8 @@ from hiresvit.report.harmless import harmless
 from hiresvit.report.html import html_page
 from hiresvit.report.markdown import markdown_page
 from hiresvit.report.page import make_page
-from hiresvit.workflows.report import read_bundles, read_result
+from hiresvit.report.sweep import make_sweep
+from hiresvit.workflows.report import read_bundles, read_result, read_sweep
 
 NAMES = ("eval", "call", "frame", "compare", "layers", "verify")
 HOSTILE = (
@@ -329,8 +330,8 @@ def poisoned(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def hostile(measured: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A page whose bundle is called, and whose every document is full of, what wants to be markup."""
+def hostile(measured: Path, sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A page whose bundle is called, and whose every document and sweep is full of, what wants to be markup."""
     place = tmp_path_factory.mktemp("hostile")
     folder = shutil.copytree(measured / "tiny", place / f"{HOSTILE[1]}{HOSTILE[3]}")
     manifest = read_manifest(folder / "manifest.json")
@@ -346,7 +347,13 @@ def hostile(measured: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
                 row["verdict"] = "everything" if row["module"] else None
         check_result(document)
         results.append({"file": f"{ALL}{name}.json", "document": document})
-    return make_page(read_bundles([folder]), results, created=ALL)
+    rows = [{**poisoned(row), "command": row["command"]} for row in read_sweep(sweep_file)["rows"]]
+    for row in rows:
+        check_result(row["document"] or {"schema_version": 1})
+    sweep = make_sweep([{"file": ALL, "cut": True, "rows": rows}], budget_ms=1e9)
+    page = make_page(read_bundles([folder]), results, created=ALL, sweep=sweep)
+    check_page(page)
+    return page
 
 
 class Elements(HTMLParser):
@@ -431,16 +438,18 @@ OUTSIDE = """[...document.querySelectorAll('svg.plot text')].filter(text => {
 
 
 @pytest.fixture(scope="module")
-def pages(measured: Path, hostile: dict[str, Any]) -> Path:
-    """A folder with plain.html, as the command writes it, and hostile.html."""
+def pages(measured: Path, sweep_file: Path, hostile: dict[str, Any]) -> Path:
+    """A folder with plain.html and sweep.html, as the command writes them, and hostile.html."""
     (measured / "hostile.html").write_text(html_page(hostile, {}), encoding="utf-8")
     given = map(str, [measured / "tiny", *documents(measured)])
     assert main(["report", *given, "-o", str(measured / "plain.html")]) == 0
+    budget = ("--budget-ms", "100000")
+    assert main(["report", str(sweep_file), *budget, "-o", str(measured / "sweep.html")]) == 0
     return measured
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("kind", ["plain", "hostile"])
+@pytest.mark.parametrize("kind", ["plain", "sweep", "hostile"])
 def test_a_page_fits_its_window_and_asks_for_nothing(kind: str, width: int, tab: Page, pages: Path) -> None:
     target = pages / f"{kind}.html"
     backgrounds = []
@@ -468,9 +477,11 @@ def test_a_page_fits_its_window_and_asks_for_nothing(kind: str, width: int, tab:
 
 def test_the_document_describes_the_json() -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8").partition("\n## JSON\n")[2]
-    cells = [" ".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)) for table in text.split("Of a row:")]
+    tables = re.split(r"^Of .*:$", text, flags=re.MULTILINE)
+    cells = [" ".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)) for table in tables]
     keys = [set(re.findall(r"`(\w+)`", names)) for names in cells]
-    assert keys == [set(PAGE_SCHEMA["properties"]), set(PAGE_SCHEMA["properties"]["rows"]["items"]["properties"])]
+    page = PAGE_SCHEMA["properties"]
+    assert keys == [set(part["properties"]) for part in (PAGE_SCHEMA, page["rows"]["items"], page["sweep"])]
 
 
 def test_errors_are_of_ours(tmp_path: Path) -> None:
