@@ -51,7 +51,7 @@ class Prepared:
 
 
 class PictureRunner:
-    """Prepare, run, read the answer: three steps, or `predict` for all of them.
+    """Prepare, run, read the answer: three steps, or `answer` for all of them.
 
     ``stride`` makes windows slide over pictures whatever the spec says. The network is run by one thread at a time,
     the other steps by any. Raises UsageError if network, spec, contract and options do not fit together.
@@ -81,7 +81,18 @@ class PictureRunner:
         """Whether windows slide over pictures."""
         return self.spec.preprocess.resize == "slide"
 
-    def predict(self, image: Picture) -> LabelMap | TopClasses | Boxes:
+    def predict(self, image: Picture) -> LabelMap | TopClasses:
+        """Labels or classes for one uint8 (H, W, 3) RGB image, as `answer`; what is measured against labels takes them.
+
+        Raises UsageError for a detector.
+        """
+        if self.spec.anchors is not None:
+            raise UsageError(f"{self.spec.name} answers with boxes and not with labels or classes")
+        found = self.answer(image)
+        assert not isinstance(found, Boxes)  # `read` makes them of anchors alone
+        return found
+
+    def answer(self, image: Picture) -> LabelMap | TopClasses | Boxes:
         """Answer for one uint8 (H, W, 3) RGB image.
 
         The logits of the part of the input that shows the image are resized bilinearly to the image's size, and only

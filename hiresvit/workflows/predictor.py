@@ -187,7 +187,7 @@ class Predictor:
             yield index, arrived, time.perf_counter() - began, image, prepared
 
     def _answer(self, image: NDArray[np.uint8]) -> Answer:
-        return self._named(image, self._open_network().predict(image))
+        return self._named(image, self._open_network().answer(image))
 
     def _named(self, image: NDArray[np.uint8], found: LabelMap | TopClasses | Boxes) -> Answer:
         if isinstance(found, LabelMap):
