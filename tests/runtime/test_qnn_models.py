@@ -56,8 +56,8 @@ def test_every_family_is_taken_whole(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_head_of_queries_is_taken_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one layer that reads points and one for each level: 34 dB, as near zero FP16 has other signs of masks."""
-    monkeypatch.setattr(deformable, "LAYERS", 1)
-    monkeypatch.setattr(mask2former, "LAYERS", 3)
+    monkeypatch.setattr(deformable, "ENCODER_LAYERS", 1)
+    monkeypatch.setattr(mask2former, "DECODER_LAYERS", 3)
     shallow = replace(lrformer.VARIANTS["lrformer_t_plus"], depths=(1, 1, 1, 1))
     monkeypatch.setitem(lrformer.VARIANTS, "lrformer_t_plus", shallow)
     found = answers(*graph_of("lrformer_t_plus", "masks", (64, 64)), tmp_path).outputs
