@@ -100,11 +100,11 @@ _OF_QUERIES = {
 }
 """Those of a head of queries, in which the sign of a sum decides what the next layer sees.
 
-Sums in another order turn a sign of 1.6 million on some pictures at 512x512. LRFormer-T+ with fresh weights leaves 105 dB
-and 99.999 % of the labels there, and 118 dB at 64x64, where none is turned; a sign more has cost up to 0.5 % of the
-labels. FP16's weights turn some at any size: 93.2 % of the labels are left at 64x64, where a token is one of 4 to 64, and
-99.3 % at 512x512. docs/masks.md has the table, benchmarks/turned_sign.py what one sign costs. Small mistakes of the head
-are found in float64, by its own tests.
+Sums in another order turn a sign of 1.6 million on some pictures at 512x512. LRFormer-T+ with fresh weights leaves
+105 dB and 99.999 % of the labels there, and 118 dB at 64x64, where none is turned; a sign more has cost up to 0.5 % of
+the labels. FP16's weights turn some at any size: 93.2 % of the labels are left at 64x64, where a token is one of 4 to
+64, and 99.3 % at 512x512. docs/masks.md has the table, benchmarks/turned_sign.py what one sign costs. Small mistakes
+of the head are found in float64, by its own tests.
 """
 
 
