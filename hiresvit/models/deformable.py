@@ -27,9 +27,9 @@ CHANNELS = 256
 HEADS = 8
 POINTS = 4
 GROUPS = 32  # of the GroupNorms
-LAYERS = 6
-FFN_CHANNELS = 1024
-STRIDES = (32, 16, 8)  # of the levels, in their order
+ENCODER_LAYERS = 6
+ENCODER_FFN_CHANNELS = 1024
+LEVEL_STRIDES = (32, 16, 8)  # of the levels, in their order
 TEMPERATURE = 10000
 
 
@@ -41,10 +41,10 @@ class PixelDecoder(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], imgsz: Size) -> None:
         super().__init__()
-        self.sizes = [size_at(imgsz, stride) for stride in STRIDES]
+        self.sizes = [size_at(imgsz, stride) for stride in LEVEL_STRIDES]
         finest, *coarser = in_channels
         self.input_convs = nn.ModuleList(NormedConv(c, 1, bias=True) for c in reversed(coarser))
-        self.level_encoding: nn.Module = nn.Embedding(len(STRIDES), CHANNELS)
+        self.level_encoding: nn.Module = nn.Embedding(len(LEVEL_STRIDES), CHANNELS)
         self.encoder = Encoder(self.sizes)
         self.lateral_convs = nn.ModuleList([NormedConv(finest, 1, bias=False)])
         self.output_convs = nn.ModuleList([NormedConv(CHANNELS, 3, bias=False)])
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
     def __init__(self, sizes: Sequence[Size]) -> None:
         super().__init__()
         self.sizes = list(sizes)
-        self.layers = nn.ModuleList(EncoderLayer(sizes) for _ in range(LAYERS))
+        self.layers = nn.ModuleList(EncoderLayer(sizes) for _ in range(ENCODER_LAYERS))
 
     @property
     def counts(self) -> list[int]:
@@ -151,7 +151,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, sizes: Sequence[Size]) -> None:
         super().__init__()
         self.self_attn = DeformableAttention(sizes)
-        self.ffn = FeedForward(FFN_CHANNELS)
+        self.ffn = FeedForward(ENCODER_FFN_CHANNELS)
         self.norms = nn.ModuleList(nn.LayerNorm(CHANNELS) for _ in range(2))
 
     def forward(self, rows: Tensor, positions: Tensor | None) -> Tensor:

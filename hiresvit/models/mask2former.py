@@ -2,7 +2,7 @@
 
 Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", CVPR 2022, sections 3.1 and 3.2.
 Written from the paper and from notes on how mmdet 3.3 and LRFormer's configurations behave; module names are the
-checkpoints' keys. The maps come from `hiresvit.models.deformable`.
+checkpoints' keys. Maps come from `hiresvit.models.deformable`, attentions from `hiresvit.models.query_attention`.
 
     layer i = 0 .. 8 reads level i % 3 (strides 32, 16, 8):
     masks = e(q) . features, e an MLP; a query hides from itself the tokens where its mask, resized, is negative
@@ -27,14 +27,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
-from hiresvit.models.deformable import CHANNELS, HEADS, STRIDES, FeedForward, PixelDecoder
-from hiresvit.models.fold import linear_from
+from hiresvit.models.deformable import CHANNELS, LEVEL_STRIDES, FeedForward, PixelDecoder
 from hiresvit.models.layers import Size, size_at, upsample
+from hiresvit.models.query_attention import (
+    Constants,
+    CrossAttention,
+    FoldedCrossAttention,
+    FoldedSelfAttention,
+    JointProjection,
+    SelfAttention,
+)
 from hiresvit.spec import MASK_STRIDE, QUERIES
 
-LAYERS = 9
-FFN_CHANNELS = 2048
-HIDDEN = -1e4  # added to a score its share is 0, in FP16, too
+DECODER_LAYERS = 9
+DECODER_FFN_CHANNELS = 2048
 POSTPROCESS = ("exact", "fast")
 SPREAD = 3.0  # deviation of fresh masks over the pixels, and of fresh classes over the queries
 
@@ -67,13 +73,13 @@ class Mask2FormerHead(nn.Module):
         self.transformer_decoder = QueryDecoder()
         self.query_feat = nn.Embedding(QUERIES, CHANNELS)
         self.query_embed = nn.Embedding(QUERIES, CHANNELS)
-        self.level_embed = nn.Embedding(len(STRIDES), CHANNELS)
+        self.level_embed = nn.Embedding(len(LEVEL_STRIDES), CHANNELS)
         self.num_classes = num_classes
         self.cls_embed = ClassEmbed(CHANNELS, num_classes + 1)
         self.mask_embed = MaskEmbed()
         self.memory: nn.Module = SameTokens()
         self.key_features: nn.Module = SameFeatures()
-        self.key_masks = KeyMasks([size_at(imgsz, stride) for stride in STRIDES])
+        self.key_masks = KeyMasks([size_at(imgsz, stride) for stride in LEVEL_STRIDES])
         self.masks = MaskProduct(size_at(imgsz, MASK_STRIDE))
         self.inference = None if raw else SemanticInference(postprocess)
 
@@ -83,7 +89,7 @@ class Mask2FormerHead(nn.Module):
         memory = self.memory(levels)
         queries = self.query_feat.weight  # (Q, D), the same for all images until they have read one
         for i, layer in enumerate(self.transformer_decoder.layers):
-            level = i % len(STRIDES)
+            level = i % len(LEVEL_STRIDES)
             hidden = self.key_masks(self.embedded(queries), resized[level], level)
             queries = layer(queries, memory[i], self.constants(level), hidden)
         masks = self.masks(self.embedded(queries), features)
@@ -103,7 +109,7 @@ class Mask2FormerHead(nn.Module):
     def fold_(self) -> None:
         """Constants into the projections, and the resize of masks before the product that makes them."""
         layers = [layer for layer in self.transformer_decoder.layers if isinstance(layer, QueryLayer)]
-        constants = [self.constants(i % len(STRIDES)) for i in range(len(layers))]
+        constants = [self.constants(i % len(LEVEL_STRIDES)) for i in range(len(layers))]
         self.memory = KeysAndValues(layers, constants)
         for layer, of_layer in zip(layers, constants, strict=True):
             layer.fold_constants_(of_layer)
@@ -111,8 +117,6 @@ class Mask2FormerHead(nn.Module):
         self.key_masks.folded = True
 
 
-Constants = tuple[Tensor, Tensor, Tensor]
-"""Queries' embeddings (Q, D), the level's (D,), and its tokens' positions (N, D)."""
 Memory = Tensor | tuple[Tensor, Tensor]
 """A level's tokens (B*N, D); keys and values (B, h, N, d) made of them."""
 
@@ -122,7 +126,7 @@ class QueryDecoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(QueryLayer(first=i == 0) for i in range(LAYERS))
+        self.layers = nn.ModuleList(QueryLayer(first=i == 0) for i in range(DECODER_LAYERS))
         self.post_norm = nn.LayerNorm(CHANNELS)
 
 
@@ -137,7 +141,7 @@ class QueryLayer(nn.Module):
         self.first = first
         self.cross_attn: nn.Module = CrossAttention()
         self.self_attn: nn.Module = SelfAttention()
-        self.ffn = FeedForward(FFN_CHANNELS)
+        self.ffn = FeedForward(DECODER_FFN_CHANNELS)
         self.norms = nn.ModuleList(nn.LayerNorm(CHANNELS) for _ in range(3))
 
     def forward(self, queries: Tensor, tokens: Memory, constants: Constants, hidden: Tensor) -> Tensor:
@@ -158,128 +162,11 @@ class QueryLayer(nn.Module):
         self.self_attn = FoldedSelfAttention(self.self_attn.attn, constants)
 
 
-class Projections(nn.Module):
-    """The weights of an attention as PyTorch's MultiheadAttention names them: those of q, k and v in one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * CHANNELS, CHANNELS))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * CHANNELS))
-        self.out_proj = nn.Linear(CHANNELS, CHANNELS)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-
-    def project(self, x: Tensor, which: int) -> Tensor:
-        """Queries (0), keys (1) or values (2) of each head: (B, M, D) -> (B, h, M, d)."""
-        weight, bias = self.in_proj_weight.chunk(3)[which], self.in_proj_bias.chunk(3)[which]
-        return heads_of(F.linear(x, weight, bias), HEADS)
-
-    def folded(self, which: int, added: Tensor) -> tuple[Tensor, Tensor]:
-        """A projection (D, D) and what is to be added behind it, for each of ``added`` (M, D), or (D,), before it.
-
-        ``W (x + a) + b = W x + (W a + b)``; the scores' scale goes into the queries. In float64.
-        """
-        scale = (CHANNELS // HEADS) ** -0.5 if which == 0 else 1.0
-        weight, bias = (part.double().chunk(3)[which] * scale for part in (self.in_proj_weight, self.in_proj_bias))
-        return weight, added.double() @ weight.T + bias
-
-
-class JointProjection(nn.Module):
-    """Several projections of the same rows as one product: (B*M, D) -> (B, h, M, d) of each, one behind another.
-
-    ``parts`` are weights (D, D) and constants (M, D) or (D,), which are added behind them.
-    """
-
-    def __init__(self, parts: Sequence[tuple[Tensor, Tensor]], rows: int, like: Tensor) -> None:
-        super().__init__()
-        joint = torch.cat([weight for weight, _ in parts])
-        constants = torch.cat([constant.expand(rows, -1) for _, constant in parts], dim=1).to(like)
-        self.project = linear_from(joint, torch.zeros_like(joint[:, 0]), like)
-        self.constant = nn.Buffer(constants.reshape(rows, -1, CHANNELS // HEADS), persistent=False)
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
-        found = (self.project(rows).reshape(-1, *self.constant.shape) + self.constant).transpose(1, 2)
-        return torch.split(found, HEADS, dim=1)
-
-
-def heads_of(x: Tensor, count: int) -> Tensor:
-    """(B, M, C) -> (B, heads, M, d)."""
-    return x.reshape(-1, x.shape[1], count, CHANNELS // HEADS).transpose(1, 2)
-
-
-def attended(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
-    """Scaled queries (B, h, Q, d) to keys and values (B, h, N, d), some hidden (B, 1, Q, N) -> rows (B*Q, D)."""
-    scores = q @ k.transpose(2, 3)
-    if hidden is not None:
-        scores = torch.where(hidden, HIDDEN, scores)
-    return (scores.softmax(dim=3) @ v).transpose(1, 2).reshape(-1, CHANNELS)
-
-
-class CrossAttention(nn.Module):
-    """Queries' rows to the tokens (B*N, D) of a level that are not hidden (B, 1, Q, N) -> rows (B*Q, D)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attn = Projections()
-
-    def forward(self, queries: Tensor, tokens: Tensor, constants: Constants, hidden: Tensor) -> Tensor:
-        embedding, level, positions = constants
-        values = tokens.reshape(-1, len(positions), CHANNELS) + level
-        q = self.attn.project(queries.reshape(-1, QUERIES, CHANNELS) + embedding, 0)
-        k, v = self.attn.project(values + positions, 1), self.attn.project(values, 2)
-        out: Tensor = self.attn.out_proj(attended(q * (CHANNELS // HEADS) ** -0.5, k, v, hidden))
-        return out
-
-
-class FoldedCrossAttention(nn.Module):
-    """`CrossAttention` of queries with their constants inside to keys and values (B, h, N, d)."""
-
-    def __init__(self, attn: Projections, constants: Constants) -> None:
-        super().__init__()
-        self.q = JointProjection([attn.folded(0, constants[0])], QUERIES, attn.in_proj_weight)
-        self.out_proj = attn.out_proj
-
-    def forward(self, queries: Tensor, tokens: tuple[Tensor, Tensor], constants: Constants, hidden: Tensor) -> Tensor:
-        [q], (k, v) = self.q(queries), tokens
-        out: Tensor = self.out_proj(attended(q, k, v, hidden))
-        return out
-
-
-class SelfAttention(nn.Module):
-    """Queries' rows (B*Q, D) to each other: their embeddings are added to queries and keys, not to values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attn = Projections()
-
-    def forward(self, rows: Tensor, constants: Constants) -> Tensor:
-        queries = rows.reshape(-1, QUERIES, CHANNELS)
-        placed = queries + constants[0]
-        q, k, v = (self.attn.project(x, part) for part, x in enumerate((placed, placed, queries)))
-        out: Tensor = self.attn.out_proj(attended(q * (CHANNELS // HEADS) ** -0.5, k, v, None))
-        return out
-
-
-class FoldedSelfAttention(nn.Module):
-    """`SelfAttention` with its constants inside and one product for queries, keys and values."""
-
-    def __init__(self, attn: Projections, constants: Constants) -> None:
-        super().__init__()
-        added = (constants[0], constants[0], torch.zeros_like(constants[0][0]))
-        parts = [attn.folded(which, a) for which, a in enumerate(added)]
-        self.qkv = JointProjection(parts, QUERIES, attn.in_proj_weight)
-        self.out_proj = attn.out_proj
-
-    def forward(self, rows: Tensor, constants: Constants) -> Tensor:
-        q, k, v = self.qkv(rows)
-        out: Tensor = self.out_proj(attended(q, k, v, None))
-        return out
-
-
 class SameTokens(nn.Module):
     """What each layer reads: the tokens of its level."""
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        return [levels[i % len(STRIDES)] for i in range(LAYERS)]
+        return [levels[i % len(LEVEL_STRIDES)] for i in range(DECODER_LAYERS)]
 
 
 class KeysAndValues(nn.Module):
@@ -291,10 +178,10 @@ class KeysAndValues(nn.Module):
     def __init__(self, layers: Sequence[QueryLayer], constants: Sequence[Constants]) -> None:
         super().__init__()
         self.levels = nn.ModuleList()
-        for level in range(len(STRIDES)):
+        for level in range(len(LEVEL_STRIDES)):
             parts = []
             _, encoding, positions = constants[level]
-            for layer in layers[level :: len(STRIDES)]:
+            for layer in layers[level :: len(LEVEL_STRIDES)]:
                 assert isinstance(layer.cross_attn, CrossAttention)
                 attn = layer.cross_attn.attn
                 parts += [attn.folded(1, encoding + positions), attn.folded(2, encoding)]
@@ -302,7 +189,7 @@ class KeysAndValues(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         found = [project(tokens) for project, tokens in zip(self.levels, levels, strict=True)]
-        places = [(i % len(STRIDES), i // len(STRIDES)) for i in range(LAYERS)]
+        places = [(i % len(LEVEL_STRIDES), i // len(LEVEL_STRIDES)) for i in range(DECODER_LAYERS)]
         return [(found[level][2 * turn], found[level][2 * turn + 1]) for level, turn in places]
 
 
@@ -326,7 +213,7 @@ class SameFeatures(nn.Module):
     """The features (B, D, H/4, W/4) of every level's masks, which are resized afterwards."""
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        return [features] * len(STRIDES)
+        return [features] * len(LEVEL_STRIDES)
 
 
 class ResizedFeatures(nn.Module):
@@ -337,7 +224,7 @@ class ResizedFeatures(nn.Module):
 
     def forward(self, features: Tensor) -> list[Tensor]:
         resized = []
-        for stride in STRIDES:
+        for stride in LEVEL_STRIDES:
             factor = stride // MASK_STRIDE
             skip = factor // 2 - 1
             resized.append(F.avg_pool2d(features[:, :, skip:, skip:], kernel_size=2, stride=factor))
@@ -382,11 +269,12 @@ class SemanticInference(nn.Module):
 
     ``exact`` is the authors' order: masks resized to the image (B, K, 4h, 4w), their sigmoid, and the sum over queries.
     ``fast`` does the last two at the masks' own size (B, K, h, w), a sixteenth of the work, and leaves the resize
-    to what follows: a sigmoid is not linear, so it is not the same.
+    to what follows: a sigmoid is not linear, so it is not the same. Raises UsageError on any other.
     """
 
     def __init__(self, postprocess: str) -> None:
         super().__init__()
+        check_postprocess(postprocess)
         self.factor = MASK_STRIDE if postprocess == "exact" else 1
         self.total = QuerySum()
 

@@ -29,7 +29,7 @@ from hiresvit.check.targets import TARGETS
 from hiresvit.device.plan import EngineReport
 from hiresvit.device.tensorrt_api import INSTALL_HINT, installed
 from hiresvit.engine.build import build_engine
-from hiresvit.evaluation.parity import GATES, check_gate
+from hiresvit.evaluation.parity import GATES, check_gate, gates_for
 from hiresvit.export.onnx import export_onnx
 from hiresvit.graph.attentions import count_attentions
 from hiresvit.models.create import build_model, model_spec
@@ -215,7 +215,7 @@ def test_activation_memory(case: Case) -> None:
 def test_parity_at_the_default_size(case: Case, tmp_path: Path) -> None:
     for stage, graph in case.chain.graphs.items():
         report = parity(case.chain, graph, tmp_path, images=1)
-        assert check_gate(report, GATES[stage], stage) == []
+        assert check_gate(report, gates_for(case.chain.spec, GATES)[stage], stage) == []
 
 
 def test_exporting_again_gives_the_same_bytes(case: Case) -> None:
@@ -245,7 +245,7 @@ def test_every_variant_passes_every_gate(name: str, task: Task, tmp_path: Path) 
     for stage, graph in exported.graphs.items():
         onnx.checker.check_model(graph, full_check=True)
         report = parity(exported, graph, tmp_path)
-        assert check_gate(report, GATES[stage], stage) == []
+        assert check_gate(report, gates_for(exported.spec, GATES)[stage], stage) == []
         assert all(output.worst.max_abs > 0 for output in report.outputs), "compared with itself?"
 
 

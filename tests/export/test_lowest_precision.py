@@ -18,9 +18,9 @@ from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
 from hiresvit.graph.index import module_of
 from hiresvit.graph.precision import LOWEST_KEY
-from hiresvit.models.create import model_spec
-from hiresvit.models.deformable import CHANNELS, GroupNorm, MaskFeature
-from hiresvit.models.mask2former import KeyMasks, MaskEmbed, QuerySum
+from hiresvit.models.create import model_spec, perturb_zeros
+from hiresvit.models.deformable import CHANNELS, DeformableAttention, GroupNorm, MaskFeature
+from hiresvit.models.mask2former import ClassEmbed, KeyMasks, MaskEmbed, QuerySum
 from hiresvit.spec import ModelSpec
 
 SIDE = 8
@@ -37,6 +37,10 @@ class Net(nn.Module):
         self.mask_embed = MaskEmbed()
         self.key_masks = KeyMasks([(SIDE, SIDE)])
         self.key_masks.folded = True
+        self.attention = DeformableAttention([(SIDE, SIDE)])
+        perturb_zeros(self.attention)
+        self.attention.fold_points_(torch.randn(SIDE**2, CHANNELS))
+        self.cls_embed = ClassEmbed(CHANNELS, CHANNELS)
         self.total = QuerySum()
         with torch.no_grad():
             self.gn.weight.add_(0.2 * torch.randn(CHANNELS))
@@ -45,6 +49,7 @@ class Net(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         features = self.gn(self.stem(image))
         rows = features.flatten(2)[:, :, : SIDE**2].transpose(1, 2).reshape(-1, CHANNELS)
+        rows = self.cls_embed(rows + self.attention(rows, None))
         embedded = self.mask_embed(rows).reshape(-1, 1, SIDE**2, CHANNELS)
         hidden = self.key_masks(embedded, self.mask_feature(features), 0)
         shares = torch.where(hidden, -1e4, embedded @ embedded.transpose(2, 3)).softmax(dim=3)[:, 0]
@@ -105,11 +110,14 @@ def forms() -> dict[str, ModelProto]:
     return {"simplified": simplified(), "cpu": for_cpu(simplified()), "fp16": to_fp16(simplified())[0]}
 
 
-def test_what_hides_keys_gets_no_integers() -> None:
+def test_points_masks_and_classes_get_no_integers() -> None:
     excluded = {site.module: site.excluded for site in find_sites(indexed(simplified()))}
-    assert {module.partition(".")[0] for module, rule in excluded.items() if rule == "precise"} == {
-        "mask_embed",
-        "mask_feature",
+    assert {module for module, rule in excluded.items() if rule == "precise"} == {
+        *("attention.points.project", "cls_embed", "mask_feature"),
+        *(f"mask_embed.{layer}" for layer in (0, 2, 4)),
+    }
+    assert {module for module, rule in excluded.items() if rule is None} == {
+        *("attention.value_proj", "attention.output_proj"),
     }
 
 
@@ -117,5 +125,6 @@ def test_what_hides_keys_gets_no_integers() -> None:
 def test_on_a_chip_of_integers_it_has_sixteen_bits(default: Width) -> None:
     layout = Layout(indexed(simplified()))
     widths = {module_of(node.name): layout.width(node, Bits(default)) for node in layout.index.nodes}
-    assert {widths["gn"], widths["mask_feature"], widths["mask_embed.0"], widths["total"]} == {16}
-    assert widths["stem"] == default
+    precise = ("gn", "mask_feature", "mask_embed.0", "total", "attention.points.project", "cls_embed")
+    assert {widths[module] for module in precise} == {16}
+    assert widths["stem"] == widths["attention.value_proj"] == default

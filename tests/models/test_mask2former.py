@@ -22,12 +22,14 @@ from official import ATOL, check_map, image, weights_of
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from hiresvit.errors import UsageError
 from hiresvit.models import deformable, mask2former
 from hiresvit.models.create import create_model, enliven, model_spec
 from hiresvit.models.deformable import DeformableAttention
 from hiresvit.models.fold import fold
 from hiresvit.models.macs import count_params
-from hiresvit.models.mask2former import KeyMasks, QueryLayer, ResizedFeatures, SemanticInference, attended
+from hiresvit.models.mask2former import KeyMasks, QueryLayer, ResizedFeatures, SemanticInference
+from hiresvit.models.query_attention import attended
 from hiresvit.models.zoo import MODELS
 from hiresvit.workflows.inspect import describe_model
 
@@ -232,6 +234,11 @@ def test_a_query_that_would_hide_all_hides_nothing() -> None:
     assert float((attended(q, k, v, ~row) - plain).abs().max()) > 1e-5
 
 
+def test_there_are_two_ways_to_answer() -> None:
+    with pytest.raises(UsageError, match="postprocess='Exact': choose exact or fast"):
+        SemanticInference("Exact")
+
+
 # --- what it costs ---
 
 HEAD = {  # tests/golden/README.md: counted of the authors' head, 150 classes
@@ -261,14 +268,14 @@ def test_a_class_more_is_a_row_more() -> None:
 
 def test_inner_masks_cost_less_folded() -> None:
     """Nine products with 128x128 pixels become three with each of 16x16, 32x32 and 64x64: 3.36 G less at 512x512."""
-    sizes, counts = [(512 // stride, 512 // stride) for stride in deformable.STRIDES], []
+    sizes, counts = [(512 // stride, 512 // stride) for stride in deformable.LEVEL_STRIDES], []
     for folded in (False, True):
         masks = KeyMasks(sizes)
         masks.folded = folded
         embedded, features = (torch.empty(shape, device="meta") for shape in ((1, 1, 100, 256), (1, 256, 128, 128)))
         resized = ResizedFeatures()(features) if folded else [features] * 3
         with FlopCounterMode(display=False) as counter:
-            for i in range(mask2former.LAYERS):
+            for i in range(mask2former.DECODER_LAYERS):
                 masks(embedded, resized[i % 3], i % 3)
         counts.append(counter.get_total_flops() / 2e9)
     assert counts[0] == pytest.approx(9 * 100 * 256 * 128**2 / 1e9)
