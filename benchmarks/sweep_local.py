@@ -9,6 +9,7 @@ Prints, and asserts nothing of time. What a cell computes is a child that does n
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import statistics
 import sys
@@ -56,19 +57,20 @@ def rss_mb() -> float:
 def cluster_of(*classes: tuple[str, ...]) -> Iterator[Any]:
     """A client of a cluster in this process, whose workers are processes with nannies; they run the stand-in."""
     import dask
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    distributed: Any = importlib.import_module("distributed")
 
     options = {"nthreads": 1, "preload": [str(TESTS / "workflows" / "sweep_stand_in.py")], "silence_logs": 50}
     specs = {
-        number: {"cls": Nanny, "options": {**options, "resources": dict.fromkeys(names, 1)}}
+        number: {"cls": distributed.Nanny, "options": {**options, "resources": dict.fromkeys(names, 1)}}
         for number, names in enumerate(classes)
     }
-    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "dashboard_address": None}}
+    scheduler = {"cls": distributed.Scheduler, "options": {"dashboard": False, "dashboard_address": None}}
     quiet = {"distributed.scheduler.allowed-failures": 0, "distributed.logging.distributed": "critical"}
     with (
         dask.config.set(quiet),
-        SpecCluster(workers=specs, scheduler=scheduler, silence_logs=50) as cluster,
-        Client(cluster) as client,
+        distributed.SpecCluster(workers=specs, scheduler=scheduler, silence_logs=50) as cluster,
+        distributed.Client(cluster) as client,
     ):
         client.wait_for_workers(len(classes))
         yield client

@@ -79,7 +79,7 @@ def peak_elements(model: nn.Module, imgsz: tuple[int, int]) -> int:
     with torch.no_grad(), _Live() as live:
         live.add(image)
         model(image)
-    return live.peak // image.element_size()
+    return int(live.peak) // image.element_size()
 
 
 class _Live(TorchDispatchMode):
@@ -139,4 +139,4 @@ def saved_elements(model: nn.Module, imgsz: tuple[int, int]) -> int:
     finally:
         model.train(training)
     del outputs
-    return sum(storage.nbytes() for storage in kept.values()) // images.element_size() // 2
+    return int(sum(storage.nbytes() for storage in kept.values())) // images.element_size() // 2

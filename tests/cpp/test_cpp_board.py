@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from contract_bundles import IMGSZ, write_bundle
+from contract_bundles import write_bundle
 from PIL import Image
 from sshd import running
+from tensor_bundles import IMGSZ
 
 from hiresvit.spec import ContractSpec
 from hiresvit.workflows.sweep.artefacts import Cache

@@ -31,6 +31,7 @@ from hiresvit.models.macs import count_params
 from hiresvit.models.mask2former import KeyMasks, QueryLayer, ResizedFeatures, SemanticInference
 from hiresvit.models.query_attention import attended
 from hiresvit.models.zoo import MODELS
+from hiresvit.spec import QUERIES
 from hiresvit.workflows.inspect import describe_model
 
 SIZE = (128, 128)
@@ -223,7 +224,7 @@ def test_a_query_that_would_hide_all_hides_nothing() -> None:
     """Shifted alike, scores mean the same; but in float32 a score less 1e4 has three digits left, in FP16 none."""
     masks = KeyMasks([(1, 4), (1, 4), (1, 4)])
     masks.folded = True
-    embedded = torch.eye(mask2former.QUERIES, 2)[None, None]
+    embedded = torch.eye(QUERIES, 2)[None, None]
     features = torch.tensor([[-1.0, -2.0, -1.0, -3.0], [-1.0, 0.0, 2.0, -1.0]]).reshape(1, 2, 1, 4)
     hidden = masks(embedded, features, 0)
     assert hidden[0, 0, :2].tolist() == [[False] * 4, [True, False, False, True]]

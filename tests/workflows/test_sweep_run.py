@@ -170,7 +170,7 @@ with hold(Cache(Path(sys.argv[1])), "cpu", alone=sys.argv[2] == "alone"):
 
 @pytest.mark.parametrize(("ours", "theirs"), [("alone", "alone"), ("alone", "shared"), ("shared", "alone")])
 def test_a_measurement_has_its_device_alone_between_processes(tmp_path: Path, ours: str, theirs: str) -> None:
-    line = [sys.executable, "-c", HOLD, tmp_path, theirs]
+    line = [sys.executable, "-c", HOLD, str(tmp_path), theirs]
     with ExitStack() as stack:
         with hold(Cache(tmp_path), "cpu", alone=ours == "alone"):
             started = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, text=True)
