@@ -134,7 +134,7 @@ class Attention(nn.Module):
     def real_shares(self) -> dict[str, Fraction]:
         """Of the products of q, k and v those without padding (`hiresvit.models.cost`); nothing else is padded."""
         cuts = [self.rows] if self.columns is None else [self.rows, self.columns]
-        return {"": Fraction(sum(cut.real for cut in cuts), sum(cut.pairs for cut in cuts))}
+        return {"": Fraction(sum(cut.real for cut in cuts), sum(cut.all_pairs for cut in cuts))}
 
     def fold_(self) -> None:
         """The BatchNorm into the output projection."""
@@ -157,7 +157,7 @@ class Stripes(nn.Module):
         self.length = window * width
         self.rows = maps * (height + self.padding)
         self.count = self.rows // window
-        self.pairs = self.count * self.length**2  # of positions in the same stripe
+        self.all_pairs = self.count * self.length**2  # of positions in the same stripe
         self.real = maps * real_pairs(height, window) * width**2  # those of them without padding
         self.parts = [height, self.padding] * maps if self.padding else [height] * maps
         mask: Tensor | None = None
