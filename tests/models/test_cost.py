@@ -169,9 +169,9 @@ def test_pairs_of_stripes_are_those_of_its_mask(height: int, window: int) -> Non
     """The mask that the network adds hides exactly the padded keys."""
     stripes = Stripes(window, height, 3, maps=2, heads=1)
     keys = 0 if stripes.mask is None else int((stripes.mask < 0).sum())
-    assert stripes.pairs == stripes.count * stripes.length**2
+    assert stripes.all_pairs == stripes.count * stripes.length**2
     in_last = stripes.length - stripes.padding * 3
-    assert stripes.real == stripes.pairs - 2 * (stripes.length**2 - in_last**2)
+    assert stripes.real == stripes.all_pairs - 2 * (stripes.length**2 - in_last**2)
     assert keys == 2 * stripes.padding * 3
 
 
