@@ -17,7 +17,7 @@ SAME_SCORE = 0.05
 
 
 def boxes_agree(reference: Feed, test: Feed, anchors: AnchorSpec) -> float:
-    """The share of boxes that the other side has, too: the lower of both ways, and the lowest of the pictures of a batch.
+    """The share of boxes that the other side has, too: the lower of both ways, of the worst picture of a batch.
 
     A box that comes out of one side (`find_boxes`, the whole input as picture) is looked for among the candidates of
     the other, before NMS and down to half the threshold of the score: one of its class with an IoU of `SAME_PLACE` and
