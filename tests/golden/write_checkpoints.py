@@ -303,7 +303,8 @@ def mmdet(folder):
     """The same of MixFormer-B0 in mmdet's RetinaNet and Faster R-CNN, 7 classes: FPN from C3 on, towers of four."""
     classes = tuple("abcdefg")
     body = [(f"backbone.{key}", shape, kind) for key, shape, kind in _listed("mixformer_b0")
-            if not key.startswith(("head.", "last_proj."))]  # fmt: skip
+            if not key.startswith(("head.", "last_proj.", "norm."))]  # fmt: skip
+    body += [(key.replace("running_var", "num_batches_tracked"), [], "int64") for key, _, _ in body if "running_var" in key]
     retina = [
         *((f"neck.lateral_convs.{i}.conv", 256, width, 1) for i, width in enumerate((48, 96, 192))),
         *((f"neck.fpn_convs.{i}.conv", 256, 192 if i == 3 else 256, 3) for i in range(5)),
@@ -590,6 +591,7 @@ WRITERS = {
     "timm": (timm, "timm"), "deit": (deit, "torch"), "torch": (torch_wrappers, "torch"), "thop": (counters, "thop"),
     "ema_pytorch": (ema_pytorch, "ema-pytorch"), "lightning": (lightning, "lightning"), "mmengine": (mmengine, "mmengine"),
     "mask2former": (mask2former, "mmengine"),
+    "mmdet": (mmdet, "mmengine"),
     "mmcv": (mmcv, "mmcv"), "pictures": (pictures, "mmengine"), "paddle": (paddle, "paddlepaddle"),
 }  # fmt: skip
 
