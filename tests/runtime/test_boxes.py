@@ -167,7 +167,7 @@ def test_an_overlap_of_the_threshold_stays() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_nms_of_onnx_runtime(seed: int) -> None:
-    """ONNX's NonMaxSuppression, class by class: another's arithmetic, in float32, which random boxes bring to no tie."""
+    """ONNX's NonMaxSuppression, class by class: another's arithmetic, in float32; random boxes do not tie."""
     generator = np.random.default_rng(seed)
     corner, side = generator.uniform(0, 90, (300, 2)), generator.uniform(5, 40, (300, 2))
     boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
