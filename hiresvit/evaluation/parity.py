@@ -9,7 +9,8 @@ so the gates leave room for them instead, and `Parity.flip_margin` tells the cas
 argmaxes that differ were near-ties, towards 1 the network answers something else.
 
 Of raw outputs each has its own measures, and agreement is there where the sign of a number decides: that of a mask,
-which is of a query where it is positive. Noise at 45 dB moves 0.2 % of normal numbers across zero.
+which is of a query where it is positive. Noise at 45 dB moves 0.2 % of normal numbers across zero. Of a detector all
+levels together have one agreement, that of the boxes (`hiresvit.evaluation.detections`); it stands at the first output.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from numpy.typing import NDArray
 
 from hiresvit.bundle.stages import EXACT, LIMITS
 from hiresvit.errors import GateError, HiresvitError, UsageError
+from hiresvit.evaluation.detections import boxes_agree
 from hiresvit.models.zoo import has_queries
 from hiresvit.runtime.runner import Runner
-from hiresvit.spec import MASKS, Feed, ModelSpec, Task, is_raw
+from hiresvit.spec import MASKS, AnchorSpec, Feed, ModelSpec, Task, is_raw
 
 NEAR_TIE = 0.05
 """The gap between two logits, in standard deviations of a pixel's logits, that noise at 45 dB can close."""
@@ -39,9 +41,10 @@ class Parity:
     """One output compared.
 
     ``sqnr_db`` is 20 log10(|ref| / |ref - test|), infinite for exact arrays. ``agreement`` is the share of
-    equal argmaxes, of masks that of equal signs, None for other raw outputs. ``flip_margin`` is the widest gap
-    in the reference between its class and the test's, in standard deviations of that pixel's logits, over the
-    argmaxes that differ; None without any. A test with NaN or Inf (``non_finite`` of them) gets the worst of every
+    equal argmaxes, of masks that of equal signs, at a detector's first output that of its boxes, None for other
+    raw outputs. ``flip_margin`` is the widest gap in the reference between its class and the test's, in standard
+    deviations of that pixel's logits, over the argmaxes that differ; None without any. A test with NaN or Inf
+    (``non_finite`` of them) gets the worst of every
     measure.
     """
 
@@ -140,24 +143,32 @@ def compare_arrays(
     return Parity(max_abs, cosine, sqnr_db, agreement, margin, exact=max_abs == 0, non_finite=0)
 
 
-def compare(reference: Runner, test: Runner, feeds: Iterable[Feed], task: Task) -> ParityReport:
+def compare(
+    reference: Runner, test: Runner, feeds: Iterable[Feed], task: Task, anchors: AnchorSpec | None = None
+) -> ParityReport:
     """Run both on every feed, one image at a time, and keep the worst of each measure per output.
+
+    ``anchors`` are a detector's, of which boxes are compared, too.
 
     Raises UsageError if there is no feed, if a feed does not fit, or if the outputs differ in name or shape.
     """
-    [found] = compare_each(reference, [test], feeds, task)
+    [found] = compare_each(reference, [test], feeds, task, anchors)
     return found
 
 
 def compare_each(
-    reference: Runner, tests: Sequence[Runner], feeds: Iterable[Feed], task: Task
+    reference: Runner,
+    tests: Sequence[Runner],
+    feeds: Iterable[Feed],
+    task: Task,
+    anchors: AnchorSpec | None = None,
 ) -> tuple[ParityReport, ...]:
     """`compare` of each of ``tests``, for which the reference runs once."""
     found: list[list[dict[str, Parity]]] = [[] for _ in tests]
     for feed in feeds:
         expected = reference(feed)
         for images, test in zip(found, tests, strict=True):
-            images.append(_compare_outputs(expected, test(feed), task))
+            images.append(_compare_outputs(expected, test(feed), task, anchors))
     if not found[0]:
         raise UsageError("no images to compare on; give at least one")
     return tuple(
@@ -166,19 +177,24 @@ def compare_each(
     )
 
 
-def compare_runs(reference: Feed, test: Feed, task: Task) -> ParityReport:
+def compare_runs(reference: Feed, test: Feed, task: Task, anchors: AnchorSpec | None = None) -> ParityReport:
     """Compare the outputs of one run with recorded ones. Raises UsageError if they differ in name or shape."""
-    outputs = _compare_outputs(reference, test, task)
+    outputs = _compare_outputs(reference, test, task, anchors)
     return ParityReport(task, 1, tuple(_summary(name, [parity]) for name, parity in outputs.items()))
 
 
-def _compare_outputs(reference: Feed, test: Feed, task: Task) -> dict[str, Parity]:
+def _compare_outputs(reference: Feed, test: Feed, task: Task, anchors: AnchorSpec | None) -> dict[str, Parity]:
     if sorted(reference) != sorted(test):
         raise UsageError(f"the reference returns {list(reference)}, the test {list(test)}; compare runs of one network")
-    return {
+    found = {
         name: compare_arrays(values, test[name], task, signs=(task, name) == ("masks", MASKS))
         for name, values in reference.items()
     }
+    if anchors is not None:
+        name, broken = next(iter(found)), any(one.non_finite for one in found.values())
+        agreement = 0.0 if broken else boxes_agree(reference, test, anchors)
+        found[name] = replace(found[name], agreement=agreement)
+    return found
 
 
 def check_gate(report: ParityReport, gate: Gate, stage: str) -> list[str]:

@@ -40,15 +40,22 @@ def find_boxes(outputs: Feed, anchors: AnchorSpec, size: tuple[int, int], region
     ``outputs`` are ``logits_S`` (1, A*K, h, w) and ``deltas_S`` (1, A*4, h, w) for every stride S. Raises UsageError
     for outputs of other names or shapes, HiresvitError if any are NaN or Inf.
     """
+    boxes, scores, classes = find_candidates(outputs, anchors, size, region)
+    kept = keep_best(boxes, classes, anchors.iou_threshold, anchors.max_boxes)
+    return Boxes(boxes[kept].astype(np.float32), scores[kept].astype(np.float32), classes[kept].astype(np.int32))
+
+
+def find_candidates(
+    outputs: Feed, anchors: AnchorSpec, size: tuple[int, int], region: Region
+) -> tuple[Floats, Floats, NDArray[np.intp]]:
+    """What `find_boxes` chooses from, best first: boxes (N, 4) in the picture, scores (N,) and classes (N,)."""
     found = [_candidates(outputs, stride, anchors) for stride in anchors.strides]
     boxes, scores, classes = (np.concatenate(parts) for parts in zip(*found, strict=True))
     boxes = _in_picture(boxes, size, region)
     real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     boxes, scores, classes = boxes[real], scores[real], classes[real]
     best = np.argsort(-scores, kind="stable")
-    kept = keep_best(boxes[best], classes[best], anchors.iou_threshold, anchors.max_boxes)
-    chosen = best[kept]
-    return Boxes(boxes[chosen].astype(np.float32), scores[chosen].astype(np.float32), classes[chosen].astype(np.int32))
+    return boxes[best], scores[best], classes[best]
 
 
 def anchor_boxes(stride: int, size: tuple[int, int], anchors: AnchorSpec) -> Floats:
@@ -75,17 +82,21 @@ def keep_best(boxes: Floats, classes: NDArray[Any], iou_threshold: float, most: 
 
     A box goes if one of its class that remained overlaps it by more than the threshold. Boxes have an area.
     """
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = np.arange(len(boxes))
     kept: list[int] = []
     while len(left) and len(kept) < most:
         one, left = left[0], left[1:]
         kept.append(int(one))
-        corners = np.maximum(boxes[left, :2], boxes[one, :2]), np.minimum(boxes[left, 2:], boxes[one, 2:])
-        shared = np.prod(np.maximum(corners[1] - corners[0], 0), axis=1)
-        overlap = shared / (areas[left] + areas[one] - shared)
-        left = left[(classes[left] != classes[one]) | (overlap <= iou_threshold)]
+        left = left[(classes[left] != classes[one]) | (overlaps(boxes[one], boxes[left]) <= iou_threshold)]
     return np.array(kept, dtype=np.intp)
+
+
+def overlaps(one: Floats, boxes: Floats) -> Floats:
+    """The IoU of a box (4,) with each of others (N, 4); all have an area."""
+    shared = np.prod(np.maximum(np.minimum(boxes[:, 2:], one[2:]) - np.maximum(boxes[:, :2], one[:2]), 0), axis=1)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(one[2:] - one[:2])
+    found: Floats = shared / (areas - shared)
+    return found
 
 
 def _candidates(outputs: Feed, stride: int, anchors: AnchorSpec) -> tuple[Floats, Floats, NDArray[np.intp]]:

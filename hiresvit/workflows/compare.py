@@ -48,7 +48,7 @@ def compare_sources(
     tests: dict[str, Runner] = {test.label: test.runner}
     if half is not None:
         tests[f"{test.label} (fp16 exact)"] = Casting(half)
-    reports = compare_each(reference.runner, [*tests.values()], feeds, spec.task)
+    reports = compare_each(reference.runner, [*tests.values()], feeds, spec.task, spec.anchors)
     if known is not None:
         for feed in feeds:
             known(feed)

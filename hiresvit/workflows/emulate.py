@@ -124,7 +124,7 @@ def emulate(network: Network, form: HtpForm, chip: Chip, gate: Gate, on_step: On
     feeds = network.feeds[:IMAGES]
     try:
         with QnnRunner(graph, detail=chip.name) as runner:
-            report = compare(network.reference, runner, feeds, network.spec.task)
+            report = compare(network.reference, runner, feeds, network.spec.task, network.spec.anchors)
     except IllegalGraphError as error:
         found = compile_graph(graph, chip)
         if not found.refused:

@@ -273,7 +273,8 @@ def _parity(job: _Job, reference: Runner, paths: Mapping[str, Path], looked: dic
             runners: dict[str, Runner] = {stage: stack.enter_context(OnnxRuntimeRunner(path, threads=threads))}
             if half is not None:
                 runners[_HALF[role]] = stack.enter_context(half)
-            reports = compare_each(reference, [*map(Casting, runners.values())], job.feeds, job.spec.task)
+            sides = [*map(Casting, runners.values())]
+            reports = compare_each(reference, sides, job.feeds, job.spec.task, job.spec.anchors)
         if half is not None:
             enforce_headroom(half.found, stage)
             looked[role] = half.found.joined(looked[role]) if role in looked else half.found

@@ -123,7 +123,7 @@ def _tensors(bundle: Bundle, reference: Runner, threads: int | None, on_step: On
                 else OnnxRuntimeRunner(path, threads=threads)
             )
             assert runner is not None  # what is stated of FP16 was measured on a graph with FP16 in it
-            found = compare(reference, Casting(stack.enter_context(runner)), feeds, spec.task).to_json()
+            found = compare(reference, Casting(stack.enter_context(runner)), feeds, spec.task, spec.anchors).to_json()
         rows.append(_row(name, stated[name]["report"], found))
     return rows
 

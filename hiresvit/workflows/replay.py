@@ -75,7 +75,7 @@ def replay_pair(manifest: Manifest, golden: Golden, runner: Runner, role: str) -
     found = runner(golden.inputs)
     if not framed or is_raw(spec.task):
         gate = Gate(**gates[stage]) if stage in gates else GATES[stage]
-        compared = compare_runs(golden.outputs, found, spec.task)
+        compared = compare_runs(golden.outputs, found, spec.task, spec.anchors)
         failures = check_gate(compared, gate, stage)
         limit = answer_gate(stage, contract, spec.task, gate.min_agreement)
         seen, report = asdict(gate), compared.to_json()

@@ -293,21 +293,56 @@ def mmengine(folder):
 
 def mask2former(folder):
     """mmengine's Runner with a model of LRFormer-T+'s 639 keys, 19 classes; but for the first weight one zero for each."""
+    classes = tuple(f"class {number}" for number in range(19))
+    listed = _listed("lrformer_t_plus")
+    listed = [(key, [len(classes) + 1, *shape[1:]] if ".cls_embed." in key else shape, kind) for key, shape, kind in listed]
+    yield _trained_by_mmengine(folder, "mmengine_plus.pth", listed, classes)
+
+
+def mmdet(folder):
+    """The same of MixFormer-B0 in mmdet's RetinaNet and Faster R-CNN, 7 classes: FPN from C3 on, towers of four."""
+    classes = tuple("abcdefg")
+    body = [(f"backbone.{key}", shape, kind) for key, shape, kind in _listed("mixformer_b0")
+            if not key.startswith(("head.", "last_proj.", "norm."))]  # fmt: skip
+    body += [(key.replace("running_var", "num_batches_tracked"), [], "int64") for key, _, _ in body if "running_var" in key]
+    retina = [
+        *((f"neck.lateral_convs.{i}.conv", 256, width, 1) for i, width in enumerate((48, 96, 192))),
+        *((f"neck.fpn_convs.{i}.conv", 256, 192 if i == 3 else 256, 3) for i in range(5)),
+        *((f"bbox_head.{kind}_convs.{i}.conv", 256, 256, 3) for kind in ("cls", "reg") for i in range(4)),
+        ("bbox_head.retina_cls", 9 * len(classes), 256, 3), ("bbox_head.retina_reg", 9 * 4, 256, 3),
+    ]  # fmt: skip
+    faster = [
+        *((f"neck.lateral_convs.{i}.conv", 256, width, 1) for i, width in enumerate((24, 48, 96, 192))),
+        *((f"neck.fpn_convs.{i}.conv", 256, 256, 3) for i in range(4)),
+        ("rpn_head.rpn_conv", 256, 256, 3), ("rpn_head.rpn_cls", 3, 256, 1), ("rpn_head.rpn_reg", 12, 256, 1),
+    ]  # fmt: skip
+    linear = [("shared_fcs.0", 1024, 12544), ("shared_fcs.1", 1024, 1024), ("fc_cls", 8, 1024), ("fc_reg", 28, 1024)]
+    for name, convolutions in (("mmengine_retinanet.pth", retina), ("mmengine_faster_rcnn.pth", faster)):
+        rest = [(key, [out, taken, side, side]) for key, out, taken, side in convolutions]
+        if convolutions is faster:
+            rest += [(f"roi_head.bbox_head.{key}", [out, taken]) for key, out, taken in linear]
+        heads = [(f"{key}.{what}", shape if what == "weight" else shape[:1], "float32")
+                 for key, shape in rest for what in ("weight", "bias")]  # fmt: skip
+        yield _trained_by_mmengine(folder, name, [*body, *heads], classes)
+
+
+def _listed(name):
+    return json.loads((Path(__file__).parent / f"{name}.keys.json").read_text())["keys"]
+
+
+def _trained_by_mmengine(folder, file, listed, classes):
+    """A step of mmengine's Runner on a model of (key, shape, dtype): a file, and the sum of the first of its weights."""
     import torch
     from mmengine.model import BaseModel
     from mmengine.runner import Runner
     from torch import nn
     from torch.utils.data import DataLoader
 
-    listed = json.loads((Path(__file__).parent / "lrformer_t_plus.keys.json").read_text())["keys"]
-    classes = tuple(f"class {number}" for number in range(19))
-
     class Model(BaseModel):
         def __init__(self):
             super().__init__(data_preprocessor={"type": "ImgDataPreprocessor", "mean": [123.675, 116.28, 103.53],
                                                 "std": [58.395, 57.12, 57.375]})
             for number, (key, shape, dtype) in enumerate(listed):
-                shape = [len(classes) + 1, *shape[1:]] if ".cls_embed." in key else shape
                 *path, name = key.split(".")
                 owner = self
                 for part in path:
@@ -328,7 +363,7 @@ def mask2former(folder):
             return {"loss": self.first.square().mean()}
 
     class Data(torch.utils.data.Dataset):
-        metainfo = {"classes": classes, "palette": [[number, 0, 0] for number in range(19)]}
+        metainfo = {"classes": classes, "palette": [[number, 0, 0] for number in range(len(classes))]}
 
         def __len__(self):
             return 2
@@ -343,11 +378,11 @@ def mask2former(folder):
             optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1}}, default_scope="mmengine",
             default_hooks={"logger": {"type": "LoggerHook", "interval": 1},
                            "checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False}},
-            experiment_name="plus", log_level="ERROR",
+            experiment_name=file, log_level="ERROR",
         )  # fmt: skip
         runner.train()
-        os.replace(Path(made) / "iter_1.pth", folder / "mmengine_plus.pth")
-    yield "mmengine_plus.pth", {"plain": float(net.first.detach().double().sum())}
+        os.replace(Path(made) / "iter_1.pth", folder / file)
+    return file, {"plain": float(net.first.detach().double().sum())}
 
 
 def mmcv(folder):
@@ -556,6 +591,7 @@ WRITERS = {
     "timm": (timm, "timm"), "deit": (deit, "torch"), "torch": (torch_wrappers, "torch"), "thop": (counters, "thop"),
     "ema_pytorch": (ema_pytorch, "ema-pytorch"), "lightning": (lightning, "lightning"), "mmengine": (mmengine, "mmengine"),
     "mask2former": (mask2former, "mmengine"),
+    "mmdet": (mmdet, "mmengine"),
     "mmcv": (mmcv, "mmcv"), "pictures": (pictures, "mmengine"), "paddle": (paddle, "paddlepaddle"),
 }  # fmt: skip
 

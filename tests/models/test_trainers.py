@@ -36,7 +36,8 @@ REFUSED = {name for name, row in EXPECTED.items() if "refused" in row}
 # Whose own loaders take the average: they put it where the weights are.
 EXCHANGED = {"mmengine_ema.pth", "lightning_ema.ckpt", "mmcv_epoch_ema_early.pth"}
 PLUS = "mmengine_plus.pth"  # a whole model and no miniature
-LOADED = sorted(EXPECTED.keys() - SEVERAL - REFUSED - {PLUS})
+RETINANET, FASTER = "mmengine_retinanet.pth", "mmengine_faster_rcnn.pth"  # the same
+LOADED = sorted(EXPECTED.keys() - SEVERAL - REFUSED - {PLUS, RETINANET, FASTER})
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,25 @@ def test_a_whole_segmentor_that_answers_with_masks(folder: Path, tmp_path: Path)
     assert (again.name, again.task, again.num_classes) == ("lrformer_t_plus", "segment", 19)
     features: Any = create_model(str(path), "features", imgsz=64)
     assert (features.spec.name, features.loaded.left_out) == ("lrformer_t", ("decode_head.*",))
+
+
+def test_a_whole_detector_by_the_names_of_mmdet(folder: Path) -> None:
+    """MixFormer-B0 in mmdet's RetinaNet, which is loaded whole, and in its Faster R-CNN, which is named."""
+    asked = recognise_spec(folder / RETINANET)
+    assert (asked.spec.name, asked.spec.task, asked.spec.num_classes) == ("mixformer_b0", "detect", 7)
+    model: Any = create_model(str(folder / RETINANET), "detect", imgsz=64)
+    assert model.loaded.left_out == ()
+    assert model.loaded.labels.names == tuple("abcdefg")
+    trained = model.state_dict()[f"backbone.{next(key for key in listed('mixformer_b0') if key.startswith('layers'))}"]
+    assert float(trained.double().sum()) == pytest.approx(EXPECTED[RETINANET]["plain"], abs=1e-12)
+    with pytest.raises(HiresvitError, match=r"two-stage detector \(roi_head\.\*, rpn_head\.\*\).*--task features"):
+        create_model("mixformer_b0", "detect", imgsz=64, weights=folder / FASTER)
+    features: Any = create_model("mixformer_b0", "features", imgsz=64, weights=folder / FASTER)
+    assert features.loaded.left_out == ("neck.*", "roi_head.*", "rpn_head.*")
+
+
+def listed(name: str) -> list[str]:
+    return [key for key, _, _ in json.loads((GOLDEN / f"{name}.keys.json").read_text())["keys"]]
 
 
 def test_what_lies_beside_the_weights_is_said(folder: Path) -> None:

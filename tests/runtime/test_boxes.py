@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from graphs import Array
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession
 
 from hiresvit.data.preprocess import Region
 from hiresvit.errors import HiresvitError, UsageError
@@ -161,6 +163,34 @@ def test_an_overlap_of_the_threshold_stays() -> None:
     boxes = np.array([[0, 0, 2, 2], [0, 0, 2, 1], [0, 0, 2, 1.01], [0, 0, 2, 1.01]], float)
     assert keep_best(boxes, np.array([0, 0, 0, 1]), 0.5, 9).tolist() == [0, 1, 3]
     assert keep_best(boxes, np.array([0, 0, 0, 1]), 0.5, 2).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nms_of_onnx_runtime(seed: int) -> None:
+    """ONNX's NonMaxSuppression, class by class: another's arithmetic, in float32; random boxes do not tie."""
+    generator = np.random.default_rng(seed)
+    corner, side = generator.uniform(0, 90, (300, 2)), generator.uniform(5, 40, (300, 2))
+    boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
+    classes, scores = generator.integers(0, 3, 300), np.sort(generator.uniform(0, 1, 300))[::-1].astype(np.float32)
+    threshold = float(generator.uniform(0.1, 0.7))
+    by_class = np.where(np.arange(3)[:, None] == classes, scores, -1)[None].astype(np.float32)
+    names = ("boxes", "scores", "most", "iou", "least")
+    node = helper.make_node("NonMaxSuppression", names, ["chosen"])
+    kinds = {"boxes": (TensorProto.FLOAT, [1, 300, 4]), "scores": (TensorProto.FLOAT, [1, 3, 300])}
+    constants = (np.array([300]), np.array([threshold], np.float32), np.array([0.0], np.float32))
+    graph = helper.make_graph(
+        [node],
+        "nms",
+        [helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items()],
+        [helper.make_tensor_value_info("chosen", TensorProto.INT64, ["n", 3])],
+        [numpy_helper.from_array(value, name) for name, value in zip(names[2:], constants, strict=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    [chosen] = session.run(None, {"boxes": boxes[None], "scores": by_class})
+    kept = keep_best(boxes.astype(np.float64), classes, threshold, 300)
+    assert 10 < len(kept) < 290
+    assert kept.tolist() == sorted(chosen[:, 2].tolist())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
