@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -87,12 +87,13 @@ def main() -> None:
     print("classes in each picture:", [len(np.unique(found[0].argmax(1))) for found in reference])
     modules = {path[:end] for path in {module_of(node.name) for node in index.nodes} for end in ends(path)}
     print("as they say:", measured(model, lowest, reference, truths, feeds), flush=True)
-    for precision, patterns in (("fp32", options.fp32), ("fp16", options.fp16)):
-        for pattern in patterns:
-            change = {module: precision for module in modules if fnmatchcase(module, pattern)}
-            assert change, f"no module is like {pattern}"
-            found = measured(model, lowest | change, reference, truths, feeds)
-            print(f"{pattern} in {precision}, {len(change)} modules:", found, flush=True)
+    asked: list[tuple[str, Literal["fp32", "fp16"]]] = [(pattern, "fp32") for pattern in options.fp32]
+    asked += [(pattern, "fp16") for pattern in options.fp16]
+    for pattern, precision in asked:
+        change: Lowest = {module: precision for module in modules if fnmatchcase(module, pattern)}
+        assert change, f"no module is like {pattern}"
+        found = measured(model, {**lowest, **change}, reference, truths, feeds)
+        print(f"{pattern} in {precision}, {len(change)} modules:", found, flush=True)
 
 
 if __name__ == "__main__":

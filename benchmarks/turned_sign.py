@@ -50,7 +50,7 @@ def measure(model: Any, image: Tensor) -> list[tuple[float, Parity]]:
     head: Mask2FormerHead = model.decode_head
     maps = model.backbone(image)
     pieces = head.pixel_decoder(maps)
-    head.pixel_decoder.forward = lambda _: pieces  # type: ignore[method-assign]  # the same for all layers
+    head.pixel_decoder.forward = lambda _: pieces  # type: ignore[method-assign, assignment]  # the same for all layers
     reference = head(maps)
     found = []
     for layer in range(DECODER_LAYERS):
