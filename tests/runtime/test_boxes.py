@@ -102,7 +102,11 @@ def test_one_number_at_a_time(anchors: AnchorSpec, size: tuple[int, int], region
     # float64 stored in float32
     np.testing.assert_allclose(found.scores, [score for score, _, _ in expected], rtol=1e-6)
     np.testing.assert_allclose(found.boxes, [box for _, _, box in expected], rtol=1e-6, atol=1e-4)
-    assert (found.boxes.dtype, found.scores.dtype, found.classes.dtype) == (np.float32, np.float32, np.int32)
+    assert [values.dtype.name for values in (found.boxes, found.scores, found.classes)] == [
+        "float32",
+        "float32",
+        "int32",
+    ]
 
 
 def test_the_example_of_mmdet_s_coder() -> None:
@@ -110,7 +114,7 @@ def test_the_example_of_mmdet_s_coder() -> None:
     rois = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [5, 5, 5, 5]], float)
     deltas = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 2, -1], [0.7, -1.9, -0.5, 0.3]])
     boxes = np.clip(decode_boxes(rois, deltas, AnchorSpec()), 0, 32)
-    expected = [[0, 0, 1, 1], [0.1409, 0.1409, 2.8591, 2.8591], [0, 0.3161, 4.1945, 0.6839], [5, 5, 5, 5]]
+    expected = np.array([[0, 0, 1, 1], [0.1409, 0.1409, 2.8591, 2.8591], [0, 0.3161, 4.1945, 0.6839], [5, 5, 5, 5]])
     np.testing.assert_allclose(boxes, expected, atol=5e-5)
 
 
