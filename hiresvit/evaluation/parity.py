@@ -111,9 +111,13 @@ of the head are found in float64, by its own tests.
 """
 
 
+_OF_BOXES = {name: replace(gate, min_agreement=0.0) for name, gate in GATES.items() if gate.min_sqnr_db < 30}
+"""Those of a detector: noise that 8 bits are allowed, 20 dB, leaves a quarter of the boxes where they were."""
+
+
 def gates_for(spec: ModelSpec, asked: Mapping[str, Gate]) -> Mapping[str, Gate]:
     """The gates of a model: those that were asked for, else its own."""
-    own = _OF_QUERIES if has_queries(spec) else {}
+    own = _OF_QUERIES if has_queries(spec) else _OF_BOXES if spec.task == "detect" else {}
     return {name: own.get(name, gate) if gate == GATES[name] else gate for name, gate in asked.items()}
 
 

@@ -424,11 +424,11 @@ def test_missing_unexpected_and_misshapen_keys_are_in_one_line(tmp_path: Path) -
     state = tensors(CLASSIFY)
     del state["stem.conv1.weight"]
     state["stem.bn1.weight"] = torch.zeros(5)
-    state |= {f"neck.{i}": torch.zeros(1) for i in range(15)}
+    state |= {f"adapter.{i}": torch.zeros(1) for i in range(15)}
     message = refusal(saved(tmp_path, state))
     assert "nothing was loaded" in message
     assert "1 missing (stem.conv1.weight)" in message
-    assert "15 unexpected (neck.0, neck.1, neck.2 and 12 more)" in message
+    assert "15 unexpected (adapter.0, adapter.1, adapter.2 and 12 more)" in message
     assert "1 of another shape (stem.bn1.weight is float32[5] and should be float32[4])" in message
 
 

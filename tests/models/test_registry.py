@@ -178,7 +178,7 @@ def test_defaults() -> None:
         for task, size in entry.imgsz.items():
             spec = model_spec(name, task)
             assert spec.imgsz == size
-            usual = {"segment": 150 if plus else 19, "masks": 150, "classify": 1000, "features": 0}
+            usual = {"segment": 150 if plus else 19, "masks": 150, "classify": 1000, "features": 0, "detect": 80}
             assert spec.num_classes == usual[task]
     assert model_spec("hrvit_b1", imgsz=64).imgsz == (64, 64)
 
