@@ -40,7 +40,7 @@ from hiresvit.progress import OnStep, silent
 from hiresvit.report.int8 import int8_verdict, sensitivity_chart
 from hiresvit.runtime.frame import picture_feed
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
-from hiresvit.runtime.runner import Casting, Runner
+from hiresvit.runtime.runner import Casting, Remembering, Runner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ContractSpec, Feed, ModelSpec, TensorSpec, is_raw
 from hiresvit.version import __version__
@@ -54,6 +54,7 @@ from hiresvit.workflows.plans import batch_profiles, build_plans
 from hiresvit.workflows.quantize import make_int8
 from hiresvit.workflows.yardstick import Yardstick
 
+_REMEMBERED = 2**30  # bytes of PyTorch's answers that are kept for the next graph
 _HALF = {"fp16": EXACT, "int8": "int8 exact"}
 """The graphs with FP16 in them, and what they are rounded as FP16 rounds; the second has no gate, and no row."""
 TOOLS = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "tensorrt-rtx-cu12")
@@ -265,6 +266,7 @@ def _parity(job: _Job, reference: Runner, paths: Mapping[str, Path], looked: dic
     Raises GateError at the first that misses its gate, or that FP16 cannot hold.
     """
     stages, threads = [], job.settings.threads
+    reference = Remembering(reference, _REMEMBERED)
     for role, path in paths.items():
         stage = STAGES[role].gate
         job.on_step(f"parity: {stage}", None)

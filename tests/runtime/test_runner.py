@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hiresvit.errors import UsageError
-from hiresvit.runtime.runner import About, Casting, Runner, check_feeds
+from hiresvit.runtime.runner import About, Casting, Remembering, Runner, check_feeds
 from hiresvit.spec import TensorSpec
 
 
@@ -41,6 +41,24 @@ def test_feeds_are_cast_to_what_the_network_takes() -> None:
         assert (typed.best_shapes, typed.last_times()) == ({"x": (1, 2)}, None)
         assert typed({"x": np.ones((1, 2))})["y"].dtype == np.float16
     assert inner.closed == 1
+
+
+def test_answers_are_remembered_within_a_number_of_bytes() -> None:
+    class Counting(Halves):
+        calls = 0
+
+        def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            self.calls += 1
+            return super().__call__(feeds)
+
+    inner = Counting()
+    runner = Remembering(inner, most=8)  # two answers of two halves
+    feeds = [{"x": np.full((1, 2), value, np.float16)} for value in range(3)]
+    for _ in range(2):
+        assert [float(runner(feed)["y"][0, 0]) for feed in feeds] == [0, 1, 2]
+    assert inner.calls == 4, "the third did not fit and ran twice"
+    assert runner({"x": feeds[0]["x"]})["y"] is feeds[0]["x"]
+    assert inner.calls == 5, "another feed is another, whatever is in it"
 
 
 @pytest.mark.parametrize("names", [["image"], [], ["x", "mask"]], ids=["other", "none", "more"])
