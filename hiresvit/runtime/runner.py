@@ -145,6 +145,10 @@ class Remembering(Runner):
             self.known[id(feeds)] = feeds, answer
         return answer
 
+    def close(self) -> None:
+        self.known.clear()
+        self.inner.close()
+
 
 class Casting(Runner):
     """A runner that takes the reference's feeds whatever float type the inputs of the ``inner`` one have."""
