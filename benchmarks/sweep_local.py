@@ -30,7 +30,7 @@ from sweep_stand_in import COMMAND  # noqa: E402
 from sweeps import agenda_of, bench, export, plan_for, same  # noqa: E402
 
 from hiresvit.workflows.sweep import worker  # noqa: E402
-from hiresvit.workflows.sweep.cluster import open_cluster, run_on_cluster  # noqa: E402
+from hiresvit.workflows.sweep.cluster import SETTINGS, open_cluster, run_on_cluster  # noqa: E402
 from hiresvit.workflows.sweep.jobs import Job, jobs_of  # noqa: E402
 from hiresvit.workflows.sweep.plan import read_plan  # noqa: E402
 from hiresvit.workflows.sweep.run import run_here  # noqa: E402
@@ -66,9 +66,8 @@ def cluster_of(*classes: tuple[str, ...]) -> Iterator[Any]:
         for number, names in enumerate(classes)
     }
     scheduler = {"cls": distributed.Scheduler, "options": {"dashboard": False, "dashboard_address": None}}
-    quiet = {"distributed.scheduler.allowed-failures": 0, "distributed.logging.distributed": "critical"}
     with (
-        dask.config.set(quiet),
+        dask.config.set(SETTINGS),
         distributed.SpecCluster(workers=specs, scheduler=scheduler, silence_logs=50) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -26,6 +26,14 @@ from hiresvit.workflows.sweep.run import ATTEMPTS, Agenda, OnNote, OnRow, Ready,
 from hiresvit.workflows.sweep.ssh import Board, BoardLost, close_connections, run_on_board
 from hiresvit.workflows.sweep.worker import Ran, hold, run_job, who_am_i
 
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.logging.distributed": "critical",
+    "distributed.admin.log-length": 100,  # of a scheduler's past, which would grow with the sweep
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.system-monitor.log-length": 100,
+}
+"""Of Dask, for a cluster of our own."""
 CACHE = "~/.cache/hiresvit/sweep"
 """Where a worker keeps archives, unless it is on the machine that the sweep is run from."""
 _ANSWER_S = 10  # for a scheduler to answer at all
@@ -99,8 +107,7 @@ def open_cluster(workers: int | None, scheduler: str | None, devices: set[str]) 
     except ModuleNotFoundError as error:
         raise MissingDependency(f"a cluster needs Dask, which is not installed: {install_line('sweep')}") from error
     # A task whose worker dies is ours to begin again; and what Dask says of that meanwhile is said in our words.
-    quiet = {"distributed.scheduler.allowed-failures": 0, "distributed.logging.distributed": "critical"}
-    with dask.config.set(quiet), ExitStack() as stack:
+    with dask.config.set(SETTINGS), ExitStack() as stack:
         if scheduler is None:
             cluster = distributed.LocalCluster(
                 n_workers=workers,
