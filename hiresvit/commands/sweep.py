@@ -126,15 +126,8 @@ def sweep(
             out.print_note(f"{target}: {len(agenda.done)} of {len(jobs)} commands are done")
         if len(agenda.done) < len(jobs):
             places.run(swept, agenda, boards, _teller(len(jobs) - len(agenda.done)))
-    found: dict[str, Any] = {
-        "cells": len(swept.cells),
-        "jobs": len(jobs),
-        "done": len(agenda.done),
-        "failed": agenda.failed,
-        "blocked": len(agenda.blocked),
-        "open": agenda.left,
-        "file": str(target),
-    }
+    counted = {"jobs": len(jobs), "done": len(agenda.done), "failed": agenda.failed, "blocked": len(agenda.blocked)}
+    found: dict[str, Any] = {"cells": len(swept.cells), **counted, "open": agenda.left, "file": str(target)}
     said = f"{len(agenda.done)} of {len(jobs)} commands are done"
     items = [said, f"\nwrote {target}\nnext: hiresvit report {shlex.quote(str(target))}"]
     out.answer(as_json, {"sweep": found}, items, _failure(agenda))

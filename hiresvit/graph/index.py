@@ -21,7 +21,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from hiresvit.errors import HiresvitError, IllegalGraphError
 from hiresvit.graph.dtypes import NUMBERS, numpy_name, type_name
 from hiresvit.graph.operators import OWN_DOMAINS
-from hiresvit.graph.sizes import computed_sizes
+from hiresvit.graph.sizes import with_computed
 
 Shapes = Mapping[str, Sequence[int]]
 """Of a graph's inputs, by name."""
@@ -362,32 +362,16 @@ def _infer(light: ModelProto, *, strict: bool) -> dict[str, ValueInfoProto]:
 
 def _infer_further(light: ModelProto, inferred: dict[str, ValueInfoProto]) -> dict[str, ValueInfoProto]:
     """What becomes known with sizes that the graph computes, if anything was not."""
-    while (known := _without_computed(light, inferred)) is not None:
+    while True:
+        shapes = {value.name: dims_of(value) for value in (*light.graph.input, *inferred.values())}
+        unknown = any(None in shapes.get(name, (None,)) for node in light.graph.node for name in node.output if name)
+        if not unknown or (known := with_computed(light, shapes)) is None:
+            return inferred
         light = known
         try:
             inferred |= _infer(light, strict=True) | {value.name: value for value in light.graph.input}
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-            break
-    return inferred
-
-
-def _without_computed(light: ModelProto, inferred: Mapping[str, ValueInfoProto]) -> ModelProto | None:
-    """The same graph with constants for what it computes sizes with; None if all is known, or nothing new is."""
-    shapes = {value.name: dims_of(value) for value in (*light.graph.input, *inferred.values())}
-    if not any(None in shapes.get(name, (None,)) for node in light.graph.node for name in node.output if name):
-        return None
-    values = computed_sizes(light, shapes)
-    if not values:
-        return None
-    known = ModelProto()
-    known.CopyFrom(light)
-    del known.graph.node[:]
-    known.graph.node.extend(node for node in light.graph.node if not values.keys() & set(node.output))
-    for name, value in values.items():
-        tensor = numpy_helper.from_array(value, name)
-        known.graph.initializer.append(tensor)
-        known.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
-    return known
+            return inferred
 
 
 def _stated(graph: GraphProto, inputs: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:

@@ -28,6 +28,22 @@ _MAKES = frozenset({"ConstantOfShape", "Expand"})  # as much as their last opera
 Sizes = Mapping[str, tuple[int | None, ...]]
 
 
+def with_computed(model: ModelProto, shapes: Sizes) -> ModelProto | None:
+    """The same graph with constants for what `computed_sizes` finds; None if it finds nothing."""
+    values = computed_sizes(model, shapes)
+    if not values:
+        return None
+    known = ModelProto()
+    known.CopyFrom(model)
+    del known.graph.node[:]
+    known.graph.node.extend(node for node in model.graph.node if not values.keys() & set(node.output))
+    for name, value in values.items():
+        tensor = numpy_helper.from_array(value, name)
+        known.graph.initializer.append(tensor)
+        known.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+    return known
+
+
 def computed_sizes(model: ModelProto, shapes: Sizes) -> dict[str, NDArray[np.generic]]:
     """What small nodes of a graph, in their order, compute of constants and of ``shapes`` alone, by output name;
     without the constants."""

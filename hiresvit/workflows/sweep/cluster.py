@@ -274,7 +274,7 @@ class _Run:
         )
         self.begun[ready.key] += 1
         future = self.client.submit(
-            work, order, workers=[address], resources={job.device: 1}, pure=False, retries=0, key=_unique(ready.key)
+            work, order, workers=[address], resources={job.device: 1}, pure=False, retries=0, key=_unique()
         )
         self.out[future] = ready, address
 
@@ -350,6 +350,9 @@ class _Run:
             self.waiting.append(ready)
 
 
-def _unique(key: str) -> str:
-    """Dask knows a task by its key, and would answer the same key from memory."""
-    return f"{key[:16]}-{uuid.uuid4().hex}"
+def _unique() -> tuple[str, str]:
+    """Dask knows a task by its key, and would answer the same key from memory.
+
+    What is before a key's last part is the name of a group, of which a scheduler forgets none: all have the same.
+    """
+    return "hiresvit", uuid.uuid4().hex
