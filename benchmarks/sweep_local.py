@@ -12,6 +12,7 @@ import argparse
 import importlib
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,10 +48,39 @@ export = ["--images", 1]
 REAL = ("-m", "hiresvit")
 
 
-def rss_mb() -> float:
-    """Resident memory of this process, which has the scheduler, in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process in MB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@contextmanager
+def started(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command line of Dask's, which ends with this."""
+    line = [sys.executable, "-m", "distributed.cli." + words[0], *words[1:], "--no-dashboard"]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def apart(folder: Path) -> Iterator[tuple[Any, int]]:
+    """A client of a scheduler and a worker of class a as one starts them, and the scheduler's process."""
+    distributed: Any = importlib.import_module("distributed")
+    where = str(folder / "scheduler.json")
+    stand_in = str(TESTS / "workflows" / "sweep_stand_in.py")
+    options = ("--nthreads", "1", "--resources", "a=1", "--preload", stand_in)
+    with started("dask_scheduler", "--port", "0", "--scheduler-file", where) as scheduler:
+        while not Path(where).exists():
+            time.sleep(0.1)
+        with (
+            started("dask_worker", "--scheduler-file", where, *options),
+            distributed.Client(scheduler_file=where) as client,
+        ):
+            client.wait_for_workers(1)
+            yield client, scheduler.pid
 
 
 @contextmanager
@@ -132,9 +162,9 @@ def no_ops(folder: Path, count: int) -> None:
 
     def on_row(row: Row, *_: int) -> None:
         rows.append(row)
-        memory.append(rss_mb())
+        memory.append(rss_mb(scheduler))
 
-    with cluster_of(("a",)) as client:
+    with apart(folder) as (client, scheduler):
         began = time.monotonic()
         cache = str((folder / "many" / "there").absolute())
         run_on_cluster(plan_for(jobs, 600), agenda, client, on_row, print, cache=cache, wait_s=60)
@@ -142,7 +172,7 @@ def no_ops(folder: Path, count: int) -> None:
     inside = sum(row.seconds for row in rows)
     print(f"overhead of a cell on a cluster: {(seconds - inside) / len(rows):.3f} s, of {len(rows)} that do nothing")
     first, last = statistics.median(memory[:100]), statistics.median(memory[-100:])
-    print(f"memory of the process with the scheduler: {first:.1f} MB in the first hundred, {last:.1f} MB in the last")
+    print(f"memory of the scheduler: {first:.1f} MB in the first hundred, {last:.1f} MB in the last")
 
 
 def exports(folder: Path) -> None:

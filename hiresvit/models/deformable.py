@@ -221,12 +221,12 @@ class DeformableAttention(nn.Module):
     def find_points(self, rows: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """Places (B, N, h, L*P, 2) from -1 to 1 on a map, x before y; weights before their softmax (B, N, h, L*P)."""
         assert positions is not None
-        tokens, levels = len(positions), len(self.sizes)
+        tokens, points = len(positions), len(self.sizes) * POINTS
         queries = rows.reshape(-1, tokens, CHANNELS) + positions
-        offsets = self.sampling_offsets(queries).reshape(-1, tokens, HEADS, levels * POINTS, 2)
+        offsets = self.sampling_offsets(queries).reshape(-1, tokens, HEADS, points, 2)
         centres = centres_of(self.sizes).to(rows)[:, None, None]
         places = 2 * (centres + offsets / extents_of(self.sizes).to(rows).repeat_interleave(POINTS, dim=0)) - 1
-        weights = self.attention_weights(queries).reshape(-1, tokens, HEADS, levels * POINTS)
+        weights = self.attention_weights(queries).reshape(-1, tokens, HEADS, points)
         return places, weights
 
     def fold_points_(self, positions: Tensor) -> None:
