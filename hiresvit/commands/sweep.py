@@ -121,7 +121,9 @@ def sweep(
     with open_store(target) as store:
         if store.cut:
             out.print_note(f"{target}: the last line was cut; it is dropped and its job run again")
-        agenda = Agenda(jobs, store, Cache(target.with_suffix(".artefacts").absolute()))
+        cache = Cache(target.with_suffix(".artefacts").absolute())
+        cache.clear()
+        agenda = Agenda(jobs, store, cache)
         if agenda.done:
             out.print_note(f"{target}: {len(agenda.done)} of {len(jobs)} commands are done")
         if len(agenda.done) < len(jobs):

@@ -236,9 +236,12 @@ def test_a_sweep_that_failed_says_so_with_its_code(tmp_path: Path, cli: Cli, mon
     monkeypatch.setattr(
         "hiresvit.workflows.sweep.jobs.jobs_of", lambda *_: [source, bench("cpu", source), bench("cpu", None)]
     )
+    killed = tmp_path / "p.artefacts" / "half-of-a-killed-worker"
+    (killed / "made").mkdir(parents=True)
     result = cli("sweep", tmp_path / "p.toml", "--json")
     document = json.loads(result.out)
     assert result.code == document["error"]["exit_code"] == 4
+    assert not killed.exists()
     assert "1 of 3 commands failed, 1 need those: their rows say why" in result.err
     assert {key: document["sweep"][key] for key in ("jobs", "done", "failed", "blocked", "open")} == {
         "jobs": 3, "done": 2, "failed": 1, "blocked": 1, "open": 0,

@@ -15,6 +15,8 @@ from hiresvit.bundle.manifest import MANIFEST
 from hiresvit.errors import ArtefactError
 from hiresvit.files import sha256_file
 
+_HALF = "half-"
+
 
 def sum_of(folder: Path) -> str:
     """The sum of a folder's files: equal for equal networks. The manifest, which has times in it, does not count."""
@@ -55,6 +57,16 @@ class Cache:
         path = self.root / key
         return path if path.is_dir() else None
 
+    def scratch(self) -> tempfile.TemporaryDirectory[str]:
+        """A folder for what is not whole yet."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=_HALF, dir=self.root)
+
+    def clear(self) -> None:
+        """Remove what killed processes left half done; for whoever has the folder alone."""
+        for left in self.root.glob(f"{_HALF}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
     def keep(self, folder: Path) -> str:
         """Take over a folder that a job made; returns its sum."""
         key = sum_of(folder)
@@ -69,8 +81,7 @@ class Cache:
 
     def keep_file(self, path: Path) -> str:
         """Take a copy of a file, in a folder of its own; returns the folder's sum."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="file-", dir=self.root) as folder:
+        with self.scratch() as folder:
             whole = Path(folder, "whole")
             whole.mkdir()
             shutil.copyfile(path, whole / path.name)
@@ -80,8 +91,7 @@ class Cache:
         """Put an archive's files here. Raises ArtefactError if they are not those of the sum."""
         if found := self.find(key):
             return found
-        self.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="unpack-", dir=self.root) as folder:
+        with self.scratch() as folder:
             whole = Path(folder, key)
             whole.mkdir()
             with tarfile.open(fileobj=io.BytesIO(archive)) as stream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,8 +58,7 @@ def run_job(
     source = cache.find(given) if given else None
     if given and source is None:
         raise ArtefactError(f"artefact {given[:12]} is not in {cache.root}")
-    cache.root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="job-", dir=cache.root) as folder:
+    with cache.scratch() as folder:
         made = Path(folder, "made")
         made.mkdir()
         filled = [
