@@ -58,7 +58,10 @@ def rss_mb(pid: int) -> float:
 def started(*words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A command line of Dask's, which ends with this."""
     line = [sys.executable, "-m", "distributed.cli." + words[0], *words[1:], "--no-dashboard"]
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    logs = {"DASK_" + key.replace("-", "_").replace(".", "__").upper(): str(value) for key, value in SETTINGS.items()}
+    with subprocess.Popen(
+        line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **logs}
+    ) as process:
         try:
             yield process
         finally:
@@ -171,8 +174,8 @@ def no_ops(folder: Path, count: int) -> None:
         seconds = time.monotonic() - began
     inside = sum(row.seconds for row in rows)
     print(f"overhead of a cell on a cluster: {(seconds - inside) / len(rows):.3f} s, of {len(rows)} that do nothing")
-    first, last = statistics.median(memory[:100]), statistics.median(memory[-100:])
-    print(f"memory of the scheduler: {first:.1f} MB in the first hundred, {last:.1f} MB in the last")
+    fifths = [statistics.median(memory[len(memory) * i // 5 : len(memory) * (i + 1) // 5]) for i in range(5)]
+    print(f"memory of the scheduler, fifth by fifth: {', '.join(f'{value:.1f}' for value in fifths)} MB")
 
 
 def exports(folder: Path) -> None:
