@@ -253,7 +253,7 @@ def test_a_real_network_is_exported_and_measured(tmp_path: Path, cli: Cli, monke
     monkeypatch.setattr(worker, "COMMAND", ("-m", "hiresvit"))
     (tmp_path / "p.toml").write_text(
         'models = ["hrvit_nano"]\nsizes = ["64x64"]\nprecisions = ["fp32"]\nsteps = ["verify", "bench"]\n'
-        "[arguments]\nexport = ['--images', 1]\nverify = ['--images', 1]\nbench = ['--min-s', 0.1, '--max-s', 0.2]\n"
+        "[arguments]\nexport = ['--images', 1]\nbench = ['--min-s', 0.1, '--max-s', 0.2]\n"
     )
     result = cli("sweep", tmp_path / "p.toml")
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]

@@ -154,8 +154,8 @@ def run_on_cluster(
     with ExitStack() as stack:
         threads = {name: stack.enter_context(ThreadPoolExecutor(1)) for name in boards or {}}
         stack.callback(close_connections)  # before threads are waited for
-        # A scheduler keeps what it knows of every group of tasks that there was. This task's is there until the end, and
-        # with it one group, instead of one for every job that is handed out while no other runs.
+        # A scheduler forgets no group of tasks. This task is there until the end, and with it one group, instead of one
+        # for every job that is handed out while no other runs.
         stack.callback(client.submit(int, key=_unique(), pure=False).release)
         run = _Run(plan, agenda, client, on_row, on_note, cache, boards or {}, threads, wait_s)
         run.to_its_end()
