@@ -29,8 +29,8 @@ def for_tensorrt(model: ModelProto) -> ModelProto:
     """Return a copy of an FP32 graph with its norms in front of products, and small convolutions, in TensorRT's terms.
 
     A LayerNormalization of rows whose readers are all products with constant weights becomes a factor behind them:
-    ``W norm(x) + b = rstd(x) (W' x) + b``, where W' is W with the mean of each row taken off, in float64. The rows are
-    then not written again as normalised ones. Its statistics stay FP32 in an FP16 graph.
+    ``W (g n(x) + s) + b = rstd(x) (W' x) + (b + W s)``, where W' is W g with the mean of each row taken off, in
+    float64. The rows are then not written again as normalised ones. Its statistics stay FP32 in an FP16 graph.
 
     A depthwise 3x3 convolution of stride 1 that no product reads becomes nine shifted copies, weighted and added, with
     the channels last.
@@ -73,13 +73,16 @@ def _products_behind(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
     if node.op_type != "LayerNormalization" or len(node.output) != 1 or node.output[0] in index.outputs:
         return []
     axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
-    scale, shift = (index.array(name) for name in (*node.input, "")[1:3])
     rows = len(index.shapes.get(node.input[0], ())) == 2 and axis in (-1, 1)
-    plain = scale is not None and bool(np.all(scale == 1)) and (len(node.input) < 3 or not np.any(shift))
+    known = all(index.array(name) is not None for name in node.input[1:] if name)
     readers = [reader for reader, place in index.reads(node.output[0]) if place == 0]
-    if not (rows and plain and readers and len(readers) == len(index.reads(node.output[0]))):
+    if not (rows and known and readers and len(readers) == len(index.reads(node.output[0]))):
         return []
-    return readers if all(_is_linear(index, reader) for reader in readers) else []
+    # Rows that are also added to the result are there anyway: then it pays where another product reads them, too,
+    # because TensorRT makes one of the two.
+    beside = [reader for reader, _ in index.reads(node.input[0]) if reader is not node]
+    pays = not beside or any(_is_linear(index, reader) for reader in beside)
+    return readers if pays and all(_is_linear(index, reader) for reader in readers) else []
 
 
 def _is_linear(index: GraphIndex, node: NodeProto) -> bool:
@@ -97,23 +100,37 @@ def _is_linear(index: GraphIndex, node: NodeProto) -> bool:
 def _put_behind(index: GraphIndex, norm: NodeProto, products: list[NodeProto], edit: _Edit) -> None:
     source, rstd = norm.input[0], f"{norm.output[0]}/rstd"
     epsilon = np.float32(next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5))
-    edit.nodes[norm.name] = list(_statistics(index, norm.name, source, rstd, epsilon, edit))
+    edit.nodes[norm.name] = list(_statistics(index, norm.name.rpartition("/")[0], source, rstd, epsilon, edit))
+    scale, shift = _affine(index, norm)
     for product in products:
-        weight, target = index.array(product.input[1]), product.output[0]
+        weight, bias, target = index.array(product.input[1]), index.array(product.input[2]), product.output[0]
         assert weight is not None
-        wide = weight.astype(np.float64)
+        assert bias is not None
+        wide = weight.astype(np.float64) * scale
         centred = (wide - wide.mean(axis=1, keepdims=True)).astype(weight.dtype)
-        raw, scaled = f"{target}/raw", f"{target}/scaled"
-        operands = [source, edit.constant(f"{target}/centred", centred)]
+        moved = (bias + weight.astype(np.float64) @ shift).astype(bias.dtype)
+        raw, scaled, module = f"{target}/raw", f"{target}/scaled", product.name.rpartition("/")[0]
         edit.nodes[product.name] = [
-            helper.make_node("Gemm", operands, [raw], product.name, transB=1),
-            helper.make_node("Mul", [raw, rstd], [scaled], f"{product.name}/Mul"),
-            helper.make_node("Add", [scaled, product.input[2]], [target], f"{product.name}/Add"),
+            helper.make_node(
+                "Gemm", [source, edit.constant(f"{target}/centred", centred)], [raw], product.name, transB=1
+            ),
+            helper.make_node("Mul", [raw, rstd], [scaled], f"{module}/Mul_rstd"),
+            helper.make_node(
+                "Add", [scaled, edit.constant(f"{target}/shift", moved)], [target], f"{module}/Add_bias"
+            ),
         ]
 
 
+def _affine(index: GraphIndex, norm: NodeProto) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The scale and the shift of a norm with a constant affine, float64."""
+    scale, shift = (index.array(name) if name else None for name in (*norm.input, "")[1:3])
+    assert scale is not None
+    wide = scale.astype(np.float64)
+    return wide, np.zeros_like(wide) if shift is None else shift.astype(np.float64)
+
+
 def _statistics(
-    index: GraphIndex, name: str, source: str, rstd: str, epsilon: np.float32, edit: _Edit
+    index: GraphIndex, module: str, source: str, rstd: str, epsilon: np.float32, edit: _Edit
 ) -> Iterator[NodeProto]:
     """1 / sqrt(variance + epsilon) of each row, as (rows, 1)."""
     mean, off, square, variance, safe, std = (f"{rstd}/{what}" for what in ("mean", "off", "sq", "var", "safe", "std"))
@@ -130,7 +147,7 @@ def _statistics(
     ]
     for number, (op, inputs, output) in enumerate(steps):
         more = {"axes": [1]} if old and op == "ReduceMean" else {}
-        yield helper.make_node(op, inputs, [output], f"{name}/{op}_{number}", **more)
+        yield helper.make_node(op, inputs, [output], f"{module}/{op}_{number}", **more)
 
 
 def _is_small(index: GraphIndex, node: NodeProto) -> bool:
