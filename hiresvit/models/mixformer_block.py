@@ -26,7 +26,9 @@ CELLS = WINDOW * WINDOW
 MLP_RATIO = 4
 # The parts of a `Mixing` that run on every position of the padded map.
 ON_PADDING = ("proj_attn", "proj_cnn", "dwconv3x3", "projection", "qkv", "spatial_interaction")
-# The narrowest head that TensorRT fuses into one attention kernel. Narrower ones get channels of zeros.
+# The narrowest head that TensorRT fuses into one attention kernel. Of narrower ones all channels are repeated, behind
+# the projection: TensorRT copies q, k and v into the attention's layout in any case, and channels that are there already
+# are read once. Zeros would be one tensor more to read.
 FUSED_HEAD_DIM = 16
 # Rows of FP16 numbers start at 16 bytes if their length is a multiple of this; tensor cores want that.
 ALIGNED = 8
@@ -79,6 +81,7 @@ class WindowAttention(nn.Module):
     def __init__(self, width: int, heads: int, size: Size) -> None:
         super().__init__()
         self.width, self.heads, self.head_dim = width, heads, width // heads
+        self.copies = 1
         self.size = size
         self.padding = (-size[0] % WINDOW, -size[1] % WINDOW)
         self.padded = (size[0] + self.padding[0], size[1] + self.padding[1])
@@ -98,10 +101,11 @@ class WindowAttention(nn.Module):
     def attend(self, qkv: Tensor, bias: Tensor) -> Tensor:
         """Softmax(q k^T + bias) v inside windows: (B*nW*49, 3*h*d) window by window -> map (B, Hp, Wp, a).
 
-        Channels of v beyond those of a head are zeros and dropped.
+        The channels of each head are taken ``copies`` times: q k^T is then that many times what it was.
         """
-        dim = qkv.shape[1] // (3 * self.heads)
-        qkv = qkv.reshape(-1, CELLS, 3 * self.heads, dim).transpose(1, 2)
+        qkv = qkv.reshape(-1, CELLS, 3 * self.heads, self.head_dim).transpose(1, 2)
+        if self.copies > 1:
+            qkv = torch.cat([qkv] * self.copies, dim=3)
         q, k, v = torch.split(qkv, self.heads, dim=1)  # (B*nW, h, 49, d)
         scores = q @ k.transpose(2, 3) + bias  # (B*nW, h, 49, 49)
         out = (scores.softmax(dim=3) @ v)[..., : self.head_dim].transpose(1, 2)  # (B*nW, 49, h, d)
@@ -197,13 +201,14 @@ class DeployedMixing(WindowAttention):
         self.padded_bias: Tensor | None
         self.register_buffer("padded_bias", padded_bias, persistent=False)
         self.proj_in = linear_from(weight, bias, like)
-        self.qkv, self.proj_attn_norm = trained.qkv.deployed_behind(trained.proj_attn_norm)
+        self.copies = -(-FUSED_HEAD_DIM // self.head_dim)
+        self.qkv, self.proj_attn_norm = trained.qkv.deployed_behind(trained.proj_attn_norm, self.copies)
         self.position_bias = nn.Buffer(trained.position_bias().detach().contiguous(), persistent=False)
         self.proj_cnn_norm = trained.proj_cnn_norm  # stays whole: the convolution behind it pads with zeros
         self.dwconv3x3 = trained.dwconv3x3
         self.channel_interaction = trained.channel_interaction
         self.spatial_interaction = on_tokens(trained.spatial_interaction)
-        self.copies = ALIGNED - 3 * self.width % ALIGNED
+        self.gates = ALIGNED - 3 * self.width % ALIGNED
         self.proj, self.attn_norm = self.merged_output(trained)
 
     def merged_output(self, trained: Mixing) -> tuple[nn.Linear, nn.LayerNorm]:
@@ -212,7 +217,7 @@ class DeployedMixing(WindowAttention):
         first, second = torch.split(trained.proj.weight.double(), self.width, dim=1)
         first, bias, norm = fold_norm_linear(trained.attn_norm, first, double_bias(trained.proj))
         scaled = second * scale
-        gate = F.pad((scaled @ double_bias(trained.projection))[:, None], (0, self.copies - 1))
+        gate = F.pad((scaled @ double_bias(trained.projection))[:, None], (0, self.gates - 1))
         weight = torch.cat([first, scaled @ trained.projection.weight.double().flatten(1), gate], dim=1)
         return linear_from(weight, bias + second @ shift, trained.proj.weight), norm
 
@@ -230,7 +235,7 @@ class DeployedMixing(WindowAttention):
         spatial_gate = self.spatial_interaction(attended).sigmoid()  # (B*N, 1)
         # Cropped before it is transposed: TensorRT then needs a kernel less.
         local = to_tokens(self.crop(local, 2)) * spatial_gate  # (B*N, C)
-        joint = torch.cat([self.attn_norm(attended), local, *[spatial_gate] * self.copies], dim=1)
+        joint = torch.cat([self.attn_norm(attended), local, *[spatial_gate] * self.gates], dim=1)
         out: Tensor = self.proj(joint)
         return out
 
@@ -253,12 +258,13 @@ class HeadProjection(nn.Linear):
         q, kv = torch.split(rows, [self.in_features, 2 * self.in_features])
         return torch.cat([q * self.head_dim**-0.5, kv])
 
-    def deployed_behind(self, norm: nn.LayerNorm) -> tuple[nn.Linear, nn.LayerNorm]:
-        """A plain Linear with the affine of the norm before it and heads wide enough to be fused; the plain norm."""
+    def deployed_behind(self, norm: nn.LayerNorm, copies: int) -> tuple[nn.Linear, nn.LayerNorm]:
+        """A plain Linear with the affine of the norm before it, for an attention that takes ``copies`` of each channel
+        of q and k; the plain norm.
+        """
         weight, bias, plain = fold_norm_linear(norm, self.weight.double(), double_bias(self))
         rows = self.scaled(torch.cat([weight, bias[:, None]], dim=1))  # (3*h*d, a + 1)
-        rows = rows.reshape(3 * self.heads, self.head_dim, -1)
-        rows = F.pad(rows, (0, 0, 0, max(0, FUSED_HEAD_DIM - self.head_dim))).flatten(0, 1)
+        rows[: self.in_features] /= copies
         return linear_from(rows[:, :-1], rows[:, -1], self.weight), plain
 
 
