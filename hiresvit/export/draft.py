@@ -27,7 +27,7 @@ class Draft:
 
     def add(self, op: str, inputs: Sequence[str], near: str, **attributes: Any) -> str:
         """Write a node of the module that ``near``, a node's name, is of; returns the name of what it makes."""
-        name = fresh(f"{near.rpartition('/')[0] or 'generated'}/{op}", self.taken)
+        name = fresh(f"{near.rpartition('/')[0] or 'tensorrt'}/{op}", self.taken)
         made = f"{name}/made"
         self.taken |= {name, made}
         self.nodes.append(helper.make_node(op, list(inputs), [made], name, **attributes))
@@ -35,7 +35,7 @@ class Draft:
 
     def constant(self, values: NDArray[Any] | Sequence[int]) -> str:
         """An initializer; a list is of int64."""
-        name = fresh("generated/constant", self.taken)
+        name = fresh("tensorrt/constant", self.taken)
         self.taken.add(name)
         array = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
         self.model.graph.initializer.append(numpy_helper.from_array(array, name))

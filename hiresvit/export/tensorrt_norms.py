@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from hiresvit.export.draft import Draft, Site, sole_reader
-from hiresvit.export.generated_taps import BORDER, Depthwise, depthwise, of_channels, write_taps
+from hiresvit.export.tensorrt_taps import BORDER, Depthwise, depthwise, of_channels, write_taps
 from hiresvit.graph.index import GraphIndex, attributes, operand
 
 

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from hiresvit.export.draft import Draft, Site, sole_reader
+from hiresvit.graph.dtypes import HALF
 from hiresvit.graph.index import GraphIndex, attributes, operand
+from hiresvit.graph.operators import LAYOUT, WEIGHTED
 
 BORDER = (0, 0, 1, 1, 0, 0, 1, 1)
 """A row and a column of zeros around a map, as Pad takes them."""
+_BORDER_LAST = (0, 1, 1, 0, 0, 1, 1, 0)  # with the channels last
 _PLACE = {"mode": b"nearest", "coordinate_transformation_mode": b"asymmetric", "nearest_mode": b"floor"}
 
 
@@ -47,22 +50,56 @@ def depthwise(index: GraphIndex, node: NodeProto) -> Depthwise | None:
     return Depthwise(node, weight[:, 0].astype(np.float32), bias.astype(np.float32), stride, (height, width))
 
 
-def write_taps(draft: Draft, conv: Depthwise, bordered: str) -> str:
-    """The convolution of a map in FP32 that has its border; FP32."""
+def write_taps(draft: Draft, conv: Depthwise, bordered: str, *, last: bool = False) -> str:
+    """The convolution of a map in FP32 that has its border; FP32. ``last``: its channels are its last axis."""
     near = conv.node.name
     total = ""
-    axes, step = draft.constant([2, 3]), draft.constant(conv.stride)
+    axes, step = draft.constant([1, 2] if last else [2, 3]), draft.constant(conv.stride)
+    shaped = _of_last if last else of_channels
     for y, x in np.ndindex(3, 3):
         ends = [first + (size - 1) * s + 1 for first, size, s in zip((y, x), conv.size, conv.stride, strict=True)]
         moved = draft.add("Slice", [bordered, draft.constant([y, x]), draft.constant(ends), axes, step], near)
-        tap = draft.add("Mul", [moved, draft.constant(of_channels(conv.weight[:, y, x]))], near)
+        tap = draft.add("Mul", [moved, draft.constant(shaped(conv.weight[:, y, x]))], near)
         total = draft.add("Add", [total, tap], near) if total else tap
-    return draft.add("Add", [total, draft.constant(of_channels(conv.bias))], near) if np.any(conv.bias) else total
+    return draft.add("Add", [total, draft.constant(shaped(conv.bias))], near) if np.any(conv.bias) else total
 
 
 def of_channels(values: NDArray[Any]) -> NDArray[np.float32]:
     """One number for each channel of a map."""
     return values.astype(np.float32)[None, :, None, None]
+
+
+def _of_last(values: NDArray[Any]) -> NDArray[np.float32]:
+    return values.astype(np.float32)
+
+
+def lone_sites(index: GraphIndex) -> Iterator[Site]:
+    """Depthwise convolutions of stride 1 that no product reads: what does is joined with them."""
+    for node in index.nodes:
+        conv = depthwise(index, node)
+        if conv is None or conv.stride != (1, 1) or node.output[0] in index.outputs:
+            continue
+        if not any(reader.op_type in WEIGHTED for reader in _behind(index, node)):
+            yield Site(node.output[0], frozenset(), partial(_write_lone, conv=conv))
+
+
+def _behind(index: GraphIndex, node: NodeProto) -> Iterator[NodeProto]:
+    """The readers of a node that do more than lay its numbers out anew."""
+    for reader, _ in index.reads(node.output[0]):
+        if reader.op_type in LAYOUT:
+            yield from _behind(index, reader)
+        else:
+            yield reader
+
+
+def _write_lone(draft: Draft, conv: Depthwise) -> None:
+    """With the channels last: with the rows last TensorRT turns the map in a kernel of its own, where it is a large one."""
+    near = conv.node.name
+    turned = draft.add("Transpose", [conv.node.input[0]], near, perm=[0, 2, 3, 1])
+    bordered = draft.single(draft.add("Pad", [turned, draft.constant(_BORDER_LAST)], near), near)
+    total = draft.add("Cast", [write_taps(draft, conv, bordered, last=True)], near, to=HALF)
+    draft.add("Transpose", [total], near, perm=[0, 3, 1, 2])
+    draft.nodes[-1].output[0] = conv.node.output[0]
 
 
 def branch_sites(index: GraphIndex) -> Iterator[Site]:
