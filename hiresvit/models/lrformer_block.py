@@ -316,8 +316,10 @@ class ConvolvedPooling(ConstantPooling):
         channels, (groups, height) = pooled.shape[3], (len(self.keys), self.heights[0])
         maps = pooled.reshape(-1, groups, height, self.width, channels).permute(0, 1, 4, 2, 3)
         maps = local(maps.reshape(-1, groups * channels, height, self.width))
-        parts = zip(torch.split(maps, channels, dim=1), self.keys, strict=True)  # each (B, C, height, width)
-        return join([x[:, :, :h, :w] for x, (h, w) in parts])
+        maps = maps.reshape(-1, groups, channels, height, self.width).permute(0, 1, 3, 4, 2)
+        parts = zip(torch.split(maps, 1, dim=1), self.keys, strict=True)  # each (B, 1, height, width, C)
+        keys = [x[:, :, :h, :w].reshape(-1, h * w, channels) for x, (h, w) in parts]
+        return torch.cat(keys, dim=1).reshape(-1, channels)
 
 
 class Resize(nn.Module):
