@@ -174,7 +174,7 @@ def _resize(index: GraphIndex, node: NodeProto, added: dict[str, NDArray[Any]]) 
     factor = round(float(scales[-1]))
     if scales.tolist() != [1, 1, factor, factor] or given.get("coordinate_transformation_mode", b"half_pixel") not in (b"half_pixel", b"pytorch_half_pixel"):
         return None
-    if not _feeds_norm(index, node.output[0], ("Add",)):
+    if not (_feeds_norm(index, node.output[0], ("Add",)) or _meets_resize(index, node)):
         return None
     steps = _Steps(node, added)
     x = steps.add("Transpose", node.input[0], perm=_LAST)
@@ -184,6 +184,13 @@ def _resize(index: GraphIndex, node: NodeProto, added: dict[str, NDArray[Any]]) 
         sizes[axis] *= factor
     steps.add("Transpose", x, perm=_FIRST, target=node.output[0])
     return steps
+
+
+def _meets_resize(index: GraphIndex, node: NodeProto) -> bool:
+    """Whether it is added to another resize: TensorRT puts only one of them into a kernel."""
+    sums = [reader for reader, _ in index.reads(node.output[0]) if reader.op_type == "Add"]
+    makers = [index.producer.get(name) for reader in sums for name in reader.input if name != node.output[0]]
+    return any(maker is not None and maker.op_type == "Resize" for maker in makers)
 
 
 def _enlarged(steps: _Steps, x: str, axis: int, sizes: Sequence[int], factor: int) -> str:
