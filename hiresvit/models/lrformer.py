@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from hiresvit.errors import UsageError
 from hiresvit.models.family import build_task, configured, require_laid_out, require_multiples, require_rate
-from hiresvit.models.fold import FoldableSequential, conv_like, double_bias
+from hiresvit.models.fold import FoldableSequential
 from hiresvit.models.heads import Segmentor
 from hiresvit.models.layers import Size, conv_bn_gelu, drop_rates, size_at
 from hiresvit.models.lrformer_block import EPS, KEY_SIXTEENTHS, Block, ChannelNorm, LowResolutionAttention, ResidualConv
@@ -168,14 +168,6 @@ class KeyConvs(nn.ModuleList):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         return [conv(x) for conv, x in zip(self, maps, strict=True)]
-
-    def deployed(self) -> nn.Conv2d:
-        """One depthwise convolution (B, 4C, ..) for the maps side by side, see `ConvolvedPooling`."""
-        convs = [conv for conv in self if isinstance(conv, nn.Conv2d)]  # deployed themselves
-        weight = torch.cat([conv.weight for conv in convs]).double()
-        joint = nn.Conv2d(len(weight), len(weight), 3, padding=1, groups=len(weight))
-        bias = torch.cat([double_bias(conv) for conv in convs])
-        return conv_like(joint, weight, bias, like=convs[0].weight)
 
 
 def stem_embed(channels: int) -> nn.Sequential:

@@ -149,7 +149,6 @@ class LowResolutionAttention(nn.Module):
         self.queries = query[0] * query[1]
         self.keys = sum(height * width for height, width in keys)
         self.pooling: nn.Module = Pooling(size, query, keys)
-        self.deployed_pooling: type[ConstantPooling] = ConvolvedPooling
         self.resize: nn.Module = Resize(query, size)
         self.q: nn.Module = nn.Sequential(nn.Linear(channels, channels))
         self.kv: nn.Module = nn.Sequential(nn.Linear(channels, 2 * channels))
@@ -180,7 +179,7 @@ class LowResolutionAttention(nn.Module):
         self.q = linear_from(q.weight.double().flatten(1) * self.scale, double_bias(q) * self.scale, like)
         self.scale = None
         self.norm = affine_into_(self.norm, self.kv)
-        self.pooling = self.deployed_pooling(self.pooling, like)
+        self.pooling = ConstantPooling(self.pooling, like)
         self.resize = self.resize.constant(like)
 
     def absorb_(self, norm: nn.BatchNorm2d) -> None:
@@ -256,68 +255,56 @@ def join(maps: Sequence[Tensor]) -> Tensor:
 
 
 class ConstantPooling(nn.Module):
-    """`Pooling` without convolutions as two products with constants that all poolings share, rows of the map first.
+    """`Pooling` as two products with constants that poolings share, rows of the map first, and means of the queries.
 
-    Queries that are the map itself are left alone. ``heights`` are the rows that each group of keys takes.
+    Queries that are the map itself are left alone. Keys are means of equal cells of the queries where these are means of
+    equal cells of the map: ``nested``, by key.
     """
 
     def __init__(self, pooling: Pooling, like: Tensor) -> None:
         super().__init__()
         self.size, self.query, self.keys = pooling.size, pooling.query, pooling.keys
         self.pools_queries = self.query != self.size
-        self.heights = self.key_heights()
-        shapes, heights = list(self.keys), list(self.heights)
-        if self.pools_queries:
-            shapes, heights = [self.query, *shapes], [self.query[0], *heights]
+        even = self.pools_queries and divides(self.query, self.size)
+        self.nested = [even and divides(key, self.query) for key in self.keys]
+        shapes = [key for key, nested in zip(self.keys, self.nested, strict=True) if not nested]
+        shapes = [self.query, *shapes] if self.pools_queries else shapes
+        self.heights = [height for height, _ in shapes]
         self.width = shapes[0][1]  # none is wider
-        groups = list(zip(shapes, heights, strict=True))
-        rows = [filled(averages(self.size[0], shape[0]), height) for shape, height in groups]
-        columns = [filled(averages(self.size[1], shape[1]), self.width) for shape in shapes]
-        columns = [group.expand(height, -1, -1) for group, height in zip(columns, heights, strict=True)]
-        self.rows = nn.Buffer(torch.cat(rows).to(like), persistent=False)
+        columns = [filled(averages(self.size[1], width), self.width).expand(height, -1, -1) for height, width in shapes]
+        self.rows = nn.Buffer(torch.cat([averages(self.size[0], height) for height in self.heights]).to(like), persistent=False)
         self.columns = nn.Buffer(torch.cat(columns).to(like), persistent=False)
-
-    def key_heights(self) -> list[int]:
-        """No more than there are."""
-        return [height for height, _ in self.keys]
 
     def forward(self, x: Tensor, local: nn.Module | None) -> tuple[Tensor, Tensor]:
         channels, (height, width) = x.shape[1], self.size
         queries = to_tokens(x)
         pooled = self.rows @ queries.reshape(-1, height, width * channels)  # (B, rows, W*C)
         pooled = self.columns @ pooled.reshape(-1, len(self.rows), width, channels)  # (B, rows, width, C)
+        parts = list(torch.split(pooled, self.heights, dim=1))
         if self.pools_queries:
-            queries, pooled = torch.split(pooled, [self.query[0], sum(self.heights)], dim=1)
-            queries = queries.reshape(-1, channels)  # (B*Q, C)
-        return queries, self.key_tokens(pooled, local)
+            queries = parts.pop(0).reshape(-1, channels)  # (B*Q, C)
+        maps = [
+            means(queries, self.query, key) if nested else parts.pop(0)[:, :, : key[1]]
+            for key, nested in zip(self.keys, self.nested, strict=True)
+        ]  # each (B, h, w, C)
+        if local is not None:
+            convolved = local([x.permute(0, 3, 1, 2) for x in maps])
+            maps = [x.permute(0, 2, 3, 1) for x in convolved]
+        keys = [x.reshape(-1, h * w, channels) for x, (h, w) in zip(maps, self.keys, strict=True)]
+        return queries, torch.cat(keys, dim=1).reshape(-1, channels)
 
-    def key_tokens(self, pooled: Tensor, local: nn.Module | None) -> Tensor:
-        """(B, rows, width, C) -> (B*T, C)."""
-        assert local is None
-        channels = pooled.shape[3]
-        maps = zip(torch.split(pooled, self.heights, dim=1), self.keys, strict=True)
-        keys = [x[:, :, :w].reshape(-1, h * w, channels) for x, (h, w) in maps]
-        return torch.cat(keys, dim=1).reshape(-1, channels)
+
+def divides(small: Size, large: Size) -> bool:
+    """Whether a map can be cut into equal cells, one for each pixel of a smaller one."""
+    return large[0] % small[0] == 0 and large[1] % small[1] == 0
 
 
-class ConvolvedPooling(ConstantPooling):
-    """`ConstantPooling` with the convolutions as one with 4C groups.
-
-    To be one tensor the smaller poolings are filled with zeros to the size of the largest, as rows and columns of the
-    constants. For the convolution those zeros are the padding.
-    """
-
-    def key_heights(self) -> list[int]:
-        """The largest pooling's, for each."""
-        return [self.keys[0][0]] * len(self.keys)
-
-    def key_tokens(self, pooled: Tensor, local: nn.Module | None) -> Tensor:
-        assert local is not None
-        channels, (groups, height) = pooled.shape[3], (len(self.keys), self.heights[0])
-        maps = pooled.reshape(-1, groups, height, self.width, channels).permute(0, 1, 4, 2, 3)
-        maps = local(maps.reshape(-1, groups * channels, height, self.width))
-        parts = zip(torch.split(maps, channels, dim=1), self.keys, strict=True)  # each (B, C, height, width)
-        return join([x[:, :, :h, :w] for x, (h, w) in parts])
+def means(rows: Tensor, source: Size, target: Size) -> Tensor:
+    """Tokens (B*h*w, C) of a map -> the means of its equal cells (B, h', w', C)."""
+    (height, width), channels = target, rows.shape[1]
+    across = source[1] // width
+    x = rows.reshape(-1, height, source[0] // height, source[1] * channels).mean(dim=2)
+    return x.reshape(-1, height, width, across, channels).mean(dim=3)
 
 
 class Resize(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hiresvit.models.fold import conv_like, double_bias, fold_bn
 from hiresvit.models.heads import ConvModule
 from hiresvit.models.layers import Size, upsample
-from hiresvit.models.lrformer_block import Block, ConstantPooling, LowResolutionAttention
+from hiresvit.models.lrformer_block import Block, LowResolutionAttention
 
 HEADS = 8
 RATIO = 4
@@ -90,7 +90,6 @@ class DecoderAttention(LowResolutionAttention):
         super().__init__(channels, heads, size, pooled, skip=skip)
         self.q = PointwiseLinear(channels, channels, 1)
         self.kv = nn.Linear(channels, 2 * channels)
-        self.deployed_pooling = ConstantPooling
 
 
 class PointwiseLinear(nn.Conv2d):
