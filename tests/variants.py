@@ -19,6 +19,7 @@ from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
+from hiresvit.export.tensorrt import for_tensorrt
 from hiresvit.models.create import build_model, enliven, model_spec
 from hiresvit.models.fold import fold
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -49,7 +50,7 @@ def make_chain(name: str, task: Task, imgsz: tuple[int, int]) -> Chain:
     graph = export_onnx(fold(model), spec)
     simple, report = simplify(graph)
     assert report.rolled_back is None
-    graphs = {"onnx": graph, "simplified": simple, "cpu": for_cpu(simple), "fp16": to_fp16(simple)[0]}
+    graphs = {"onnx": graph, "simplified": simple, "cpu": for_cpu(simple), "fp16": for_tensorrt(to_fp16(simple)[0])}
     return Chain(spec, model, graphs)
 
 

@@ -1,7 +1,7 @@
 """LayerNorms cut in two: the numbers of each row, and what is done with them where the row is read again.
 
-TensorRT joins the second half of a norm with its reader, and keeps the row for it in FP32 with the mean taken off: twice
-the bytes. Here that reader takes the row itself, in FP16, and the two numbers of the row.
+TensorRT joins the second half of a norm with its reader, and keeps the row for it in FP32 with the mean taken off:
+twice the bytes. Here that reader takes the row itself, in FP16, and the two numbers of the row.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ def norm_that_makes(index: GraphIndex, tensor: str) -> Norm | None:
     gone = {tensor, norm.output[0]} | ({norm.input[0]} if sole_reader(index, norm.input[0]) is not None else set())
     shift = np.zeros(len(scale)) if shift is None else shift
     epsilon = float(said.get("epsilon", 1e-5))
-    return Norm(
-        cast.input[0], norm.name, epsilon, scale.astype(np.float32), shift.astype(np.float32), frozenset(gone)
-    )
+    return Norm(cast.input[0], norm.name, epsilon, scale.astype(np.float32), shift.astype(np.float32), frozenset(gone))
 
 
 def norm_sites(index: GraphIndex) -> Iterator[Site]:

@@ -38,7 +38,9 @@ def product_sites(index: GraphIndex) -> Iterator[Site]:
             written: dict[str, str] = {}
             gone = frozenset({norm.output[0], halves[0].output[0]})
             for product in products:
-                yield Site(product.output[0], gone, partial(_write, norm=norm, rows=rows, product=product, rates=written))
+                yield Site(
+                    product.output[0], gone, partial(_write, norm=norm, rows=rows, product=product, rates=written)
+                )
 
 
 def _is_of_rows(index: GraphIndex, norm: NodeProto) -> bool:

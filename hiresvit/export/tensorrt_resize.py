@@ -1,7 +1,7 @@
 """Bilinear resizes by a whole factor, as sums of a pixel and its neighbours.
 
-TensorRT joins one Resize with the additions behind it, but no second one, and no norm. Each of ``f`` pixels in the
-place of one is a mean of it and its nearer neighbour along an axis: three shifted maps, each times f constants.
+TensorRT joins one Resize with the additions behind it, but no second one. Each of ``f`` pixels in the place of one is a
+mean of it and its nearer neighbour along an axis: three shifted maps, each times f constants.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from onnx import NodeProto
 from hiresvit.export.draft import Draft, Site
 from hiresvit.graph.dtypes import HALF
 from hiresvit.graph.index import GraphIndex, attributes, operand
-from hiresvit.graph.operators import LAYOUT
 
 _CENTRES = (b"half_pixel", b"pytorch_half_pixel")
 
 
 def resize_sites(index: GraphIndex) -> Iterator[Site]:
-    """Resizes that are added to another one, and those in a sum that a norm reads."""
+    """Resizes that are added to another one."""
     for node in index.nodes:
         factor = _factor(index, node)
         if factor is None:
             continue
         sums = [reader for reader, _ in index.reads(node.output[0]) if reader.op_type == "Add"]
-        if any(_adds_resizes(index, each) or _meets_norm(index, each.output[0]) for each in sums):
+        if any(_adds_resizes(index, each) for each in sums):
             yield Site(node.output[0], frozenset(), partial(_write, node=node, factor=factor))
 
 
@@ -65,29 +64,20 @@ def _adds_any(index: GraphIndex, node: NodeProto, but: str = "") -> bool:
     )
 
 
-def _meets_norm(index: GraphIndex, tensor: str) -> bool:
-    """Whether a norm reads a tensor, laid out anew or not."""
-    return any(
-        node.op_type == "LayerNormalization" or (node.op_type in LAYOUT and _meets_norm(index, node.output[0]))
-        for node, _ in index.reads(tensor)
-    )
-
-
 def _write(draft: Draft, node: NodeProto, factor: int) -> None:
     near = node.name
-    channels, height, width = draft.index.shapes[node.input[0]][1:]
-    assert channels and height and width
+    channels, height, width = (size or 0 for size in draft.index.shapes[node.input[0]][1:])  # static: see `_factor`
     x = draft.single(draft.add("Transpose", [node.input[0]], near, perm=[0, 2, 3, 1]), near)
     sizes = [-1, height, width, channels]
     for axis in (1, 2):
-        x = _write_enlarged(draft, near, x, axis, sizes, factor)
+        x = _write_enlarged(draft, near, x, axis=axis, sizes=sizes, factor=factor)
         sizes[axis] *= factor
     x = draft.add("Cast", [x], near, to=HALF)
     draft.add("Transpose", [x], near, perm=[0, 3, 1, 2])
     draft.nodes[-1].output[0] = node.output[0]
 
 
-def _write_enlarged(draft: Draft, near: str, x: str, axis: int, sizes: Sequence[int], factor: int) -> str:
+def _write_enlarged(draft: Draft, near: str, x: str, *, axis: int, sizes: Sequence[int], factor: int) -> str:
     length = sizes[axis]
 
     def part(start: int, end: int) -> str:

@@ -93,7 +93,7 @@ def _behind(index: GraphIndex, node: NodeProto) -> Iterator[NodeProto]:
 
 
 def _write_lone(draft: Draft, conv: Depthwise) -> None:
-    """With the channels last: with the rows last TensorRT turns the map in a kernel of its own, where it is a large one."""
+    """With the channels last: otherwise TensorRT turns a large map in a kernel of its own."""
     near = conv.node.name
     turned = draft.add("Transpose", [conv.node.input[0]], near, perm=[0, 2, 3, 1])
     bordered = draft.single(draft.add("Pad", [turned, draft.constant(_BORDER_LAST)], near), near)
@@ -142,9 +142,7 @@ def sum_behind(index: GraphIndex, tensor: str) -> list[tuple[str, str]]:
 
 def _enlarged(index: GraphIndex, terms: list[tuple[str, str]]) -> set[str]:
     """Of what is added that which a Resize makes by repetition, for this sum alone."""
-    return {
-        other for _, other in terms if _repeats(index, other) is not None and sole_reader(index, other) is not None
-    }
+    return {other for _, other in terms if _repeats(index, other) is not None and sole_reader(index, other) is not None}
 
 
 def _repeats(index: GraphIndex, tensor: str) -> tuple[int, int] | None:
@@ -187,8 +185,7 @@ def _write_repeated(draft: Draft, tensor: str, near: str) -> str:
     repeats = _repeats(draft.index, tensor)
     assert repeats is not None
     small = draft.index.producer[tensor].input[0]
-    channels, height, width = draft.index.shapes[small][1:]
-    assert channels and height and width
+    channels, height, width = (size or 0 for size in draft.index.shapes[small][1:])
     cells = draft.add("Reshape", [small, draft.constant([-1, height, 1, width, 1])], near)
     cells = draft.add("Expand", [cells, draft.constant([1, 1, repeats[0], 1, repeats[1]])], near)
     return draft.add("Reshape", [cells, draft.constant([-1, channels, height * repeats[0], width * repeats[1]])], near)

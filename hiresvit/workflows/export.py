@@ -33,6 +33,7 @@ from hiresvit.export.deployed import Deployed
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
+from hiresvit.export.tensorrt import for_tensorrt
 from hiresvit.graph.file import load_graph
 from hiresvit.models.fold import fold
 from hiresvit.process import trim_memory
@@ -201,7 +202,7 @@ def _graphs(
         # Labels are read of FP16 as it is; feature maps are the answer themselves.
         own = "fp16" if job.contract != TENSOR and not is_raw(spec.task) else settings.io
         half, half_report = to_fp16(simple, io=own)
-        save("fp16", half)
+        save("fp16", for_tensorrt(half))
         if settings.int8 is not None:
             chosen = replace(settings.int8, prove=prove)
             also = tensors_of(settings.htp, simple) if settings.htp else ()
