@@ -52,7 +52,7 @@ def _half_of(index: GraphIndex, single: str) -> str | None:
     """The FP16 tensor that an FP32 one is a cast of, or that is a cast of it."""
     maker = index.producer.get(single)
     if maker is not None and maker.op_type == "Cast" and index.types.get(maker.input[0]) == "float16":
-        return maker.input[0]
+        return str(maker.input[0])
     casts = [node.output[0] for node, _ in index.reads(single) if node.op_type == "Cast"]
     return next((name for name in casts if index.types.get(name) == "float16"), None)
 
