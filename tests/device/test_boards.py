@@ -43,7 +43,7 @@ def test_names(name: str, row: str) -> None:
 def test_an_unknown_device() -> None:
     with pytest.raises(UsageError, match=r"did you mean rtx-4090 or .*--bandwidth GB/s and --tflops T"):
         find_board("rtx-4091")
-    with pytest.raises(UsageError, match="known are orin-nano, .*--bandwidth"):
+    with pytest.raises(UsageError, match=r"known are orin-nano, .*--bandwidth"):
         find_board("abacus")
 
 
