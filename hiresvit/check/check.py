@@ -271,9 +271,14 @@ def _compile(
     kernels = [Kernel.from_json(layer) for layer in sidecar.layers]
     attentions = tuple(explain_attentions(find_attentions(index), kernels))
     best = {name: shapes[1] for name, shapes in settings.shapes.items()}
-    moved, overlapped = traffic(*read_layers(sidecar.layers)), settings.max_aux_streams > 0
-    found = {"attentions": attentions, "moved": moved, "best_shapes": best, "overlapped": overlapped}
-    return Compiled(**vars(realise(index, kernels)), engine=report, **found)
+    return Compiled(
+        **vars(realise(index, kernels)),
+        engine=report,
+        attentions=attentions,
+        moved=traffic(*read_layers(sidecar.layers)),
+        best_shapes=best,
+        overlapped=settings.max_aux_streams > 0,
+    )
 
 
 def _slow_attentions(attentions: Iterable[Attention], target: Target) -> Iterator[Finding]:

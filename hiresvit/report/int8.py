@@ -49,8 +49,8 @@ def sensitivity_table(sensitivity: Values, kept: list[str]) -> Table:
 def plans_table(engines: Mapping[str, Values], *, run: bool = False) -> Table:
     """Both plans side by side; ``run`` says whether they were."""
     plans = [engine_facts(engine) for engine in engines.values()]
-    facts = ("kernels", "attentions fused", "plan size", "weight size", "activation size", "products in", "build time")
-    facts += tuple(fact for fact in traffic_facts(next(iter(engines.values()))) if all(fact in plan for plan in plans))
+    facts = ["kernels", "attentions fused", "plan size", "weight size", "activation size", "products in", "build time"]
+    facts += [fact for fact in traffic_facts(next(iter(engines.values()))) if all(fact in plan for plan in plans)]
     rows = [(fact, *(plan[fact] for plan in plans)) for fact in facts]
     title = "plans" if run else "plans, built and not run"
     return make_table(title, "what", *(f">{name}" for name in engines), rows=rows)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graphs import named_graph, noise
+from numpy.typing import NDArray
 from rtx import compiled, needs_rtx
 
 from hiresvit.engine.best_shapes import at_best_shapes
@@ -27,7 +28,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 WIDTHS = {"float16": 2, "float32": 4}
 
 
-def half(*shape: int) -> np.ndarray[object, np.dtype[np.float16]]:
+def half(*shape: int) -> NDArray[np.float16]:
     return noise(*shape).astype(np.float16)
 
 
