@@ -102,8 +102,8 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Running:
-    """What computes."""
+class Running(opt.DeviceOptions):
+    """What computes, and the device that a plan's time is held to the limits of."""
 
     runner: Annotated[
         list[str] | None,
@@ -130,14 +130,13 @@ def bench(
     measuring: Measuring,
     timing: Timing,
     running: Running,
-    device: opt.DeviceOptions,
     output: opt.Save = None,
     as_json: opt.Json = False,
 ) -> None:
     """Measure latency, several networks in turn."""
     bound = timing.check()
     measuring.check()
-    board = device.board()
+    board = running.board()
     model.given()  # says what is wrong with an option before anything is loaded
     from hiresvit.device.qnn_api import emulated
     from hiresvit.report.latency import latency_tables

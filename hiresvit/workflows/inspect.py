@@ -32,7 +32,7 @@ def inspect_source(text: str, *, entry: str | None = None, board: Board | None =
     """
     path = Path(text)
     if board is not None and not is_plan_file(path):
-        raise UsageError(f"--device is about a plan, which {text} is not: give one, as a bundle's fp16.plan")
+        raise UsageError(f"--device is about a plan, which {text} is not: give one, as hiresvit build writes it")
     if entry is not None and not names_checkpoint(text):
         raise UsageError(f"--entry {entry} is about a checkpoint, which {text} is not: leave it out")
     if path.is_dir():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hiresvit.device.boards import BOARDS, Board, board_of_gpu, choose_board, find_board
@@ -83,3 +85,18 @@ def test_numbers_by_hand() -> None:
 def test_numbers_that_none_can_be(given: tuple[str | None, float | None, float | None], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         choose_board(*given)
+
+
+def boards_table() -> str:
+    """The table of docs/roofline.md."""
+    head = "| `--device` | what it is | GB/s | FP16 TFLOP/s | INT8 TOP/s | L2 MiB |\n|---|---|---|---|---|---|"
+    rows = [
+        f"| `{one.name}` | {one.title} | {one.bandwidth:g} | {one.fp16:g} | {one.int8:g} | {one.l2_mib:g} |"
+        for one in BOARDS.values()
+    ]
+    return "\n".join([head, *rows])
+
+
+def test_every_board_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "roofline.md").read_text(encoding="utf-8")
+    assert boards_table() in text, f"write this there:\n{boards_table()}"
