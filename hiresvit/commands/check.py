@@ -57,6 +57,8 @@ def check(
 
     targets = list(dict.fromkeys(find_target(name) for name in target or TARGETS))
     chips = [one.chip for one in targets if one.chip]
+    if board and len(chips) == len(targets):
+        raise UsageError("--device holds TensorRT's plan to its limits, and --target names chips only: leave one out")
     source = one_bundle(graph)
     path = find_checked(source, chips, which) if len(chips) == len(targets) else find_graph(source, which)
     with out.progress() as on_step:

@@ -18,8 +18,8 @@ class Roofline:
     """Lower bounds of one call in milliseconds.
 
     ``bound_ms`` holds where every kernel reads what it is given from the memory and writes what it makes there:
-    ``memory_ms`` is that alone, ``compute_ms`` the operations alone. ``cached_ms`` is what is left if the last cache
-    does all that it could, None where its size is not known: no cache brings the plan below that. ``overlapped`` is
+    ``memory_ms`` is that alone, ``compute_ms`` the operations alone. ``cached_ms`` is what is left if the L2 does all
+    that it could, None where its size is not known. ``overlapped`` is
     whether kernels may run beside each other; then the larger of the two sums is the bound. ``bounded_by_memory`` is
     how many kernels' bytes take longer, ``kernels_us`` has the bound of each in microseconds.
     """

@@ -80,8 +80,8 @@ def bound_lines(roofline: Values, *, counted_macs: bool = True) -> list[str]:
     if roofline["cached_ms"] is not None:
         saved = roofline["bound_ms"] - roofline["cached_ms"]
         lines.append(
-            f"its L2 of {roofline['l2_mib']:g} MiB could save {saved:.3f} ms at the very most: below"
-            f" {roofline['cached_ms']:.3f} ms no cache brings it"
+            f"its L2 of {roofline['l2_mib']:g} MiB could save {saved:.3f} ms at the very most, which leaves"
+            f" {roofline['cached_ms']:.3f} ms"
         )
     return [*lines, "a bound and no prediction: launches, waits and what no kernel reaches of either rate come on top"]
 

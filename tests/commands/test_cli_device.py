@@ -75,6 +75,8 @@ def test_half_a_device(cli: Cli, plan: Path, typed: str, said: str) -> None:
 def test_what_has_no_bound(cli: Cli, graph: Path, plan: Path) -> None:
     refused = cli("check", graph, "--device", "thor", "--no-build")
     assert (refused.code, "--no-build makes none" in refused.err) == (2, True)
+    chip = cli("check", graph, "--device", "thor", "--target", "ar1")
+    assert (chip.code, "--target names chips only" in chip.err) == (2, True)
     for source in ("hrvit_b1", graph):
         result = cli("inspect", source, "--device", "thor")
         assert (result.code, "--device is about a plan" in result.err) == (2, True)
