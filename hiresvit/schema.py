@@ -150,6 +150,7 @@ SPEC = record(
     {"strides": many(SIZE, 1, 16), "anchors": ANCHORS},
 )
 _SHAPE = many(COUNT, most=32)
+_BYTES = dict.fromkeys(("read_bytes", "written_bytes", "weight_bytes"), COUNT)
 ENGINE = record(
     {
         "backend": one_of("tensorrt", "tensorrt_rtx"),
@@ -174,7 +175,8 @@ ENGINE = record(
         "flags": record({}, {"builder_flags": many(NAME)}, more=True),
         "profiles": keyed(many(_SHAPE, 3, 3)),
         "warnings": many(TEXT),
-    }
+    },
+    {"traffic": some(record({**_BYTES, "macs": keyed(COUNT), "untold": COUNT}))},  # older files have none
 )
 
 

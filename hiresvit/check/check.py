@@ -7,7 +7,7 @@ NVIDIA's targets, and where Qualcomm's compiler is, it has it on chips: no rule 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hiresvit.check.rule import Finding, View, look
 from hiresvit.check.rules import problems_of
 from hiresvit.check.target import Target
 from hiresvit.check.targets import RTX
+from hiresvit.device.boards import Board
 from hiresvit.device.chips import Chip
 from hiresvit.device.plan import EngineReport, read_sidecar
 from hiresvit.device.tensorrt_api import INSTALL_HINT, Backend, installed
@@ -26,6 +27,8 @@ from hiresvit.engine.fusion import Explained, explain_attentions, why_not_fused
 from hiresvit.engine.kernels import Kernel
 from hiresvit.engine.precision import Realised, check_requirement, parse_requirement, realise
 from hiresvit.engine.profiles import check_profiles
+from hiresvit.engine.roofline import describe
+from hiresvit.engine.traffic import Traffic, read_layers, traffic
 from hiresvit.errors import BuildError, GateError, HiresvitError, IllegalGraphError, UsageError
 from hiresvit.files import scratch_folder
 from hiresvit.graph.attentions import Attention, find_attentions
@@ -52,10 +55,24 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Compiled(Realised):
-    """What TensorRT-RTX made of the graph: its report, each attention, and what it computes in."""
+    """What TensorRT-RTX made of the graph: its report, each attention, what it computes in, and what it moves.
+
+    ``best_shapes`` are those that dynamic axes count at, ``overlapped`` is whether kernels may run beside each other.
+    """
 
     engine: EngineReport
     attentions: tuple[Explained, ...]
+    moved: Traffic
+    best_shapes: Mapping[str, tuple[int, ...]]
+    overlapped: bool
+
+    def to_json(self, board: Board | None) -> dict[str, Any]:
+        """Plain JSON values, with the bounds on a board."""
+        own = ("moved", "best_shapes", "overlapped")
+        shapes = {name: list(shape) for name, shape in self.best_shapes.items()}
+        moved = {**describe(self.moved, board, overlapped=self.overlapped), "best_shapes": shapes}
+        kept = replace(self, moved=Traffic((), (), counted=False))  # which `asdict` would take apart, kernel by kernel
+        return {**{name: value for name, value in asdict(kept).items() if name not in own}, "traffic": moved}
 
 
 @dataclass(frozen=True)
@@ -101,8 +118,8 @@ class CheckReport:
             return None if self.inconclusive or verdict.target != RTX else False
         return True
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+    def to_json(self, board: Board | None = None) -> dict[str, Any]:
+        """Plain JSON values; of a plan with its bounds on ``board``."""
         targets = [
             {
                 "target": verdict.target.name,
@@ -113,7 +130,7 @@ class CheckReport:
             }
             for verdict in self.verdicts
         ]
-        compiled = asdict(self.compiled) if self.compiled else None
+        compiled = self.compiled.to_json(board) if self.compiled else None
         rest = {"refused": self.refused, "skipped": self.skipped, "missed": self.missed}
         return {"graph": self.graph, "targets": targets, "compiled": compiled, **rest}
 
@@ -253,7 +270,15 @@ def _compile(
     assert sidecar is not None
     kernels = [Kernel.from_json(layer) for layer in sidecar.layers]
     attentions = tuple(explain_attentions(find_attentions(index), kernels))
-    return Compiled(**vars(realise(index, kernels)), engine=report, attentions=attentions)
+    best = {name: shapes[1] for name, shapes in settings.shapes.items()}
+    return Compiled(
+        **vars(realise(index, kernels)),
+        engine=report,
+        attentions=attentions,
+        moved=traffic(*read_layers(sidecar.layers)),
+        best_shapes=best,
+        overlapped=settings.max_aux_streams > 0,
+    )
 
 
 def _slow_attentions(attentions: Iterable[Attention], target: Target) -> Iterator[Finding]:

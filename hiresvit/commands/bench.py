@@ -17,6 +17,7 @@ from hiresvit.commands.opening import notes_of, open_sides
 from hiresvit.errors import GateError, UsageError
 
 if TYPE_CHECKING:
+    from hiresvit.device.boards import Board
     from hiresvit.workflows.bench import BenchSettings
 
 _BOUNDED = {
@@ -101,8 +102,8 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Running:
-    """What computes."""
+class Running(opt.DeviceOptions):
+    """What computes, and the device that a plan's time is held to the limits of."""
 
     runner: Annotated[
         list[str] | None,
@@ -135,6 +136,7 @@ def bench(
     """Measure latency, several networks in turn."""
     bound = timing.check()
     measuring.check()
+    board = running.board()
     model.given()  # says what is wrong with an option before anything is loaded
     from hiresvit.device.qnn_api import emulated
     from hiresvit.report.latency import latency_tables
@@ -155,7 +157,7 @@ def bench(
             threads_used=used,
             cuda_graph=measuring.cuda_graph,
         )
-        benched = measure_sources(opened, _settings(measuring, timing, used))
+        benched = measure_sources(opened, _settings(measuring, timing, used, board))
     latency: dict[str, Any] = {"threads": used, **benched.report}
     missed = [
         *(_over(latency, *bound) if bound else []),
@@ -170,12 +172,12 @@ def bench(
     out.answer(as_json, {"latency": latency}, latency_tables(latency), failure, notes, save=output)
 
 
-def _settings(measuring: Measuring, timing: Timing, threads: int) -> BenchSettings:
+def _settings(measuring: Measuring, timing: Timing, threads: int, board: Board | None) -> BenchSettings:
     from hiresvit.workflows.bench import BenchSettings
 
     given: dict[str, Any] = {"mode": measuring.mode, "image": measuring.image, "batch": measuring.batch}
     given |= {"min_s": timing.min_s, "max_s": timing.max_s, "rel_error": timing.rel_error, "power": timing.power}
-    return BenchSettings(**given, fps=measuring.fps or 30.0, threads=threads)
+    return BenchSettings(**given, fps=measuring.fps or 30.0, threads=threads, board=board)
 
 
 def _over(latency: dict[str, Any], name: str, bound: float) -> list[str]:

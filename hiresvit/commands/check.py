@@ -12,6 +12,7 @@ from hiresvit.commands.opening import one_bundle
 from hiresvit.errors import UsageError
 
 
+@opt.grouped
 def check(
     graph: opt.BuildGraph,
     *,
@@ -24,6 +25,7 @@ def check(
     ] = None,
     which: opt.BundleGraph = None,
     shapes: opt.Shapes = None,
+    device: opt.DeviceOptions,
     require_precision: Annotated[
         str | None,
         typer.Option("--require-precision", metavar="fp16:95%", help="Least share of the products in it."),
@@ -42,6 +44,9 @@ def check(
     from hiresvit.engine.profiles import parse_shapes
 
     settings = BuildSettings(shapes=parse_shapes(shapes or ()))
+    board = device.board()
+    if board and no_build:
+        raise UsageError("--device holds a plan to its limits, and --no-build makes none: leave one of them out")
     if require_precision and no_build:
         raise UsageError("--require-precision looks at a build: leave --no-build out")
     from hiresvit.check.check import check_graph
@@ -52,6 +57,8 @@ def check(
 
     targets = list(dict.fromkeys(find_target(name) for name in target or TARGETS))
     chips = [one.chip for one in targets if one.chip]
+    if board and len(chips) == len(targets):
+        raise UsageError("--device holds TensorRT's plan to its limits, and --target names chips only: leave one out")
     source = one_bundle(graph)
     path = find_checked(source, chips, which) if len(chips) == len(targets) else find_graph(source, which)
     with out.progress() as on_step:
@@ -63,5 +70,5 @@ def check(
             require=require_precision,
             on_progress=lambda phase, done: on_step(f"build: {phase}", done),
         )
-    document = found.to_json()
+    document = found.to_json(board)
     out.answer(as_json, document, check_report(document), found.failure)

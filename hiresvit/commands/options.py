@@ -22,6 +22,7 @@ from hiresvit.errors import UsageError
 from hiresvit.spec import Task
 
 if TYPE_CHECKING:
+    from hiresvit.device.boards import Board
     from hiresvit.workflows.quantize import Int8Settings
 
 Texts = list[str] | None
@@ -186,6 +187,30 @@ class ModelOptions:
     def changes(self) -> dict[str, Any] | None:
         """``--preprocess`` and its kind as fields of `PreprocessSpec`, None if none was given."""
         return pictures.read_changes(self.preprocess, {name: getattr(self, name) for name in pictures.NAMES})
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """A device whose limits a plan is held to; it need not be here."""
+
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", metavar="NAME", help="Say the least time a plan can take there: orin-nx, rtx-4070, h100, ..."
+        ),
+    ] = None
+    bandwidth: Annotated[float | None, typer.Option("--bandwidth", metavar="GB/S", help="Its memory's, by hand.")] = (
+        None
+    )
+    tflops: Annotated[float | None, typer.Option("--tflops", metavar="T", help="Its dense FP16 TFLOP/s, by hand.")] = (
+        None
+    )
+
+    def board(self) -> Board | None:
+        """The row of the table, with what is given by hand; None where nothing is given. Raises UsageError."""
+        from hiresvit.device.boards import choose_board
+
+        return choose_board(self.device, self.bandwidth, self.tflops)
 
 
 @dataclass(frozen=True)

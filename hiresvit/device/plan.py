@@ -33,6 +33,21 @@ _FORMAT_AT, _VERSION_AT, _HEADER_BYTES = slice(4, 8), slice(24, 28), 28
 
 
 @dataclass(frozen=True)
+class PlanTraffic:
+    """What all kernels of a plan move in one call, a dynamic one at its best shapes (`hiresvit.engine.traffic`).
+
+    Bytes of activations that are read and written, and of weights; ``macs`` are multiply-accumulates by what they are
+    computed in. ``untold`` is how many tensors are not in it.
+    """
+
+    read_bytes: int
+    written_bytes: int
+    weight_bytes: int
+    macs: dict[str, int]
+    untold: int
+
+
+@dataclass(frozen=True)
 class EngineReport:
     """What was built and what it is made of; sizes in bytes.
 
@@ -43,7 +58,8 @@ class EngineReport:
     ``{"fp16": 310, "fp32": 4}``. ``activation_bytes`` is what one execution context allocates, ``scratch_bytes`` the
     most that one layer of the plan needs of it; a graph compiled as one layer has them equal. ``build_seconds``
     covers parsing and building, ``peak_rss_bytes`` the builder's whole process. ``profiles`` has the shapes of each
-    dynamic input. ``warnings`` are the builder's, each once.
+    dynamic input. ``warnings`` are the builder's, each once. ``traffic`` is None where no kernel list says it, and in
+    what was written before it was counted.
     """
 
     backend: Backend
@@ -68,6 +84,7 @@ class EngineReport:
     flags: dict[str, Any]
     profiles: dict[str, Profile]
     warnings: tuple[str, ...]
+    traffic: PlanTraffic | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` reads them back."""
@@ -84,8 +101,9 @@ class EngineReport:
 class Sidecar:
     """What stands beside a plan.
 
-    ``layers`` are its kernels as JSON (`hiresvit.engine.kernels`), ``metadata`` the graph's own: what hiresvit
-    wrote into it says how it takes a picture.
+    ``layers`` are its kernels as JSON (`hiresvit.engine.kernels`), each with what it multiplies as ``macs`` and the
+    best sizes of its dynamic tensors as ``best``, which older sidecars have not. ``metadata`` is the graph's own: what
+    hiresvit wrote into it says how it takes a picture.
     """
 
     graph: str
@@ -189,5 +207,6 @@ def _report(values: dict[str, Any]) -> EngineReport:
         "outputs": tensor_specs(values["outputs"]),
         "profiles": {name: tuple(map(tuple, shapes)) for name, shapes in values["profiles"].items()},
         "warnings": tuple(values["warnings"]),
+        "traffic": PlanTraffic(**values["traffic"]) if values.get("traffic") else None,
     }
     return EngineReport(**{**values, **read})

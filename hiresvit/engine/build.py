@@ -13,17 +13,25 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hiresvit import errors
-from hiresvit.device.plan import EngineReport, Profile, Sidecar, sidecar_path, sidecar_text
+from hiresvit.device.plan import EngineReport, PlanTraffic, Profile, Sidecar, sidecar_path, sidecar_text
 from hiresvit.device.tensorrt_api import TITLES, Backend, find_backend
+from hiresvit.engine.best_shapes import at_best_shapes
+from hiresvit.engine.kernels import Kernel
+from hiresvit.engine.precision import macs_by_kernel
 from hiresvit.engine.profiles import check_profiles
-from hiresvit.errors import BuildError, HiresvitError, UsageError
+from hiresvit.engine.traffic import traffic, with_counts
+from hiresvit.errors import ArtefactError, BuildError, HiresvitError, UsageError
 from hiresvit.files import atomic_path, naming_target, refuse_existing, sync
 from hiresvit.graph.attentions import count_attentions
 from hiresvit.graph.file import file_digest, load_graph
+from hiresvit.graph.index import index_graph
 from hiresvit.process import run_child
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 HardwareLevel = Literal["ampere+", "same"]
 OPT_LEVELS = range(6)
@@ -89,8 +97,8 @@ def build_engine(
     with atomic_path(beside) as staged, atomic_path(plan, replace=replace) as temporary:
         request = _request(graph, temporary, settings, backend)
         built = _run_builder(request, backend, on_progress)
-        layers = tuple(built.pop("layers"))
-        report = EngineReport.from_json({**built, "attentions_total": count_attentions(model)})
+        layers, moved = _counted(model, built.pop("layers"), settings.shapes)
+        report = EngineReport.from_json({**built, "attentions_total": count_attentions(model), "traffic": moved})
         metadata = {prop.key: prop.value for prop in model.metadata_props}
         if file_digest(graph, model) != digest:
             raise HiresvitError(f"{graph} was changed while the plan was built from it; build it again")
@@ -99,6 +107,24 @@ def build_engine(
         refuse_existing(plan, replace=replace)
         beside.unlink(missing_ok=True)  # at no time does an old one stand beside a new plan
     return report
+
+
+def _counted(
+    model: ModelProto, layers: list[dict[str, Any]], shapes: Mapping[str, Profile]
+) -> tuple[tuple[dict[str, Any], ...], dict[str, Any] | None]:
+    """The layers with what each multiplies, at the best shapes, and the plan's sums; None where nothing is told."""
+    index = index_graph(model, {name: best for name, (_, best, _) in shapes.items()})
+    listed = [Kernel.from_json(layer) for layer in layers]
+    sized = at_best_shapes(listed, index)
+    macs = macs_by_kernel(index, sized)
+    counted = tuple(with_counts(listed, sized, macs))
+    try:
+        found = traffic(sized, macs)
+    except ArtefactError:
+        return counted, None  # no list, or of names alone: a warning says so, and who asks for bytes is told again
+    total = found.total
+    moved = PlanTraffic(total.read, total.written, total.weights, found.macs, len(found.untold))
+    return counted, asdict(moved)
 
 
 def _request(graph: Path, plan: Path, settings: BuildSettings, backend: Backend) -> dict[str, Any]:

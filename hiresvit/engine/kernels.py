@@ -213,18 +213,25 @@ def _parse_layer(layer: Any) -> Kernel:
     if not isinstance(layer, dict) or not isinstance(layer.get("Name"), str):
         raise ValueError(f"the inspector's answer has a layer without a name: {str(layer)[:60]}")
     inputs, constants, outputs = (tuple(map(_tensor, layer.get(side) or [])) for side in _SIDES)
+    constants += tuple(_weights(key, layer[key]) for key in ("Weights", "Bias") if isinstance(layer.get(key), dict))
     layer_type, tactic, metadata = (str(layer.get(key) or "") for key in ("LayerType", "TacticName", "Metadata"))
     return Kernel(layer["Name"], layer_type, inputs, constants, outputs, tactic, _nodes(metadata))
 
 
 def _tensor(values: Any) -> TensorSpec:
-    """A tensor of the inspector's; its type is called otherwise in every release."""
+    """A tensor of the inspector's; its type is called otherwise in every release. No shape is one dynamic axis."""
     if not isinstance(values, dict):
         raise ValueError(f"the inspector's answer has a tensor that is none: {str(values)[:60]}")
     dims = values.get("Dimensions")
     keys = ("DataType", "Datatype", "Format/Datatype", "Format/DataType")
     dtype = next((values[key] for key in keys if key in values), "")
-    return _spec(str(values.get("Name", "")), str(dtype), dims if isinstance(dims, list) else [])
+    return _spec(str(values.get("Name", "")), str(dtype), dims if isinstance(dims, list) else [-1])
+
+
+def _weights(key: str, values: dict[str, Any]) -> TensorSpec:
+    """What the inspector says of a kernel's weights that is not Myelin's: their type and how many there are."""
+    count = values.get("Count")
+    return _spec(key, str(values.get("Type", "")), [count if isinstance(count, int) else -1])
 
 
 def _nodes(metadata: str) -> tuple[str, ...]:

@@ -64,6 +64,20 @@ def realise(index: GraphIndex, kernels: Sequence[Kernel]) -> Realised:
     )
 
 
+def macs_by_kernel(index: GraphIndex, kernels: Sequence[Kernel]) -> list[dict[str, int]]:
+    """The multiply-accumulates of each kernel by what they are computed in; of products that no kernel names nothing.
+
+    A product that several kernels name is counted for the one that `realise` finds.
+    """
+    products, makers = find_products(index), _makers(kernels)
+    place = {id(kernel): number for number, kernel in enumerate(kernels)}
+    found: list[Counter[str]] = [Counter() for _ in kernels]
+    for name, number in products.macs.items():
+        if name in makers:
+            found[place[id(makers[name])]][_computed_in(name, products, makers)] += number
+    return [dict(counts) for counts in found]
+
+
 def _leftovers(index: GraphIndex, kernels: Sequence[Kernel], wide: Mapping[str, int]) -> tuple[Leftover, ...]:
     """What is computed in FP32 by PyTorch module: ``wide``, and pointwise kernels with FP32 all around.
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from hiresvit.report.results import engine_report
 from hiresvit.report.tables import Values, make_table, page_width, wrapped
+from hiresvit.report.traffic import traffic_report
 
 _LEVELS = ("illegal", "hazard", "advice")
 _VERDICTS = {True: "legal", False: "ILLEGAL", None: "unknown"}
@@ -27,6 +28,8 @@ def check_report(found: Values) -> list[RenderableType]:
         items += engine_report(compiled["engine"])
         items.append(f"\nproducts, by multiply-accumulates: {_shares(compiled['macs'])}")
         items += _attention_items(compiled["attentions"])
+        if compiled["traffic"]:
+            items += traffic_report(compiled["traffic"])
         if compiled["leftovers"]:
             items.append(leftover_table(compiled["leftovers"]))
         if compiled["uncounted"]:

@@ -12,6 +12,7 @@ from hiresvit.bundle.schema import MEASURES
 from hiresvit.report.accuracy import WORDS
 from hiresvit.report.cautions import LEVELS
 from hiresvit.report.sweep_schema import EXPORTED, SWEEP_SCHEMA
+from hiresvit.report.traffic import BOUND
 from hiresvit.schema import (
     ANY,
     COUNT,
@@ -136,16 +137,13 @@ _SIDE = record(
                 more=True,
             )
         ),
+        "roofline": some(BOUND),
         "failure": _FAILURE,
     },
     more=True,
 )
 _POWER = record(
-    {
-        "source": TEXT,
-        **dict.fromkeys(("watts", "idle_watts", "joules_per_frame"), some(NUMBER)),
-        "window_s": NUMBER,
-    },
+    {"source": TEXT, "window_s": NUMBER, **dict.fromkeys(("watts", "idle_watts", "joules_per_frame"), some(NUMBER))},
     more=True,
 )
 _STATE = {"throttled": some(many(TEXT)), "clocks": some(_by_name(record({}, more=True)))}

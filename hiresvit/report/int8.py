@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hiresvit.report.chart import bar_chart, text_bar
 from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
+from hiresvit.report.traffic import traffic_facts
 
 TOP_MODULES = 12
 
@@ -48,7 +49,8 @@ def sensitivity_table(sensitivity: Values, kept: list[str]) -> Table:
 def plans_table(engines: Mapping[str, Values], *, run: bool = False) -> Table:
     """Both plans side by side; ``run`` says whether they were."""
     plans = [engine_facts(engine) for engine in engines.values()]
-    facts = ("kernels", "attentions fused", "plan size", "weight size", "activation size", "products in", "build time")
+    facts = ["kernels", "attentions fused", "plan size", "weight size", "activation size", "products in", "build time"]
+    facts += [fact for fact in traffic_facts(next(iter(engines.values()))) if all(fact in plan for plan in plans)]
     rows = [(fact, *(plan[fact] for plan in plans)) for fact in facts]
     title = "plans" if run else "plans, built and not run"
     return make_table(title, "what", *(f">{name}" for name in engines), rows=rows)
@@ -61,6 +63,7 @@ def engine_facts(engine: Values) -> dict[str, str]:
         "attentions fused": f"{engine['attentions_fused']} of {engine['attentions_total']}",
         "products in": ", ".join(f"{count} {name}" for name, count in engine["precision"].items()),
         **{f"{part} size": size_text(engine[f"{part}_bytes"]) for part in ("activation", "scratch", "weight", "plan")},
+        **traffic_facts(engine),
         "builder's memory": size_text(engine["peak_rss_bytes"]),
         "build time": f"{engine['build_seconds']:.1f} s",
     }

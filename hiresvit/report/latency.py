@@ -9,6 +9,7 @@ from rich.table import Table
 
 from hiresvit.bundle.stages import GRAPHS
 from hiresvit.report.tables import Values, counted, make_table, number_text
+from hiresvit.report.traffic import bench_table
 
 GPU_PARTS = {"h2d_ms": "copy in", "gpu_compute_ms": "GPU", "d2h_ms": "copy out"}
 """What a plan's call is made of by the GPU's clock."""
@@ -42,7 +43,14 @@ def latency_tables(latency: Values) -> list[RenderableType]:
         spread = f"{ratio['median']:.3f} ({ratio['p10']:.3f} to {ratio['p90']:.3f})" if ratio else ""
         table.add_row(name, *times, *rest, *([spread] if ratios else []))
     rows = {name: sides[name] for name in names}
-    return [table, *_parts_tables(rows), *_stream_tables(rows), *_power_tables(latency), *_lines(latency)]
+    return [
+        table,
+        *_parts_tables(rows),
+        *bench_table(rows),
+        *_stream_tables(rows),
+        *_power_tables(latency),
+        *_lines(latency),
+    ]
 
 
 def place(side: str) -> int:

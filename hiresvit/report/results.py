@@ -24,6 +24,7 @@ from hiresvit.report.int8 import engine_facts, int8_report
 from hiresvit.report.latency import latency_tables, place
 from hiresvit.report.parity import parity_table
 from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
+from hiresvit.report.traffic import traffic_report
 from hiresvit.spec import ContractSpec, PreprocessSpec
 
 TOP_OPERATORS = 6
@@ -78,7 +79,9 @@ def inspect_report(found: Values) -> list[RenderableType]:
         facts |= contract_fact(found) if found.get("spec") else {}
         if "report" not in found:
             return [_facts(facts), "note: nothing stands beside the plan that says more"]
-        return [_facts(facts), tensors_table(found["report"]), *engine_report(found["report"])]
+        moved = traffic_report(found["traffic"]) if found.get("traffic") else []
+        engine = engine_report(found["report"])
+        return [_facts(facts), tensors_table(found["report"]), *engine, *moved, *_notes(found.get("notes", ()))]
     unlisted = [f"note: {name} lies in the folder and is no part of the bundle" for name in found["unlisted"]]
     return [
         _facts(spec_facts(found["spec"]) | contract_fact(found) | origin_facts(found)),

@@ -13,10 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hiresvit.device.boards import Board
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.evaluation.latency import BUDGET_S, SETTLE_S, Limits, Side, measure_sides, sides_report
 from hiresvit.evaluation.statistics import no_stats
 from hiresvit.spec import TensorSpec
+from hiresvit.workflows.bench_bound import find_bounds, multiples
 from hiresvit.workflows.bench_frame import bench_picture, frame_side, gpu_parts
 from hiresvit.workflows.bench_power import Power, keep_busy, measure_power
 from hiresvit.workflows.bench_stream import measure_streams
@@ -36,6 +38,7 @@ class BenchSettings:
     ``min_s``, ``max_s`` and ``rel_error`` are those of `Limits`. ``image`` is the picture of a frame, drawn where none
     is given; ``fps`` is a stream's rate, ``batch`` what is called at a time in mode ``offline``. ``threads`` are for
     what is done with pictures. ``power`` measures joules, too, in windows of their own.
+    ``board`` is what plans are held to; None takes the GPU that runs them, where the table of boards has it.
     """
 
     mode: Mode = "call"
@@ -47,6 +50,7 @@ class BenchSettings:
     batch: int | None = None
     threads: int | None = None
     power: bool = False
+    board: Board | None = None
 
     @property
     def limits(self) -> Limits:
@@ -75,7 +79,7 @@ def measure_sources(opened: Sequence[Source | Unopened], settings: BenchSettings
     A side that did not open, or fails, has its ``failure`` and the others go on.
     A dynamic size is what a plan was tuned for, and 1 for a graph; a note says with which shapes it was called.
     Raises UsageError for a source that has no answer for a frame, for a batch that a graph does not take, and for one
-    that is emulated.
+    that is emulated; ArtefactError for a plan that is to be held to a board and whose kernels are not known.
     """
     for side in opened:
         if isinstance(side, Source) and side.runner.about.emulated:
@@ -83,6 +87,7 @@ def measure_sources(opened: Sequence[Source | Unopened], settings: BenchSettings
     named = dict(zip(distinct(side.label for side in opened), opened, strict=True))
     sources = {name: side for name, side in named.items() if isinstance(side, Source)}
     broken = {name: side.error for name, side in named.items() if isinstance(side, Unopened)}
+    bounds, said = find_bounds(sources, settings.board, settings.batch, settings.mode)
     with ExitStack() as stack:
         extra: dict[str, Any] = {"mode": settings.mode, "picture": None}
         picture = None
@@ -113,10 +118,12 @@ def measure_sources(opened: Sequence[Source | Unopened], settings: BenchSettings
         }
         for name, side in named.items()
     }
+    for name, side in report["sides"].items():
+        side["roofline"] = multiples(side, bounds.get(name), settings.mode)
     report["complete"] = report["complete"] and power.interrupt is None
     marks = [*_unsteady(report["sides"]), *watch.marks]
     extra |= report | {"environment": watch.environment, "marks": marks, "power": power.sides}
-    return Benched(extra, failures, measured.interrupt or power.interrupt, power.notes)
+    return Benched(extra, failures, measured.interrupt or power.interrupt, [*power.notes, *said])
 
 
 def refused_time(name: str) -> UsageError:

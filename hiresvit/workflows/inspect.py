@@ -10,23 +10,29 @@ from typing import Any
 from hiresvit.bundle.folder import Bundle, read_bundle
 from hiresvit.bundle.manifest import MANIFEST
 from hiresvit.bundle.stages import GRAPHS
+from hiresvit.device.boards import Board
 from hiresvit.device.context import read_sidecar
-from hiresvit.device.plan import is_plan_file
+from hiresvit.device.plan import Sidecar, is_plan_file
 from hiresvit.device.qnn_context import read_context
-from hiresvit.errors import UsageError, missing_extra
+from hiresvit.errors import ArtefactError, UsageError, missing_extra
 from hiresvit.export.contract import describe_graph, read_contract, read_stamp, read_untrained, untrained_note
 from hiresvit.kinds import require_graph_file
 from hiresvit.models.zoo import MODELS, find_model, names_checkpoint
 from hiresvit.runtime.open import open_runner
 from hiresvit.runtime.preflight import check_file
+from hiresvit.workflows.plan_traffic import describe_plan
 
 
-def inspect_source(text: str, *, entry: str | None = None) -> dict[str, Any]:
+def inspect_source(text: str, *, entry: str | None = None, board: Board | None = None) -> dict[str, Any]:
     """What can be said of a model name, a checkpoint, an ONNX file or a bundle without running it, as JSON values.
 
-    ``entry`` is the key of one of several sets of weights in a checkpoint. Raises as `open_source` does.
+    ``entry`` is the key of one of several sets of weights in a checkpoint. Of a plan ``traffic`` is what it moves, with
+    the least time that takes on ``board``. Raises as `open_source` does, and for a board ArtefactError if a plan's
+    kernels are not known.
     """
     path = Path(text)
+    if board is not None and not is_plan_file(path):
+        raise UsageError(f"--device is about a plan, which {text} is not: give one, as hiresvit build writes it")
     if entry is not None and not names_checkpoint(text):
         raise UsageError(f"--entry {entry} is about a checkpoint, which {text} is not: leave it out")
     if path.is_dir():
@@ -51,6 +57,7 @@ def inspect_source(text: str, *, entry: str | None = None) -> dict[str, Any]:
         known = asdict(sidecar) if sidecar else {}
         if sidecar and (stamped := read_stamp(sidecar.metadata)):
             known |= {"spec": stamped[0].to_json(), "contract": asdict(read_contract(sidecar.metadata))}
+        known |= _moved(path, sidecar, board)
         return {"kind": "plan", "path": str(path), "bytes": path.stat().st_size, **asdict(header), **known}
     if names_checkpoint(text):
         return {"kind": "checkpoint", "path": text, **describe_checkpoint(path, entry)}
@@ -59,6 +66,16 @@ def inspect_source(text: str, *, entry: str | None = None) -> dict[str, Any]:
             f"{text}: give a model name, a checkpoint, an .onnx file, a plan or a bundle folder (one with {MANIFEST})"
         )
     return {"kind": "model", **describe_model(text)}
+
+
+def _moved(plan: Path, sidecar: Sidecar | None, board: Board | None) -> dict[str, Any]:
+    """What a plan moves; where that is not known and no board asks for it, a note why."""
+    try:
+        return {"traffic": describe_plan(plan, sidecar, board)}
+    except ArtefactError as error:
+        if board is not None:
+            raise
+        return {"traffic": None, "notes": [str(error)]}
 
 
 def _context(path: Path) -> dict[str, Any] | None:

@@ -52,7 +52,8 @@ class Source:
     """A runner, its spec and its classes' names where they are known, and what it is called in tables.
 
     ``said`` is what is to be said of its weights and of how it was chosen, ``graph`` the file if that is an ONNX graph,
-    ``contract`` what goes in and comes out. ``built_from`` of a plan is where its graph would lie, and the graph's sum.
+    ``plan`` the file if it is one. ``contract`` is what goes in and comes out. ``built_from`` of a plan is where its
+    graph would lie, and the graph's sum.
     ``origin`` is what a report says of where it is from (`_origin`).
     """
 
@@ -65,6 +66,7 @@ class Source:
     contract: ContractSpec = TENSOR
     built_from: tuple[Path, str] | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    plan: Path | None = None
 
     @property
     def waits(self) -> float | None:
@@ -138,7 +140,7 @@ def open_source(
         said = _said(read_untrained(opened.metadata))
         origin = _origin(path, opened, role=stamped[1] if stamped else None)
     label, built_from = path.name + _by(runner, opened), _built_from(path)
-    return Source(Casting(opened), spec, label, labels, said, _graph(path), contract, built_from, origin)
+    return Source(Casting(opened), spec, label, labels, said, _graph(path), contract, built_from, origin, _plan(path))
 
 
 def distinct(names: Iterable[str]) -> list[str]:
@@ -273,7 +275,8 @@ def _source_of_role(bundle: Bundle, role: str, opened: Runner, runner: str | Non
     label = f"{bundle.folder.name}/{role}{_by(runner, opened)}"
     origin = _origin(path, opened, role=role, bundle=bundle.folder)
     graph_file, built_from = _graph(path), _built_from(path)
-    return Source(opened, manifest.spec, label, labels, said, graph_file, manifest.contract, built_from, origin)
+    of_file = (graph_file, manifest.contract, built_from, origin, _plan(path))
+    return Source(opened, manifest.spec, label, labels, said, *of_file)
 
 
 @contextmanager
@@ -303,6 +306,10 @@ def _origin(file: Path | None, runner: Runner, *, role: str | None, bundle: Path
 
 def _graph(path: Path) -> Path | None:
     return path if path.suffix == ".onnx" else None
+
+
+def _plan(path: Path) -> Path | None:
+    return path if is_plan_file(path) else None
 
 
 def _built_from(path: Path) -> tuple[Path, str] | None:

@@ -12,6 +12,7 @@ import pytest
 
 from hiresvit.device.plan import (
     EngineReport,
+    PlanTraffic,
     Sidecar,
     find_sidecar,
     is_plan_file,
@@ -112,6 +113,31 @@ def test_the_sidecar_round_trip(tmp_path: Path) -> None:
     assert EngineReport.from_json(REPORT.to_json()) == REPORT
 
 
+TRAFFIC = PlanTraffic(read_bytes=7, written_bytes=8, weight_bytes=9, macs={"fp16": 10}, untold=0)
+
+
+def test_traffic_and_sidecars_from_before_it(tmp_path: Path) -> None:
+    plan = tmp_path / "a.plan"
+    counted = replace(SIDECAR, report=replace(REPORT, traffic=TRAFFIC))
+    write_sidecar(plan, counted)
+    assert read_sidecar(plan) == counted
+    whole = json.loads(sidecar_path(plan).read_text())
+    del whole["report"]["traffic"]
+    sidecar_path(plan).write_text(json.dumps(whole))
+    assert read_sidecar(plan) == SIDECAR
+
+
+@pytest.mark.parametrize("fault", [{"read_bytes": -1}, {"macs": [1]}, {"untold": None}, {"more": 1}])
+def test_traffic_that_is_none(tmp_path: Path, fault: dict[str, Any]) -> None:
+    plan = tmp_path / "a.plan"
+    write_sidecar(plan, replace(SIDECAR, report=replace(REPORT, traffic=TRAFFIC)))
+    whole = json.loads(sidecar_path(plan).read_text())
+    whole["report"]["traffic"] |= fault
+    sidecar_path(plan).write_text(json.dumps(whole))
+    with pytest.raises(ArtefactError, match=r"does not describe a plan: [^\n]+; build the plan again$"):
+        read_sidecar(plan)
+
+
 def damage(values: dict[str, Any], what: str) -> Any:
     match what:
         case "kind":
@@ -169,6 +195,7 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "device": ("x", "10.3.0.30", "ab" * 32, None),
     "build_seconds": (3, 1.5, 10**19),
     "flags": ({}, {"a": None}),
+    "traffic": (None,),
 }
 VALUES: tuple[Any, ...] = (
     None,
