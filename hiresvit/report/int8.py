@@ -118,7 +118,7 @@ def _moved(half: Values, int8: Values, *, lean: bool) -> str:
             f" {' and of '.join(missing)}"
         )
     sides = {name: _sides(moved) for name, moved in plans.items() if moved}
-    factor = sum(sides["int8"]) / sum(sides["fp16"])
+    factor = round(sum(sides["int8"]) / sum(sides["fp16"]), 2)
     said = " against ".join(
         f"{activations / 1e6:,.1f} MB of activations and {weights / 1e6:,.1f} of weights"
         for activations, weights in (sides["int8"], sides["fp16"])

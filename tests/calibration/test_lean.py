@@ -32,13 +32,13 @@ HEADS = """
  p = Softmax<axis=-1>(s) a = MatMul(p, q) t = Transpose<perm=[0,1,3,2]>(a) m = Reshape(t, map)"""
 
 
-def sites_of(body: str, inputs: str = TOKENS, output: str = "float[?] y", **weights: Any) -> dict[str, Site]:
+def sites_of(body: str, inputs: str = TOKENS, **weights: Any) -> dict[str, Site]:
     """The sites of a graph under the policy; nodes are named ``OUTPUT/OpType``."""
     constants: dict[str, Any] = {"ones": np.ones(64, np.float32), "zeros": np.zeros(64, np.float32)}
     constants |= {"rows": np.array([32, 64]), "back": np.array([2, 16, 64]), "w": noise(64, 64)}
     constants |= {"heads": np.array([2, 16, 2, 32]), "map": np.array([2, 64, 4, 4]), "k1": noise(64, 64, 1, 1)}
-    model = build(f"g ({inputs}) => ({output}) {{ {body} }}", constants | {"half": np.array([32, 32])} | weights)
-    del model.graph.output[:]
+    model = build(f"g ({inputs}) => (float y) {{ {body} }}", constants | {"half": np.array([32, 32])} | weights)
+    del model.graph.output[:]  # whose shape is as the body has it
     model.graph.output.extend([onnx.helper.make_empty_tensor_value_info("y")])
     for node in model.graph.node:
         node.name = f"{node.output[0]}/{node.op_type}"
@@ -59,7 +59,8 @@ class TestLinearLayers:
         assert sites_of(f"{NORM} g = Gemm(r, w) {behind}")["g/Gemm"].excluded is None
 
     def test_behind_a_concatenation(self) -> None:
-        body = "u = Relu(x) v = Relu(z) c = Concat<axis=2>(u, v) g = MatMul(c, w2) t = Transpose<perm=[0,2,1]>(g) y = Relu(t)"
+        front = "u = Relu(x) v = Relu(z) c = Concat<axis=2>(u, v)"
+        body = f"{front} g = MatMul(c, w2) t = Transpose<perm=[0,2,1]>(g) y = Relu(t)"
         assert sites_of(body, w2=noise(128, 64))["g/MatMul"].excluded is None
 
     @pytest.mark.parametrize(
