@@ -153,7 +153,7 @@ def on_runtime(graph: ModelProto, use: Callable[[Any], Any]) -> Any:
 
 
 def plan_of(graph: ModelProto) -> dict[str, Any]:
-    """Kernels, fused attentions, size and seconds of the plan by TensorRT-RTX."""
+    """Kernels, fused attentions, size, seconds and bytes moved of the plan by TensorRT-RTX."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
         onnx.save(graph, path)
@@ -166,7 +166,7 @@ def plan_of(graph: ModelProto) -> dict[str, Any]:
         "activation_bytes",
         "build_seconds",
     )
-    return {name: getattr(report, name) for name in names}
+    return {name: getattr(report, name) for name in names} | {"traffic": report.to_json()["traffic"]}
 
 
 def nano_table(rows: Rows) -> str:

@@ -1,4 +1,4 @@
-"""What each option of the INT8 policy changes: products in INT8, kernels, fused attentions, SQNR.
+"""What each option of the INT8 policy changes: products in INT8, kernels, fused attentions, bytes moved, SQNR.
 
     python benchmarks/int8_options.py [--models hrvit_b1 ...] [--images 8] [--write]
 
@@ -32,12 +32,14 @@ from hiresvit.workflows.yardstick import references
 BEGIN, END = "<!-- options: benchmarks/int8_options.py --write -->", "<!-- /options -->"
 POLICIES = {
     "default": Policy(),
+    "`--int8-lean`": Policy(lean=True),
     "`--int8-residual`": Policy(residual=True),
     "`--int8-attention`": Policy(int8_attention=True),
     "depthwise, too": Policy(depthwise=True),
     "linear layers only": Policy(),
+    "one scale for a convolution's weight": Policy(),
 }
-COLUMNS = ("model", "policy", "products in INT8", "SQNR", "kernels", "attentions fused", "plan")
+COLUMNS = ("model", "policy", "products in INT8", "SQNR", "kernels", "attentions fused", "moved", "weights", "plan")
 
 
 def main() -> None:
@@ -80,14 +82,18 @@ def measure(name: str, images: int) -> list[list[str]]:
         answer = on_runtime(graph, methodcaller("__call__", image))
         sqnr = compare_runs(expected, answer, spec.task).outputs[0].worst.sqnr_db
         plan = plan_of(graph)
+        moved = plan["traffic"]
         fused = f"{plan['attentions_fused']} of {plan['attentions_total']}"
-        size = f"{plan['plan_bytes'] / 1e6:.1f} MB"
-        return [name, label, share, f"{sqnr:.1f} dB", str(plan["kernel_total"]), fused, size]
+        sizes = {"moved": moved["read_bytes"] + moved["written_bytes"], "weights": moved["weight_bytes"]}
+        sizes |= {"plan": plan["plan_bytes"]}
+        megabytes = [f"{size / 1e6:,.1f} MB" for size in sizes.values()]
+        return [name, label, share, f"{sqnr:.1f} dB", str(plan["kernel_total"]), fused, *megabytes]
 
     rows = [row("FP16", half, "")]
+    empty = [""] * (len(COLUMNS) - 3)
     for label, found in points.items():
         if found is None:
-            rows.append([name, label, "no attention is legal", "", "", "", ""])
+            rows.append([name, label, "no attention is legal", *empty])
             continue
         sites, skips, attentions = found
         graph, made = quantize(half, sites, table.amax, skips=skips, attentions=attentions)
@@ -102,6 +108,8 @@ def points_of(simple: ModelProto, label: str) -> tuple[Any, Any, Any] | None:
     sites = find_sites(index, policy)
     if label == "linear layers only":
         sites = [replace(site, excluded="kept") if site.op == "Conv" and not site.excluded else site for site in sites]
+    if label.startswith("one scale"):
+        sites = [replace(site, one_scale=site.op == "Conv") for site in sites]
     try:
         return sites, find_skips(index, sites, policy), find_attentions(index, policy)
     except UsageError:

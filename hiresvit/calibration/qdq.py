@@ -2,7 +2,8 @@
 
 An activation gets one QuantizeLinear-DequantizeLinear pair for each of its readers that is quantized, right before
 it. A weight is stored in INT8 and has a DequantizeLinear only. Everything is symmetric with zero point 0, per
-tensor for activations and per output channel for weights, and a scale has the type of the tensor that it scales.
+tensor for activations and per output channel for weights (but those of `Site.one_scale`), and a scale has the type of
+the tensor that it scales.
 Biases, graph inputs and graph outputs have none. This is what TensorRT 10.3 to 11 and TensorRT-RTX read alike.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def quantize(
     result = inferred(half, "the graph to quantize")
     index = index_graph(result, infer=False)
     wanted = dict(points_of(sites, skips, attentions))
-    weighted = {site.node for site in sites if site.excluded is None}
+    weighted = {site.node: site for site in sites if site.excluded is None}
     _check_graph(index, wanted, weighted)
     _check_ranges(wanted, amax)
     edit = _Edit(index, {node.name for node in index.nodes} | index.types.keys())
@@ -137,7 +138,7 @@ def quantize(
             if (node.name, place) in wanted:
                 nodes += _pair(edit, node, place, amax[wanted[node.name, place]])
         if node.name in weighted:
-            nodes.append(_weight_dequantized(edit, node))
+            nodes.append(_weight_dequantized(edit, node, one_scale=weighted[node.name].one_scale))
         nodes.append(node)
         if (node.name, OUTPUT) in wanted:
             nodes += _pair(edit, node, OUTPUT, amax[wanted[node.name, OUTPUT]])
@@ -155,11 +156,14 @@ def scales_of(amax: Array, dtype: np.dtype[Any]) -> Array:
     return np.asarray(np.where(nearest.astype(np.float64) < exact, above, nearest), dtype)
 
 
-def quantize_weight(weight: Array, axis: int, least: Array | float = 0.0) -> QuantizedWeight:
+def quantize_weight(weight: Array, axis: int | None, least: Array | float = 0.0) -> QuantizedWeight:
     """Round a float weight to int8 from -127 to 127, with one scale of its own type per index of ``axis``.
 
-    No scale is below ``least``, which may be one for each.
+    Without an axis it has one scale, of shape (). No scale is below ``least``, which may be one for each.
     """
+    if axis is None:
+        whole = quantize_weight(weight[None], 0, least)
+        return replace(whole, values=whole.values[0], scales=whole.scales.reshape(()))
     exact = np.moveaxis(weight, axis, 0).astype(np.float64)
     rows = exact.reshape(len(exact), -1)
     amax = np.abs(rows).max(1)
@@ -227,15 +231,15 @@ def _check_ranges(wanted: Mapping[Point, str], amax: Mapping[str, float]) -> Non
 class _Edit:
     """A graph, the names that are ``taken`` in it, and what is made of them.
 
-    ``weights`` has the names of values and scales for each weight and axis, so that a weight that two layers
-    share is stored once; ``sqnr_db`` goes by node.
+    ``weights`` has the names of values and scales for each weight and axis (None: one scale), so that a weight that two
+    layers share is stored once; ``sqnr_db`` goes by node.
     """
 
     index: GraphIndex
     taken: set[str]
     zero: str = ""
     added: list[TensorProto] = field(default_factory=list)
-    weights: dict[tuple[str, int], tuple[str, str, QuantizedWeight]] = field(default_factory=dict)
+    weights: dict[tuple[str, int | None], tuple[str, str, QuantizedWeight]] = field(default_factory=dict)
     sqnr_db: dict[str, float | None] = field(default_factory=dict)
 
     def name(self, wanted: str) -> str:
@@ -273,9 +277,9 @@ def _pair(edit: _Edit, node: NodeProto, place: int, amax: float) -> list[NodePro
     ]
 
 
-def _weight_dequantized(edit: _Edit, node: NodeProto) -> NodeProto:
+def _weight_dequantized(edit: _Edit, node: NodeProto, *, one_scale: bool) -> NodeProto:
     """Store the weight of a node in INT8 and make it read what a DequantizeLinear makes of that."""
-    source, axis = node.input[1], _channel_axis(node)
+    source, axis = node.input[1], None if one_scale else _channel_axis(node)
     if (source, axis) not in edit.weights:
         exact = edit.index.array(source)
         if exact is None or not np.isfinite(exact).all():
@@ -287,7 +291,8 @@ def _weight_dequantized(edit: _Edit, node: NodeProto) -> NodeProto:
     edit.sqnr_db[node.name] = weight.sqnr_db
     node.input[1] = edit.name(f"{node.name}/weight_dequantized")
     name = edit.name(f"{node.name}/weight/DequantizeLinear")
-    return helper.make_node("DequantizeLinear", [values, scales], [node.input[1]], name, axis=axis)
+    given = {} if axis is None else {"axis": axis}
+    return helper.make_node("DequantizeLinear", [values, scales], [node.input[1]], name, **given)
 
 
 def _channel_axis(node: NodeProto) -> int:

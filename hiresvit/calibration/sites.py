@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
+from hiresvit.calibration.lean import mixes_of, moves_less
 from hiresvit.errors import UsageError
 from hiresvit.graph.index import GraphIndex, attributes, module_of
 from hiresvit.graph.operators import LINEARS, MOVES
@@ -29,7 +30,8 @@ class Policy:
 
     ``keep`` names modules that stay in FP16, with all that is in them. ``first``, ``depthwise`` and ``last``
     lift the rule of that name. ``min_width`` is the least reduction length and number of outputs of an INT8
-    product. ``residual`` and ``int8_attention`` ask for more points: see `find_skips` and `find_attentions`.
+    product. ``residual`` and ``int8_attention`` ask for more points: see `find_skips` and `find_attentions`. ``lean``
+    leaves in FP16 what costs TensorRT-RTX more bytes than it saves: see `hiresvit.calibration.lean`.
     """
 
     keep: frozenset[str] = frozenset()
@@ -39,6 +41,7 @@ class Policy:
     min_width: int = 16
     residual: bool = False
     int8_attention: bool = False
+    lean: bool = False
 
     def keeps(self, module: str) -> bool:
         """Whether a module, or one that it is in, is named in ``keep``."""
@@ -50,7 +53,8 @@ class Layer:
     """A product with a constant as the rules see it.
 
     ``width`` is the smaller side of the matrix: reduction length or number of outputs. ``lowest`` is what its module
-    says of the least precision that it bears (`hiresvit.graph.precision`).
+    says of the least precision that it bears (`hiresvit.graph.precision`), ``costs_bytes`` that INT8 moves no less,
+    for a policy that asks.
     """
 
     module: str
@@ -60,6 +64,7 @@ class Layer:
     group: int
     width: int
     lowest: str | None = None
+    costs_bytes: bool = False
 
 
 RULES: dict[str, Callable[[Layer, Policy], bool]] = {
@@ -75,6 +80,8 @@ RULES: dict[str, Callable[[Layer, Policy], bool]] = {
     "narrow": lambda layer, policy: layer.group == 1 and layer.width < policy.min_width,
     # Its module bears no integers: a place that is rounded is another place, a mask's sign another mask.
     "precise": lambda layer, policy: layer.lowest is not None,
+    # Asked for where memory is the limit: in INT8 the plan would move more for this layer, or no less.
+    "lean": lambda layer, policy: policy.lean and layer.costs_bytes,
     "kept": lambda layer, policy: policy.keeps(layer.module),
 }
 """Why a layer stays in FP16, in the order in which it is asked. What remains is quantized."""
@@ -85,7 +92,7 @@ class Site:
     """A node that multiplies ``tensor``, by its FP32 name, by a constant.
 
     ``module`` is the PyTorch module, ``macs`` the multiply-accumulates of one picture, ``excluded`` the name of
-    the rule that leaves it in FP16.
+    the rule that leaves it in FP16. Its weight has ``one_scale`` or, as a rule, one for each output channel.
     """
 
     node: str
@@ -94,6 +101,7 @@ class Site:
     tensor: str
     macs: int
     excluded: str | None
+    one_scale: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ def find_sites(simple: GraphIndex, policy: Policy = Policy()) -> list[Site]:
     pictures = _moved_inputs(simple)
     classifiers = _classifiers(simple)
     lowest = read_lowest(simple.metadata)
+    mixes = mixes_of(simple) if policy.lean else frozenset()
     sites = []
     for node in simple.nodes:
         operand = _constant_operand(simple, node)
@@ -133,10 +142,12 @@ def find_sites(simple: GraphIndex, policy: Policy = Policy()) -> list[Site]:
             group=group,
             width=min(reduction, outputs),
             lowest=lowest_of(node.name, lowest),
+            costs_bytes=policy.lean and not moves_less(simple, node, operand, mixes),
         )
         excluded = next((rule for rule, holds in RULES.items() if holds(layer, policy)), None)
         macs = reduction * math.prod(static_shape(simple, node.output[0]))
-        sites.append(Site(node.name, layer.module, node.op_type, tensor, macs, excluded))
+        one_scale = policy.lean and node.op_type == "Conv" and excluded is None
+        sites.append(Site(node.name, layer.module, node.op_type, tensor, macs, excluded, one_scale))
     _check_kept(policy, sites)
     return sites
 

@@ -174,7 +174,7 @@ def _order(precision: PrecisionOptions, calibration: opt.CalibrationOptions, thr
     if not precision.int8 and not precision.quantized:
         calibration.refuse("--int8 or --htp in integers")
     if not precision.int8:
-        calibration.refuse("--int8", "int8_attention", "int8_residual")
+        calibration.refuse("--int8", "int8_attention", "int8_residual", "int8_lean")
         if "a8w8" not in precision.forms:
             calibration.refuse("--int8 or --htp a8w8", "max_drop")
     return precision.order(calibration, threads)

@@ -257,6 +257,9 @@ class CalibrationOptions:
     int8_residual: Annotated[
         bool | None, typer.Option("--int8-residual", help="What is added to a convolution in INT8, too.")
     ] = None
+    int8_lean: Annotated[
+        bool | None, typer.Option("--int8-lean", help="INT8 only where TensorRT-RTX moves fewer bytes for it.")
+    ] = None
 
     def settings(self, threads: int | None) -> Int8Settings:
         """What they ask of TensorRT's INT8. Raises as `chosen` does."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import RenderableType
 from rich.table import Table
 
+from hiresvit.device.tensorrt_api import TITLES
 from hiresvit.report.chart import bar_chart, text_bar
 from hiresvit.report.tables import Values, headroom_lines, make_table, number_text, size_text
 from hiresvit.report.traffic import traffic_facts
@@ -75,12 +76,12 @@ def sensitivity_chart(sensitivity: Values, kept: Sequence[str]) -> str:
     return bar_chart(rows, title="what each module loses alone in INT8", unit="points", highlight=kept)
 
 
-def int8_verdict(bundle: str, engines: Mapping[str, Values], decision: Values) -> list[str]:
+def int8_verdict(bundle: str, engines: Mapping[str, Values], decision: Values, *, lean: bool = False) -> list[str]:
     """Whether INT8 is worth it, in sentences: by what was measured on a device, else the command that decides it.
 
     ``engines`` has `EngineReport.to_json` of both plans, or nothing where none was built; what kernels and sizes are is
-    a fact and says nothing of speed. ``decision`` is that of `hiresvit.workflows.decide`, ``bundle`` the folder's name
-    as it is typed.
+    a fact and says nothing of speed, and what both move says what memory has to do. ``decision`` is that of
+    `hiresvit.workflows.decide`, ``bundle`` the folder's name as it is typed, ``lean`` the policy's.
     """
     said = []
     if len(engines) > 1:
@@ -88,7 +89,8 @@ def int8_verdict(bundle: str, engines: Mapping[str, Values], decision: Values) -
         smaller = 1 - int8["plan_bytes"] / half["plan_bytes"]
         said = [
             f"the INT8 plan has {int8['kernel_total']} kernels where FP16 has {half['kernel_total']},"
-            f" and is {abs(smaller):.0%} {'smaller' if smaller > 0 else 'larger'}"
+            f" and is {abs(smaller):.0%} {'smaller' if smaller > 0 else 'larger'}",
+            _moved(half, int8, lean=lean),
         ]
     if accuracy := decision["accuracy"]:
         lost = accuracy["rows"]["fp16"] - accuracy["rows"]["int8"]
@@ -105,6 +107,35 @@ def int8_verdict(bundle: str, engines: Mapping[str, Values], decision: Values) -
         *([f"this decides it on a device that runs these plans: {here}"] if built else []),
         f"this decides it on {'any other' if built else 'the'} board: {anew}",
     ]
+
+
+def _moved(half: Values, int8: Values, *, lean: bool) -> str:
+    """What both plans move for one call, and what follows where memory is the limit."""
+    plans = {"fp16": half.get("traffic"), "int8": int8.get("traffic")}
+    if missing := [name for name, moved in plans.items() if not moved or moved["untold"]]:
+        return (
+            "what INT8 moves beside FP16 is not known: TensorRT does not say the sizes of all tensors of the plan"
+            f" {' and of '.join(missing)}"
+        )
+    sides = {name: _sides(moved) for name, moved in plans.items() if moved}
+    factor = round(sum(sides["int8"]) / sum(sides["fp16"]), 2)
+    said = " against ".join(
+        f"{activations / 1e6:,.1f} MB of activations and {weights / 1e6:,.1f} of weights"
+        for activations, weights in (sides["int8"], sides["fp16"])
+    )
+    facts = f"INT8 moves {factor:.2f} times what FP16 moves ({said})"
+    if factor <= 1:
+        return facts
+    less = "" if lean or int8["backend"] != "tensorrt_rtx" else "; --int8-lean quantizes only what moves less there"
+    return (
+        f"{facts}: at batch 1, on a board whose memory is the limit, INT8 of {TITLES[int8['backend']]} is not for"
+        f" this network{less}"
+    )
+
+
+def _sides(moved: Values) -> tuple[int, int]:
+    """Bytes of activations and of weights."""
+    return moved["read_bytes"] + moved["written_bytes"], moved["weight_bytes"]
 
 
 def _decided(decision: Values) -> str:

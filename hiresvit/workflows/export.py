@@ -318,7 +318,10 @@ def _decide(
     drop, contract = job.settings.int8.max_drop, job.contract
     plans = {stage: stage_path(job.folder, plan) for plan in PLANS if (stage := str(STAGES[plan].parent)) in engines}
     decision = decide(plans, _feed(job), report.get("accuracy"), proof, contract, max_drop=drop, on_step=job.on_step)
-    report |= {"decision": decision, "verdict": int8_verdict(str(bundle), engines, decision)}
+    report |= {
+        "decision": decision,
+        "verdict": int8_verdict(str(bundle), engines, decision, lean=job.settings.int8.lean),
+    }
 
 
 def _feed(job: _Job) -> Feed:

@@ -63,10 +63,18 @@ class CalibrationSettings:
 
 @dataclass(frozen=True)
 class Int8Settings(CalibrationSettings):
-    """What can be chosen about TensorRT's INT8 graph; ``residual`` and ``attention`` are those of `Policy`."""
+    """What can be chosen about TensorRT's INT8 graph; ``residual``, ``attention`` and ``lean`` are those of `Policy`.
+
+    Raises UsageError for two that contradict each other.
+    """
 
     residual: bool = False
     attention: bool = False
+    lean: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lean and self.residual:
+            raise UsageError("--int8-lean keeps what is added in FP16 and --int8-residual does not: leave one out")
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +159,7 @@ def make_int8(
     a picture that calibrates.
     """
     check_calibration(settings, spec)
-    policy = Policy(residual=settings.residual, int8_attention=settings.attention)
+    policy = Policy(residual=settings.residual, int8_attention=settings.attention, lean=settings.lean)
     index = index_graph(simple, {})
     sites = find_sites(index, policy)
     if all(site.excluded for site in sites):

@@ -69,6 +69,23 @@ def test_the_default_policy(plain: EngineReport, tmp_path: Path) -> None:
     assert set(report.precision) == {"int8", "fp16"}
     # About scales in FP32 inside its kernels, which is more than the graph asks for.
     assert all("scales to fp32" in warning for warning in report.warnings)
+    assert moved(report) > moved(plain)
+
+
+def test_the_lean_policy_moves_less_in_as_many_kernels(plain: EngineReport, tmp_path: Path) -> None:
+    """Which the default does not: its convolutions write FP32."""
+    model, made = quantized(Policy(lean=True))
+    report = built(model, tmp_path)
+    assert moved(report) < moved(plain)
+    assert report.precision["int8"] == made.sites_int8 > 0
+    assert (report.kernel_total, report.attentions_fused) == (plain.kernel_total, plain.attentions_fused)
+
+
+def moved(report: EngineReport) -> int:
+    """Bytes of activations."""
+    assert report.traffic is not None
+    assert report.traffic.untold == 0
+    return report.traffic.read_bytes + report.traffic.written_bytes
 
 
 def test_every_option_at_once(plain: EngineReport, tmp_path: Path) -> None:

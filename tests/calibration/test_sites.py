@@ -95,7 +95,7 @@ class TestRules:
         assert found[5] == Site("mlp.in/Gemm", "mlp.in", "Gemm", "r", 32 * 64 * 32, None)
 
     def test_each_is_tried(self) -> None:
-        assert {rule for _, _, rule in EXPECTED.values() if rule} | {"kept", "precise"} == set(RULES)
+        assert {rule for _, _, rule in EXPECTED.values() if rule} | {"kept", "lean", "precise"} == set(RULES)
 
     @pytest.mark.parametrize("said", ["fp16", "fp32"])
     def test_a_module_that_bears_no_integers_has_none(self, said: str) -> None:
