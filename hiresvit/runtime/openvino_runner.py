@@ -60,7 +60,7 @@ class OpenVinoRunner(Runner):
             raise not_taken(path, "OpenVINO", _reason(error)) from error
         self.inputs = tuple(_spec(port, path) for port in compiled.inputs)
         self.outputs = tuple(_spec(port, path) for port in compiled.outputs)
-        self.warnings = _said_of_precision(openvino, compiled, hint)
+        self.warnings = said_of_precision(openvino, compiled, hint)
         self.precision = None if hint == PRECISIONS[0] else _NAMES[hint]
         used, suffix = int(compiled.get_property("INFERENCE_NUM_THREADS")), "" if hint == PRECISIONS[0] else f" {hint}"
         self.about = About(f"OpenVINO{suffix}", openvino.__version__.partition("-")[0], "CPU", used)
@@ -118,8 +118,8 @@ def load_openvino() -> Any:
     return openvino
 
 
-def _said_of_precision(openvino: Any, compiled: Any, hint: str) -> tuple[str, ...]:
-    """What is to be said of the precision. Raises MissingDependency if OpenVINO took another one, as it does silently."""
+def said_of_precision(openvino: Any, compiled: Any, hint: str) -> tuple[str, ...]:
+    """What is to be said of the precision. Raises MissingDependency if OpenVINO took another one, as it may."""
     taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     core = openvino.Core()
     if taken != hint:
