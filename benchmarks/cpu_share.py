@@ -4,7 +4,9 @@
 
 All sides run in turn in one process, so that the shares hold on any machine: share = 2 x MACs / time / sgemm rate.
 The MACs are the model's own (15.2 G for HRViT-b1 at 512x512), whatever the folded graph still computes; the sgemm
-rate is that of a 2048-cubed float32 torch matmul in the same rounds. Logits stay at the head's stride.
+rate is that of a 2048-cubed float32 torch matmul in the same rounds, also for the sides in bfloat16. Logits stay at the
+head's stride. Where OpenVINO is installed it computes both forms of the graph, too, in FP32 and, where the CPU has it,
+in bfloat16. Each has the SQNR of its answer against PyTorch's, on noise.
 ``--steps`` adds the deployed graph with one of its ideas taken back at a time.
 """
 
@@ -17,6 +19,7 @@ import platform
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,19 +31,25 @@ import torch
 from torch import nn
 
 from hiresvit import create_model, export_onnx, fold, simplify
+from hiresvit.errors import MissingDependency
 from hiresvit.evaluation.latency import measure_latency
-from hiresvit.evaluation.statistics import LatencyStats
+from hiresvit.evaluation.parity import compare_arrays
+from hiresvit.evaluation.statistics import LatencyStats, ratio
 from hiresvit.export.contract import INPUT
 from hiresvit.export.cpu import for_cpu
 from hiresvit.models import hrvit_block
+from hiresvit.models.create import enliven
 from hiresvit.models.fold import fold_bn
 from hiresvit.models.heads import SegFormerHead
 from hiresvit.models.macs import count_macs
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
+from hiresvit.runtime.openvino_runner import PRECISIONS, OpenVinoRunner
+from hiresvit.runtime.runner import Runner
 from hiresvit.runtime.torch_runner import TorchRunner
 from hiresvit.spec import ModelSpec
 
 SIDE = 2048
+FORMS = ("simplified.onnx", "cpu.onnx")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -48,17 +57,21 @@ def main() -> None:
     args = arguments()
     height, width = (int(side) for side in args.imgsz.split("x"))
     model = create_model(args.model, imgsz=(height, width))
+    assert isinstance(model.spec, ModelSpec)
+    enliven(model, model.spec)  # fresh attention adds nothing, so nothing of it could be wrong
     with tempfile.TemporaryDirectory() as folder:
         graphs = deployed(model) | (steps_back(args.model, (height, width)) if args.steps else {})
         paths = {name: Path(folder, f"{index}.onnx") for index, name in enumerate(graphs)}
         for name, graph in graphs.items():
             onnx.save(graph, paths[name])
-        stats = measure(model, paths, (height, width), args)
+        stats, sqnr = measure(model, paths, (height, width), args)
         profiles = {name: operator_times(path, args.threads) for name, path in paths.items() if args.profile}
     result = report(stats, count_macs(model, (height, width)).total, args)
     result |= {
         "nodes": {name: len(graph.graph.node) for name, graph in graphs.items()},
         "operators_ms": profiles,
+        "sqnr_db": sqnr,
+        "simplified_over_cpu": forms(stats),
     }
     print_result(result)
     if args.write:
@@ -86,7 +99,7 @@ def simplified(model: nn.Module) -> onnx.ModelProto:
 
 def deployed(model: nn.Module) -> dict[str, onnx.ModelProto]:
     graph = simplified(fold(model))
-    return {"simplified.onnx": graph, "cpu.onnx": for_cpu(graph)}
+    return dict(zip(FORMS, (graph, for_cpu(graph)), strict=True))
 
 
 def steps_back(name: str, imgsz: tuple[int, int]) -> dict[str, onnx.ModelProto]:
@@ -132,16 +145,43 @@ def plain_head(model: nn.Module) -> None:
 
 def measure(
     model: nn.Module, paths: dict[str, Path], imgsz: tuple[int, int], args: argparse.Namespace
-) -> dict[str, LatencyStats]:
+) -> tuple[dict[str, LatencyStats], dict[str, float]]:
+    """What each side took, and the SQNR of its answer against PyTorch's in dB."""
     torch.set_num_threads(args.threads)
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
     feed = {INPUT: np.random.default_rng(0).standard_normal((1, 3, *imgsz), dtype=np.float32)}
-    runners = {name: OnnxRuntimeRunner(path, threads=args.threads) for name, path in paths.items()}
-    first = next(iter(runners.values()))
+    onnx_runtime = {name: OnnxRuntimeRunner(path, threads=args.threads) for name, path in paths.items()}
+    first = next(iter(onnx_runtime.values()))
+    runners: dict[str, Runner] = {"PyTorch eager": TorchRunner(model, first.inputs, first.outputs)}
+    runners |= onnx_runtime | openvino_sides({name: paths[name] for name in FORMS}, args.threads)
+    same = [name for name in runners if name.split(",")[0] in FORMS]  # a step back has weights of its own
+    answers = [runners[name](feed)[first.outputs[0].name] for name in ("PyTorch eager", *same)]
+    sqnr = {name: compare_arrays(answers[0], answer).sqnr_db for name, answer in zip(same, answers[1:], strict=True)}
     sides: dict[str, Callable[[], object]] = {"sgemm": lambda: a @ b}
-    sides["PyTorch eager"] = partial(TorchRunner(model, first.inputs, first.outputs), feed)
     sides |= {name: partial(runner, feed) for name, runner in runners.items()}
-    return measure_latency(sides, min_s=args.seconds, settle_s=0.05)
+    return measure_latency(sides, min_s=args.seconds, settle_s=0.05), sqnr
+
+
+def openvino_sides(paths: dict[str, Path], threads: int) -> dict[str, Runner]:
+    """OpenVINO on each graph, in each precision that there is here; a line for what is not."""
+    sides: dict[str, Runner] = {}
+    for name, path in paths.items():
+        for precision in PRECISIONS:
+            try:
+                sides[f"{name}, OpenVINO {precision}"] = OpenVinoRunner(path, threads=threads, detail=precision)
+            except MissingDependency as error:
+                print(error)
+    return sides
+
+
+def forms(stats: dict[str, LatencyStats]) -> dict[str, dict[str, float]]:
+    """By runner how many times as long as on cpu.onnx it takes on simplified.onnx, round by round."""
+    found = {}
+    for end in ("", *(f", OpenVINO {precision}" for precision in PRECISIONS)):
+        if all(f"{name}{end}" in stats for name in FORMS):
+            compared = ratio(*(stats[f"{name}{end}"] for name in FORMS))
+            found[end.removeprefix(", ") or "ONNX Runtime"] = asdict(compared)
+    return found
 
 
 def report(stats: dict[str, LatencyStats], macs: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -198,7 +238,12 @@ def print_result(result: dict[str, Any]) -> None:
     for name, side in result["sides"].items():
         nodes = f"{result['nodes'][name]:5} nodes" if name in result["nodes"] else " " * 11
         spread = f"{side['p10']:.1f}..{side['p90']:.1f}"
-        print(f"  {name:20}{nodes} {side['median_ms']:8.1f} ms {side['share_percent']:6.1f} % of sgemm ({spread})")
+        print(
+            f"  {name:30}{nodes} {side['median_ms']:8.1f} ms {side['share_percent']:6.1f} % of sgemm ({spread})"
+            + (f" {result['sqnr_db'][name]:6.1f} dB" if name in result["sqnr_db"] else "")
+        )
+    for name, found in result["simplified_over_cpu"].items():
+        print(f"simplified.onnx over cpu.onnx, {name}: {found['median']:.3f} ({found['p10']:.3f}..{found['p90']:.3f})")
     for name, times in result["operators_ms"].items():
         print(f"{name}, ms by operator: " + ", ".join(f"{k} {v:.1f}" for k, v in list(times.items())[:16]))
 

@@ -3,10 +3,18 @@
     python benchmarks/gpu_torch.py [--weights FOLDER] [--models NAME ...] [--batches 1 64] [--output FILE.json]
     python benchmarks/gpu_torch.py --device cpu --tiny
 
-For each network and batch eight sides are called in turn in one run (`measure_latency`): the form that is trained, with
-the modules, the order and the weights of the authors' checkpoints, and the form that is deployed (`fold`); each eager
-and as a CUDA graph, in NCHW and in NHWC (channels_last). A call is timed on the host from the launch to the end of the
-GPU's work; input and output stay on the GPU. With `--weights` (hrvit_b1_scenes.safetensors and
+For each network and batch these are called in turn in one run (`measure_latency`): the form that is trained, with the
+modules and the weights of the authors' checkpoints, the form that is deployed (`fold`), and of HRViT the authors'
+layout, as `authors_layout.py` states it anew; each eager and as a CUDA graph, in NCHW and in NHWC (channels_last). A
+call is timed on the host from the launch to the end of the GPU's work; input and output stay on the GPU.
+
+**Bytes** are what PyTorch's operators read and write in one call, counted as they are dispatched: every tensor that
+an operator reads or writes once, a view not at all, weights apart. That is what an eager call moves if no cache helps,
+by the definition by which a plan's kernels are counted; what an operator converts inside itself is not seen. Divided by
+the time it is a share of the card's copy rate, that of a large tensor copied in the same rounds (read and written). At
+batch 1 the maps fit the L2 cache of a large card, so that a share may be over 100 %.
+
+With `--weights` (hrvit_b1_scenes.safetensors and
 lrformer_t_scenes.safetensors) the folded model in half precision is also held against the trained form in float64, on
 held-out scenes.
 
@@ -20,6 +28,7 @@ import argparse
 import copy
 import gc
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +36,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from authors_layout import in_authors_layout
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hiresvit.data.preprocess import example_input
 from hiresvit.data.scenes import Scenes
@@ -41,6 +53,7 @@ from hiresvit.models.fold import fold
 from hiresvit.spec import ModelSpec, Task
 
 NANO = Path(__file__).parents[1] / "examples" / "hrvit_nano.safetensors"
+COPIED = {"cuda": 2**29, "cpu": 2**26}  # bytes: far more than a cache holds
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 
 
@@ -110,12 +123,15 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def measure(case: Case, batch: int, device: str, min_s: float) -> list[dict[str, Any]]:
-    """A row for each side, the trained form's first; ``ratio`` is how many times as fast as that one it is, in turn."""
+    """A row for each side; ``ratio`` is how many times as fast as the trained form it is, in turn."""
     dtype = torch.float16 if device == "cuda" else torch.float32
     model = build_model(case.spec).eval()
     forms = {"trained": model, "folded": fold(model)}
+    if case.name.startswith("hrvit"):
+        forms["authors"] = in_authors_layout(model, case.spec)
     modes = ("eager", "graph") if device == "cuda" else ("eager",)
     sides: dict[tuple[str, ...], Side] = {}
+    moved: dict[tuple[str, ...], Moved | None] = {}
     rows: list[dict[str, Any]] = []
     pool = torch.cuda.graph_pool_handle() if device == "cuda" else None
     for layout, memory in LAYOUTS.items():
@@ -126,15 +142,15 @@ def measure(case: Case, batch: int, device: str, min_s: float) -> list[dict[str,
             for mode in modes:
                 try:
                     run = prepared(network, image, mode, pool)
+                    moved[form, layout] = moved.get((form, layout)) or count_bytes(network, image)
                 except torch.OutOfMemoryError:
-                    rows.append(_row(case, batch, (form, layout, mode), None, None))
+                    rows.append(_row(case, batch, (form, layout, mode)))
                     continue
                 sides[form, layout, mode] = Side(run, batch)
-    stats = measure_latency({" ".join(key): side for key, side in sides.items()}, min_s=min_s, max_s=4 * min_s)
-    for key in sides:
-        base = stats.get(" ".join(("trained", *key[1:])))
-        rows.append(_row(case, batch, key, stats[" ".join(key)], base))
-    del sides
+    named = {"copy": Side(copying(device)), **{" ".join(key): side for key, side in sides.items()}}
+    stats = measure_latency(named, min_s=min_s, max_s=4 * min_s)
+    rows += [_row(case, batch, key, found=stats, moved=moved[key[:2]], copied=2 * COPIED[device]) for key in sides]
+    del sides, named
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -174,6 +190,67 @@ def prepared(network: nn.Module, image: Tensor, mode: str, pool: Any) -> Callabl
     return replay
 
 
+@dataclass
+class Moved:
+    """Bytes that one call reads and writes."""
+
+    activations: int = 0
+    weights: int = 0
+
+
+class _Counting(TorchDispatchMode):
+    """Adds up what operators read and write; ``weights`` are the addresses of storages that hold parameters."""
+
+    def __init__(self, weights: set[int]) -> None:
+        super().__init__()
+        self.weights, self.moved = weights, Moved()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        reads, writes = _tensors((args, kwargs)), _tensors(out)
+        places = {place for place, *_ in reads}
+        in_place = func.overloadpacket.__name__.endswith("_")
+        if in_place or any(place not in places for place, *_ in writes):
+            reads = {key: size for key, size in reads.items() if size}
+            written = sum(size for (place, *_), size in writes.items() if in_place or place not in places)
+            held = sum(size for (place, *_), size in reads.items() if place in self.weights)
+            self.moved.weights += held
+            fresh = func.overloadpacket.__name__ in ("empty", "empty_like", "new_empty", "empty_strided")
+            self.moved.activations += 0 if fresh else sum(reads.values()) - held + written
+        return out
+
+
+def _tensors(values: Any) -> dict[tuple[Any, ...], int]:
+    """Bytes of each different tensor among values, by its storage, place and strides; what is repeated counts once."""
+    found = {}
+    for one in tree_leaves(values):
+        if isinstance(one, Tensor):
+            real = [size for size, stride in zip(one.shape, one.stride(), strict=True) if stride]
+            key = (one.untyped_storage().data_ptr(), one.storage_offset(), one.shape, one.stride())
+            found[key] = math.prod(real) * one.element_size()
+    return found
+
+
+def count_bytes(network: nn.Module, image: Tensor) -> Moved:
+    """What one eager call reads and writes. Not in inference mode, which hides what an operator is made of."""
+    held = [*network.parameters(), *network.buffers()]
+    with torch.no_grad(), _Counting({one.untyped_storage().data_ptr() for one in held}) as counting:
+        network(image)
+    return counting.moved
+
+
+def copying(device: str) -> Callable[[], None]:
+    """Copies a large tensor and waits for the end."""
+    source = torch.ones(COPIED[device], dtype=torch.uint8, device=device)
+    target, finish = torch.empty_like(source), torch.cuda.synchronize if device == "cuda" else _nothing
+
+    def run() -> None:
+        target.copy_(source)
+        finish()
+
+    return run
+
+
 def agreement(case: Case, weights: Path, device: str, scenes: int) -> dict[str, Any]:
     """The folded model in half precision (float32 on a CPU) against the trained form in float64, on held-out scenes."""
     spec = case.spec
@@ -203,29 +280,56 @@ def agreement(case: Case, weights: Path, device: str, scenes: int) -> dict[str, 
 
 
 def _row(
-    case: Case, batch: int, key: tuple[str, ...], stats: LatencyStats | None, base: LatencyStats | None
+    case: Case,
+    batch: int,
+    key: tuple[str, ...],
+    *,
+    found: dict[str, LatencyStats] | None = None,
+    moved: Moved | None = None,
+    copied: int = 0,
 ) -> dict[str, Any]:
+    """One side's numbers; null without ``found``. ``copied`` are the bytes that the side ``copy`` moves."""
     row: dict[str, Any] = {"model": case.name, "task": case.task, "size": case.side, "batch": batch}
     row |= dict(zip(("form", "layout", "mode"), key, strict=True))
     row |= {"median_ms": None, "p99_ms": None, "throughput": None, "ratio": None, "samples_ns": []}
-    if stats is not None:
+    row |= {"activation_bytes": None, "weight_bytes": None, "copy_gb_per_s": None, "share_of_copy": None}
+    if found is not None and moved is not None:
+        stats, copy, base = (found.get(" ".join(one)) for one in (key, ("copy",), ("trained", *key[1:])))
+        assert stats is not None
+        assert copy is not None
         row |= {name: getattr(stats, name) for name in ("median_ms", "p99_ms", "throughput")}
         row["samples_ns"] = list(stats.samples_ns)
         row["ratio"] = ratio(base, stats).median if base is not None else None
+        row |= {"activation_bytes": moved.activations, "weight_bytes": moved.weights}
+        row["copy_gb_per_s"] = copied / copy.median_ms / 1e6
+        row["share_of_copy"] = ratio(copy, stats).median * (moved.activations + moved.weights) / copied
     return row
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """As Markdown."""
-    lines = ["| network | batch | layout | mode | form | median ms | images/s | times as fast |", "|---" * 8 + "|"]
+    """As Markdown; MB are the bytes of a call, activations and weights."""
+    titles = (
+        "network",
+        "batch",
+        "layout",
+        "mode",
+        "form",
+        "median ms",
+        "images/s",
+        "times as fast",
+        "MB",
+        "of copy rate",
+    )
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in sorted(rows, key=lambda row: (row["layout"], row["mode"], row["form"] != "trained")):
         cells = [f"{row['model']} {row['task']} {row['size']}", str(row["batch"])]
         cells += [row[name] for name in ("layout", "mode", "form")]
         if row["median_ms"] is None:
-            cells += ["does not fit", "", ""]
+            cells += ["does not fit", "", "", "", ""]
         else:
-            faster = f"{row['ratio']:.2f}" if row["ratio"] is not None and row["form"] == "folded" else ""
+            faster = f"{row['ratio']:.2f}" if row["ratio"] is not None and row["form"] != "trained" else ""
             cells += [f"{row['median_ms']:.3f}", f"{row['throughput']:,.0f}", faster]
+            cells += [f"{(row['activation_bytes'] + row['weight_bytes']) / 1e6:,.0f}", f"{row['share_of_copy']:.0%}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

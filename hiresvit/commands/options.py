@@ -81,7 +81,7 @@ Save = Annotated[
 
 PICTURES = (*pictures.NAMES, "preprocess")
 """Options of a model that say how a picture becomes its input."""
-RUNNERS = "onnxruntime[:PROVIDER], openvino, qnn[:CHIP] or tensorrt; default: by its suffix"
+RUNNERS = "onnxruntime[:PROVIDER], openvino[:bf16], qnn[:CHIP] or tensorrt; default: by its suffix"
 FOLDER = "folder"
 """The data set that ``--data`` alone names."""
 

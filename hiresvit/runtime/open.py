@@ -37,7 +37,7 @@ class Backend:
 # Of two that open one suffix the first is taken where none is named.
 BACKENDS = (
     Backend("onnxruntime", (".onnx",), "onnxruntime_runner", "OnnxRuntimeRunner", ("threads", "detail"), "[:PROVIDER]"),
-    Backend("openvino", (".onnx",), "openvino_runner", "OpenVinoRunner", ("threads",)),
+    Backend("openvino", (".onnx",), "openvino_runner", "OpenVinoRunner", ("threads", "detail"), "[:bf16]"),
     Backend("qnn", (".onnx",), "qnn_runner", "QnnRunner", ("detail",), "[:CHIP]"),
     Backend("tensorrt", SUFFIXES, "tensorrt_runner", "TensorRTRunner", ("cuda_graph",)),
 )
@@ -102,9 +102,9 @@ def open_runner(
     """Load a graph (.onnx) on the CPU, or a plan (.plan, .engine) on an NVIDIA GPU.
 
     ``runner`` is a backend's name: for a graph ``onnxruntime`` (default), which takes one of its execution providers
-    after a colon as ``onnxruntime:CUDAExecutionProvider``, ``openvino``, or ``qnn``, which takes a chip as ``qnn:ar1``;
-    for a plan ``tensorrt``. ``threads`` is
-    the most a graph may use (default: the runtime's choice); ``cuda_graph`` launches a plan's kernels as one.
+    after a colon as ``onnxruntime:CUDAExecutionProvider``, ``openvino``, which computes in FP32 or as
+    ``openvino:bf16`` in bfloat16, or ``qnn``, which takes a chip as ``qnn:ar1``; for a plan ``tensorrt``. ``threads``
+    is the most a graph may use (default: the runtime's choice); ``cuda_graph`` launches a plan's kernels as one.
 
     Raises UsageError for another suffix or name, an option that does not apply and ``threads`` under 1,
     HiresvitError for a missing or damaged graph, IllegalGraphError for one that its runtime does not take,

@@ -64,6 +64,8 @@ class Runner(Protocol):
     metadata: Mapping[str, str] = MappingProxyType({})
     seconds_per_gmac: float | None = None
     """About how long an emulator takes, for who waits for it; None for what computes itself."""
+    precision: str | None = None
+    """``bfloat16`` where it was told to compute in that, whatever the file says; None: in what the file says."""
 
     @property
     def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -157,7 +159,7 @@ class Casting(Runner):
         self.inner = runner
         self.inputs, self.outputs, self.about = runner.inputs, runner.outputs, runner.about
         self.warnings, self.metadata = runner.warnings, runner.metadata
-        self.seconds_per_gmac = runner.seconds_per_gmac
+        self.seconds_per_gmac, self.precision = runner.seconds_per_gmac, runner.precision
 
     @property
     def best_shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -14,11 +14,11 @@ from hiresvit.bundle.stages import STAGES
 from hiresvit.data.image import load_image
 from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.evaluation.answers import AnswerGate, answer_gate, check_answers, compare_answer, read_gate
-from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs
+from hiresvit.evaluation.parity import GATES, Gate, check_gate, compare_runs, gate_of_runner
 from hiresvit.evaluation.reference import TENSOR, answer_of, example_feed
 from hiresvit.runtime.frame import labels_of
 from hiresvit.runtime.runner import Runner
-from hiresvit.spec import Feed, is_raw
+from hiresvit.spec import Feed, ModelSpec, is_raw
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,14 @@ def replay_pair(manifest: Manifest, golden: Golden, runner: Runner, role: str) -
     gates = {done["stage"]: done["gate"] for done in stages if done["gate"]}
     found = runner(golden.inputs)
     if not framed or is_raw(spec.task):
-        gate = Gate(**gates[stage]) if stage in gates else GATES[stage]
+        gate = gate_of_runner(Gate(**gates[stage]) if stage in gates else GATES[stage], runner, spec)
         compared = compare_runs(golden.outputs, found, spec.task, spec.anchors)
         failures = check_gate(compared, gate, stage)
-        limit = answer_gate(stage, contract, spec.task, gate.min_agreement)
+        limit = _in_precision(answer_gate(stage, contract, spec.task, gate.min_agreement), runner, spec)
         seen, report = asdict(gate), compared.to_json()
     else:
         limit = read_gate(gates[stage]) if stage in gates else answer_gate(stage, contract, spec.task, None)
+        limit = _in_precision(limit, runner, spec)
         answers = compare_answer(golden.outputs, found)
         failures = check_answers(answers, limit, stage)
         seen, report = asdict(limit), answers.to_json()
@@ -89,6 +90,13 @@ def replay_pair(manifest: Manifest, golden: Golden, runner: Runner, role: str) -
     if not failures and golden.answer and spec.preprocess.resize != "slide":
         answer, failures = _answer(manifest, golden, found, limit, stage)
     return Replay(seen, report, answer, tuple(failures))
+
+
+def _in_precision(limit: AnswerGate, runner: Runner, spec: ModelSpec) -> AnswerGate:
+    """The limit of a runner that was told to compute in fewer bits: as of INT8, how far numbers are apart is open."""
+    if runner.precision is None:
+        return limit
+    return AnswerGate(gate_of_runner(Gate(0.0, 0.0, limit.min_agreement), runner, spec).min_agreement, None)
 
 
 def _answer(

@@ -109,13 +109,12 @@ def watch(source: Source, feeds: Feeds, engine: Engine | None) -> Iterator[Watch
         from hiresvit.graph.modules import find_boundaries
 
         model = graph_of(source)
+        half, bf16 = engine is not None and engine.chip is not None, source.runner.precision is not None
         source.runner.close()
         trim_memory()
         index = index_graph(model, {})
         side = _fetched(source, model, feeds) if engine is None else _opened(engine, model, feeds, stack)
-        yield Watched(
-            find_boundaries(index), side, _precision(index, half=engine is not None and engine.chip is not None)
-        )
+        yield Watched(find_boundaries(index), side, _precision(index, half=half, bf16=bf16))
 
 
 def graph_of(source: Source) -> ModelProto:
@@ -161,12 +160,14 @@ def _as_in_graph(path: str) -> str:
     return path.removeprefix("model.") or "output"
 
 
-def _precision(index: GraphIndex, *, half: bool) -> str:
-    """The lowest in it; weights, which may have fewer bits, are no results."""
+def _precision(index: GraphIndex, *, half: bool, bf16: bool) -> str:
+    """The lowest in it, or in what computes it; weights, which may have fewer bits, are no results."""
     made = {index.types.get(n.output[0]) for n in index.nodes if n.op_type == "QuantizeLinear"}
     for precision, types in (("int8", {"int8"}), ("a8w8", {"uint8"}), ("a16w8", {"uint16", "int16"})):
         if made & types:
             return precision
+    if bf16:
+        return "bf16"
     return "fp16" if half or "float16" in index.types.values() else "fp32"
 
 

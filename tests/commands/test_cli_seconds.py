@@ -53,6 +53,24 @@ def test_compare_opens_the_second_with_the_runner(cli: Cli, tiny_bundle: Path) -
     assert found["stages"][0]["report"]["outputs"][0]["max_abs"] > 0
 
 
+def test_bfloat16_opens_a_bundle_and_is_held_to_its_own_gate(cli: Cli, tiny_bundle: Path) -> None:
+    """The golden pair of the FP32 graph must come out: to 15 dB, where FP32 is held to 90."""
+    typed = ("--runner", "openvino", "--runner", "openvino:bf16", "--json")
+    result = cli("verify", tiny_bundle, "--graph", "cpu", *typed)
+    sides = json.loads(result.out)["verify"]["sides"]
+    if "not in bf16" in (sides[1]["why"] or ""):
+        pytest.skip(sides[1]["why"])
+    assert result.code == 0, result.err
+    assert [side["gate"]["min_sqnr_db"] for side in sides] == [90, 15]
+    assert [side["origin"]["backend"] for side in sides] == ["OpenVINO", "OpenVINO bf16"]
+    found = [side["report"]["outputs"][0]["sqnr_db"] for side in sides]
+    assert found[0] > 100
+    assert 15 < found[1] < 60, "8 bits of mantissa, which FP32's gate would refuse"
+    benched = cli("bench", tiny_bundle, "--runner", "openvino:bf16", "--min-s", "0", "--threads", "1", "--json")
+    assert benched.code == 0, benched.err
+    assert f"{tiny_bundle.name}/cpu (openvino:bf16): computed in bfloat16" in benched.err
+
+
 def test_run_and_eval_take_it_too(cli: Cli, tiny_bundle: Path, tmp_path: Path) -> None:
     result = cli("run", tiny_bundle, STREET, "--runner", "openvino", "-o", tmp_path / "o.png", "--json")
     assert json.loads(result.out)["source"].endswith("/cpu (openvino)")
@@ -63,11 +81,11 @@ def test_run_and_eval_take_it_too(cli: Cli, tiny_bundle: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("runner", "code", "says"),
     [
-        ("onyx", 2, "runner 'onyx': one of onnxruntime[:PROVIDER], openvino, qnn[:CHIP], tensorrt"),
+        ("onyx", 2, "runner 'onyx': one of onnxruntime[:PROVIDER], openvino[:bf16], qnn[:CHIP], tensorrt"),
         ("onnxruntime:cuda", 2, "no execution provider 'cuda' here, only"),
         ("onnxruntime:cuda", 2, "onnxruntime-gpu"),
         ("tensorrt", 2, "tensorrt opens .plan and .engine"),
-        ("openvino:GPU", 2, "'GPU' is nothing that this runner can be told"),
+        ("openvino:GPU", 2, "openvino computes in f32 or bf16, not in 'GPU'; give openvino:bf16"),
     ],
 )
 def test_runners_that_cannot_be(cli: Cli, tiny_bundle: Path, runner: str, code: int, says: str) -> None:

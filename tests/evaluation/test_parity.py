@@ -27,6 +27,7 @@ from hiresvit.evaluation.parity import (
     compare_arrays,
     compare_runs,
     enforce,
+    gate_of_runner,
     gates_for,
 )
 from hiresvit.models.create import model_spec
@@ -112,6 +113,17 @@ def test_a_head_of_queries_has_room_for_a_sign() -> None:
     assert all(found[name].min_sqnr_db == GATES[name].min_sqnr_db for name in ("fp16", "fp16 exact"))
     assert (found["onnx"].min_agreement, found["fp16"].min_agreement) == (0.99, 0.9)
     assert gates_for(other, asked) == asked
+
+
+def test_a_runner_in_bfloat16_has_a_gate_of_its_own() -> None:
+    """The lower in each measure, so that INT8 keeps its own; one picture's class and few boxes are no share."""
+    spec = model_spec("hrvit_b1", "segment", (64, 64))
+    whole, lowered = type("Whole", (Runner,), {}), type("Lowered", (Runner,), {"precision": "bfloat16"})
+    assert gate_of_runner(GATES["cpu"], whole(), spec) == GATES["cpu"]
+    assert gate_of_runner(GATES["cpu"], lowered(), spec) == Gate(15.0, 0.98, 0.7)
+    assert gate_of_runner(GATES["int8"], lowered(), spec) == GATES["int8"]
+    classes = model_spec("hrvit_b1", "classify", (64, 64))
+    assert gate_of_runner(GATES["cpu"], lowered(), classes) == Gate(15.0, 0.98, 0.0)
 
 
 def test_classification_agrees_by_row() -> None:

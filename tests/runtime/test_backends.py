@@ -160,12 +160,12 @@ def test_the_first_row_of_a_suffix_is_the_default(tmp_path: Path) -> None:
         (
             "a.onnx",
             "tflite",
-            "runner 'tflite': one of onnxruntime[:PROVIDER], openvino, qnn[:CHIP], tensorrt; `hiresvit doctor`",
+            "runner 'tflite': one of onnxruntime[:PROVIDER], openvino[:bf16], qnn[:CHIP], tensorrt; `hiresvit doctor`",
         ),
         ("a.onnx", "", "runner '': one of onnxruntime"),
         ("a.plan", "openvino", "a.plan: openvino opens .onnx; leave the runner out or give another"),
         ("a.onnx", "tensorrt", "a.onnx: tensorrt opens .plan and .engine; leave"),
-        ("a.onnx", "openvino:GPU", "'GPU' is nothing that this runner can be told; leave it out"),
+        ("a.plan", "tensorrt:GPU", "'GPU' is nothing that this runner can be told; leave it out"),
         ("a.pth", None, "no runtime for the suffix '.pth'"),
     ],
 )

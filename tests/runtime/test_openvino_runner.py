@@ -1,4 +1,4 @@
-"""What is particular to OpenVINO: FP32 throughout, open sizes, FP16 and INT8 graphs, and what it cannot do."""
+"""What is particular to OpenVINO: FP32 unless bfloat16 is asked for, open sizes, other types, what it cannot do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from hiresvit.errors import HiresvitError, IllegalGraphError, MissingDependency,
 from hiresvit.evaluation.parity import compare_arrays
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
-from hiresvit.runtime.openvino_runner import OpenVinoRunner
+from hiresvit.runtime.openvino_runner import OpenVinoRunner, said_of_precision
+from hiresvit.runtime.runner import Casting
 from hiresvit.spec import TensorSpec
 
 pytest.importorskip("openvino")
@@ -131,3 +132,70 @@ def test_a_plugin_that_does_not_start(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(openvino, "Core", fails)
     with pytest.raises(MissingDependency, match=r'does not start here \(Device with "CPU" name is not registered\)'):
         OpenVinoRunner(save(build(PRODUCT, {"w": WEIGHTS}), tmp_path))
+
+
+def test_bfloat16_is_asked_for_and_said(tmp_path: Path) -> None:
+    path = save(build(PRODUCT, {"w": WEIGHTS}), tmp_path)
+    exact = X.astype(np.float64) @ WEIGHTS
+    with bfloat16(path) as runner:
+        assert (runner.about.backend, runner.precision) == ("OpenVINO bf16", "bfloat16")
+        assert "computed in bfloat16, 8 bits of mantissa" in runner.warnings[0]
+        # Rounding both factors to 8 bits leaves about 50 dB; FP32 would be beyond 110.
+        assert 40 < sqnr(exact, runner({"x": X})["y"]) < 60
+        assert Casting(runner).precision == "bfloat16", "whose gates hang on it"
+    with OpenVinoRunner(path, threads=1, detail="F32") as runner:
+        assert (runner.about.backend, runner.precision, runner.warnings) == ("OpenVINO", None, ())
+        assert sqnr(exact, runner({"x": X})["y"]) > 110
+
+
+def bfloat16(path: Path) -> OpenVinoRunner:
+    try:
+        return OpenVinoRunner(path, threads=1, detail="bf16")
+    except MissingDependency as error:
+        pytest.skip(str(error))
+
+
+def test_an_fp16_graph_in_bfloat16_says_that(tmp_path: Path) -> None:
+    half, _ = to_fp16(build(PRODUCT.replace("N", "3"), {"w": WEIGHTS}), io="fp16")
+    with bfloat16(save(half, tmp_path)) as runner:
+        assert runner.warnings[1:] == ("what the graph has in FP16 is computed in bfloat16, from weights in FP16",)
+
+
+def test_another_precision(tmp_path: Path) -> None:
+    for name in ("fp16", ""):
+        with pytest.raises(UsageError, match=f"computes in f32 or bf16, not in '{name}'; give openvino:bf16"):
+            OpenVinoRunner(save(build(PRODUCT, {"w": WEIGHTS}), tmp_path), detail=name)
+
+
+class StandIn:
+    """A compiled model, and a core, of a CPU of another kind."""
+
+    def __init__(self, *, takes: str, abilities: tuple[str, ...]) -> None:
+        self.takes, self.abilities = takes, abilities
+
+    def get_property(self, *name: str) -> Any:
+        found = {"FULL_DEVICE_NAME": "Old CPU ", "OPTIMIZATION_CAPABILITIES": self.abilities}
+        return found[name[1]] if len(name) > 1 else self
+
+    def get_type_name(self) -> str:
+        return self.takes
+
+    def Core(self) -> StandIn:  # noqa: N802
+        return self
+
+
+def test_a_cpu_that_does_not_compute_in_bfloat16() -> None:
+    """OpenVINO then takes FP32 and says nothing."""
+    cpu = StandIn(takes="f32", abilities=("FP32", "INT8"))
+    with pytest.raises(
+        MissingDependency, match=r"computes in f32 on this CPU \(Old CPU\), not in bf16: leave :bf16 out"
+    ):
+        said_of_precision(cpu, cpu, "bf16")
+    assert said_of_precision(cpu, cpu, "f32") == ()
+
+
+def test_a_cpu_that_imitates_bfloat16() -> None:
+    cpu = StandIn(takes="bf16", abilities=("FP32",))
+    assert "no instructions for it, so its time says nothing" in said_of_precision(cpu, cpu, "bf16")[0]
+    cpu = StandIn(takes="bf16", abilities=("FP32", "BF16"))
+    assert "instructions" not in said_of_precision(cpu, cpu, "bf16")[0]
