@@ -20,6 +20,9 @@ from hiresvit.export.generated_taps import BORDER, Depthwise, depthwise, of_chan
 from hiresvit.graph.index import GraphIndex, attributes, operand
 
 
+_AXES_AS_INPUT = 18  # of ReduceMean, from this opset on
+
+
 @dataclass(frozen=True)
 class Norm:
     """A LayerNormalization of rows (N, C) between two casts, the second of which makes ``tensor``."""
@@ -50,9 +53,7 @@ def norm_that_makes(index: GraphIndex, tensor: str) -> Norm | None:
     gone = {tensor, norm.output[0]} | ({norm.input[0]} if sole_reader(index, norm.input[0]) is not None else set())
     shift = np.zeros(len(scale)) if shift is None else shift
     epsilon = float(said.get("epsilon", 1e-5))
-    return Norm(
-        cast.input[0], norm.name, epsilon, scale.astype(np.float32), shift.astype(np.float32), frozenset(gone)
-    )
+    return Norm(cast.input[0], norm.name, epsilon, scale.astype(np.float32), shift.astype(np.float32), frozenset(gone))
 
 
 def norm_sites(index: GraphIndex) -> Iterator[Site]:
@@ -83,10 +84,16 @@ def _in_front(index: GraphIndex, conv: Depthwise) -> Iterator[Site]:
 def _write_rows(draft: Draft, norm: Norm) -> tuple[str, str]:
     """1/sigma and mean/sigma of each row, (N, 1) in FP32."""
     near = norm.near
-    rows, last = draft.single(norm.source, near), draft.constant([-1])
-    mean = draft.add("ReduceMean", [rows, last], near)
+
+    def mean_of(tensor: str) -> str:
+        if (draft.index.opset or 0) < _AXES_AS_INPUT:
+            return draft.add("ReduceMean", [tensor], near, axes=[-1])
+        return draft.add("ReduceMean", [tensor, draft.constant([-1])], near)
+
+    rows = draft.single(norm.source, near)
+    mean = mean_of(rows)
     off = draft.add("Sub", [rows, mean], near)
-    variance = draft.add("ReduceMean", [draft.add("Mul", [off, off], near), last], near)
+    variance = mean_of(draft.add("Mul", [off, off], near))
     shifted = draft.add("Add", [variance, draft.constant(np.array(norm.epsilon, np.float32))], near)
     rate = draft.add("Reciprocal", [draft.add("Sqrt", [shifted], near)], near)
     return rate, draft.add("Mul", [mean, rate], near)

@@ -105,9 +105,7 @@ def sum_behind(index: GraphIndex, tensor: str) -> list[tuple[str, str]]:
 
 def _enlarged(index: GraphIndex, terms: list[tuple[str, str]]) -> set[str]:
     """Of what is added that which a Resize makes by repetition, for this sum alone."""
-    return {
-        other for _, other in terms if _repeats(index, other) is not None and sole_reader(index, other) is not None
-    }
+    return {other for _, other in terms if _repeats(index, other) is not None and sole_reader(index, other) is not None}
 
 
 def _repeats(index: GraphIndex, tensor: str) -> tuple[int, int] | None:
