@@ -1,7 +1,7 @@
 """LayerNorms cut in two: the numbers of each row, and what is done with them where the row is read again.
 
-TensorRT joins the second half of a norm with its reader, and keeps the row for it in FP32 with the mean taken off: twice
-the bytes. Here that reader takes the row itself, in FP16, and the two numbers of the row.
+TensorRT joins the second half of a norm with its reader, and keeps the row for it in FP32 with the mean taken off:
+twice the bytes. Here that reader takes the row itself, in FP16, and the two numbers of the row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from onnx import NodeProto
 from hiresvit.export.draft import Draft, Site, sole_reader
 from hiresvit.export.generated_taps import BORDER, Depthwise, depthwise, of_channels, write_taps
 from hiresvit.graph.index import GraphIndex, attributes, operand
-
 
 _AXES_AS_INPUT = 18  # of ReduceMean, from this opset on
 

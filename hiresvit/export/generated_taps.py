@@ -149,7 +149,9 @@ def _write_repeated(draft: Draft, tensor: str, near: str) -> str:
     assert repeats is not None
     small = draft.index.producer[tensor].input[0]
     channels, height, width = draft.index.shapes[small][1:]
-    assert channels and height and width
+    assert channels is not None
+    assert height is not None
+    assert width is not None
     cells = draft.add("Reshape", [small, draft.constant([-1, height, 1, width, 1])], near)
     cells = draft.add("Expand", [cells, draft.constant([1, 1, repeats[0], 1, repeats[1]])], near)
     return draft.add("Reshape", [cells, draft.constant([-1, channels, height * repeats[0], width * repeats[1]])], near)

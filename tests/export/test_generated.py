@@ -41,7 +41,10 @@ CONVOLVED = """g (float[30,8] x) => (float[1,8,5,6] y) {
 JOINED = """g (float[30,8] x, float[30,4] a, float[30,2] b) => (float[30,14] y) {
   h = Relu(x)
   n = LayerNormalization(h, gamma, beta)
-  y = Concat<axis=1>(a, n, b)
+  left = Relu(a)
+  right = Relu(b)
+  j = Concat<axis=1>(left, n, right)
+  y = Relu(j)
 }"""
 IMAGE = """g (float[1,3,6,8] x) => (float[1,8,3,4] y) {
   y = Conv<pads=[1,1,1,1], strides=[2,2], kernel_shape=[3,3]>(x, wi, bl)
@@ -89,16 +92,15 @@ def far(found: Array, expected: Array) -> float:
 @pytest.mark.parametrize("opset", [17, 20])
 @pytest.mark.parametrize("case", CASES)
 def test_the_numbers_stay(case: str, opset: int) -> None:
-    """FP16 keeps 11 bits: a few roundings are 1e-3 of the largest; a border that is shifted is 0.1 and more."""
+    """FP16 keeps 11 bits: a few roundings are 5e-4 of the largest; a border that is shifted is 0.1 and more."""
     model = made(CASES[case], opset)
     half, _ = to_fp16(model)
     before = content(half)
     written = for_tensorrt(half)
     assert content(half) == before
     given = feeds(model)
-    (expected,), (rounded,), (found,) = (run(m, given, optimise=False) for m in (model, half, written))
-    assert far(found, expected) < 2e-3
-    assert np.linalg.norm(found - expected) < 1.5 * np.linalg.norm(rounded - expected)
+    (expected,), (found,) = (run(m, given, optimise=False) for m in (model, written))
+    assert far(found, expected) < 1e-3
     assert operators(half) - operators(written) >= GONE[case]
     assert len({node.name for node in written.graph.node}) == len(written.graph.node)
     modules = {node.name.rpartition("/")[0] for node in half.graph.node}
@@ -126,7 +128,7 @@ def test_a_dynamic_batch() -> None:
         ("convolved", "pads=[1,1,1,1]>(t", "pads=[1,1,1,1], strides=[2,2]>(t"),
         ("convolved", "perm=[0,3,1,2]>(r)", "perm=[0,3,2,1]>(r)"),
         ("convolved", "r = Reshape(n, map)", "m = Relu(n)\n r = Reshape(m, map)"),
-        ("joined", "axis=1>(a, n, b)", "axis=1>(n, n, a, b)"),  # the norm is read twice
+        ("joined", "axis=1>(left, n, right)", "axis=1>(n, n, left, right)"),  # the norm is read twice
         ("image", "strides=[2,2]", "strides=[1,1]"),
         ("image", "x, wi, bl", "r, wi, bl"),  # not the image
     ],
