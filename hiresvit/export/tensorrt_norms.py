@@ -19,6 +19,8 @@ from hiresvit.export.draft import Draft, Site, sole_reader
 from hiresvit.export.tensorrt_taps import BORDER, Depthwise, depthwise, of_channels, write_taps
 from hiresvit.graph.index import GraphIndex, attributes, operand
 
+_AXES_AS_INPUT = 18  # of ReduceMean, from this opset on
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -81,10 +83,16 @@ def _in_front(index: GraphIndex, conv: Depthwise) -> Iterator[Site]:
 def _write_rows(draft: Draft, norm: Norm) -> tuple[str, str]:
     """1/sigma and mean/sigma of each row, (N, 1) in FP32."""
     near = norm.near
-    rows, last = draft.single(norm.source, near), draft.constant([-1])
-    mean = draft.add("ReduceMean", [rows, last], near)
+
+    def mean_of(tensor: str) -> str:
+        if (draft.index.opset or 0) < _AXES_AS_INPUT:
+            return draft.add("ReduceMean", [tensor], near, axes=[-1])
+        return draft.add("ReduceMean", [tensor, draft.constant([-1])], near)
+
+    rows = draft.single(norm.source, near)
+    mean = mean_of(rows)
     off = draft.add("Sub", [rows, mean], near)
-    variance = draft.add("ReduceMean", [draft.add("Mul", [off, off], near), last], near)
+    variance = mean_of(draft.add("Mul", [off, off], near))
     shifted = draft.add("Add", [variance, draft.constant(np.array(norm.epsilon, np.float32))], near)
     rate = draft.add("Reciprocal", [draft.add("Sqrt", [shifted], near)], near)
     return rate, draft.add("Mul", [mean, rate], near)

@@ -27,8 +27,8 @@ MLP_RATIO = 4
 # The parts of a `Mixing` that run on every position of the padded map.
 ON_PADDING = ("proj_attn", "proj_cnn", "dwconv3x3", "projection", "qkv", "spatial_interaction")
 # The narrowest head that TensorRT fuses into one attention kernel. Of narrower ones all channels are repeated, behind
-# the projection: TensorRT copies q, k and v into the attention's layout in any case, and channels that are there
-# already are read once. Zeros would be one tensor more to read.
+# the projection: TensorRT copies q, k and v into the attention's layout in any case, and reads what is repeated once.
+# Zeros would be one tensor more to read.
 FUSED_HEAD_DIM = 16
 # Rows of FP16 numbers start at 16 bytes if their length is a multiple of this; tensor cores want that.
 ALIGNED = 8

@@ -285,7 +285,8 @@ def test_what_is_left_after_folding(task: Task) -> None:
         assert any(mixing.padding)
         for plain in (block.norm1, block.norm2, mixing.proj_attn_norm, mixing.attn_norm):
             assert list(plain.parameters()) == []
-        assert mixing.qkv.out_features == 3 * mixing.heads * FUSED_HEAD_DIM
+        assert mixing.qkv.out_features == 3 * mixing.width
+        assert mixing.copies * mixing.head_dim == FUSED_HEAD_DIM
         assert mixing.proj.in_features % 8 == 0
 
 
