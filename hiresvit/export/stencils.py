@@ -1,9 +1,11 @@
-"""A graph for TensorRT only: neighbours of a pixel as slices of a padded map, which its generated kernels take in.
+"""A graph for TensorRT only: neighbours of a pixel as slices of a map, which its generated kernels take in.
 
-Myelin joins elementwise operators, slices, pads, concatenations and norms into one kernel, but puts nothing in front of
-a convolution and nothing but sums behind it; nor does it join a Resize with the norm behind it. Written as
-sums of slices both are elementwise: a depthwise convolution and the norm that reads it are then one kernel, which
-reads the map once, and so are a resize, the sum it goes into, and the norm of the sum (docs/performance.md).
+Myelin joins elementwise operators, slices, concatenations and norms into one kernel, but puts nothing in front of
+a convolution and only sums and activations behind it; nor does it join a Resize with the norm behind it, or with
+another Resize.
+Written as sums of slices both are elementwise: a depthwise convolution and the norm that reads it are then one kernel,
+which reads the map once, and so are a resize, the sum it goes into, and the norm of the sum (docs/lrformer.md).
+ONNX Runtime computes a graph node by node: there a convolution is better.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from hiresvit.export.rewrites import replace_all, share_constants
 from hiresvit.graph.index import GraphIndex, attributes, index_graph, operand
@@ -21,6 +23,7 @@ from hiresvit.graph.index import GraphIndex, attributes, index_graph, operand
 # What moves numbers about and computes none.
 _VIEWS = frozenset({"Concat", "Reshape", "Slice", "Split", "Transpose"})
 _LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]  # channels last, and back
+_HALF_PIXEL = (b"half_pixel", b"pytorch_half_pixel")  # the same where a map is more than a pixel wide
 
 
 class _Steps:
@@ -37,17 +40,17 @@ class _Steps:
         self.constants[name] = value
         return name
 
-    def add(self, op: str, *inputs: str | NDArray[Any] | Sequence[int], target: str | None = None, **extra: Any) -> str:
-        """Write a node and return what it makes. Arrays and lists of sizes become constants."""
-        names = [x if isinstance(x, str) else self.constant(np.asarray(x)) for x in inputs]
+    def add(self, op: str, *inputs: str | NDArray[Any], target: str | None = None, **extra: Any) -> str:
+        """Write a node and return what it makes; arrays become constants."""
+        names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
         number = len(self.nodes)
-        target = target or f"{self.target}/{op}_{number}"
-        self.nodes.append(helper.make_node(op, names, [target], f"{self.name}/{op}_{number}", **extra))
-        return target
+        made = target or f"{self.target}/{op}_{number}"
+        self.nodes.append(helper.make_node(op, names, [made], f"{self.name}_{op}_{number}", **extra))
+        return made
 
-    def slice(self, x: str, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int]) -> str:
-        """Part of a tensor."""
-        return self.add("Slice", x, starts, ends, axes)
+    def slice(self, x: str, start: int, end: int, axis: int) -> str:
+        """Part of a tensor along an axis."""
+        return self.add("Slice", x, np.array([start]), np.array([end]), np.array([axis]))
 
     def sum(self, terms: Sequence[str]) -> str:
         """Terms added in their order."""
@@ -57,131 +60,99 @@ class _Steps:
         return total
 
 
-def with_stencils(model: ModelProto, ops: Collection[str] = ("Conv", "Resize")) -> ModelProto:
+def with_stencils(model: ModelProto) -> ModelProto:
     """Return a copy of an FP32 graph in which what stands in front of a norm can be one kernel with it.
 
-    That is a depthwise 3x3 convolution of stride 1 that a LayerNormalization reads, and a bilinear
-    Resize by a whole factor that goes into a sum that a LayerNormalization reads; through transposes and other
-    views. Tensors keep their names; those between are new. All others stay.
+    That is a depthwise 3x3 convolution of stride 1 that a LayerNormalization reads, but none that reads such a norm
+    itself (TensorRT then cuts that norm in two); and a bilinear Resize by a whole factor that goes into a sum that
+    a LayerNormalization reads, or that is added to another Resize. Transposes and other views may lie between. Tensors
+    keep their names, all else stays as it is. Exact but for the order of sums, and for infinities at a map's
+    border. Raises HiresvitError for a graph that cannot be read.
     """
     out = ModelProto()
     out.CopyFrom(model)
     index = index_graph(out)
     added: dict[str, NDArray[Any]] = {}
-    made: dict[str, list[NodeProto]] = {}
+    nodes: list[NodeProto] = []
     for node in out.graph.node:
-        steps = None
-        if node.op_type in ops and node.op_type == "Conv":
-            steps = _convolution(index, node, added)
-        elif node.op_type in ops and node.op_type == "Resize":
-            steps = _resize(index, node, added)
-        if steps is not None:
-            made[steps.target] = steps.nodes
-    nodes = [step for node in out.graph.node for step in made.get(node.output[0], [node])]
-    replace_all(out.graph.node, _read(nodes, out.graph))
+        make = _RULES.get(node.op_type)
+        steps = make(index, node, added) if make else None
+        nodes += [node] if steps is None else steps.nodes
+    replace_all(out.graph.node, nodes)
     del out.graph.value_info[:]
     out.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in added.items())
     share_constants(out.graph)
     return out
 
 
-def _read(nodes: Sequence[NodeProto], graph: GraphProto) -> list[NodeProto]:
-    """Without the nodes of which nothing is read."""
-    wanted, kept = {value.name for value in graph.output}, []
-    for node in reversed(nodes):
-        if not wanted.isdisjoint(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return kept[::-1]
+def _reads_norm(index: GraphIndex, name: str) -> bool:
+    """Whether a tensor is a norm's result, or a view of it."""
+    node = index.producer.get(name)
+    return node is not None and (
+        node.op_type == "LayerNormalization" or (node.op_type in _VIEWS and _reads_norm(index, node.input[0]))
+    )
 
 
 def _feeds_norm(index: GraphIndex, name: str, through: Collection[str]) -> bool:
-    """Whether a LayerNormalization reads a tensor, or what operators of ``through`` make of it."""
-    return any(
-        node.op_type == "LayerNormalization" or (node.op_type in through and any(_feeds_norm(index, y, _VIEWS) for y in node.output))
-        for node, _ in index.reads(name)
-    )
+    """Whether a LayerNormalization reads a tensor, or views of it, or views of what operators of ``through`` make."""
+    for node, _ in index.reads(name):
+        if node.op_type == "LayerNormalization":
+            return True
+        if node.op_type in through and any(_feeds_norm(index, made, _VIEWS) for made in node.output):
+            return True
+    return False
+
+
+def _map_sizes(index: GraphIndex, name: str) -> list[int] | None:
+    """(C, H, W) of a float32 map that is at least two pixels high and wide; None for any other tensor."""
+    sizes = [size for size in index.shapes.get(name, ())[1:] if size is not None]
+    return sizes if len(sizes) == 3 and min(sizes[1:]) > 1 and index.types.get(name) == "float" else None
 
 
 def _convolution(index: GraphIndex, node: NodeProto, added: dict[str, NDArray[Any]]) -> _Steps | None:
     """A convolution as nine slices, each times its weights; None for what is not such a convolution."""
-    given, weight, shape = attributes(node), index.array(node.input[1]), index.shapes.get(node.input[0], ())
-    if weight is None or weight.shape[1:] != (1, 3, 3) or len(shape) != 4 or len(weight) != shape[1]:
+    given, weight, sizes = attributes(node), index.array(node.input[1]), _map_sizes(index, node.input[0])
+    if weight is None or sizes is None or weight.shape != (sizes[0], 1, 3, 3) or given.get("pads") != [1, 1, 1, 1]:
         return None
-    plain = given.get("strides", [1, 1]) == [1, 1] == given.get("dilations", [1, 1])
-    if not plain or given.get("pads") != [1, 1, 1, 1] or not _feeds_norm(index, node.output[0], _VIEWS):
+    if {*given.get("strides", [1]), *given.get("dilations", [1])} != {1} or _reads_norm(index, node.input[0]):
         return None
-    if None in shape[1:] or _made_by_norm(index, node.input[0]):
+    if not _feeds_norm(index, node.output[0], _VIEWS):
         return None
-    bias = index.array(operand(node, 2))
-    bias = np.zeros(len(weight), weight.dtype) if bias is None else bias
-    if (ends := _groups(index, node)) is not None:
-        steps = _Steps(ends[1], added)
-        lead = [ends[2], 1, 1]
-        _nine_slices(steps, ends[0], (weight.reshape(*lead, -1, 3, 3), bias.reshape(*lead, -1)), shape, ends[1].output[0])
-        return steps
     steps = _Steps(node, added)
     x = steps.add("Transpose", node.input[0], perm=_LAST)
-    total = _nine_slices(steps, x, (weight[:, 0], bias), shape)
-    steps.add("Transpose", total, perm=_FIRST, target=node.output[0])
-    return steps
-
-
-def _nine_slices(steps: _Steps, x: str, numbers: tuple[NDArray[Any], NDArray[Any]], shape: Sequence[int], target: str | None = None) -> str:
-    """The sum over nine neighbours of a map (..., H, W, C) with weights (..., C, 3, 3), and the bias."""
-    weight, bias = numbers
-    height, width = shape[2:]
-    axes, terms = [1, 2] if weight.ndim == 3 else [2, 3], []
-    for axis in axes:
-        edge = steps.add("Mul", steps.slice(x, [0], [1], [axis]), np.zeros(1, weight.dtype))
+    for axis in (1, 2):
+        # A Pad's zeros are a tensor, which TensorRT makes once and keeps for all maps of a size.
+        edge = steps.add("Mul", steps.slice(x, 0, 1, axis), np.zeros(1, np.float32))
         x = steps.add("Concat", edge, x, edge, axis=axis)
+    terms = []
     for top in range(3):
         for left in range(3):
-            part = steps.slice(x, [top, left], [top + height, left + width], axes)
-            terms.append(steps.add("Mul", part, np.ascontiguousarray(weight[..., top, left])))
-    return steps.add("Add", steps.sum(terms), bias, target=target)
-
-
-def _groups(index: GraphIndex, node: NodeProto) -> tuple[str, NodeProto, int] | None:
-    """Around a convolution of G maps side by side: (B, G, H, W, C) before, the node that makes the same after, and G."""
-    flat, readers = index.producer.get(node.input[0]), index.reads(node.output[0])
-    if flat is None or flat.op_type != "Reshape" or len(readers) != 1 or readers[0][0].op_type != "Reshape":
-        return None
-    turned, last = index.producer.get(flat.input[0]), index.reads(readers[0][0].output[0])
-    if turned is None or turned.op_type != "Transpose" or len(last) != 1 or last[0][0].op_type != "Transpose":
-        return None
-    shape = index.shapes.get(turned.input[0], ())
-    if attributes(turned).get("perm") != [0, 1, 4, 2, 3] or attributes(last[0][0]).get("perm") != [0, 1, 3, 4, 2]:
-        return None
-    if index.shapes.get(last[0][0].output[0], ())[1:] != shape[1:] or shape[1] is None:
-        return None
-    return turned.input[0], last[0][0], shape[1]
-
-
-def _made_by_norm(index: GraphIndex, name: str) -> bool:
-    """Whether a tensor is a norm's result, or a view of it."""
-    node = index.producer.get(name)
-    return node is not None and (
-        node.op_type == "LayerNormalization" or (node.op_type in _VIEWS and _made_by_norm(index, node.input[0]))
-    )
+            ends = [top + sizes[1], left + sizes[2]]
+            part = steps.add("Slice", x, np.array([top, left]), np.array(ends), np.array([1, 2]))
+            terms.append(steps.add("Mul", part, np.ascontiguousarray(weight[:, 0, top, left])))
+    bias = [name] if (name := operand(node, 2)) else []
+    steps.add("Transpose", steps.sum([*terms, *bias]), perm=_FIRST, target=node.output[0])
+    return steps
 
 
 def _resize(index: GraphIndex, node: NodeProto, added: dict[str, NDArray[Any]]) -> _Steps | None:
     """A resize as two sums of three neighbours, rows first; None for what is not such a resize."""
-    given, scales, shape = attributes(node), index.array(operand(node, 2)), index.sizes(node.input[0])
-    if scales is None or shape is None or len(shape) != 4 or given.get("mode") != b"linear":
+    given, scales, sizes = attributes(node), index.array(operand(node, 2)), _map_sizes(index, node.input[0])
+    if scales is None or sizes is None or given.get("mode") != b"linear" or operand(node, 3):
         return None
     factor = round(float(scales[-1]))
-    if scales.tolist() != [1, 1, factor, factor] or given.get("coordinate_transformation_mode", b"half_pixel") not in (b"half_pixel", b"pytorch_half_pixel"):
+    if factor < 2 or scales.tolist() != [1, 1, factor, factor]:
+        return None
+    if given.get("coordinate_transformation_mode", b"half_pixel") not in _HALF_PIXEL or given.get("axes"):
         return None
     if not (_feeds_norm(index, node.output[0], ("Add",)) or _meets_resize(index, node)):
         return None
     steps = _Steps(node, added)
     x = steps.add("Transpose", node.input[0], perm=_LAST)
-    sizes = [-1, *shape[2:], shape[1]]
+    shape = [-1, *sizes[1:], sizes[0]]
     for axis in (1, 2):
-        x = _enlarged(steps, x, axis, sizes, factor)
-        sizes[axis] *= factor
+        x = _enlarged(steps, x, axis, shape, factor)
+        shape[axis] *= factor
     steps.add("Transpose", x, perm=_FIRST, target=node.output[0])
     return steps
 
@@ -193,18 +164,20 @@ def _meets_resize(index: GraphIndex, node: NodeProto) -> bool:
     return any(maker is not None and maker.op_type == "Resize" for maker in makers)
 
 
-def _enlarged(steps: _Steps, x: str, axis: int, sizes: Sequence[int], factor: int) -> str:
-    """Each of ``factor`` pixels for one is a mean of it and its nearer neighbour along an axis."""
-    length = sizes[axis]
-    first = steps.slice(x, [0], [1], [axis])
-    last = steps.slice(x, [length - 1], [length], [axis])
-    before = steps.add("Concat", first, steps.slice(x, [0], [length - 1], [axis]), axis=axis)
-    after = steps.add("Concat", steps.slice(x, [1], [length], [axis]), last, axis=axis)
+def _enlarged(steps: _Steps, x: str, axis: int, shape: Sequence[int], factor: int) -> str:
+    """``factor`` pixels for each along an axis: means of it and its nearer neighbour, of which a border has none."""
+    length = shape[axis]
+    before = steps.add("Concat", steps.slice(x, 0, 1, axis), steps.slice(x, 0, length - 1, axis), axis=axis)
+    after = steps.add("Concat", steps.slice(x, 1, length, axis), steps.slice(x, length - 1, length, axis), axis=axis)
     offset = (np.arange(factor) + 0.5) / factor - 0.5  # of a new pixel from the centre of the old one
     shares = [np.maximum(-offset, 0), 1 - np.abs(offset), np.maximum(offset, 0)]
-    shape = [*sizes[: axis + 1], 1, *sizes[axis + 1 :]]
+    cells = np.array([*shape[: axis + 1], 1, *shape[axis + 1 :]])
     terms = []
     for source, share in zip((before, x, after), shares, strict=True):
         weight = share.astype(np.float32).reshape([factor if i == axis + 1 else 1 for i in range(5)])
-        terms.append(steps.add("Mul", steps.add("Reshape", source, shape), weight))
-    return steps.add("Reshape", steps.sum(terms), [*sizes[:axis], length * factor, *sizes[axis + 1 :]])
+        terms.append(steps.add("Mul", steps.add("Reshape", source, cells), weight))
+    joined = np.array([*shape[:axis], length * factor, *shape[axis + 1 :]])
+    return steps.add("Reshape", steps.sum(terms), joined)
+
+
+_RULES = {"Conv": _convolution, "Resize": _resize}

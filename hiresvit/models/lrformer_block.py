@@ -257,8 +257,8 @@ def join(maps: Sequence[Tensor]) -> Tensor:
 class ConstantPooling(nn.Module):
     """`Pooling` as two products with constants that poolings share, rows of the map first, and means of the queries.
 
-    Queries that are the map itself are left alone. Keys are means of equal cells of the queries where these are means of
-    equal cells of the map: ``nested``, by key.
+    Queries that are the map itself are left alone. Keys are means of equal cells of the queries where these are
+    means of equal cells of the map: ``nested``, by key.
     """
 
     def __init__(self, pooling: Pooling, like: Tensor) -> None:
@@ -272,7 +272,9 @@ class ConstantPooling(nn.Module):
         self.heights = [height for height, _ in shapes]
         self.width = shapes[0][1]  # none is wider
         columns = [filled(averages(self.size[1], width), self.width).expand(height, -1, -1) for height, width in shapes]
-        self.rows = nn.Buffer(torch.cat([averages(self.size[0], height) for height in self.heights]).to(like), persistent=False)
+        self.rows = nn.Buffer(
+            torch.cat([averages(self.size[0], height) for height in self.heights]).to(like), persistent=False
+        )
         self.columns = nn.Buffer(torch.cat(columns).to(like), persistent=False)
 
     def forward(self, x: Tensor, local: nn.Module | None) -> tuple[Tensor, Tensor]:
