@@ -257,8 +257,8 @@ def join(maps: Sequence[Tensor]) -> Tensor:
 class ConstantPooling(nn.Module):
     """`Pooling` as two products with constants that poolings share, rows of the map first, and means of the queries.
 
-    Queries that are the map itself are left alone. Keys are means of equal cells of the queries where these are means
-    of equal cells of the map: ``nested``, by key.
+    Queries that are the map itself are left alone. Keys are means of equal cells of the queries where these are
+    means of equal cells of the map: ``nested``, by key.
     """
 
     def __init__(self, pooling: Pooling, like: Tensor) -> None:

@@ -49,12 +49,38 @@ JOINED = """g (float[30,8] x, float[30,4] a, float[30,2] b) => (float[30,14] y) 
 IMAGE = """g (float[1,3,6,8] x) => (float[1,8,3,4] y) {
   y = Conv<pads=[1,1,1,1], strides=[2,2], kernel_shape=[3,3]>(x, wi, bl)
 }"""
+# A norm in front of two products, of rows that a third reads and that are added to the result: HRViT's block.
+PRODUCTS = """g (float[30,8] x) => (float[30,8] y) {
+  h = Relu(x)
+  n = LayerNormalization(h, gamma, beta)
+  p = Gemm<transB=1>(n, wp, bl)
+  q = Gemm<transB=1>(n, wq, mean)
+  r = Gemm<transB=1>(h, wq, beta)
+  s = Mul(p, q)
+  t = Mul(s, r)
+  y = Add(t, h)
+}"""
+LONE = """g (float[1,8,6,10] x) => (float[1,8,6,10] y) {
+  a = HardSwish(x)
+  c = Conv<group=8, pads=[1,1,1,1]>(a, wh, bl)
+  y = Add(x, c)
+}"""
+RESIZES = """g (float[1,8,4,6] x) => (float[1,8,8,12] y) {
+  p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)
+  u = Resize<mode="linear">(x, , double)
+  v = Resize<mode="linear">(p, , fourfold)
+  y = Add(u, v)
+}"""
 CASES = {"branches": BRANCHES.replace("float[N,", "float[1,"), "convolved": CONVOLVED, "joined": JOINED, "image": IMAGE}
+CASES |= {"products": PRODUCTS, "lone": LONE, "resizes": RESIZES}
 GONE = {
     "branches": Counter(Resize=1, Conv=2),
     "convolved": Counter(LayerNormalization=1, Conv=1),
     "joined": Counter(LayerNormalization=1),
     "image": Counter(),
+    "products": Counter(LayerNormalization=1),
+    "lone": Counter(Conv=1),
+    "resizes": Counter(Resize=2),
 }
 
 
@@ -63,6 +89,8 @@ def constants() -> dict[str, Array]:
     found: dict[str, Array] = {"gamma": 1 + noise(C, seed=1) / 2, "beta": noise(C, seed=2), "mean": noise(C, seed=3)}
     found |= {"var": 1 + noise(C, seed=4) ** 2, "wl": noise(C, 1, 3, 3, seed=5), "bl": noise(C, seed=6)}
     found |= {"wd": noise(C, C, 1, 1, seed=7), "wh": noise(C, 1, 3, 3, seed=8), "wi": noise(C, 3, 3, 3, seed=9)}
+    found |= {"wp": noise(C, C, seed=10), "wq": noise(C, C, seed=11)}
+    found |= {name: np.array([1, 1, f, f], np.float32) for name, f in (("double", 2), ("fourfold", 4))}
     return found | {"size": np.array([1, C, 6, 10]), "map": np.array([1, 5, 6, C])}
 
 
@@ -131,6 +159,13 @@ def test_a_dynamic_batch() -> None:
         ("joined", "axis=1>(left, n, right)", "axis=1>(n, n, left, right)"),  # the norm is read twice
         ("image", "strides=[2,2]", "strides=[1,1]"),
         ("image", "x, wi, bl", "r, wi, bl"),  # not the image
+        ("products", "Gemm<transB=1>(h, wq, beta)", "Relu(h)"),  # the rows are there anyway, and nothing is joined
+        ("products", "q = Gemm<transB=1>(n, wq, mean)", "q = Relu(n)"),  # the norm is wanted itself
+        ("products", "p = Gemm<transB=1>(n", "p = Gemm<transA=0>(n"),
+        ("lone", "y = Add(x, c)", "y = Conv(c, wd)"),  # a product reads it
+        ("lone", "pads=[1,1,1,1]>(a", "pads=[2,2,2,2], dilations=[2,2]>(a"),
+        ("resizes", "y = Add(u, v)", "w = Relu(v)\n y = Mul(u, w)"),
+        ("resizes", 'mode="linear"', 'mode="linear", coordinate_transformation_mode="align_corners"'),
     ],
 )
 def test_what_is_left_alone(case: str, old: str, new: str) -> None:
