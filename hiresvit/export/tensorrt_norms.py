@@ -80,22 +80,25 @@ def _in_front(index: GraphIndex, conv: Depthwise) -> Iterator[Site]:
     yield Site(conv.node.output[0], gone, partial(_write_convolved, conv=conv, norm=norm))
 
 
-def _write_rows(draft: Draft, norm: Norm) -> tuple[str, str]:
-    """1/sigma and mean/sigma of each row, (N, 1) in FP32."""
-    near = norm.near
+def write_rows(draft: Draft, near: str, rows: str, epsilon: float) -> tuple[str, str]:
+    """Of FP32 rows (N, C) the mean, and one over the deviation; each (N, 1)."""
 
     def mean_of(tensor: str) -> str:
         if (draft.index.opset or 0) < _AXES_AS_INPUT:
             return draft.add("ReduceMean", [tensor], near, axes=[-1])
         return draft.add("ReduceMean", [tensor, draft.constant([-1])], near)
 
-    rows = draft.single(norm.source, near)
     mean = mean_of(rows)
     off = draft.add("Sub", [rows, mean], near)
     variance = mean_of(draft.add("Mul", [off, off], near))
-    shifted = draft.add("Add", [variance, draft.constant(np.array(norm.epsilon, np.float32))], near)
-    rate = draft.add("Reciprocal", [draft.add("Sqrt", [shifted], near)], near)
-    return rate, draft.add("Mul", [mean, rate], near)
+    shifted = draft.add("Add", [variance, draft.constant(np.array(epsilon, np.float32))], near)
+    return mean, draft.add("Reciprocal", [draft.add("Sqrt", [shifted], near)], near)
+
+
+def _write_rows(draft: Draft, norm: Norm) -> tuple[str, str]:
+    """1/sigma and mean/sigma of each row, (N, 1) in FP32."""
+    mean, rate = write_rows(draft, norm.near, draft.single(norm.source, norm.near), norm.epsilon)
+    return rate, draft.add("Mul", [mean, rate], norm.near)
 
 
 def _write_joined(draft: Draft, node: NodeProto, place: int, norm: Norm) -> None:

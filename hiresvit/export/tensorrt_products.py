@@ -14,6 +14,7 @@ import numpy as np
 from onnx import NodeProto
 
 from hiresvit.export.draft import Draft, Site
+from hiresvit.export.tensorrt_norms import write_rows
 from hiresvit.graph.dtypes import HALF
 from hiresvit.graph.index import GraphIndex, attributes, operand
 
@@ -72,7 +73,8 @@ def _is_linear(index: GraphIndex, node: NodeProto) -> bool:
 def _write(draft: Draft, norm: NodeProto, rows: str, product: NodeProto, rates: dict[str, str]) -> None:
     index = draft.index
     if norm.name not in rates:
-        rates[norm.name] = _write_rate(draft, norm)
+        _, rate = write_rows(draft, norm.name, norm.input[0], float(attributes(norm).get("epsilon", 1e-5)))
+        rates[norm.name] = draft.add("Cast", [rate], norm.name, to=HALF)
     weight, bias, scale = (index.array(name) for name in (*product.input[1:], norm.input[1]))
     shift = index.array(operand(norm, 2))
     assert weight is not None
@@ -86,13 +88,3 @@ def _write(draft: Draft, norm: NodeProto, rows: str, product: NodeProto, rates: 
     raw = draft.add("Gemm", [rows, draft.constant(centred)], near, transB=1)
     draft.add("Add", [draft.add("Mul", [raw, rates[norm.name]], near), draft.constant(moved)], near)
     draft.nodes[-1].output[0] = product.output[0]
-
-
-def _write_rate(draft: Draft, norm: NodeProto) -> str:
-    """One over the deviation of each row, (N, 1), summed in FP32 and given in FP16."""
-    near, rows, last = norm.name, norm.input[0], draft.constant([-1])
-    off = draft.add("Sub", [rows, draft.add("ReduceMean", [rows, last], near)], near)
-    variance = draft.add("ReduceMean", [draft.add("Mul", [off, off], near), last], near)
-    epsilon = draft.constant(np.array(attributes(norm).get("epsilon", 1e-5), np.float32))
-    deviation = draft.add("Sqrt", [draft.add("Add", [variance, epsilon], near)], near)
-    return draft.add("Cast", [draft.add("Reciprocal", [deviation], near)], near, to=HALF)

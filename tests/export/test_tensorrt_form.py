@@ -151,11 +151,9 @@ def test_a_dynamic_batch() -> None:
 @pytest.mark.parametrize(
     ("case", "old", "new"),
     [
-        ("branches", "both = Add(high, up)", "h = Relu(n)\n more = Add(high, h)\n both = Add(more, up)"),  # read twice
         ("branches", "group=8, pads=[1,1,1,1]>(n, wh)", "pads=[0,0,0,0]>(n, wd)"),  # dense
         ("convolved", "pads=[1,1,1,1]>(t", "pads=[1,1,1,1], strides=[2,2]>(t"),
         ("convolved", "perm=[0,3,1,2]>(r)", "perm=[0,3,2,1]>(r)"),
-        ("convolved", "r = Reshape(n, map)", "m = Relu(n)\n r = Reshape(m, map)"),
         ("joined", "axis=1>(left, n, right)", "axis=1>(n, n, left, right)"),  # the norm is read twice
         ("image", "strides=[2,2]", "strides=[1,1]"),
         ("image", "x, wi, bl", "r, wi, bl"),  # not the image
@@ -178,6 +176,27 @@ def test_what_is_left_alone(case: str, old: str, new: str) -> None:
         text = text.replace("{\n", "{\n  r = Relu(x)\n")
     half, _ = to_fp16(made(text))
     assert content(for_tensorrt(half)) == content(half)
+
+
+@pytest.mark.parametrize(
+    ("case", "old", "new", "stays"),
+    [
+        (
+            "branches",
+            "both = Add(high, up)",
+            "h = Relu(n)\n more = Add(high, h)\n both = Add(more, up)",
+            "BatchNormalization",
+        ),
+        ("convolved", "r = Reshape(n, map)", "m = Relu(n)\n r = Reshape(m, map)", "LayerNormalization"),
+    ],
+)
+def test_a_norm_that_something_else_reads_stays(case: str, old: str, new: str, stays: str) -> None:
+    """The convolution by itself is written anew."""
+    half, _ = to_fp16(made(CASES[case].replace(old, new)))
+    written = for_tensorrt(half)
+    assert operators(written)[stays] == 1
+    (expected,), (found,) = (run(m, feeds(half)) for m in (half, written))
+    assert far(found, expected) < 2e-3
 
 
 def test_an_enlargement_that_something_else_reads_stays() -> None:
