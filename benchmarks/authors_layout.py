@@ -231,7 +231,8 @@ class Attention(nn.Module):
             mask[-1, :, :, (self.window - padding) * width :] = MASKED
             scores = (scores.reshape(batch, count, *scores.shape[1:]) + mask).flatten(0, 1)
         out = (scores.softmax(dim=-1) @ v).reshape(batch, count, self.heads, self.window, width, dim)
-        return out.permute(0, 2, 5, 1, 3, 4).reshape(batch, channels, -1, width)[:, :, :height]
+        out = out.permute(0, 2, 5, 1, 3, 4).reshape(batch, channels, -1, width)
+        return torch.narrow(out, 2, 0, height)
 
 
 class Shortcut(nn.Module):

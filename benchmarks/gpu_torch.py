@@ -198,11 +198,11 @@ class Moved:
     weights: int = 0
 
 
-class _Counting(TorchDispatchMode):
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up what operators read and write; ``weights`` are the addresses of storages that hold parameters."""
 
     def __init__(self, weights: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.weights, self.moved = weights, Moved()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -234,7 +234,8 @@ def _tensors(values: Any) -> dict[tuple[Any, ...], int]:
 def count_bytes(network: nn.Module, image: Tensor) -> Moved:
     """What one eager call reads and writes. Not in inference mode, which hides what an operator is made of."""
     held = [*network.parameters(), *network.buffers()]
-    with torch.no_grad(), _Counting({one.untyped_storage().data_ptr() for one in held}) as counting:
+    counting = _Counting({one.untyped_storage().data_ptr() for one in held})
+    with torch.no_grad(), counting:
         network(image)
     return counting.moved
 

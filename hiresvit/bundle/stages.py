@@ -70,7 +70,7 @@ _TABLE = (
     Stage("plan", "fp16.plan", "plan", "fp16", "fp16"),
     Stage("plan_info", "fp16.plan.json", "info", "plan"),
     Stage("calibration", "calibration.json", "table", "simplified"),
-    Stage("int8", "int8.onnx", "graph", "fp16", "int8", _INT8, build=1),
+    Stage("int8", "int8.onnx", "graph", "simplified", "int8", _INT8, build=1),
     Stage("int8_plan", "int8.plan", "plan", "int8", "int8"),
     Stage("int8_plan_info", "int8.plan.json", "info", "int8_plan"),
     Stage("sensitivity", "sensitivity.svg", "chart", "int8"),

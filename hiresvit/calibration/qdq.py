@@ -291,7 +291,7 @@ def _weight_dequantized(edit: _Edit, node: NodeProto, *, one_scale: bool) -> Nod
     edit.sqnr_db[node.name] = weight.sqnr_db
     node.input[1] = edit.name(f"{node.name}/weight_dequantized")
     name = edit.name(f"{node.name}/weight/DequantizeLinear")
-    given = {} if axis is None else {"axis": axis}
+    given: dict[str, Any] = {} if axis is None else {"axis": axis}
     return helper.make_node("DequantizeLinear", [values, scales], [node.input[1]], name, **given)
 
 

@@ -1,8 +1,7 @@
 """An FP16 graph for TensorRT only: the same numbers with fewer bytes between its kernels.
 
 TensorRT makes one kernel of whatever moves, adds and multiplies number by number, norms among it, and puts what stands
-behind a product into that product's kernel. A depthwise convolution, a Resize and a norm in front of a product are
-kernels of their own, each of which reads and writes whole maps. They are written here with operators that it joins to
+behind a product into that product's kernel. A depthwise convolution and a norm in front of a product are kernels of their own, each of which reads and writes whole maps. They are written here with operators that it joins to
 their neighbours. Sums are FP32 between casts inside the kernel, so that what an FP16 convolution sums in FP32 is not
 rounded at every step.
 
@@ -18,7 +17,6 @@ from hiresvit.export.draft import Site, redraw
 from hiresvit.export.tensorrt_image import image_sites
 from hiresvit.export.tensorrt_norms import norm_sites
 from hiresvit.export.tensorrt_products import product_sites
-from hiresvit.export.tensorrt_resize import resize_sites
 from hiresvit.export.tensorrt_taps import branch_sites, lone_sites
 from hiresvit.graph.index import GraphIndex
 
@@ -34,6 +32,5 @@ def for_tensorrt(model: ModelProto) -> ModelProto:
 
 def _sites(index: GraphIndex) -> list[Site]:
     sites = [*image_sites(index), *branch_sites(index), *norm_sites(index), *product_sites(index)]
-    sites += resize_sites(index)
     taken = {name for site in sites for name in (site.output, *site.gone)}
     return sites + [site for site in lone_sites(index) if site.output not in taken]

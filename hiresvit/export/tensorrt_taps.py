@@ -74,24 +74,13 @@ def _of_last(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def lone_sites(index: GraphIndex) -> Iterator[Site]:
-    """Depthwise convolutions of stride 1 that no product reads: what does is joined with them.
-
-    One that reads a norm stays: TensorRT would compute the norm for all nine, and keep it in FP32.
-    """
+    """Depthwise convolutions of stride 1 that no product reads: what does is joined with them."""
     for node in index.nodes:
         conv = depthwise(index, node)
-        if conv is None or conv.stride != (1, 1) or node.output[0] in index.outputs or _reads_norm(index, node):
+        if conv is None or conv.stride != (1, 1) or node.output[0] in index.outputs:
             continue
         if not any(reader.op_type in WEIGHTED for reader in _behind(index, node)):
             yield Site(node.output[0], frozenset(), partial(_write_lone, conv=conv))
-
-
-def _reads_norm(index: GraphIndex, node: NodeProto) -> bool:
-    """Whether what a node reads is a norm's result, laid out anew or not."""
-    maker = index.producer.get(node.input[0])
-    if maker is None:
-        return False
-    return maker.op_type == "LayerNormalization" or (maker.op_type in LAYOUT and _reads_norm(index, maker))
 
 
 def _behind(index: GraphIndex, node: NodeProto) -> Iterator[NodeProto]:

@@ -70,6 +70,7 @@ def test_how_often_a_graph_is_inferred(
     monkeypatch.setattr(check, "installed", lambda backend: True)
     monkeypatch.setattr(check, "build_engine", lambda *a, **o: None)
     monkeypatch.setattr(check, "read_sidecar", lambda plan: SimpleNamespace(layers=()))
+    monkeypatch.setattr(check, "traffic", lambda *a: None)
     path = tmp_path / "g.onnx"
     path.write_bytes(content(model))
     settings = BuildSettings(shapes=parse_shapes(texts))

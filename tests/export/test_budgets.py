@@ -41,8 +41,9 @@ from hiresvit.spec import Task
 FILE = Path(__file__).parents[1] / "golden" / "budgets.json"
 SLACK = 1.05
 # HRViT-b1's limits: the authors' simplified export has 4257 nodes and takes 927 kernels. An addition per half for
-# Qualcomm's compiler (docs/models.md) takes two nodes in each attention, and no kernel: 1777 were 1847.
-MOST_NODES, MOST_KERNELS = 1850, 600
+# Qualcomm's compiler (docs/models.md) takes two nodes in each attention, and no kernel: 1777 were 1847. Lines as a
+# batch, on three axes, take a few Reshapes and spare a copy of the values.
+MOST_NODES, MOST_KERNELS = 1900, 500
 QUICK_NODES = 1000  # an export takes a second for every hundred
 
 # Arithmetic on shapes, what comes of it, what does nothing, and norms in pieces.
@@ -189,6 +190,12 @@ def test_kernels(case: Case) -> None:
 
 
 @needs_rtx
+def test_bytes_that_the_plan_moves(case: Case) -> None:
+    assert case.engine is not None
+    assert moved(case.engine) <= case.limit("traffic_bytes")
+
+
+@needs_rtx
 def test_every_product_is_in_fp16(case: Case) -> None:
     assert case.engine is not None
     others = {kind: count for kind, count in case.engine.precision.items() if kind != "fp16"}
@@ -249,6 +256,12 @@ def test_every_variant_passes_every_gate(name: str, task: Task, tmp_path: Path) 
         assert all(output.worst.max_abs > 0 for output in report.outputs), "compared with itself?"
 
 
+def moved(engine: EngineReport) -> int:
+    """Bytes of activations that all kernels read and write."""
+    assert engine.traffic is not None
+    return engine.traffic.read_bytes + engine.traffic.written_bytes
+
+
 def measure(name: str) -> dict[str, int]:
     chain, engine = deploy(name)
     assert engine is not None
@@ -260,6 +273,7 @@ def measure(name: str) -> dict[str, int]:
         "attentions": engine.attentions_fused,
         "kernels": engine.kernel_total,
         "activation_bytes": engine.activation_bytes,
+        "traffic_bytes": moved(engine),
         **({"fp32": engine.precision["fp32"]} if "fp32" in engine.precision else {}),
     }
 

@@ -65,14 +65,8 @@ LONE = """g (float[1,8,6,10] x) => (float[1,8,6,10] y) {
   c = Conv<group=8, pads=[1,1,1,1]>(a, wh, bl)
   y = Add(x, c)
 }"""
-RESIZES = """g (float[1,8,4,6] x) => (float[1,8,8,12] y) {
-  p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)
-  u = Resize<mode="linear">(x, , double)
-  v = Resize<mode="linear">(p, , fourfold)
-  y = Add(u, v)
-}"""
 CASES = {"branches": BRANCHES.replace("float[N,", "float[1,"), "convolved": CONVOLVED, "joined": JOINED, "image": IMAGE}
-CASES |= {"products": PRODUCTS, "lone": LONE, "resizes": RESIZES}
+CASES |= {"products": PRODUCTS, "lone": LONE}
 GONE = {
     "branches": Counter(Resize=1, Conv=2),
     "convolved": Counter(LayerNormalization=1, Conv=1),
@@ -80,7 +74,6 @@ GONE = {
     "image": Counter(),
     "products": Counter(LayerNormalization=1),
     "lone": Counter(Conv=1),
-    "resizes": Counter(Resize=2),
 }
 
 
@@ -90,7 +83,6 @@ def constants() -> dict[str, Array]:
     found |= {"var": 1 + noise(C, seed=4) ** 2, "wl": noise(C, 1, 3, 3, seed=5), "bl": noise(C, seed=6)}
     found |= {"wd": noise(C, C, 1, 1, seed=7), "wh": noise(C, 1, 3, 3, seed=8), "wi": noise(C, 3, 3, 3, seed=9)}
     found |= {"wp": noise(C, C, seed=10), "wq": noise(C, C, seed=11)}
-    found |= {name: np.array([1, 1, f, f], np.float32) for name, f in (("double", 2), ("fourfold", 4))}
     return found | {"size": np.array([1, C, 6, 10]), "map": np.array([1, 5, 6, C])}
 
 
@@ -162,8 +154,6 @@ def test_a_dynamic_batch() -> None:
         ("products", "p = Gemm<transB=1>(n", "p = Gemm<transA=0>(n"),
         ("lone", "y = Add(x, c)", "y = Conv(c, wd)"),  # a product reads it
         ("lone", "pads=[1,1,1,1]>(a", "pads=[2,2,2,2], dilations=[2,2]>(a"),
-        ("resizes", "y = Add(u, v)", "w = Relu(v)\n y = Mul(u, w)"),
-        ("resizes", 'mode="linear"', 'mode="linear", coordinate_transformation_mode="align_corners"'),
     ],
 )
 def test_what_is_left_alone(case: str, old: str, new: str) -> None:

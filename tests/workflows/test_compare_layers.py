@@ -153,7 +153,9 @@ def test_forms_of_one_network_stay_within_their_tolerance(
     found = layers(tiny_bundle / "simplified.onnx", tiny_bundle / f"{stage}.onnx")
     assert found["tolerance"] == tolerance
     assert found["first"] is None
-    assert found["unmatched"] == {"reference": [], "test": []}
+    gone = {module for side in found["unmatched"].values() for module in side}
+    # TensorRT's form has the norms of these modules behind the products that read them.
+    assert all(stage == "fp16" and module.endswith("attn_norm") for module in gone)
     assert least < min(row["sqnr_db"] for row in found["modules"] if row["sqnr_db"] is not None)
     assert found["origins"]["test"]["role"] == stage
 
