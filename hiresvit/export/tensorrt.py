@@ -3,8 +3,8 @@
 TensorRT makes one kernel of whatever moves, adds and multiplies number by number, norms among it, and puts what stands
 behind a product into that product's kernel. A depthwise convolution and a norm in front of a product are kernels of
 their own, each of which reads and writes whole maps. They are written here with operators that it joins to their
-neighbours. Sums are FP32 between casts inside the kernel, so that what an FP16 convolution sums in FP32 is not rounded at
-every step.
+neighbours. Sums are FP32 between casts inside the kernel, so that what an FP16 convolution sums in FP32 is not rounded
+at every step.
 
 Only what saves bytes is written anew (docs/performance.md has the numbers). ONNX Runtime has a kernel for each operator
 and would take longer for all of it.
