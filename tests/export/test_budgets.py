@@ -44,7 +44,7 @@ SLACK = 1.05
 # Qualcomm's compiler (docs/models.md) takes two nodes in each attention, and no kernel: 1777 were 1847. Lines as a
 # batch, on three axes, take a few Reshapes and spare a copy of the values.
 MOST_NODES, MOST_KERNELS = 1900, 500
-QUICK_NODES = 1000  # an export takes a second for every hundred
+QUICK_NODES, AGAIN_NODES = 1000, 900  # an export takes a second for every hundred
 
 # Arithmetic on shapes, what comes of it, what does nothing, and norms in pieces.
 FORBIDDEN = {
@@ -227,6 +227,8 @@ def test_parity_at_the_default_size(case: Case, tmp_path: Path) -> None:
 
 def test_exporting_again_gives_the_same_bytes(case: Case) -> None:
     first = case.chain
+    if case.recorded["exported"] > AGAIN_NODES:
+        pytest.skip("what is smaller shows it")
     assert content(export_onnx(fold(first.model), first.spec)) == content(first.graphs["onnx"])
 
 
