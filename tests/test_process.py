@@ -188,7 +188,7 @@ def test_a_worker_that_is_closed_is_gone(worker: Worker) -> None:
     worker.ask(1)
     worker.close()
     worker.close()
-    assert worker._process.returncode == -signal.SIGKILL
+    assert worker._process.returncode in (0, -signal.SIGKILL)  # it may be quicker than the signal
     with pytest.raises(ChildProcessError):  # nothing left to wait for
         os.waitpid(worker._process.pid, os.WNOHANG)
 

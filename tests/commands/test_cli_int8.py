@@ -63,7 +63,7 @@ def test_the_bundle_has_both(exported: Exported) -> None:
             "golden.png",
         )
     }
-    assert (names["int8.onnx"], names["calibration.json"]) == ("fp16.onnx", "simplified.onnx")
+    assert (names["int8.onnx"], names["calibration.json"]) == ("simplified.onnx", "simplified.onnx")
     assert bundle.unlisted == ()
     assert list(folder.parent.iterdir()) == [folder], "no progress of the calibration is left"
     [*_, stage] = bundle.manifest.parity["stages"]
