@@ -29,11 +29,15 @@ from hiresvit.spec import ModelSpec, Task
 
 @dataclass(frozen=True)
 class Chain:
-    """A fresh model as `hiresvit export` makes it, before it is folded, and its graphs by stage."""
+    """A fresh model as `hiresvit export` makes it, before it is folded, and its graphs by stage.
+
+    ``half`` is the FP16 graph that INT8 is written into; the stage is its form for TensorRT.
+    """
 
     spec: ModelSpec
     model: nn.Module
     graphs: dict[str, ModelProto]
+    half: ModelProto
 
 
 @cache
@@ -50,8 +54,9 @@ def make_chain(name: str, task: Task, imgsz: tuple[int, int]) -> Chain:
     graph = export_onnx(fold(model), spec)
     simple, report = simplify(graph)
     assert report.rolled_back is None
-    graphs = {"onnx": graph, "simplified": simple, "cpu": for_cpu(simple), "fp16": for_tensorrt(to_fp16(simple)[0])}
-    return Chain(spec, model, graphs)
+    half, _ = to_fp16(simple)
+    graphs = {"onnx": graph, "simplified": simple, "cpu": for_cpu(simple), "fp16": for_tensorrt(half)}
+    return Chain(spec, model, graphs, half)
 
 
 def pictures(spec: ModelSpec, count: int) -> list[dict[str, Array]]:

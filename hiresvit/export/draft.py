@@ -25,10 +25,13 @@ class Draft:
     nodes: list[NodeProto] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
 
-    def add(self, op: str, inputs: Sequence[str], near: str, **attributes: Any) -> str:
-        """Write a node of the module that ``near``, a node's name, is of; returns the name of what it makes."""
+    def add(self, op: str, inputs: Sequence[str], near: str, *, output: str = "", **attributes: Any) -> str:
+        """Write a node of the module that ``near``, a node's name, is of; returns the name of what it makes.
+
+        ``output`` is that name where the graph knows the tensor already.
+        """
         name = fresh(f"{near.rpartition('/')[0] or 'tensorrt'}/{op}", self.taken)
-        made = f"{name}/made"
+        made = output or f"{name}/made"
         self.taken |= {name, made}
         self.nodes.append(helper.make_node(op, list(inputs), [made], name, **attributes))
         return made
@@ -47,8 +50,7 @@ class Draft:
 
     def half(self, tensor: str, near: str, output: str) -> None:
         """A tensor in FP16, under the name that the graph knows it by."""
-        self.add("Cast", [tensor], near, to=HALF)
-        self.nodes[-1].output[0] = output
+        self.add("Cast", [tensor], near, output=output, to=HALF)
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,7 @@ def _write(draft: Draft, node: NodeProto, weight: NDArray[Any]) -> None:
     cells = draft.add("Transpose", [cells], near, perm=[0, 2, 4, 1, 3])
     cells = draft.add("Reshape", [cells, draft.constant([-1, 4 * channels, height, width])], near)
     inputs = [cells, draft.constant(of_cells(weight)), *([operand(node, 2)] if operand(node, 2) else [])]
-    draft.add("Conv", inputs, near, kernel_shape=[2, 2], pads=[1, 1, 0, 0], strides=[1, 1])
-    draft.nodes[-1].output[0] = node.output[0]
+    draft.add("Conv", inputs, near, output=node.output[0], kernel_shape=[2, 2], pads=[1, 1, 0, 0], strides=[1, 1])
 
 
 def of_cells(weight: NDArray[Any]) -> NDArray[Any]:

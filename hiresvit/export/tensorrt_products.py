@@ -81,10 +81,10 @@ def _write(draft: Draft, norm: NodeProto, rows: str, product: NodeProto, rates: 
     assert bias is not None
     assert scale is not None
     wide = weight.astype(np.float64)
-    scaled = wide * scale
-    centred = (scaled - scaled.mean(axis=1, keepdims=True)).astype(weight.dtype)
+    whole = wide * scale
+    centred = (whole - whole.mean(axis=1, keepdims=True)).astype(weight.dtype)
     moved = bias if shift is None else (bias + wide @ shift.astype(np.float64)).astype(bias.dtype)
     near = product.name
     raw = draft.add("Gemm", [rows, draft.constant(centred)], near, transB=1)
-    draft.add("Add", [draft.add("Mul", [raw, rates[norm.name]], near), draft.constant(moved)], near)
-    draft.nodes[-1].output[0] = product.output[0]
+    scaled = draft.add("Mul", [raw, rates[norm.name]], near)
+    draft.add("Add", [scaled, draft.constant(moved)], near, output=product.output[0])

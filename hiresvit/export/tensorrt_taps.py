@@ -98,8 +98,7 @@ def _write_lone(draft: Draft, conv: Depthwise) -> None:
     turned = draft.add("Transpose", [conv.node.input[0]], near, perm=[0, 2, 3, 1])
     bordered = draft.single(draft.add("Pad", [turned, draft.constant(_BORDER_LAST)], near), near)
     total = draft.add("Cast", [write_taps(draft, conv, bordered, last=True)], near, to=HALF)
-    draft.add("Transpose", [total], near, perm=[0, 3, 1, 2])
-    draft.nodes[-1].output[0] = conv.node.output[0]
+    draft.add("Transpose", [total], near, output=conv.node.output[0], perm=[0, 3, 1, 2])
 
 
 def branch_sites(index: GraphIndex) -> Iterator[Site]:

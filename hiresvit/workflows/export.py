@@ -209,8 +209,7 @@ def _graphs(
             made = make_int8(simple, half, spec, chosen, also=also, state=state, on_step=job.on_step)
             save("int8", made.graph)
             reports["int8"] = made.report
-            # Of the FP16 graph that INT8 was written into, which is not the one that is kept, nothing is said.
-            looked, proof, table = {"int8": made.headroom["int8"]}, made.proof, made.table
+            looked, proof, table = made.headroom, made.proof, made.table
             if sensitivity := made.report.get("sensitivity"):
                 chart = sensitivity_chart(sensitivity, made.report["policy"]["keep"])
                 stage_path(job.folder, "sensitivity").write_text(chart, encoding="utf-8")

@@ -25,6 +25,7 @@ from hiresvit.data.pictures import Feeds, Pictures, find_pictures
 from hiresvit.device.plan import EngineReport
 from hiresvit.errors import GateError, UsageError
 from hiresvit.evaluation.headroom import Headroom, measure_headroom
+from hiresvit.export.tensorrt import for_tensorrt
 from hiresvit.graph.index import GraphIndex, index_graph
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec, is_raw
@@ -81,8 +82,9 @@ class Int8Settings(CalibrationSettings):
 class Int8Result:
     """The graph, the ranges it was made from, and a report as plain JSON values.
 
-    ``headroom``: how much of FP16's range this graph (``int8``) and the one it was written into (``fp16``) use on the
-    pictures that calibrate. ``proof`` are the pictures that its accuracy was measured on, None where it was not.
+    ``headroom``: how much of FP16's range this graph (``int8``) and the FP16 one (``fp16``) use on the pictures that
+    calibrate, both in their form for TensorRT. ``proof`` are the pictures that its accuracy was measured on, None where
+    it was not.
     """
 
     graph: ModelProto
@@ -124,7 +126,10 @@ class Int8Maker:
         return quantize(self.half, self._sites(modules), self.table.amax)[0]
 
     def together(self, kept: tuple[str, ...]) -> tuple[ModelProto, Int8Report]:
-        """With all modules but ``kept``, and all that the policy asks for. Raises GateError on a wrong scale."""
+        """With all modules but ``kept``, all that the policy asks for, and in its form for TensorRT.
+
+        Raises GateError on a wrong scale.
+        """
         sites = self._sites(frozenset(group.module for group in self.groups) - set(kept))
         policy = replace(self.policy, keep=frozenset(kept))
         skips = find_skips(self.index, sites, policy)
@@ -132,7 +137,7 @@ class Int8Maker:
         amax = self.table.amax
         graph, made = quantize(self.half, sites, amax, skips=skips, attentions=attentions)
         check_scales(graph, amax, sites, skips=skips, attentions=attentions)
-        return graph, made
+        return for_tensorrt(graph), made
 
     def _sites(self, modules: frozenset[str]) -> list[Site]:
         return [
@@ -150,7 +155,7 @@ def make_int8(
     state: Path | None = None,
     on_step: OnStep = silent,
 ) -> Int8Result:
-    """Calibrate the simplified FP32 graph and write Q/DQ into its FP16 form ``half``.
+    """Calibrate the simplified FP32 graph and write Q/DQ into its FP16 form ``half``, as `to_fp16` makes it.
 
     ``also`` are more of its tensors that the table gets ranges of, for another writer. ``state`` is where an
     interrupted calibration goes on from. Raises UsageError on settings that cannot be served, HiresvitError on pictures
@@ -167,7 +172,7 @@ def make_int8(
     split = split_for(settings, spec, on_step)
     feeds = Feeds(split.calib, spec, simple.graph.input[0].name)
     look = partial(measure_headroom, feeds=feeds, threads=settings.threads, on_step=on_step)
-    headroom = {"fp16": look(half, what="fp16")}
+    headroom = {"fp16": look(for_tensorrt(half), what="fp16")}
     tensors = calibration_tensors(sites, find_skips(index, sites, policy), find_attentions(index, policy))
     tensors = list(dict.fromkeys([*tensors, *also]))
     table = ranges_for(simple, tensors, feeds, settings, settings.method, state=state, on_step=on_step)

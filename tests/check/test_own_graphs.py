@@ -51,9 +51,10 @@ class TestOurOwnGraphs:
     @pytest.mark.parametrize("name", list(firsts().values()))
     def test_no_false_alarm_in_any_family(self, name: str) -> None:
         for task in MODELS[name].imgsz:
-            graphs = chain(name, task, small_size(name)).graphs
+            made = chain(name, task, small_size(name))
+            graphs = made.graphs
             sites = find_sites(indexed(graphs["simplified"]))
-            int8, _ = quantize(graphs["fp16"], sites, {site.tensor: 4.0 for site in sites})
+            int8, _ = quantize(made.half, sites, {site.tensor: 4.0 for site in sites})
             for model in (graphs["simplified"], graphs["fp16"], int8):
                 no_false_alarm(model)
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 from conftest import TINY, Cli, Result, environment, hiresvit_command, run_program
 from PIL import Image
@@ -17,6 +18,8 @@ from PIL import Image
 from hiresvit.bundle.folder import read_bundle
 from hiresvit.device.tensorrt_api import installed
 from hiresvit.evaluation.parity import GATES
+from hiresvit.export.fp16 import to_fp16
+from hiresvit.export.tensorrt import for_tensorrt
 
 Exported = tuple[Path, Result]
 GRAPHS = {"fp32.onnx", "simplified.onnx", "cpu.onnx", "fp16.onnx"}
@@ -57,6 +60,14 @@ def test_export_leaves_a_verified_bundle_and_only_that(exported: Exported) -> No
         "fp16 exact",
     ]
     assert bundle.manifest.latency is None
+
+
+def test_the_fp16_graph_is_the_one_for_tensorrt(exported: Exported) -> None:
+    folder, _ = exported
+    plain, _ = to_fp16(onnx.load(folder / "simplified.onnx"))
+    written = {node.name for node in for_tensorrt(plain).graph.node}
+    assert written != {node.name for node in plain.graph.node}
+    assert {node.name for node in onnx.load(folder / "fp16.onnx").graph.node} == written
 
 
 def test_inspect_shows_the_chain_and_the_results(cli: Cli, exported: Exported) -> None:

@@ -298,15 +298,16 @@ def test_the_tiny_model(imgsz: tuple[int, int], tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*firsts().values(), "hrvit_nano"])
 def test_every_family(name: str, tmp_path: Path) -> None:
-    graphs = chain(name, MODELS[name].task, small_size(name)).graphs
-    int8, report = quantized(graphs["simplified"], graphs["fp16"])
-    built = compiled({"fp16": graphs["fp16"], "int8": int8}, tmp_path)
-    total = sum(find_products(indexed(graphs["simplified"])).macs.values())
-    assert realise(indexed(graphs["fp16"]), built["fp16"]).macs == {"fp16": total}
+    made = chain(name, MODELS[name].task, small_size(name))
+    simple, half = made.graphs["simplified"], made.half
+    int8, report = quantized(simple, half)
+    built = compiled({"fp16": half, "int8": int8}, tmp_path)
+    total = sum(find_products(indexed(simple)).macs.values())
+    assert realise(indexed(half), built["fp16"]).macs == {"fp16": total}
     assert realise(indexed(int8), built["int8"]).macs == {
         "int8": report.macs_int8,
         "fp16": total - report.macs_int8,
     }
-    assert realise(indexed(graphs["fp16"]), built["fp16"]).leftovers == ()
-    for model, kernels in ((graphs["fp16"], built["fp16"]), (int8, built["int8"])):
+    assert realise(indexed(half), built["fp16"]).leftovers == ()
+    for model, kernels in ((half, built["fp16"]), (int8, built["int8"])):
         assert all(item.fused for item in explain_attentions(find_attentions(indexed(model)), kernels))

@@ -128,6 +128,17 @@ def test_the_numbers_stay(case: str, opset: int) -> None:
     assert content(for_tensorrt(half)) == content(written)
 
 
+@pytest.mark.parametrize("case", ["convolved", "joined", "products"])
+def test_rows_whose_squares_fp16_cannot_hold(case: str) -> None:
+    """1,000 squared is beyond 65,504: a deviation that was summed in FP16 would be infinite, and the rows 0."""
+    model = made(CASES[case])
+    given = feeds(model) | {"x": 1000 * feeds(model)["x"]}
+    half, _ = to_fp16(model)
+    (expected,), (found,) = (run(m, given, optimise=False) for m in (half, for_tensorrt(half)))
+    assert np.isfinite(expected).all()
+    assert far(found, expected) < 2e-3  # both round
+
+
 def test_a_dynamic_batch() -> None:
     text = BRANCHES.replace("N,8,6,10", "batch,8,6,10").replace("(deep, , , size)", "(deep, , twice)")
     model = made(text)
