@@ -20,6 +20,7 @@ from hiresvit.export.draft import Site, redraw
 from hiresvit.export.tensorrt_image import image_sites
 from hiresvit.export.tensorrt_norms import norm_sites
 from hiresvit.export.tensorrt_products import product_sites
+from hiresvit.export.tensorrt_resizes import resize_sites
 from hiresvit.export.tensorrt_taps import branch_sites, lone_sites
 from hiresvit.graph.index import GraphIndex
 
@@ -29,6 +30,7 @@ SITES = {
     "norms": norm_sites,
     "products": product_sites,
     "convolutions": lone_sites,
+    "resizes": resize_sites,
 }
 """What is written anew, by kind; a place that two of them find is the first one's."""
 
@@ -47,5 +49,5 @@ def _sites(index: GraphIndex, kinds: Collection[str]) -> list[Site]:
     sites: list[Site] = []
     for kind in kinds:
         taken = {name for site in sites for name in (site.output, *site.gone)}
-        sites += [site for site in SITES[kind](index) if site.output not in taken]
+        sites += [site for site in SITES[kind](index) if taken.isdisjoint((site.output, *site.gone))]
     return sites

@@ -65,8 +65,17 @@ LONE = """g (float[1,8,6,10] x) => (float[1,8,6,10] y) {
   c = Conv<group=8, pads=[1,1,1,1]>(a, wh, bl)
   y = Add(x, c)
 }"""
+# The end of SegFormer's head: two of three maps are enlarged, by two and by three, before their sum.
+RESIZES = """g (float[1,8,6,12] x, float[1,8,3,6] a, float[1,8,2,4] b) => (float[1,8,6,12] y) {
+  f = Conv(x, wd)
+  u = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(a, , , large)
+  v = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(b, , , large)
+  coarse = Add(u, v)
+  both = Add(f, coarse)
+  y = Relu(both)
+}"""
 CASES = {"branches": BRANCHES.replace("float[N,", "float[1,"), "convolved": CONVOLVED, "joined": JOINED, "image": IMAGE}
-CASES |= {"products": PRODUCTS, "lone": LONE}
+CASES |= {"products": PRODUCTS, "lone": LONE, "resizes": RESIZES}
 GONE = {
     "branches": Counter(Resize=1, Conv=2),
     "convolved": Counter(LayerNormalization=1, Conv=1),
@@ -74,6 +83,7 @@ GONE = {
     "image": Counter(),
     "products": Counter(LayerNormalization=1),
     "lone": Counter(Conv=1),
+    "resizes": Counter(Resize=2),
 }
 
 
@@ -83,7 +93,7 @@ def constants() -> dict[str, Array]:
     found |= {"var": 1 + noise(C, seed=4) ** 2, "wl": noise(C, 1, 3, 3, seed=5), "bl": noise(C, seed=6)}
     found |= {"wd": noise(C, C, 1, 1, seed=7), "wh": noise(C, 1, 3, 3, seed=8), "wi": noise(C, 3, 3, 3, seed=9)}
     found |= {"wp": noise(C, C, seed=10), "wq": noise(C, C, seed=11)}
-    return found | {"size": np.array([1, C, 6, 10]), "map": np.array([1, 5, 6, C])}
+    return found | {"size": np.array([1, C, 6, 10]), "map": np.array([1, 5, 6, C]), "large": np.array([1, C, 6, 12])}
 
 
 def made(text: str, opset: int = 20) -> ModelProto:
@@ -163,6 +173,9 @@ def test_a_dynamic_batch() -> None:
         ("products", "q = Gemm<transB=1>(n, wq, mean)", "q = Relu(n)"),  # the norm is wanted itself
         ("products", "p = Gemm<transB=1>(n", "p = Gemm<transA=0>(n"),
         ("lone", "y = Add(x, c)", "y = Conv(c, wd)"),  # a product reads it
+        ("resizes", 'half_pixel">(b', 'asymmetric">(b'),  # and one Resize is joined by TensorRT itself
+        ("resizes", "coarse = Add(u, v)", "w = Relu(u)\n z = Add(w, v)\n coarse = Add(z, u)"),  # u is read twice
+        ("resizes", "float[1,8,2,4] b", "float[1,8,4,8] b"),  # by one and a half
         ("lone", "pads=[1,1,1,1]>(a", "pads=[2,2,2,2], dilations=[2,2]>(a"),
     ],
 )
