@@ -4,7 +4,7 @@
 
 Default tasks at the sizes below, fresh weights, TensorRT-RTX without a GPU: nothing is run, plans are read. `plain` is
 the FP16 graph as `to_fp16` makes it, `form` what an export keeps, and each row below it that form without one kind of
-place (`hiresvit.export.tensorrt.SITES`). `products` is the part of the bytes that convolutions, products of matrices and
+place (`hiresvit.export.tensorrt.SITES`). `products` is the part of the bytes that convolutions, matrix products and
 attentions move: each is a kernel, so nothing that is written around them goes below it. Two to three minutes a model.
 `--write` updates docs/performance.md.
 """
