@@ -14,6 +14,7 @@ from hiresvit.errors import UsageError
 from hiresvit.spec import Task
 
 
+@opt.grouped
 def plan_sizes(
     model: opt.Model,
     *,
@@ -34,6 +35,7 @@ def plan_sizes(
     settings: Annotated[
         opt.Texts, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the family: windows=1,2,9,9, ...")
     ] = None,
+    device: opt.DeviceOptions,
     as_json: opt.Json = False,
 ) -> None:
     """Say what input sizes cost, and which of them waste nothing in padding, before you train at one."""
@@ -47,12 +49,18 @@ def plan_sizes(
     from hiresvit.report.sizes import sizes_report
     from hiresvit.workflows.plan_sizes import sizes_near, sizes_within
 
+    board = device.board()
     found = find_spec(model, task=task, **opt.parse_settings(settings))
     with out.progress() as on_step:
         if budget_macs is None:
             plan = sizes_near(found.spec, asked or found.spec.imgsz, count, on_step)
         else:
             plan = sizes_within(found.spec, 1e9 * budget_macs, shape or found.spec.imgsz, count, on_step)
+        if board is not None:
+            from hiresvit.workflows.bound_sizes import bound_rows
+
+            plan["sizes"] = bound_rows(found.spec, plan["sizes"], board, on_step)
+        plan["device"] = board.name if board else None
     notes = [*found.notes, *([plan["refused"]] if plan["refused"] else [])]
     out.answer(as_json, {"plan_sizes": plan}, sizes_report(plan), notes=notes)
 

@@ -27,6 +27,8 @@ def test_the_table_and_the_document_say_the_same(cli: Cli) -> None:
     [
         (("hrvit_nan",), "did you mean hrvit_nano"),
         (("hrvit_nano", "--task", "classify"), "does not serve classify"),
+        (("hrvit_nano", "--device", "orin-nxx"), "did you mean orin-nx"),
+        (("hrvit_nano", "--bandwidth", "100"), "--tflops"),
         (("hrvit_nano", "--near", "512"), "--near 512: give HEIGHTxWIDTH such as 512x1024"),
         (("hrvit_nano", "--near", "axb"), "--near axb: give HEIGHTxWIDTH"),
         (("hrvit_nano", "--near", "99999x32"), "give sides of 1 to 8192 pixels"),

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from sweeps import agenda_of, bench, export, plan_for
 from hiresvit.errors import ArtefactError, HiresvitError
 from hiresvit.workflows.sweep import worker
 from hiresvit.workflows.sweep.artefacts import Cache, pack, sum_of
-from hiresvit.workflows.sweep.jobs import Job
+from hiresvit.workflows.sweep.jobs import MADE, Job
 from hiresvit.workflows.sweep.run import Agenda, run_here
 from hiresvit.workflows.sweep.store import Row, Store, open_store
 from hiresvit.workflows.sweep.worker import TIMED_OUT, hold
@@ -53,6 +54,19 @@ def test_a_restart_runs_nothing(tmp_path: Path) -> None:
     again, agenda = swept(chain(), tmp_path)
     assert (again, len(agenda.done)) == ([], 3)
     assert (tmp_path / "s.jsonl").read_bytes() == before
+
+
+def test_the_plan_that_moves_least_is_measured_first(tmp_path: Path) -> None:
+    """Of three builds; what takes no plan keeps its place before them."""
+    source = export("cpu")
+    jobs, measured = [source], []
+    for moves in (300, 100, 200):
+        plan = replace(bench("cpu", source, "--made", MADE, "--moves", str(moves)), makes=True)
+        jobs.append(replace(plan, argv=("build", *plan.argv[1:])))
+        measured.append(replace(bench("cpu", jobs[-1]), argv=("bench", "--exit", "0", "--content", str(moves))))
+    rows, _ = swept([*jobs, bench("cpu", source), *measured], tmp_path)
+    assert [row.command for row in rows] == ["export", "build", "build", "build", "bench", "bench", "bench", "bench"]
+    assert [row.line.rpartition(" ")[2] for row in rows[5:]] == ["100", "200", "300"]
 
 
 def test_a_restart_runs_what_changed_and_what_that_makes_new(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hiresvit.errors import HiresvitError, MissingDependency, install_line
 from hiresvit.version import __version__
 from hiresvit.workflows.sweep.artefacts import Cache, pack
 from hiresvit.workflows.sweep.plan import SweepPlan
-from hiresvit.workflows.sweep.run import ATTEMPTS, Agenda, OnNote, OnRow, Ready, lost_text, row_of
+from hiresvit.workflows.sweep.run import ATTEMPTS, Agenda, OnNote, OnRow, Ready, in_order, lost_text, row_of
 from hiresvit.workflows.sweep.ssh import Board, BoardLost, close_connections, run_on_board
 from hiresvit.workflows.sweep.worker import Ran, hold, run_job, who_am_i
 
@@ -183,7 +183,7 @@ class _Run:
     def to_its_end(self) -> None:
         """Hand out jobs and take results."""
         while True:
-            self.waiting += self.agenda.ready()
+            self.waiting = in_order([*self.waiting, *self.agenda.ready()])
             if not self.waiting and not self.out:
                 return
             self.look_at_workers()

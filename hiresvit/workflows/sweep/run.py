@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from hiresvit.version import __version__
@@ -23,11 +23,15 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True)
 class Ready:
-    """A job that can be run: ``given`` is the sum of the artefact that it takes, ``key`` that of its result."""
+    """A job that can be run: ``given`` is the sum of the artefact that it takes, ``key`` that of its result.
+
+    ``moved_bytes`` are what one call of the plan that it measures moves; 0 where it measures none.
+    """
 
     job: Job
     key: str
     given: str | None
+    moved_bytes: int = 0
 
 
 @dataclass
@@ -70,7 +74,7 @@ class Agenda:
                 self.blocked.add(job)
             elif job.needs is None or need is not None:
                 given = need.artefact if need else None
-                yield Ready(job, job.key(given), given)
+                yield Ready(job, job.key(given), given, _moved(need))
             else:
                 left.append(job)
         self._open = left
@@ -89,6 +93,18 @@ class Agenda:
     def left(self) -> int:
         """How many jobs have no result and could have one."""
         return len(self.jobs) - len(self.done) - len(self.blocked)
+
+
+def in_order(ready: Iterable[Ready]) -> list[Ready]:
+    """As they stand in the plan, and plans after what makes them, those that move the fewest bytes first."""
+    return sorted(ready, key=lambda one: one.moved_bytes)
+
+
+def _moved(made: Row | None) -> int:
+    """What a plan moves, as its build said (`hiresvit.device.plan.EngineReport`)."""
+    engine = (made.document or {}).get("engine") if made is not None else None
+    found = (engine or {}).get("traffic") or {}
+    return sum(int(found.get(part, 0)) for part in ("read_bytes", "written_bytes", "weight_bytes"))
 
 
 def row_of(ready: Ready, ran: Ran, *, attempts: int = 1, clock_off_s: float | None = None) -> Row:
@@ -116,7 +132,7 @@ def run_here(
 ) -> None:
     """Every open job, one after the other, on this machine, which is every class of device but those of ``boards``."""
     total = len(agenda.jobs)
-    while batch := list(agenda.ready()):
+    while batch := in_order(agenda.ready()):
         for ready in batch:
             board = (boards or {}).get(ready.job.device)
             found = _there(plan, agenda, ready, board, on_note) if board else (_here(plan, agenda, ready), 1)
