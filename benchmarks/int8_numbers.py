@@ -32,6 +32,7 @@ from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.data.scenes import Scenes
 from hiresvit.evaluation.accuracy import evaluate
 from hiresvit.evaluation.parity import compare_runs
+from hiresvit.export.tensorrt import for_tensorrt
 from hiresvit.files import atomic_path
 from hiresvit.models.create import enliven
 from hiresvit.runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -117,10 +118,11 @@ def families(args: argparse.Namespace) -> Rows:
         image = Feeds(open_pictures("scenes", spec.imgsz, 1, seed=1), spec, "image")[0]
         [(_, expected)] = references(simple, [image], None)
         sqnr = []
-        for graph in (half, made.graph):
+        graphs = (for_tensorrt(half), made.graph)
+        for graph in graphs:
             answer = on_runtime(graph, methodcaller("__call__", image))
             sqnr.append(compare_runs(expected, answer, spec.task).outputs[0].worst.sqnr_db)
-        plans = [plan_of(graph) for graph in (half, made.graph)]
+        plans = [plan_of(graph) for graph in graphs]
         total = report["macs_total"]
         rows.append(
             {

@@ -25,6 +25,7 @@ from hiresvit.calibration.sites import Policy, find_sites, find_skips
 from hiresvit.data.pictures import Feeds, open_pictures
 from hiresvit.errors import UsageError
 from hiresvit.evaluation.parity import compare_runs
+from hiresvit.export.tensorrt import for_tensorrt
 from hiresvit.graph.index import index_graph
 from hiresvit.models.create import enliven
 from hiresvit.workflows.yardstick import references
@@ -78,7 +79,8 @@ def measure(name: str, images: int) -> list[list[str]]:
         preprocess=spec.preprocess,
     )
 
-    def row(label: str, graph: ModelProto, share: str) -> list[str]:
+    def row(label: str, written: ModelProto, share: str) -> list[str]:
+        graph = for_tensorrt(written)
         answer = on_runtime(graph, methodcaller("__call__", image))
         sqnr = compare_runs(expected, answer, spec.task).outputs[0].worst.sqnr_db
         plan = plan_of(graph)
