@@ -13,16 +13,18 @@ from functools import partial
 import numpy as np
 from onnx import NodeProto
 
-from hiresvit.export.draft import Draft, Site
+from hiresvit.export.draft import Draft, Site, sole_reader
 from hiresvit.export.tensorrt_norms import write_rows
 from hiresvit.graph.dtypes import HALF
 from hiresvit.graph.index import GraphIndex, attributes, operand
+from hiresvit.graph.operators import LAYOUT
 
 
 def product_sites(index: GraphIndex) -> Iterator[Site]:
     """Products that a norm of rows is in front of, if all that reads the norm is such a product.
 
-    Rows that are also added to a result are written in any case. Then it pays where another product reads them, too.
+    It pays where the rows are written in any case: what they are laid out from is read by something else. Where they
+    are added to a result themselves it takes another product that reads them.
     """
     for norm in index.nodes:
         if norm.op_type != "LayerNormalization" or len(norm.output) != 1 or not _is_of_rows(index, norm):
@@ -34,7 +36,7 @@ def product_sites(index: GraphIndex) -> Iterator[Site]:
             continue
         products = [reader for reader, _ in index.reads(halves[0].output[0])]
         others = [reader for reader, _ in index.reads(rows) if reader.op_type != "Cast"]
-        pays = not others or any(_is_linear(index, other) for other in others)
+        pays = any(_is_linear(index, other) for other in others) if others else _is_kept(index, rows)
         if pays and products and all(_is_linear(index, product) for product in products):
             written: dict[str, str] = {}
             gone = frozenset({norm.output[0], halves[0].output[0]})
@@ -56,6 +58,16 @@ def _half_of(index: GraphIndex, single: str) -> str | None:
         return str(maker.input[0])
     casts = [node.output[0] for node, _ in index.reads(single) if node.op_type == "Cast"]
     return next((name for name in casts if index.types.get(name) == "float16"), None)
+
+
+def _is_kept(index: GraphIndex, rows: str) -> bool:
+    """Whether something else reads what the rows are laid out from: else the norm's kernel writes its rows for them."""
+    maker = index.producer.get(rows)
+    while maker is not None and maker.op_type in LAYOUT:
+        if sole_reader(index, maker.input[0]) is None:
+            return True
+        maker = index.producer.get(maker.input[0])
+    return False
 
 
 def _is_linear(index: GraphIndex, node: NodeProto) -> bool:

@@ -19,7 +19,7 @@ from hiresvit.export.draft import Draft, Site, sole_reader
 from hiresvit.graph.dtypes import HALF
 from hiresvit.graph.index import GraphIndex, attributes
 
-_LEAST = 2  # enlarged maps in a sum: TensorRT joins one with its sum by itself
+_LEAST = 3  # enlarged maps in a sum: TensorRT joins one with its sum by itself, and of two it keeps less
 _SAID = {"mode": b"linear", "coordinate_transformation_mode": b"half_pixel"}
 
 
@@ -39,7 +39,7 @@ class Sum:
 
 
 def resize_sites(index: GraphIndex) -> Iterator[Site]:
-    """Sums in which two or more maps are enlarged by a Resize, with the ReLU behind."""
+    """Sums in which three or more maps are enlarged by a Resize, with the ReLU behind."""
     for node in index.nodes:
         if node.op_type == "Add" and (found := _sum(index, node)) is not None:
             yield Site(found.made, found.gone, partial(_write, found=found))

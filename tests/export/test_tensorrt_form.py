@@ -60,30 +60,42 @@ PRODUCTS = """g (float[30,8] x) => (float[30,8] y) {
   t = Mul(s, r)
   y = Add(t, h)
 }"""
+# A norm of the rows of a map that is added to the result, as HIRI-ViT has in front of its attentions.
+KEPT = """g (float[1,5,6,8] x) => (float[1,5,6,8] y) {
+  m = Relu(x)
+  h = Reshape(m, rows)
+  n = LayerNormalization(h, gamma, beta)
+  p = Gemm<transB=1>(n, wp, bl)
+  t = Reshape(p, map)
+  y = Add(t, m)
+}"""
 LONE = """g (float[1,8,6,10] x) => (float[1,8,6,10] y) {
   a = HardSwish(x)
   c = Conv<group=8, pads=[1,1,1,1]>(a, wh, bl)
   y = Add(x, c)
 }"""
-# The end of SegFormer's head: two of three maps are enlarged, by two and by three, before their sum.
-RESIZES = """g (float[1,8,6,12] x, float[1,8,3,6] a, float[1,8,2,4] b) => (float[1,8,6,12] y) {
+# The end of SegFormer's head: three of four maps are enlarged, by two, three and six, before their sum.
+RESIZES = """g (float[1,8,6,12] x, float[1,8,3,6] a, float[1,8,2,4] b, float[1,8,1,2] c) => (float[1,8,6,12] y) {
   f = Conv(x, wd)
   u = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(a, , , large)
   v = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(b, , , large)
-  coarse = Add(u, v)
+  w = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(c, , , large)
+  some = Add(u, v)
+  coarse = Add(some, w)
   both = Add(f, coarse)
   y = Relu(both)
 }"""
 CASES = {"branches": BRANCHES.replace("float[N,", "float[1,"), "convolved": CONVOLVED, "joined": JOINED, "image": IMAGE}
-CASES |= {"products": PRODUCTS, "lone": LONE, "resizes": RESIZES}
+CASES |= {"products": PRODUCTS, "kept": KEPT, "lone": LONE, "resizes": RESIZES}
 GONE = {
     "branches": Counter(Resize=1, Conv=2),
     "convolved": Counter(LayerNormalization=1, Conv=1),
     "joined": Counter(LayerNormalization=1),
     "image": Counter(),
     "products": Counter(LayerNormalization=1),
+    "kept": Counter(LayerNormalization=1),
     "lone": Counter(Conv=1),
-    "resizes": Counter(Resize=2),
+    "resizes": Counter(Resize=3),
 }
 
 
@@ -93,7 +105,12 @@ def constants() -> dict[str, Array]:
     found |= {"var": 1 + noise(C, seed=4) ** 2, "wl": noise(C, 1, 3, 3, seed=5), "bl": noise(C, seed=6)}
     found |= {"wd": noise(C, C, 1, 1, seed=7), "wh": noise(C, 1, 3, 3, seed=8), "wi": noise(C, 3, 3, 3, seed=9)}
     found |= {"wp": noise(C, C, seed=10), "wq": noise(C, C, seed=11)}
-    return found | {"size": np.array([1, C, 6, 10]), "map": np.array([1, 5, 6, C]), "large": np.array([1, C, 6, 12])}
+    return found | {
+        "size": np.array([1, C, 6, 10]),
+        "map": np.array([1, 5, 6, C]),
+        "rows": np.array([30, C]),
+        "large": np.array([1, C, 6, 12]),
+    }
 
 
 def made(text: str, opset: int = 20) -> ModelProto:
@@ -138,7 +155,7 @@ def test_the_numbers_stay(case: str, opset: int) -> None:
     assert content(for_tensorrt(half)) == content(written)
 
 
-@pytest.mark.parametrize("case", ["convolved", "joined", "products"])
+@pytest.mark.parametrize("case", ["convolved", "joined", "products", "kept"])
 def test_rows_whose_squares_fp16_cannot_hold(case: str) -> None:
     """1,000 squared is beyond 65,504: a deviation that was summed in FP16 would be infinite, and the rows 0."""
     model = made(CASES[case])
@@ -172,9 +189,10 @@ def test_a_dynamic_batch() -> None:
         ("products", "Gemm<transB=1>(h, wq, beta)", "Relu(h)"),  # the rows are there anyway, and nothing is joined
         ("products", "q = Gemm<transB=1>(n, wq, mean)", "q = Relu(n)"),  # the norm is wanted itself
         ("products", "p = Gemm<transB=1>(n", "p = Gemm<transA=0>(n"),
+        ("kept", "y = Add(t, m)", "y = Relu(t)"),  # nobody else reads the map, so the norm's rows are written for it
         ("lone", "y = Add(x, c)", "y = Conv(c, wd)"),  # a product reads it
         ("resizes", 'half_pixel">(b', 'asymmetric">(b'),  # and one Resize is joined by TensorRT itself
-        ("resizes", "coarse = Add(u, v)", "w = Relu(u)\n z = Add(w, v)\n coarse = Add(z, u)"),  # u is read twice
+        ("resizes", "some = Add(u, v)", "q = Relu(u)\n z = Add(q, v)\n some = Add(z, u)"),  # u is read twice
         ("resizes", "float[1,8,2,4] b", "float[1,8,4,8] b"),  # by one and a half
         ("lone", "pads=[1,1,1,1]>(a", "pads=[2,2,2,2], dilations=[2,2]>(a"),
     ],
