@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -14,24 +15,31 @@ from hiresvit.errors import UsageError
 from hiresvit.spec import Task
 
 
+@dataclass(frozen=True)
+class SizesOptions:
+    """Which sizes; a field is called as its option is."""
+
+    near: Annotated[
+        str | None,
+        typer.Option("--near", metavar="HxW", help="Sizes around this one; default: around the family's own."),
+    ] = None
+    budget_macs: Annotated[
+        float | None,
+        typer.Option("--budget-macs", metavar="G", help="The largest sizes of at most so many GMACs."),
+    ] = None
+    aspect: Annotated[
+        str | None,
+        typer.Option("--aspect", metavar="W:H", help="Shape of your pictures, as 16:9; default: that of --near."),
+    ] = None
+    count: Annotated[int, typer.Option("--count", metavar="N", min=1, max=49, help="Rows of the table.")] = 8
+
+
 @opt.grouped
 def plan_sizes(
     model: opt.Model,
     *,
     task: Annotated[Task | None, typer.Option("--task", help="Default: the family's own.")] = None,
-    near: Annotated[
-        str | None,
-        typer.Option("--near", metavar="HxW", help="Sizes around this one; default: around the family's own."),
-    ] = None,
-    budget_macs: Annotated[
-        float | None,
-        typer.Option("--budget-macs", metavar="G", help="The largest sizes of at most so many GMACs."),
-    ] = None,
-    aspect: Annotated[
-        str | None,
-        typer.Option("--aspect", metavar="W:H", help="Shape of your pictures, as 16:9; default: that of --near."),
-    ] = None,
-    count: Annotated[int, typer.Option("--count", metavar="N", min=1, max=49, help="Rows of the table.")] = 8,
+    sizes: SizesOptions,
     settings: Annotated[
         opt.Texts, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the family: windows=1,2,9,9, ...")
     ] = None,
@@ -39,6 +47,7 @@ def plan_sizes(
     as_json: opt.Json = False,
 ) -> None:
     """Say what input sizes cost, and which of them waste nothing in padding, before you train at one."""
+    near, budget_macs, aspect = sizes.near, sizes.budget_macs, sizes.aspect
     asked = _read_near(near)
     if aspect is not None and (budget_macs is None or near is not None):
         raise UsageError(f"--aspect {aspect}: goes with --budget-macs, and not with --near, which has a shape itself")
@@ -53,9 +62,9 @@ def plan_sizes(
     found = find_spec(model, task=task, **opt.parse_settings(settings))
     with out.progress() as on_step:
         if budget_macs is None:
-            plan = sizes_near(found.spec, asked or found.spec.imgsz, count, on_step)
+            plan = sizes_near(found.spec, asked or found.spec.imgsz, sizes.count, on_step)
         else:
-            plan = sizes_within(found.spec, 1e9 * budget_macs, shape or found.spec.imgsz, count, on_step)
+            plan = sizes_within(found.spec, 1e9 * budget_macs, shape or found.spec.imgsz, sizes.count, on_step)
         if board is not None:
             from hiresvit.workflows.bound_sizes import bound_rows
 

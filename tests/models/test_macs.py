@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,9 +18,17 @@ paper_numbers = load(ROOT / "benchmarks" / "paper_numbers.py")
 ROWS = list(paper_numbers.rows())
 
 
-@pytest.fixture(scope="module")
-def counts() -> list[Any]:
-    return [paper_numbers.count(row) for row in ROWS]
+LARGE = {"hrvit_b3", "lrformer_l", "lrformer_xl", "mixformer_b5", "mixformer_b6", "hiri_vit_l"}  # of the same modules
+
+
+@cache
+def counted(index: int) -> Any:
+    return paper_numbers.count(ROWS[index])
+
+
+def marks(name: str) -> Any:
+    """For CI's time."""
+    return pytest.mark.slow if name in LARGE or (name.endswith("_plus") and name != "lrformer_t_plus") else ()
 
 
 class Toy(nn.Module):
@@ -71,10 +80,14 @@ NOT_REPRODUCED = {"lrformer_xl_plus"}
 
 
 @pytest.mark.parametrize(
-    "index", range(len(ROWS)), ids=[f"{r.model}, {r.what}, {r.imgsz[0]}x{r.imgsz[1]}" for r in ROWS]
+    "index",
+    [
+        pytest.param(index, id=f"{row.model}, {row.what}, {row.imgsz[0]}x{row.imgsz[1]}", marks=marks(row.model))
+        for index, row in enumerate(ROWS)
+    ],
 )
-def test_paper(counts: list[Any], index: int) -> None:
-    count = counts[index]
+def test_paper(index: int) -> None:
+    count = counted(index)
     row = count.row
     if row.params is not None and row.within is None:
         assert round(count.params / 1e6, row.digits) == row.params
@@ -90,19 +103,22 @@ def test_paper(counts: list[Any], index: int) -> None:
     assert row.params is not None or row.macs is not None
 
 
-@pytest.mark.parametrize("name", list(MODELS))
-def test_registry_numbers(counts: list[Any], name: str) -> None:
-    known = {(one.row.model, one.row.what, one.row.imgsz): one for one in counts}
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in MODELS])
+def test_registry_numbers(name: str) -> None:
+    known = {(row.model, row.what, row.imgsz): index for index, row in enumerate(ROWS)}
     for task, numbers in MODELS[name].numbers.items():
         row = paper_numbers.more(name, task, task, None, None)
-        found = known.get((name, task, row.imgsz)) or paper_numbers.count(row)
+        index = known.get((name, task, row.imgsz))
+        found = paper_numbers.count(row) if index is None else counted(index)
         # Written with three decimals.
         assert found.params / 1e6 == pytest.approx(numbers.params, abs=6e-4)
         assert found.macs.total / 1e9 == pytest.approx(numbers.gmacs, abs=6e-4)
 
 
-def test_document_is_up_to_date(counts: list[Any]) -> None:
+@pytest.mark.slow
+def test_document_is_up_to_date() -> None:
     document = paper_numbers.DOCUMENT.read_text()
+    counts = [counted(index) for index in range(len(ROWS))]
     assert paper_numbers.with_table(document, paper_numbers.table(counts)) == document, (
         "run: python benchmarks/paper_numbers.py --write"
     )
