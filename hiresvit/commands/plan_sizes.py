@@ -68,8 +68,7 @@ def plan_sizes(
         if board is not None:
             from hiresvit.workflows.bound_sizes import bound_rows
 
-            plan["sizes"] = bound_rows(found.spec, plan["sizes"], board, on_step)
-        plan["device"] = board.name if board else None
+            plan |= {"device": board.name, "sizes": bound_rows(found.spec, plan["sizes"], board, on_step)}
     notes = [*found.notes, *([plan["refused"]] if plan["refused"] else [])]
     out.answer(as_json, {"plan_sizes": plan}, sizes_report(plan), notes=notes)
 

@@ -11,8 +11,6 @@ from hiresvit.device.boards import Board
 from hiresvit.device.plan import read_sidecar
 from hiresvit.device.tensorrt_api import find_backend
 from hiresvit.engine.build import BuildSettings, build_engine
-from hiresvit.engine.roofline import find_bound
-from hiresvit.engine.traffic import read_layers, traffic
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.onnx import export_onnx
 from hiresvit.export.simplify import simplify
@@ -22,6 +20,7 @@ from hiresvit.models.create import build_model, enliven
 from hiresvit.models.fold import fold
 from hiresvit.progress import OnStep, silent
 from hiresvit.spec import ModelSpec
+from hiresvit.workflows.plan_traffic import describe_plan
 
 _SETTINGS = BuildSettings(backend="tensorrt_rtx")  # the one that needs no GPU
 
@@ -31,8 +30,8 @@ def bound_rows(
 ) -> list[dict[str, Any]]:
     """Rows of `hiresvit.workflows.plan_sizes` with what their plans move, the least time a pixel first.
 
-    Added are ``moved_bytes``, ``kernels``, ``bound_ms`` (`hiresvit.engine.roofline`) and ``bound_ns_per_pixel``. The
-    weights are fresh ones. Raises MissingDependency without TensorRT-RTX.
+    Added are ``moved_bytes``, ``bound_ms`` (`hiresvit.engine.roofline`) and ``bound_ns_per_pixel``. The weights are
+    fresh ones. Raises MissingDependency without TensorRT-RTX.
     """
     find_backend(_SETTINGS.backend)  # before minutes of work
     found = []
@@ -52,13 +51,10 @@ def _bound(spec: ModelSpec, board: Board) -> dict[str, Any]:
         graph.write_bytes(for_tensorrt(half).SerializeToString())
         plan = graph.with_suffix(".plan")
         build_engine(graph, plan, _SETTINGS)
-        sidecar = read_sidecar(plan)
-    assert sidecar is not None
-    moved = traffic(*read_layers(sidecar.layers))
-    bound = find_bound(moved, board)
+        found = describe_plan(plan, read_sidecar(plan), board)
+    bound = found["roofline"]["bound_ms"]
     return {
-        "moved_bytes": moved.total.total,
-        "kernels": sidecar.report.kernel_total,
-        "bound_ms": bound.bound_ms,
-        "bound_ns_per_pixel": 1e6 * bound.bound_ms / (spec.imgsz[0] * spec.imgsz[1]),
+        "moved_bytes": found["activation_bytes"] + found["weight_bytes"],
+        "bound_ms": bound,
+        "bound_ns_per_pixel": 1e6 * bound / (spec.imgsz[0] * spec.imgsz[1]),
     }

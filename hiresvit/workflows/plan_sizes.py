@@ -122,7 +122,7 @@ def _row(spec: ModelSpec, size: Size, asked: Size | None) -> dict[str, Any]:
 
 
 def _head(spec: ModelSpec) -> dict[str, Any]:
-    return {"model": spec.name, "task": spec.task, "overrides": dict(spec.overrides)}
+    return {"model": spec.name, "task": spec.task, "overrides": dict(spec.overrides), "device": None}
 
 
 def _model(spec: ModelSpec, size: Size) -> Any:
