@@ -45,6 +45,19 @@ def exported(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Exported
     return folder / "bundle", result
 
 
+def test_both_graphs_are_written_for_tensorrt(exported: Exported) -> None:
+    """What is no product is in both alike: depthwise convolutions as slices, the head's enlargements as gathers."""
+    folder, _ = exported
+    simplified, fp16, int8 = (
+        {node.name: node.op_type for node in onnx.load(folder / f"{stage}.onnx").graph.node}
+        for stage in ("simplified", "fp16", "int8")
+    )
+    written = {op: {name for name in fp16.keys() - simplified.keys() if fp16[name] == op} for op in ("Slice", "Gather")}
+    for op, names in written.items():
+        assert names, op
+        assert names <= int8.keys(), op
+
+
 def test_the_bundle_has_both(exported: Exported) -> None:
     folder, result = exported
     bundle = read_bundle(folder)
