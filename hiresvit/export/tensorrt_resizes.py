@@ -1,8 +1,8 @@
 """Sums of maps that are enlarged bilinearly: one kernel, with four numbers gathered where each Resize takes four.
 
-TensorRT makes a kernel of each Resize, which reads the sum so far and writes it again. The sum begins with what is not
-enlarged, so that it cannot begin before that is there: TensorRT would otherwise keep a full-size sum of the coarse maps
-until the fine one is computed.
+TensorRT makes a kernel of each Resize, which reads the sum so far and writes it again. Here the whole sum is one, with
+the map that is not enlarged: TensorRT would otherwise add the coarse maps early and keep that sum, at full size, until
+the fine one is computed.
 """
 
 from __future__ import annotations
