@@ -23,6 +23,7 @@ from hiresvit.calibration.sites import find_sites
 from hiresvit.device.chips import find_chip
 from hiresvit.export.fp16 import to_fp16
 from hiresvit.export.htp import for_htp
+from hiresvit.export.tensorrt import for_tensorrt
 from hiresvit.models.zoo import MODELS
 from hiresvit.spec import HtpForm
 
@@ -34,7 +35,7 @@ def own_graphs() -> dict[str, bytes]:
     sites = find_sites(indexed(simple))
     # The ranges do not matter here: any scale above 0 is legal.
     int8, _ = quantize(half, sites, {site.tensor: 4.0 for site in sites})
-    return {"fp32": content(simple), "fp16": content(half), "int8": content(int8)}
+    return {"fp32": content(simple), "fp16": content(for_tensorrt(half)), "int8": content(for_tensorrt(int8))}
 
 
 def no_false_alarm(model: ModelProto) -> None:
@@ -55,7 +56,7 @@ class TestOurOwnGraphs:
             graphs = made.graphs
             sites = find_sites(indexed(graphs["simplified"]))
             int8, _ = quantize(made.half, sites, {site.tensor: 4.0 for site in sites})
-            for model in (graphs["simplified"], graphs["fp16"], int8):
+            for model in (graphs["simplified"], graphs["fp16"], for_tensorrt(int8)):
                 no_false_alarm(model)
 
 
