@@ -3,10 +3,11 @@
     python benchmarks/graph_numbers.py [--models hrvit_b1 ...] [--task segment] [--write]
 
 Plans are built by TensorRT-RTX for compute capability 8.0 and later, on a machine without a GPU: the kernels are
-counted, none is run. Parity is the worst of all graphs, and FP16's, against PyTorch. ``export`` is one
-`hiresvit export MODEL --fp16 --no-latency` in a process of its own: wall time, and the largest resident memory of it
-and its children together, looked at ten times a second (Linux). `--write` keeps the result in benchmarks/results and
-puts the table into docs/tensorrt.md; models that were not asked for keep the rows they have.
+counted, none is run. ``moved`` is what they read and write of activations. Parity is the worst of all graphs, and
+FP16's, against PyTorch. ``export`` is one `hiresvit export MODEL --fp16 --no-latency` in a process of its own: wall
+time, and the largest resident memory of it and its children together, looked at ten times a second (Linux). `--write`
+keeps the result in benchmarks/results and puts the table into docs/tensorrt.md; models that were not asked for keep the
+rows they have.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ HEAD = (
         "attentions fused",
         "products in FP16",
     ),
-    *("activation", "plan", "build", "parity FP32, FP16", "export"),
+    *("moved", "activation", "plan", "build", "parity FP32, FP16", "export"),
 )
 
 
@@ -128,12 +129,19 @@ def cells(row: dict[str, Any]) -> list[str]:
         str(engine["kernel_total"]),
         f"{engine['attentions_fused']} of {engine['attentions_total']}",
         f"{engine['precision'].get('fp16', 0)} of {products}",
+        moved(engine),
         f"{engine['activation_bytes'] / 1e6:.1f} MB",
         f"{engine['plan_bytes'] / 1e6:.1f} MB",
         f"{engine['build_seconds']:.1f} s",
         f"{exact:.0f}, {row['parity_db']['fp16']:.0f} dB",
         f"{row['export_seconds']:.0f} s, {row['export_peak_bytes'] / 2**30:.1f} GiB",
     ]
+
+
+def moved(engine: dict[str, Any]) -> str:
+    """The activations that all kernels of a plan read and write; nothing where no kernel list says it."""
+    found = engine.get("traffic")
+    return f"{(found['read_bytes'] + found['written_bytes']) / 1e6:.1f} MB" if found else ""
 
 
 if __name__ == "__main__":

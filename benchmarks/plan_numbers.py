@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from graph_numbers import moved
 from paper_numbers import with_table
 
 from hiresvit import list_models
@@ -32,7 +33,7 @@ GRAPHS = ("fp16", "int8")
 GPUS = "86,89,120"
 HEAD = (
     *("model", "task", "size", "graph", "legal for", "hazards", "kernels", "attentions fused"),
-    *("multiply-accumulates", "activation", "plan", "build", f"plan for SM {GPUS}"),
+    *("multiply-accumulates", "moved", "activation", "plan", "build", f"plan for SM {GPUS}"),
 )
 
 
@@ -139,6 +140,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         str(engine["kernel_total"]),
         f"{engine['attentions_fused']} of {engine['attentions_total']}",
         ", ".join(f"{100 * count / total:.1f} % {precision}" for precision, count in row["macs"].items()),
+        moved(engine),
         f"{engine['activation_bytes'] / 1e6:.1f} MB",
         f"{engine['plan_bytes'] / 1e6:.1f} MB",
         f"{engine['build_seconds']:.1f} s",

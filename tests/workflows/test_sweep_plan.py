@@ -9,8 +9,9 @@ import pytest
 from conftest import Cli
 
 from hiresvit.errors import HiresvitError, UsageError
+from hiresvit.runtime.open import find_backend
 from hiresvit.workflows.sweep.jobs import jobs_of, left_out, shared
-from hiresvit.workflows.sweep.plan import PlanError, SweepPlan, read_plan
+from hiresvit.workflows.sweep.plan import RUNNERS, PlanError, SweepPlan, read_plan
 
 GOOD = """\
 # Two models on two kinds of device.
@@ -46,6 +47,14 @@ def test_cells_are_the_product_less_what_is_excluded(tmp_path: Path) -> None:
     assert {cell.size for cell in plan.cells} == {"64x64", "96x96"}
     assert plan.steps == ("verify", "bench"), "in the order in which they are run"
     assert (plan.make, plan.timeout_s, plan.calib) == ("cpu", 90.0, "scenes")
+
+
+def test_every_runner_of_a_plan_is_one_that_opens_files(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, f'models = ["hrvit_nano"]\nsizes = [64]\nrunners = {list(RUNNERS)}\n')
+    asked = {job.argv[job.argv.index("--runner") + 1] for job in jobs_of(plan) if job.command == "bench"}
+    assert asked == set(RUNNERS)
+    for name in RUNNERS:
+        find_backend(Path("x.plan" if name == "tensorrt" else "x.onnx"), name)
 
 
 def test_what_is_exported_once_serves_all_and_a_plan_is_a_devices_own(tmp_path: Path) -> None:

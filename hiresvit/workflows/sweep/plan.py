@@ -19,7 +19,7 @@ from hiresvit.files import MOST_TEXT, read_regular
 from hiresvit.spec import HTP_FORMS
 
 PRECISIONS = ("fp32", "fp16", "int8", *(f"htp_{form}" for form in HTP_FORMS))
-RUNNERS = ("onnxruntime", "openvino", "tensorrt", "qnn")
+RUNNERS = ("onnxruntime", "openvino", "openvino:bf16", "tensorrt", "qnn")
 STEPS = ("verify", "eval", "bench")
 COMMANDS = ("export", "build", *STEPS, "hiresvit-run")
 AXES = ("model", "size", "precision", "contract", "runner", "device")
