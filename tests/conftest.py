@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,8 @@ import torch
 from hiresvit.cli import main
 
 # A shell lets what it puts in the background ignore SIGINT, and nohup SIGHUP: a test that sends them wants them heard.
+# SIGINT here, for this process and the children that inherit it: else a run in the background waits for them forever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
