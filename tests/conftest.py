@@ -22,7 +22,6 @@ from hiresvit.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 PROGRAM = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 {before}
 from hiresvit.cli import main

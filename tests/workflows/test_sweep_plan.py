@@ -10,6 +10,7 @@ from conftest import Cli
 
 from hiresvit.errors import HiresvitError, UsageError
 from hiresvit.runtime.open import find_backend
+from hiresvit.runtime.openvino_runner import PRECISIONS
 from hiresvit.workflows.sweep.jobs import jobs_of, left_out, shared
 from hiresvit.workflows.sweep.plan import RUNNERS, PlanError, SweepPlan, read_plan
 
@@ -54,7 +55,8 @@ def test_every_runner_of_a_plan_is_one_that_opens_files(tmp_path: Path) -> None:
     asked = {job.argv[job.argv.index("--runner") + 1] for job in jobs_of(plan) if job.command == "bench"}
     assert asked == set(RUNNERS)
     for name in RUNNERS:
-        find_backend(Path("x.plan" if name == "tensorrt" else "x.onnx"), name)
+        _, detail = find_backend(Path("x.plan" if name == "tensorrt" else "x.onnx"), name)
+        assert detail is None or detail in PRECISIONS
 
 
 def test_what_is_exported_once_serves_all_and_a_plan_is_a_devices_own(tmp_path: Path) -> None:
